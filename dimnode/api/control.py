@@ -1,0 +1,257 @@
+"""The control socket: the command line and the Python client talk to their node here.
+
+Rule: frames of `wire`, one map per frame. A request is {"id", "op", …}; it gets any number of {"id", "event"} and then
+exactly one {"id", "result"} or {"id", "error"}. File permissions are the only key: whoever can open the socket is the
+operator. A client above its quota of open jobs is not refused: its next request is read when a job has ended.
+"""
+
+import logging
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from dimnode.api.jobfile import compile_job, new_nonce, read_job
+from dimnode.api.port import Answer, NodePort
+from dimnode.errors import ConfigError, DimError, PeerFault, Refused
+from dimnode.jobs.effects import Refuse, Reply
+from dimnode.jobs.events import Submitted
+from dimnode.limits import LIMITS, Limits
+from dimnode.records.ids import RecordId
+from dimnode.wire import FrameDecoder, pack_frame, unpack_body
+
+log = logging.getLogger(__name__)
+
+
+class ControlDoor:
+    """Serves the socket until cancelled."""
+
+    def __init__(self, node: NodePort, path: Path, limits: Limits = LIMITS) -> None:
+        self._node, self._path, self._limits = node, path, limits
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Bind (0600), say started, accept clients; the socket file is gone afterwards."""
+        listener = self._listen()
+        inode = os.stat(self._path).st_ino
+        try:
+            async with trio.open_nursery() as nursery:  # a task per client
+                task_status.started()
+                while True:
+                    connection, _ = await listener.accept()
+                    nursery.start_soon(self._client, trio.SocketStream(connection))
+        finally:
+            listener.close()
+            try:
+                if os.stat(self._path).st_ino == inode:
+                    os.unlink(self._path)
+            except FileNotFoundError:
+                pass
+
+    def _listen(self) -> trio.socket.SocketType:
+        path = os.fspath(self._path)
+        try:
+            if stat.S_ISSOCK(os.stat(path).st_mode):
+                os.unlink(path)  # the home is locked by us, so whoever left it is dead
+        except FileNotFoundError:
+            pass
+        plain = trio.socket.stdlib_socket(trio.socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            plain.bind(path)
+        except OSError as error:
+            raise ConfigError("E-api-01", f"cannot open the control socket {path}", str(error)) from None
+        finally:
+            os.umask(before)
+        plain.listen(self._limits.api.clients_waiting_max)
+        plain.setblocking(False)
+        return trio.socket.from_stdlib_socket(plain)
+
+    async def _client(self, stream: trio.SocketStream) -> None:
+        client = Client(self._node, stream, self._limits)
+        try:
+            async with stream, trio.open_nursery() as nursery:  # the client's reader, writer and open questions
+                nursery.start_soon(client.write)
+                await client.read(nursery)
+                nursery.cancel_scope.cancel()
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as gone:
+            log.debug("a client went away: %s", gone.exceptions[0])
+        except* PeerFault as fault:
+            log.warning("a client sent a bad frame: %s", fault.exceptions[0])
+        finally:
+            client.leave()
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, node: NodePort, stream: trio.SocketStream, limits: Limits) -> None:
+        self._node, self._stream, self._limits = node, stream, limits
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._written = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self._open = 0
+        self._unwatch: list[Any] = []
+        self.gone = False
+
+    # ---- frames
+
+    async def read(self, nursery: trio.Nursery) -> None:
+        """Answer requests until the client hangs up."""
+        decoder = FrameDecoder(self._limits.api.request_bytes_max)
+        while not decoder.ended:
+            chunk = await self._stream.receive_some(self._limits.wire.read_bytes)
+            if not chunk:
+                return
+            for body in decoder.feed(chunk):
+                request = unpack_body(body)
+                if type(request) is not dict or type(request.get("op")) is not str:
+                    raise PeerFault("request: form")
+                if request["op"] == "job.submit":
+                    while self._open >= self._limits.jobs.open_jobs_per_client:
+                        await self._room.park()
+                    await self._submit(request)
+                else:
+                    while self._open >= self._limits.jobs.open_jobs_per_client:
+                        await self._room.park()
+                    self._open += 1
+                    nursery.start_soon(self._ask, request)
+
+    async def write(self) -> None:
+        """Write what is queued, together."""
+        while True:
+            while not self._out:
+                await self._written.park()
+            chunk = b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            await self._stream.send_all(chunk)
+
+    def put(self, message: Mapping[str, Any]) -> None:
+        """Queue a frame; a client that does not read is cut off, its jobs go on."""
+        if self.gone:
+            return
+        frame = pack_frame(message, self._limits.api.request_bytes_max)
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+        if self._out_bytes > self._limits.api.client_unread_bytes_max:
+            log.warning("a client does not read: it is cut off")
+            self.gone = True
+            self._stream.socket.close()
+            return
+        if self._written:
+            self._written.unpark_all()
+
+    def leave(self) -> None:
+        """The connection is over; watches end, jobs go on."""
+        self.gone = True
+        for stop in self._unwatch:
+            stop()
+
+    def done(self) -> None:
+        """One open request less."""
+        self._open -= 1
+        if self._room:
+            self._room.unpark()
+
+    # ---- requests
+
+    async def _ask(self, request: dict[str, Any]) -> None:
+        identity = request.get("id")
+        try:
+            if request["op"] == "job.watch":
+                self._watch(identity, request)
+                return
+            result = await self._node.ask(request["op"], request)
+        except DimError as error:
+            self.put({"id": identity, "error": complaint_of(error)})
+        else:
+            self.put({"id": identity, "result": result})
+        finally:
+            self.done()
+
+    def _watch(self, identity: Any, request: dict[str, Any]) -> None:
+        job = RecordId(request.get("job", b""))
+        self._unwatch.append(self._node.watch(job, lambda event: self.put({"id": identity, "event": event})))
+
+    async def _submit(self, request: dict[str, Any]) -> None:
+        """Take a job in. The reply comes when it has ended, or when it is durable if `wait` is false."""
+        waiting = Waiting(self, self._node, request)
+        try:
+            nonce = request.get("nonce") or new_nonce()
+            if type(nonce) is not bytes or len(nonce) != 16:
+                raise Refused("E-job-11", "a nonce has 16 bytes")
+            if "nonce" in request and (known := self._node.known_job(nonce)) is not None:
+                ended = self._node.job_end(known)
+                if ended is not None:
+                    self.put({"id": waiting.identity, "result": waiting.with_receipt(known, ended)})
+                    return
+            compiled = compile_job(read_job(request.get("job", {})), self._node, request.get("blobs", ()))
+            event = self._node.compose_spec({**compiled.body, "nonce": nonce}, compiled.inputs, waiting)
+        except DimError as error:
+            self.put({"id": waiting.identity, "error": complaint_of(error)})
+            return
+        self._open += 1
+        waiting.start(event)
+        await self._node.submit(self, event)
+
+    def watch_job(self, identity: Any, job: RecordId) -> None:
+        """Events of a job that this client submitted."""
+        self._unwatch.append(self._node.watch(job, lambda event: self.put({"id": identity, "event": event})))
+
+
+class Waiting:
+    """The token of a submitted job."""
+
+    __slots__ = ("_client", "_node", "_request", "_told", "identity")
+
+    def __init__(self, client: Client, node: NodePort, request: dict[str, Any]) -> None:
+        self._client, self._node, self._request = client, node, request
+        self.identity = request.get("id")
+        self._told = False
+
+    def start(self, event: Submitted) -> None:
+        """About to be put into the inbox."""
+        if self._request.get("watch"):
+            self._client.watch_job(self.identity, event.job)
+        if not self._request.get("wait", True):
+            self._told = True
+            self._client.put({"id": self.identity, "result": {"job": event.job, "status": "submitted"}})
+
+    def ended(self, reply: Reply, outputs: tuple[bytes, ...]) -> None:
+        """The job is over."""
+        self._client.done()
+        if self._told:
+            return
+        ended: Answer = {"job": reply.job, "status": reply.status, "verdict": reply.verdict, "outputs": list(outputs)}
+        if reply.code:
+            ended |= {"code": reply.code, "reason": reply.reason}
+        self._client.put({"id": self.identity, "result": self.with_receipt(reply.job, ended)})
+
+    def refused(self, refuse: Refuse) -> None:
+        """The job was not taken."""
+        self._client.done()
+        error = Refused(refuse.code, refuse.what, refuse.cause, refuse.hint, refuse.retry_after_ms)
+        self._client.put({"id": self.identity, "error": complaint_of(error)})
+
+    def with_receipt(self, job: RecordId, ended: Answer) -> Answer:
+        """The answer, with the receipt when the client asked for it."""
+        return {**ended, "receipt": self._node.receipt(job)} if self._request.get("receipt") else ended
+
+
+def complaint_of(error: DimError) -> Answer:
+    """An error as it goes over the socket; `exit` is what the command line ends with."""
+    found = error.complaint
+    code = 4 if isinstance(error, Refused) else 2 if isinstance(error, ConfigError) else 1
+    retry = error.retry_after_ms if isinstance(error, Refused) else 0
+    return {
+        "code": found.code,
+        "what": found.what,
+        "cause": found.cause,
+        "hint": found.hint,
+        "exit": code,
+        "retry_after_ms": retry,
+    }

@@ -1,0 +1,263 @@
+"""A job as people write it (YAML or JSON), and the spec that it means.
+
+Rule: this schema is for people and is translated; records never see it. Names become ids here, decimals become
+integers here, once. A mistake is named with its place in the file.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+
+from dimnode.consensus.agreement import check_comparator
+from dimnode.consensus.tiers import check_quorum, check_tier
+from dimnode.errors import PeerFault, Refused
+from dimnode.limits import LIMITS
+from dimnode.records.envelope import Record
+from dimnode.records.ids import PeerId
+from dimnode.records.tensors import Tensor, encode_tensors
+
+MICRO = 1_000_000
+_VOTES = ("majority_vote", "weighted_vote")
+_AGGREGATES = ("sum_counts", "federated_average", "weighted_average")
+
+
+class TakeEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Model input `name` is `tensor` of `source`: "input", "input.1", or "step.0" (the first step's output)."""
+
+    name: str
+    source: str = msgspec.field(default="input", name="from")
+    tensor: str = ""
+    columns: tuple[int, int] = (-1, -1)
+
+
+class ConditionEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Only rows where `column` `op` `value`."""
+
+    column: str
+    op: Literal["eq", "ne", "lt", "le", "gt", "ge"]
+    value: float
+
+
+class TaskEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One step, vote or site."""
+
+    model: str = ""
+    op: Literal["infer", "evaluate", "statistics"] = "infer"
+    peer: str = ""
+    cabinet: str = ""
+    purpose: str = ""
+    take: tuple[TakeEntry, ...] = ()
+    where: tuple[ConditionEntry, ...] = ()
+
+
+class RuleEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How answers become a result. Weights are decimals, one per task."""
+
+    method: str = ""
+    weights: tuple[float, ...] = ()
+
+
+class QuorumEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """n replicas of each step, k of which must agree."""
+
+    n: int
+    k: int
+
+
+class JobFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The file. See docs/jobs.md for every key with an example."""
+
+    pattern: Literal["chained", "comparative", "collaborative"] = "chained"
+    tasks: tuple[TaskEntry, ...] = ()
+    label: str = ""
+    input: dict[str, Any] = {}
+    rule: RuleEntry = RuleEntry()
+    tier: str = "signed"
+    quorum: QuorumEntry | None = None
+    comparator: dict[str, Any] = {}
+    min_sites: int = 0
+    deadline_seconds: float = LIMITS.jobs.deadline_ms_default / 1000
+    priority: Literal["low", "normal", "high"] = "normal"
+    visibility: Literal["swarm", "participants"] = "swarm"
+
+
+class Names(Protocol):
+    """Where names are looked up."""
+
+    def find_model(self, name: str) -> Record:
+        """Raises `Refused`."""
+
+    def find_peer(self, name: str) -> PeerId:
+        """Raises `Refused`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The spec's body without nonce, the input blobs, and the manifests of its models by step."""
+
+    body: dict[str, Any]
+    inputs: tuple[bytes, ...]
+    models: tuple[Record | None, ...]
+
+
+def read_job(raw: Mapping[str, Any]) -> JobFile:
+    """The job of an already parsed file. Raises `Refused` naming the place of the mistake."""
+    try:
+        return msgspec.convert(raw, JobFile)
+    except msgspec.ValidationError as error:
+        raise Refused("E-job-01", f"the job file is wrong: {error}", "", "docs/jobs.md shows every key") from None
+
+
+def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Compiled:
+    """The spec that the job means. `blobs` are inputs given as tensors/1 bytes instead of `input`. Raises `Refused`."""
+    if not job.tasks:
+        raise Refused("E-job-02", "the job has no tasks", "", "add at least one entry under `tasks:`")
+    if len(job.tasks) > LIMITS.jobs.tasks_per_job_max:
+        raise Refused("E-job-02", f"the job has {len(job.tasks)} tasks", f"at most {LIMITS.jobs.tasks_per_job_max}")
+    models = tuple(names.find_model(task.model) if task.model else None for task in job.tasks)
+    inputs = tuple(blobs) or ((input_blob(job.input, models[0]),) if job.input else ())
+    for blob in inputs:
+        if len(blob) > LIMITS.exec.input_bytes_max:
+            raise Refused("E-input-05", f"the input has {len(blob)} bytes", f"limit {LIMITS.exec.input_bytes_max}")
+    body: dict[str, Any] = {
+        "pattern": job.pattern,
+        "tasks": [_task(task, model, names, len(inputs)) for task, model in zip(job.tasks, models, strict=True)],
+        "tier": _tier(job),
+        "rule": _rule(job),
+        "deadline_ms": _deadline_ms(job),
+        "priority": job.priority,
+        "visibility": job.visibility,
+    }
+    if job.quorum is not None:
+        body["quorum"] = {"n": job.quorum.n, "k": job.quorum.k}
+    if job.comparator:
+        body["comparator"] = _comparator(job)
+    if job.min_sites:
+        if job.min_sites > len(job.tasks):
+            raise Refused("E-job-07", f"min_sites is {job.min_sites}, but there are {len(job.tasks)} sites")
+        body["min_sites"] = job.min_sites
+    if job.label:
+        body["label"] = job.label[:128]
+    _check_pattern(job, bool(inputs))
+    return Compiled(body, inputs, models)
+
+
+def input_blob(named: Mapping[str, Any], model: Record | None) -> bytes:
+    """Numbers as written to tensors/1, in the dtype that the model declares for that name, else float32 or int64."""
+    declared = {row[0]: row[1] for row in model.payload["inputs"]} if model else {}
+    tensors = []
+    for name, value in named.items():
+        try:
+            array = np.array(value)
+            if array.dtype.kind not in "iufb":
+                raise ValueError("not numbers in equal rows")
+            dtype = declared.get(name) or ("float32" if array.dtype.kind == "f" else "int64")
+            typed = array.astype(dtype)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise Refused("E-input-01", f"input {name!r} is not a table of numbers", str(error)) from None
+        if typed.dtype.kind == "f" and not np.isfinite(typed).all():
+            raise Refused("E-input-02", f"input {name!r} has NaN or infinite values", "", "remove or fill those rows")
+        raw = typed.astype(typed.dtype.newbyteorder("<")).tobytes()
+        tensors.append(Tensor(name, str(typed.dtype), tuple(typed.shape), raw))
+    try:
+        return encode_tensors(tensors)
+    except PeerFault as fault:
+        raise Refused("E-input-03", f"the input cannot be used: {fault.rule}") from None
+
+
+def _task(task: TaskEntry, model: Record | None, names: Names, inputs: int) -> dict[str, Any]:
+    if model is None and task.op != "statistics":
+        raise Refused("E-job-03", f"a task with op {task.op!r} needs a model", "", "add `model: NAME`")
+    if task.op != "infer" and not task.cabinet:
+        raise Refused("E-job-03", f"a task with op {task.op!r} works on a cabinet", "", "add `cabinet: NAME`")
+    entry: dict[str, Any] = {"op": task.op}
+    if model is not None:
+        entry["model"] = model.id
+    if task.peer:
+        entry["peer"] = names.find_peer(task.peer)
+    if task.cabinet:
+        entry["cabinet"] = task.cabinet
+    if task.purpose:
+        entry["purpose"] = task.purpose
+    if task.take:
+        entry["take"] = [
+            [row.name, _source(row.source, inputs), row.tensor or row.name, *row.columns] for row in task.take
+        ]
+    if task.where:
+        entry["where"] = [[row.column, row.op, round(row.value * MICRO)] for row in task.where]
+    return entry
+
+
+def _source(text: str, inputs: int) -> int:
+    word, _, number = text.partition(".")
+    index = int(number) if number.isdigit() else 0
+    if word == "input" and index < inputs:
+        return index
+    if word == "step" and number.isdigit():
+        return inputs + index
+    raise Refused("E-job-04", f"`from: {text}` names nothing", f"there are {inputs} inputs", "input, input.1 or step.0")
+
+
+def _tier(job: JobFile) -> str:
+    tier = check_tier(job.tier)
+    if (tier == "quorum") != (job.quorum is not None):
+        raise Refused("E-job-05", "tier `quorum` and `quorum: {n, k}` go together", "", "quorum: {n: 3, k: 2}")
+    if job.quorum is not None:
+        check_quorum(job.quorum.n, job.quorum.k)
+        if job.pattern != "chained":
+            raise Refused("E-job-05", "tier `quorum` replicates steps of a chain", f"the pattern is {job.pattern}")
+    return tier
+
+
+def _comparator(job: JobFile) -> dict[str, Any]:
+    try:
+        check_comparator(job.comparator)
+    except PeerFault as fault:
+        raise Refused("E-job-06", f"the comparator is wrong: {fault.rule}", "", "comparator: {kind: exact}") from None
+    return dict(job.comparator)
+
+
+def _rule(job: JobFile) -> dict[str, Any]:
+    fitting: tuple[str, ...]
+    match job.pattern:
+        case "chained":
+            fitting = ("quorum",) if job.quorum is not None else ("first",)
+        case "comparative":
+            fitting = _VOTES
+        case _:
+            fitting = _AGGREGATES
+    method = job.rule.method or fitting[0]
+    if method not in fitting:
+        raise Refused("E-job-08", f"rule {method!r} does not fit the pattern {job.pattern}", "", f"one of {fitting}")
+    rule: dict[str, Any] = {"method": method}
+    if method.startswith("weighted"):
+        if len(job.rule.weights) != len(job.tasks) or any(not 0 <= weight <= 1000 for weight in job.rule.weights):
+            raise Refused("E-job-08", f"rule {method!r} needs one weight from 0 to 1000 per task")
+        rule["weights_permille"] = [round(weight * 1000) for weight in job.rule.weights]
+    elif job.rule.weights:
+        raise Refused("E-job-08", f"rule {method!r} takes no weights")
+    return rule
+
+
+def _deadline_ms(job: JobFile) -> int:
+    deadline_ms = round(job.deadline_seconds * 1000)
+    if not 1 <= deadline_ms <= LIMITS.jobs.deadline_ms_max:
+        raise Refused("E-job-09", f"deadline_seconds is {job.deadline_seconds}", "from 0.001 to 86400")
+    return deadline_ms
+
+
+def _check_pattern(job: JobFile, has_input: bool) -> None:
+    wants_input = any(not task.cabinet for task in job.tasks)
+    if wants_input and not has_input:
+        raise Refused("E-input-04", "the job has no input", "", "add `input: {x: [[…]]}` or give a file")
+    if job.pattern == "collaborative" and any(not task.cabinet for task in job.tasks):
+        raise Refused("E-job-10", "a collaborative job works on cabinets", "", "add `cabinet: NAME` to every task")
+
+
+def new_nonce() -> bytes:
+    """16 random bytes: one submission."""
+    return os.urandom(16)

@@ -1,0 +1,62 @@
+"""What the people's doors may ask of the node: the one interface between `api` and everything below.
+
+Rule: doors never import other doors. They speak in plain maps and `Refused`; the node answers through this port.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from dimnode.jobs.effects import Refuse, Reply
+from dimnode.jobs.events import Submitted
+from dimnode.records.envelope import Record
+from dimnode.records.ids import PeerId, RecordId
+
+Answer = dict[str, Any]
+"""Plain values: str, int, float, bool, bytes, None, lists and maps of them."""
+
+
+class Token(Protocol):
+    """Where somebody waits for a job."""
+
+    def ended(self, reply: Reply, outputs: tuple[bytes, ...]) -> None:
+        """The job is over."""
+
+    def refused(self, refuse: Refuse) -> None:
+        """The job was not taken."""
+
+
+class NodePort(Protocol):
+    """The node as its doors see it."""
+
+    me: PeerId
+    net: RecordId
+
+    def find_model(self, name: str) -> Record:
+        """A manifest by name or id. Raises `Refused`."""
+
+    def find_peer(self, name: str) -> PeerId:
+        """A peer by id or advertised name. Raises `Refused`."""
+
+    def compose_spec(self, body: Mapping[str, Any], inputs: Sequence[bytes], token: Token) -> Submitted:
+        """The event for a new job of this node's own; its inputs are held."""
+
+    async def submit(self, client: object, event: Submitted) -> None:
+        """Put a job into the inbox; waits while this client's lane is full."""
+
+    def abandon(self, event: Submitted) -> None:
+        """Let go of a composed job that is not submitted after all."""
+
+    def known_job(self, nonce: bytes) -> RecordId | None:
+        """The job that this node's own submission with this nonce named."""
+
+    def job_end(self, job: RecordId) -> Answer | None:
+        """How a job ended, from the journal."""
+
+    def receipt(self, job: RecordId) -> bytes:
+        """The receipt of an ended job. Raises `Refused`."""
+
+    def watch(self, job: RecordId, watcher: Callable[[Answer], None]) -> Callable[[], None]:
+        """Live events of a job; call the result to stop."""
+
+    async def ask(self, op: str, arguments: Mapping[str, Any]) -> Answer:
+        """Any other question or command by name. Raises `Refused`."""

@@ -1,0 +1,201 @@
+"""Who gave what to whom: spec, leases, answers and rulings fit each other.
+
+Rule: each function yields one sentence per problem it finds, and nothing when all is well; it believes no clock.
+Pure: no I/O, no clock.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from dimnode.audit.case import Case
+from dimnode.audit.report import Findings
+from dimnode.records.envelope import Record
+from dimnode.records.links import record_links
+from dimnode.records.plan import replicas_per_step, sources_exist
+
+METHODS_OF = {
+    "chained": ("first", "quorum"),
+    "comparative": ("majority_vote", "weighted_vote"),
+    "collaborative": ("sum_counts", "federated_average", "weighted_average"),
+}
+
+
+def check_custody(case: Case, findings: Findings) -> None:
+    """Leases, answers, rulings, models and parents of a verdict whose spec is sound."""
+    for kind, code, problems_of in (
+        ("lease", "R-LEASE", lease_problems),
+        ("answer", "R-LEASE", answer_problems),
+        ("ruling", "R-RULING", ruling_problems),
+    ):
+        for record in case.of_kind(kind):
+            findings.judge(code, case.place(record), problems_of(case, record))
+    findings.judge("R-RULING", "file", cabinet_problems(case))
+    findings.judge("R-EPOCH", "file", epoch_problems(case))
+    check_models(case, findings)
+    findings.judge("R-PARENTS", "file", parent_problems(case))
+
+
+def net_problems(case: Case) -> Iterator[str]:
+    """All records name the root's swarm."""
+    for record in case.receipt.records.values():
+        if record.payload.get("net") != case.root.payload.get("net"):
+            yield f"{case.place(record)} belongs to another swarm"
+
+
+def spec_problems(case: Case) -> Iterator[str]:
+    """The spec is there, is the verdict's job, and can be carried out."""
+    if case.spec is None:
+        yield "the verdict's first parent is not a spec that is here"
+        return
+    spec = case.spec.payload
+    if case.root.payload["job"] != case.spec.id:
+        yield "the verdict is about another job"
+    if not sources_exist(spec):
+        yield "a step reads what does not exist"
+    method, quorum = spec["rule"]["method"], spec.get("quorum")
+    if method not in METHODS_OF[spec["pattern"]]:
+        yield f"rule {method} does not fit pattern {spec['pattern']}"
+    if (spec["tier"] == "quorum") != (quorum is not None) or (spec["tier"] == "quorum") != (method == "quorum"):
+        yield "tier, quorum and rule do not fit each other"
+    elif quorum is not None and quorum["k"] > quorum["n"]:
+        yield "the quorum asks for more agreeing answers than replicas"
+    weights = spec["rule"].get("weights_permille")
+    if (weights is not None) != (method in ("weighted_vote", "weighted_average")):
+        yield "weights and rule do not fit each other"
+    elif weights is not None and len(weights) != len(spec["tasks"]):
+        yield "not one weight for each step"
+
+
+def lease_problems(case: Case, lease: Record) -> Iterator[str]:
+    """Signed by the owner, for this job, a step of it, the peer that the spec pins, and the step's inputs."""
+    assert case.spec is not None
+    payload, spec = lease.payload, case.spec.payload
+    if lease.by != case.root.by:
+        yield "the lease is not signed by the owner"
+    if payload["job"] != case.spec.id:
+        yield "the lease is of another job"
+    if payload["task"] >= len(spec["tasks"]) * replicas_per_step(spec):
+        yield "the lease is for a task that the spec does not have"
+        return
+    step = case.step(lease)
+    if spec["tasks"][step].get("peer", payload["executor"]) != payload["executor"]:
+        yield "the spec names another peer for this step"
+    wanted = case.step_inputs(step)
+    if wanted is None:
+        yield "the lease reads a step that has no accepted answer"
+    elif payload["inputs"] != wanted:
+        yield "the lease's inputs are not those of its step"
+
+
+def answer_problems(case: Case, answer: Record) -> Iterator[str]:
+    """Given by the executor of its lease, for the same job, task, epoch and inputs, under permissions of its own."""
+    payload = answer.payload
+    lease = _first_parent(case, answer)
+    if lease is None:
+        yield "the answer's first parent is not a lease that is here"
+        return
+    if answer.by != lease.payload["executor"]:
+        yield "the answer is not signed by the lease's executor"
+    for key in ("job", "task", "epoch", "inputs"):
+        if payload[key] != lease.payload[key]:
+            yield f"the answer's {key} is not that of its lease"
+    for parent in payload["parents"][1:]:
+        ruling = case.find(parent)
+        if ruling is None or ruling.kind != "ruling" or not ruling.payload["allowed"]:
+            yield "a further parent of the answer is not a permission"
+        elif ruling.payload["parents"][:1] != [lease.id]:
+            yield "a permission of the answer is about another lease"
+
+
+def ruling_problems(case: Case, ruling: Record) -> Iterator[str]:
+    """Made by the executor of its lease, under a policy for the same cabinet that the same peer signed.
+
+    A refusal may stand without a policy: default deny needs none.
+    """
+    payload = ruling.payload
+    lease = _first_parent(case, ruling)
+    policies = [case.find(parent) for parent in payload["parents"][1:]]
+    if lease is None or len(policies) > 1 or (payload["allowed"] and not policies):
+        yield "the ruling's parents are not a lease and a policy"
+        return
+    if ruling.by != lease.payload["executor"]:
+        yield "the ruling is not signed by the lease's executor"
+    for key in ("job", "task", "epoch"):
+        if payload[key] != lease.payload[key]:
+            yield f"the ruling's {key} is not that of its lease"
+    for policy in policies:
+        if policy is None or policy.kind != "policy":
+            yield "the ruling's second parent is not a policy that is here"
+        elif policy.by != ruling.by or policy.payload["cabinet"] != payload["cabinet"]:
+            yield "the policy is not the executor's own for this cabinet"
+
+
+def cabinet_problems(case: Case) -> Iterator[str]:
+    """A step that names a cabinet is answered under a permission for that cabinet, and only for that one."""
+    assert case.spec is not None
+    for answer in case.good_answers():
+        wanted = case.spec.payload["tasks"][case.step(answer)].get("cabinet")
+        rulings = [case.find(parent) for parent in answer.payload["parents"][1:]]
+        cabinets = {ruling.payload["cabinet"] for ruling in rulings if ruling is not None and ruling.kind == "ruling"}
+        if cabinets != ({wanted} if wanted is not None else set()):
+            yield f"{case.place(answer)} has no permission for exactly the cabinet of its step"
+
+
+def epoch_problems(case: Case) -> Iterator[str]:
+    """One lease for each task and epoch; an answer that counts was given under the newest of its task."""
+    leases = Counter((lease.payload["task"], lease.payload["epoch"]) for lease in case.of_kind("lease"))
+    for (task, epoch), count in leases.items():
+        if count > 1:
+            yield f"task {task} has {count} leases of epoch {epoch}"
+    for answer in case.of_kind("answer"):
+        if answer.id in case.counted and case.is_superseded(answer):
+            yield f"{case.place(answer)} counts, but a newer lease of its task is here"
+
+
+def check_models(case: Case, findings: Findings) -> None:
+    """Each answer names the model of its step; a manifest that is not here leaves that unexplained."""
+    assert case.spec is not None
+    tasks = case.spec.payload["tasks"]
+    answers = [answer for answer in case.of_kind("answer") if case.step(answer) < len(tasks)]
+    findings.judge(
+        "R-MODEL",
+        "file",
+        [
+            f"{case.place(answer)} names another model than its step"
+            for answer in answers
+            if answer.payload.get("model") != tasks[case.step(answer)].get("model")
+        ],
+    )
+    for model in dict.fromkeys(task["model"] for task in tasks if "model" in task):
+        manifest = case.find(model)
+        if manifest is None:
+            findings.skip("R-MODEL", "spec", "the manifest of a model is not here")
+        elif manifest.kind != "manifest":
+            findings.judge("R-MODEL", case.place(manifest), ["the spec takes this record for a model"])
+
+
+def parent_problems(case: Case) -> Iterator[str]:
+    """Every parent is here; the verdict's parents are the spec, then answers and rulings, each once.
+
+    A cycle cannot be: an id is the hash of a payload that contains its parents' ids.
+    """
+    for record in case.receipt.records.values():
+        if record.kind != "spec" and any(case.find(link) is None for link in record_links(record)):
+            yield f"{case.place(record)} names a record that is not here"
+    parents = case.root.payload["parents"]
+    kinds = {found.kind for parent in parents[1:] if (found := case.find(parent)) is not None}
+    if not kinds <= {"answer", "ruling"}:
+        yield "the verdict's further parents are not answers and rulings"
+    if len(set(parents)) != len(parents):
+        yield "the verdict names a parent twice"
+    for identity in case.root.payload.get("abandoned", []):
+        lease = case.find(identity)
+        if lease is None or lease.kind != "lease":
+            yield "the verdict abandons what is not a lease"
+
+
+def _first_parent(case: Case, record: Record) -> Record | None:
+    """The lease that an answer or ruling stands on."""
+    parents = record.payload["parents"]
+    found = case.find(parents[0]) if parents else None
+    return found if found is not None and found.kind == "lease" else None

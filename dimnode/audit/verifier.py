@@ -1,0 +1,101 @@
+"""The offline verifier: everything that a receipt says, checked from its bytes alone.
+
+Rule: the checks stand in one fixed order, and a check is made only when those that it leans on passed.
+Pure: no I/O, no clock. Needs pynacl and msgpack; NumPy only to repeat averages. Specification: docs/receipt.md.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from dimnode.audit.case import Case
+from dimnode.audit.conclusion import check_conclusion
+from dimnode.audit.custody import check_custody, net_problems, ruling_problems, spec_problems
+from dimnode.audit.damage import damage
+from dimnode.audit.report import Findings, Report
+from dimnode.audit.words import not_shown_lines, shown_lines
+from dimnode.errors import PeerFault
+from dimnode.records.ids import blob_cid, cid_text
+from dimnode.records.links import blob_refs
+from dimnode.records.receipt import parse_receipt
+
+_FORM = ("R-LIMITS", "R-CHECKSUM", "R-CANONICAL", "R-SIGNATURE", "R-SCHEMA")
+
+
+def verify(
+    raw: bytes,
+    *,
+    trust: Mapping[bytes, str] | None = None,
+    blobs: Mapping[bytes, bytes] | None = None,
+    require: Mapping[str, int] | None = None,
+) -> Report:
+    """Check a receipt. Never raises for what is in the file.
+
+    `trust` puts names beside peer ids; `blobs` holds, by CID, blobs that were left out of the file; `require` asks for
+    at least so many of something (`cosign`: none exist in this version, so a positive number fails).
+    """
+    findings = Findings()
+    try:
+        receipt = parse_receipt(raw)
+    except PeerFault as fault:
+        findings.checks += damage(raw, fault)
+        findings.skip("R-SPEC", "file", "the file is damaged: what its records say to each other was not looked at")
+        return _report(findings, None)
+    for code in _FORM:
+        findings.judge(code, "file", [])
+    case = Case(receipt, blobs or {}, trust or {})
+    if findings.judge("R-ROOT", case.place(case.root), _root_problems(case)):
+        findings.judge("R-NET", "file", net_problems(case))
+        _check_records(case, findings)
+        _check_blobs(case, findings)
+    findings.skip("R-PROOF", "file", "logs are not in this version")
+    for name, least in (require or {}).items():
+        findings.judge("R-REQUIRE", name, [f"{least} asked for, none here"] if least > 0 else [])
+    return _report(findings, case)
+
+
+def _root_problems(case: Case) -> Iterator[str]:
+    root = case.root
+    if root.kind not in ("verdict", "ruling"):
+        yield f"the root is a {root.kind}"
+    elif root.kind == "ruling" and root.payload["allowed"]:
+        yield "the root is a permission; only a refusal stands alone"
+
+
+def _check_records(case: Case, findings: Findings) -> None:
+    if case.root.kind == "ruling":
+        findings.judge("R-RULING", case.place(case.root), ruling_problems(case, case.root))
+        return
+    if not findings.judge("R-SPEC", "spec", spec_problems(case)):
+        return
+    check_custody(case, findings)
+    findings.skip("R-COMMIT", "verdict", "votes are not committed before they are revealed in this version")
+    check_conclusion(case, findings)
+
+
+def _check_blobs(case: Case, findings: Findings) -> None:
+    """What is missing, or wrong beside the file; inside it, the parser refused openings and blobs that do not fit."""
+    refs = list(dict.fromkeys(ref for record in case.receipt.records.values() for ref in blob_refs(record)))
+    cids = {cid for ref in refs if (cid := case.cid_of(ref)) is not None}
+    closed = sum(case.cid_of(ref) is None for ref in refs)
+    missing = sum(case.blob_of(ref) is None for ref in refs)
+    wrong = [cid for cid in cids & case.outside.keys() if blob_cid(case.outside[cid]) != cid]
+    if closed:
+        findings.skip("R-OPENING", "file", f"{closed} of {len(refs)} references do not open (redacted)")
+    else:
+        findings.judge("R-OPENING", "file", [])
+    if missing and not wrong:
+        findings.skip("R-BLOB", "file", f"{missing} of {len(refs)} blobs are not here (redacted or left out)")
+    else:
+        findings.judge("R-BLOB", "file", [f"the bytes given for {cid_text(cid)} hash to another CID" for cid in wrong])
+
+
+def _report(findings: Findings, case: Case | None) -> Report:
+    unchecked = findings.unchecked_lines()
+    if case is not None and case.root.kind == "verdict":
+        unchecked += [f"the owner itself names as unchecked: {line}" for line in case.root.payload["unchecked"]]
+    return Report(
+        checks=tuple(findings.checks),
+        shown=tuple(shown_lines(case, findings) if case is not None and findings.status != 1 else ()),
+        not_shown=tuple(not_shown_lines(case)),
+        not_checked=tuple(unchecked),
+        status=findings.status,
+    )

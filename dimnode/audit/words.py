@@ -1,0 +1,101 @@
+"""What a receipt shows and does not show, in plain words.
+
+Rule: nothing is said to be shown unless a check of this report passed for it.
+Pure: no I/O, no clock.
+"""
+
+from collections import Counter
+
+from dimnode.audit.case import Case
+from dimnode.audit.report import Findings
+from dimnode.records.envelope import Record
+from dimnode.records.ids import short
+from dimnode.records.kinds import KINDS
+
+_WORDS_OF_RULE = {
+    "R-TALLY": "the count was repeated from the answers in the file and is the same",
+    "R-AGGREGATE": "the total was computed again from the contributions in the file and is the same",
+}
+
+
+def shown_lines(case: Case, findings: Findings) -> list[str]:
+    """Who signed what, in file order, then what was computed again."""
+    lines = [line for record in case.receipt.records.values() if (line := _signed_line(case, record))]
+    for code, words in _WORDS_OF_RULE.items():
+        outcomes = [check.outcome for check in findings.checks if check.code == code]
+        if outcomes and set(outcomes) == {"pass"}:
+            lines.append(words)
+    return lines
+
+
+def not_shown_lines(case: Case | None) -> list[str]:
+    """What no signature can show. Always at least: that a model ran, whose keys these are, when it was."""
+    lines = ["that a model really ran: a signature says who answers for a result, not how it was made"]
+    if case is None:
+        return [*lines, "whose keys these are", "when it happened"]
+    signers = {record.by for record in case.receipt.records.values()}
+    unknown = len(signers - case.names.keys())
+    if unknown:
+        count = f"{unknown} of {len(signers)} keys are not in your list"
+        lines.append(f"that the keys belong to the people you think: {count}")
+    lines.append("when it happened: times are what each signer's clock said" + _clock_note(case))
+    if case.root.kind == "verdict":
+        lines.append("that the owner kept every answer that it received")
+        voters = Counter(record.by for record in case.of_kind("answer") if record.id in case.counted)
+        if case.spec is not None and case.spec.payload["pattern"] == "comparative" and len(voters) < voters.total():
+            peer, votes = voters.most_common(1)[0]
+            lines.append(f"that the votes are independent: {case.name(peer)} gave {votes} of {voters.total()}")
+        if case.spec is not None and case.spec.by != case.root.by:
+            lines.append("that the submitter chose this owner: the spec names none")
+    else:
+        lines.append("what the job asked for: a refusal alone does not carry the spec")
+    return lines
+
+
+def _signed_line(case: Case, record: Record) -> str:
+    payload, signer, place = record.payload, case.name(record.by), case.place(record)
+    match record.kind:
+        case "verdict":
+            kept = len(case.counted)
+            dissent = sum(len(step["dissent"]) for step in payload["steps"])
+            dissenting = f", {dissent} of them dissenting" if dissent else ""
+            reason = f": {payload['reason']}" if payload.get("reason") else ""
+            words = f"the verdict: {payload['status']} by {payload['rule']}, {kept} answers counted{dissenting}{reason}"
+        case "spec":
+            words = f"the spec: {payload['pattern']}, {len(payload['tasks'])} steps, tier {payload['tier']}"
+        case "manifest":
+            words = f"the manifest of model {payload['name']} {payload['version']}"
+        case "lease":
+            executor = case.name(payload["executor"])
+            words = f"the lease of task {payload['task']}, epoch {payload['epoch']}, to {executor}"
+            words += ", which led to nothing" if record.id in case.root.payload.get("abandoned", []) else ""
+        case "answer":
+            words = f"the answer to task {payload['task']}, epoch {payload['epoch']}: {payload['status']}"
+            words += f", model {_model_name(case, payload['model'])}" if "model" in payload else ""
+        case "ruling":
+            decision = "permission" if payload["allowed"] else f"refusal ({payload['code']}: {payload['reason']})"
+            words = f"a {decision} for task {payload['task']} on cabinet {payload['cabinet']}"
+        case "policy":
+            words = f"the policy of cabinet {payload['cabinet']}, minimum cohort {payload['min_cohort']}"
+        case _:
+            return ""
+    # A stranger wrote names and reasons: a terminal must not obey them.
+    plain = "".join(letter if letter.isprintable() else "?" for letter in words)
+    return f"{signer} signed {plain} ({place})"
+
+
+def _model_name(case: Case, model: bytes) -> str:
+    manifest = case.find(model)
+    if manifest is None or manifest.kind != "manifest":
+        return f"…{short(model)}"
+    return f"{manifest.payload['name']} {manifest.payload['version']}"
+
+
+def _clock_note(case: Case) -> str:
+    """A note, never a failure: clocks differ."""
+    for record in case.receipt.records.values():
+        for parent in record.payload.get("parents", []) if record.kind in ("verdict", "answer", "ruling") else []:
+            found = case.find(parent)
+            if found is not None and found.kind in KINDS and found.payload["at_ms"] > record.payload["at_ms"]:
+                return f" ({case.place(record)} is stamped before {case.place(found)}, on which it stands)"
+    return ""

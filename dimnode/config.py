@@ -1,0 +1,130 @@
+"""Settings: file, environment, flags -> one frozen Config. The only reader of settings.
+
+Rule: flags override `DIM_*` variables, which override `config.toml`, which overrides the profile's defaults.
+A wrong key or value is a `ConfigError` that names the place.
+"""
+
+import hashlib
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from dimnode.errors import ConfigError
+
+CONFIG_FILE: Final = "config.toml"
+DEFAULT_P2P_PORT: Final = 4710
+_SOCKET_PATH_BYTES_MAX: Final = 100  # sun_path holds 108 on Linux, 104 on macOS
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an operator can set. Keys have the names that operators expect."""
+
+    profile: Literal["dev", "prod"] = "dev"
+    name: str = ""
+    listen: tuple[str, ...] = (f"/ip4/0.0.0.0/tcp/{DEFAULT_P2P_PORT}",)
+    bootstrap: tuple[str, ...] = ()
+    max_concurrent_jobs: int = 10
+    max_cache_gb: int = 50
+    cache_dir: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    task_timeout_seconds: float = 120.0
+    execute: bool = True
+    workers: int = 2
+    require_sandbox: bool = True
+    faults: str = ""
+    """Fault point for tests: only the `dev` profile accepts one (see node.faults)."""
+
+
+PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "dev": {"listen": [f"/ip4/127.0.0.1/tcp/{DEFAULT_P2P_PORT}"], "require_sandbox": True},
+    "prod": {"listen": [f"/ip4/0.0.0.0/tcp/{DEFAULT_P2P_PORT}"], "require_sandbox": True},
+}
+
+
+def default_home() -> Path:
+    """DIM_HOME, else the user's data directory."""
+    chosen = os.environ.get("DIM_HOME")
+    if chosen:
+        return Path(chosen).expanduser()
+    data_home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data_home).expanduser() / "dimnode"
+
+
+def socket_path(home: Path) -> Path:
+    """Where the control socket is; elsewhere when the home's path is too long for a socket."""
+    path = home / "control.sock"
+    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
+        return path
+    name = "dim-" + hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:8]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / f"{name}.sock"
+    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+        raise ConfigError("E-store-08", f"{folder} belongs to somebody else", "", "set XDG_RUNTIME_DIR")
+    return folder / "control.sock"
+
+
+def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
+    """The settings in force for this home. Raises `ConfigError` naming key and place."""
+    from_file = _read_file(home / CONFIG_FILE)
+    from_environment = _read_environment(os.environ)
+    from_flags = {key: value for key, value in (flags or {}).items() if value is not None}
+    profile = {**from_file, **from_environment, **from_flags}.get("profile", "dev")
+    merged = {**PROFILES.get(str(profile), {}), **from_file, **from_environment, **from_flags}
+    try:
+        config = msgspec.convert(merged, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            "E-config-01", f"a setting is wrong: {error}", f"read from {home / CONFIG_FILE}, DIM_* variables and flags"
+        ) from None
+    if config.faults and config.profile != "dev":
+        raise ConfigError("E-config-03", "fault points exist only in the dev profile")
+    return config
+
+
+def render_config(config: Config) -> str:
+    """A commented config.toml with these settings."""
+    lines = ["# dimnode settings; DIM_<KEY> variables and flags override them"]
+    for key in ("profile", "name", "listen", "bootstrap", "max_concurrent_jobs", "max_cache_gb", "log_level"):
+        lines.append(f"{key} = {_toml(getattr(config, key))}")
+    for key in ("task_timeout_seconds", "execute", "workers", "require_sandbox"):
+        lines.append(f"{key} = {_toml(getattr(config, key))}")
+    return "\n".join(lines) + "\n"
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            "E-config-02", f"cannot read {path}", str(error), "dim init --force writes a new one"
+        ) from None
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Config):
+        value = environment.get("DIM_" + field.encode_name.upper())
+        if value is not None:
+            many = field.encode_name in ("listen", "bootstrap")
+            found[field.encode_name] = [part for part in value.split(",") if part] if many else value
+    return found
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(entry) for entry in value) + "]"
+    return str(value)

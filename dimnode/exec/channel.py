@@ -1,0 +1,107 @@
+"""Frames between node, zygote and workers: 4 bytes of length, little endian, then one msgpack array.
+
+Rule: what comes from a worker is untrusted. Lengths are checked before anything is kept, msgpack runs with its limits
+on, nothing is unpickled, and file descriptors travel only downwards (the node never receives one).
+"""
+
+import array
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+HEADER_BYTES = 4
+READ_BYTES = 64 * 1024
+DESCRIPTORS_PER_READ_MAX = 32
+_INTEGER_BYTES = array.array("i").itemsize
+
+
+class BrokenFrame(Exception):
+    """The other side sent something that is no frame of ours."""
+
+
+def pack_frame(value: Sequence[Any]) -> bytes:
+    """One frame."""
+    body: bytes = msgpack.packb(value)
+    return len(body).to_bytes(HEADER_BYTES, "little") + body
+
+
+def unpack_body(body: bytes) -> list[Any]:
+    """The array in a frame. Raises `BrokenFrame` for anything but one array."""
+    try:
+        value = msgpack.unpackb(body, max_array_len=4096, max_map_len=64, max_ext_len=0)
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise BrokenFrame(type(error).__name__) from None
+    if type(value) is not list or not value:
+        raise BrokenFrame("not an array")
+    return value
+
+
+class FrameBuffer:
+    """Cuts a stream of bytes into frame bodies. Holds at most one unfinished frame of `frame_bytes_max`."""
+
+    def __init__(self, frame_bytes_max: int) -> None:
+        self._frame_bytes_max = frame_bytes_max
+        self._held = bytearray()
+        self._wanted_bytes = HEADER_BYTES
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """All bodies that are complete now. Raises `BrokenFrame` when a frame is too long."""
+        held = self._held
+        if held:
+            held += chunk
+            # A long frame arrives in many chunks: look again only when all of it is here.
+            if len(held) < self._wanted_bytes:
+                return []
+            stream: bytes | bytearray = held
+        else:
+            stream = chunk
+        bodies: list[bytes] = []
+        start, size = 0, len(stream)
+        self._wanted_bytes = HEADER_BYTES
+        while size - start >= HEADER_BYTES:
+            length = int.from_bytes(stream[start : start + HEADER_BYTES], "little")
+            if length > self._frame_bytes_max:
+                raise BrokenFrame(f"frame of {length} bytes")
+            end = start + HEADER_BYTES + length
+            if end > size:
+                self._wanted_bytes = HEADER_BYTES + length
+                break
+            bodies.append(bytes(stream[start + HEADER_BYTES : end]))
+            start = end
+        self._held = bytearray(stream[start:])
+        return bodies
+
+
+def send_with_descriptors(channel: socket.socket, frame: bytes | memoryview, descriptors: Sequence[int]) -> int:
+    """One `sendmsg`: the descriptors ride on the first byte. Returns how many bytes went; may raise BlockingIOError."""
+    if not descriptors:
+        return channel.send(frame)
+    return socket.send_fds(channel, [frame], list(descriptors))
+
+
+def receive_with_descriptors(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """One `recvmsg`: bytes, and the descriptors that came with them in order of sending. b"" at the end of stream."""
+    space = socket.CMSG_LEN(DESCRIPTORS_PER_READ_MAX * _INTEGER_BYTES)
+    chunk, ancillary, _, _ = channel.recvmsg(READ_BYTES, space)
+    found: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(payload) - len(payload) % _INTEGER_BYTES
+            numbers = array.array("i")
+            numbers.frombytes(payload[:whole])
+            found.extend(numbers)
+    return chunk, found
+
+
+def anonymous_file(directory: str) -> int:
+    """A file without a name, for tensors too large for the socket: memory where the system has it, else disk."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("dim-input", os.MFD_CLOEXEC)
+    import tempfile
+
+    descriptor, path = tempfile.mkstemp(dir=directory)
+    os.unlink(path)
+    return descriptor

@@ -1,0 +1,126 @@
+"""The desk: which orders are open, and the one place where an outcome is written and handed over.
+
+Rule: each open order is reported exactly once; a report for one that is no longer open (cancelled a moment ago) is
+dropped without a word.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from dimnode.exec.member import Result
+from dimnode.exec.orders import (
+    BAD_ORDER,
+    INPUT_TOO_LARGE,
+    Finished,
+    Key,
+    Order,
+    Status,
+)
+from dimnode.exec.queue import LEVELS, Ticket
+from dimnode.limits import ExecLimits
+
+NO_MODEL_RUNTIME = {"engine": "dimnode", "version": "rows/1", "dtype": "float64"}
+
+
+def fault_of(order: Order, limits: ExecLimits) -> tuple[str, str] | None:
+    """Code and message when the order contradicts itself or is too large, before anything is started for it."""
+    needs_model = order.op in ("infer", "evaluate")
+    needs_rows = order.op in ("evaluate", "statistics", "cohort")
+    if not needs_model and not needs_rows:
+        return BAD_ORDER, f"unknown operation {order.op!r}"
+    if needs_model != bool(order.model_path) or needs_rows != (order.rows is not None):
+        return BAD_ORDER, f"{order.op} needs {'a model' if needs_model else 'no model'} and " + (
+            "rows" if needs_rows else "no rows"
+        )
+    if order.priority not in LEVELS or not order.timeout_seconds > 0:
+        return BAD_ORDER, "priority must be low, normal or high and the timeout positive"
+    if order.rows is not None and len(order.rows.where) > limits.conditions_max:
+        return BAD_ORDER, f"more than {limits.conditions_max} conditions"
+    size = sum(map(len, order.inputs))
+    if size > limits.input_bytes_max:
+        return INPUT_TOO_LARGE, f"the input takes {size} bytes, the limit is {limits.input_bytes_max}"
+    return None
+
+
+class Desk:
+    """Open orders by key, and the counts of how they ended."""
+
+    def __init__(self, finished: Callable[[Finished], None]) -> None:
+        self._finished = finished
+        self._open: dict[Key, Ticket] = {}
+        self.counts: Counter[str] = Counter()
+        self.runtime: Mapping[str, str | int] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._open
+
+    def open(self, ticket: Ticket) -> None:
+        """Take it in."""
+        self._open[ticket.order.key] = ticket
+
+    def close(self, key: Key) -> Ticket | None:
+        """Take an order off the desk without a report yet; None when it is not open."""
+        return self._open.pop(key, None)
+
+    def answered(self, ticket: Ticket, result: Result, walls: str) -> None:
+        """A worker answered."""
+        if self._open.get(ticket.order.key) is not ticket:
+            return
+        del self._open[ticket.order.key]
+        status: Status = "ok" if result.status == "ok" else "memory" if result.status == "memory" else "failed"
+        self.tell(
+            Finished(
+                key=ticket.order.key,
+                status=status,
+                code=result.code,
+                message=result.message,
+                output=result.output,
+                run_us=result.run_us,
+                queue_us=_queue_us(ticket),
+                cpu_us=result.cpu_us,
+                rss_bytes=result.rss_bytes,
+                rows=result.rows,
+                runtime=self._runtime_of(ticket.order, result.batch),
+                sandbox=walls,
+            )
+        )
+
+    def failed(self, ticket: Ticket, status: Status, code: str, message: str, run_us: int = 0, walls: str = "") -> None:
+        """It ended without an answer."""
+        if self._open.get(ticket.order.key) is ticket:
+            del self._open[ticket.order.key]
+            self.tell(self.without_answer(ticket, status, code, message, run_us, walls))
+
+    def without_answer(
+        self, ticket: Ticket, status: Status, code: str, message: str, run_us: int = 0, walls: str = ""
+    ) -> Finished:
+        """The outcome of an order that no worker answered."""
+        return Finished(
+            key=ticket.order.key,
+            status=status,
+            code=code,
+            message=message,
+            output=b"",
+            run_us=run_us,
+            queue_us=_queue_us(ticket),
+            cpu_us=0,
+            rss_bytes=0,
+            rows=0,
+            runtime=self._runtime_of(ticket.order, 0),
+            sandbox=walls,
+        )
+
+    def tell(self, outcome: Finished) -> None:
+        """Count it and hand it over."""
+        self.counts[outcome.status] += 1
+        self._finished(outcome)
+
+    def _runtime_of(self, order: Order, batch: int) -> Mapping[str, str | int]:
+        if order.model_path:
+            return {**self.runtime, "batch": batch}
+        return {**self.runtime, **NO_MODEL_RUNTIME, "batch": batch}
+
+
+def _queue_us(ticket: Ticket) -> int:
+    """Microseconds from the offer to the start of the run; 0 when it never started."""
+    return max(0, int((ticket.started_at - ticket.offered_at) * 1e6)) if ticket.started_at >= 0 else 0

@@ -1,0 +1,135 @@
+"""The node's side of the zygote: start it, talk to it, end it.
+
+Rule: what a zygote inherits is chosen, not left over. It gets one socket, a short environment and no terminal: a key
+or token in the node's environment is never in a process that later runs foreign models.
+"""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import TracebackType
+
+from dimnode.exec import sandbox
+from dimnode.exec.channel import FrameBuffer, pack_frame, send_with_descriptors
+from dimnode.exec.zygote import FRAME_BYTES_MAX
+from dimnode.limits import LIMITS, ExecLimits
+
+KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+STOP_SECONDS_MAX = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a zygote found out about this machine: the runtime's class, the walls that stand, what passes them.
+
+    `failure` is not empty when it could not start; then nothing else is known.
+    """
+
+    runtime: Mapping[str, str] = field(default_factory=dict)
+    layers: frozenset[str] = frozenset()
+    breaches: tuple[str, ...] = ()
+    failure: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """True when every required wall stands and nothing that was tried got through."""
+        return sandbox.complete(self.layers) and not self.breaches
+
+    @property
+    def sandbox(self) -> str:
+        """For people and adverts: "landlock+seccomp+rlimits", "none", or with what leaks in brackets."""
+        leaks = f" (leaks: {', '.join(self.breaches)})" if self.breaches else ""
+        return sandbox.describe(self.layers) + leaks
+
+
+class Zygote:
+    """A running zygote. Sends never block; reading is the pool's work. Ends with `stop` or with this process."""
+
+    hello: Hello | None
+
+    def __init__(self, limits: ExecLimits) -> None:
+        self.limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tokens = itertools.count(1)
+        self.launch()
+
+    def next_token(self) -> int:
+        """A number for a worker, never used before."""
+        return next(self._tokens)
+
+    def launch(self) -> None:
+        """Start the process (a few ms; it is ready when its hello arrives). Call from the main thread only.
+
+        The kernel ties a child to the *thread* that started it: one started from a passing thread dies with it.
+        """
+        if self._process is not None:
+            self.stop()
+        self.hello = None
+        mine, theirs = socket.socketpair()
+        numbers = ",".join(str(getattr(self.limits, limit.name)) for limit in fields(self.limits))
+        kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "dimnode.exec.zygote"),
+                    *(str(theirs.fileno()), str(os.getpid()), numbers),
+                ],
+                pass_fds=[theirs.fileno()],
+                env={**kept, **ONE_THREAD},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        mine.setblocking(False)
+        self.channel = mine
+        self.frames = FrameBuffer(FRAME_BYTES_MAX)
+
+    @property
+    def pid(self) -> int:
+        """The zygote's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start_worker(
+        self, token: int, directory: str, model_sha256: str, sandbox_required: bool, descriptors: Sequence[int]
+    ) -> None:
+        """Ask for a worker over `descriptors`: its socket, then the model file if any. Raises OSError."""
+        frame = pack_frame(["start", token, directory, model_sha256, sandbox_required, len(descriptors)])
+        if send_with_descriptors(self.channel, frame, descriptors) != len(frame):
+            raise BlockingIOError("the zygote does not read")
+
+    def end_worker(self, token: int) -> None:
+        """Ask for a worker's death. Harmless when it or the zygote is dead already."""
+        with contextlib.suppress(OSError):
+            self.channel.send(pack_frame(["end", token]))
+
+    def stop(self) -> None:
+        """End it and with it all workers; waits at most a second. May be called twice."""
+        self.channel.close()
+        assert self._process is not None
+        try:
+            self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+    def __enter__(self) -> "Zygote":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start_zygote(limits: ExecLimits = LIMITS.exec) -> Zygote:
+    """Start the zygote. Call it from the main thread, before trio and before keys are read; returns at once."""
+    return Zygote(limits)

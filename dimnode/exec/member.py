@@ -1,0 +1,216 @@
+"""One worker as the node sees it: its socket, what was handed to it, and how its frames read.
+
+Rule: nothing here waits in the node's loop. Small orders are written at once; what does not fit the socket, and what
+is too large for it, leaves in a task of its own. A worker's frame is checked field by field before anything believes
+it.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import stat
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from dimnode.errors import RunFailed
+from dimnode.exec import orders
+from dimnode.exec.channel import BrokenFrame, FrameBuffer, anonymous_file, pack_frame, send_with_descriptors
+from dimnode.exec.orders import Order
+from dimnode.exec.placement import Place
+from dimnode.exec.queue import Ticket
+
+SPILL_CHUNK_BYTES = 1024 * 1024
+JOIN_BYTES_MAX = 64 * 1024
+STATUSES = frozenset({"ok", "failed", "memory"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a worker claims about an order."""
+
+    number: int
+    status: str
+    code: str
+    message: str
+    output: bytes
+    run_us: int
+    cpu_us: int
+    rss_bytes: int
+    rows: int
+    batch: int
+
+
+def read_result(fields: list[Any], output_bytes_max: int) -> Result:
+    """Check types and bounds. Raises `BrokenFrame`: then the worker is not the program we started."""
+    match fields:
+        case [int(), str(), str(), str(), bytes(), int(), int(), int(), int(), int()]:
+            result = Result(*fields)
+        case _:
+            raise BrokenFrame("not a result")
+    if result.status not in STATUSES or len(result.output) > output_bytes_max:
+        raise BrokenFrame("result out of bounds")
+    if min(result.run_us, result.cpu_us, result.rss_bytes, result.rows, result.batch) < 0:
+        raise BrokenFrame("negative measure")
+    return result
+
+
+def open_regular(path: str, code: str, what: str) -> int:
+    """Open a file for a worker to read. Raises `RunFailed` when it is missing or no plain file (a pipe would block)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise RunFailed(code, f"{what}: {os.strerror(error.errno or 0)}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RunFailed(code, f"{what}: not a plain file")
+    return descriptor
+
+
+def request_frame(number: int, order: Order, blobs: list[bytes] | list[int], descriptors: int) -> bytes:
+    """An order as a worker reads it; large blobs are given by their lengths in the file that comes along."""
+    rows = order.rows
+    return pack_frame(
+        [
+            number,
+            order.op,
+            blobs,
+            [[take.name, take.source, take.tensor, take.start, take.stop] for take in order.take],
+            rows and [rows.label, rows.exclude, [[entry.column, entry.op, entry.micro] for entry in rows.where]],
+            int(order.timeout_seconds * 1000),
+            descriptors,
+        ]
+    )
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """A frame on its way out, with the files that ride on its first byte. No frame yet: `order` is to be spilled."""
+
+    frame: memoryview | None
+    descriptors: list[int]
+    number: int = 0
+    order: Order | None = None
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Member(Place):
+    """A worker. `deadline` is the moment at which the pool acts on it, whatever it is doing."""
+
+    token: int
+    channel: socket.socket
+    frames: FrameBuffer
+    directory: str
+    deadline: float
+    pid: int = 0
+    sandbox: str = ""
+    gone: bool = False
+    wait_status: int | None = None
+    exited: trio.Event = field(default_factory=trio.Event)
+    _outbox: deque[_Parcel] = field(default_factory=deque)
+    _pumping: bool = False
+
+    def hand(self, number: int, ticket: Ticket, inline_bytes_max: int) -> None:
+        """Put an order on its way; `flush` sends it. Raises `RunFailed` when its rows cannot be opened."""
+        order = ticket.order
+        if ticket.input_bytes > inline_bytes_max and order.rows is None:
+            self._outbox.append(_Parcel(None, [], number, order))
+        else:
+            files = [] if order.rows is None else [open_regular(order.rows.path, orders.NO_ROWS_FILE, "rows file")]
+            frame = memoryview(request_frame(number, order, list(order.inputs), len(files)))
+            self._outbox.append(_Parcel(frame, files))
+        self.take_off(number, ticket)
+
+    def flush(self, nursery: trio.Nursery) -> None:
+        """Write what the socket takes now, and leave the rest to a task."""
+        if self._pumping or self.gone:
+            return
+        while self._outbox and self._outbox[0].frame is not None and self._write():
+            pass
+        if self._outbox:
+            self._pumping = True
+            nursery.start_soon(self._pump)
+
+    def hang_up(self) -> None:
+        """Close everything this side holds. Tasks that wait for the socket wake and end."""
+        self.gone = True
+        trio.lowlevel.notify_closing(self.channel.fileno())
+        self.channel.close()
+        for parcel in self._outbox:
+            for descriptor in parcel.descriptors:
+                os.close(descriptor)
+        self._outbox.clear()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def _pump(self) -> None:
+        """Write what the socket did not take at once. Ends when all is written or the worker is gone."""
+        try:
+            await self._pump_all()
+        finally:
+            self._pumping = False
+
+    async def _pump_all(self) -> None:
+        with contextlib.suppress(trio.ClosedResourceError):
+            while self._outbox and not self.gone:
+                parcel = self._outbox[0]
+                if parcel.order is not None and parcel.frame is None:
+                    try:
+                        await self._spill(parcel, parcel.order)
+                    except OSError:
+                        # No memory for the copy: hang up, and the reading side ends this worker and its order.
+                        self.channel.shutdown(socket.SHUT_RDWR)
+                        return
+                elif not self._write():
+                    await trio.lowlevel.wait_writable(self.channel.fileno())
+
+    def _write(self) -> bool:
+        """Send the first parcel, or part of it. False when the socket is full."""
+        self._join()
+        parcel = self._outbox[0]
+        assert parcel.frame is not None
+        try:
+            sent = send_with_descriptors(self.channel, parcel.frame, parcel.descriptors)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # The worker is gone; the reading side sees the end of the stream and draws the conclusions.
+            sent = len(parcel.frame)
+        for descriptor in parcel.descriptors:
+            os.close(descriptor)
+        parcel.descriptors = []
+        parcel.frame = parcel.frame[sent:]
+        if not parcel.frame:
+            self._outbox.popleft()
+        return True
+
+    def _join(self) -> None:
+        """Make one parcel of the small ones in front: a call per write costs more than the copy."""
+        if len(self._outbox) < 2:
+            return
+        pieces: list[memoryview] = []
+        size = 0
+        while self._outbox and size < JOIN_BYTES_MAX:
+            parcel = self._outbox[0]
+            if parcel.frame is None or parcel.descriptors:
+                break
+            pieces.append(parcel.frame)
+            size += len(parcel.frame)
+            self._outbox.popleft()
+        if pieces:
+            self._outbox.appendleft(_Parcel(memoryview(b"".join(pieces)), []))
+
+    async def _spill(self, parcel: _Parcel, order: Order) -> None:
+        """Put large inputs into a nameless file, a piece at a time: 64 MiB at once would hold the loop for 20 ms."""
+        file = anonymous_file(self.directory)
+        parcel.descriptors.append(file)
+        for blob in order.inputs:
+            view = memoryview(blob)
+            while view:
+                view = view[os.write(file, view[:SPILL_CHUNK_BYTES]) :]
+                await trio.lowlevel.checkpoint()
+                if self.gone:
+                    return
+        parcel.frame = memoryview(request_frame(parcel.number, order, [len(blob) for blob in order.inputs], 1))

@@ -1,0 +1,126 @@
+"""The ONNX runtime: bytes to a session, arrays to arrays, its errors to ours.
+
+Rule: one thread, the CPU, no path. A model is loaded from bytes that were hashed first, so external data has nowhere
+to come from and custom operators are never registered. Runs only inside a worker.
+Source: onnxruntime.ai/docs/api/python; telemetry: Privacy.md of the package (on by default since 1.29, see `silence`).
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dimnode.errors import RunFailed
+from dimnode.exec import orders
+from dimnode.exec.mapping import Array, Declared
+
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int16)": "int16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+# y = x, float32 [n]: the smallest whole model (ONNX protobuf, IR 9, opset 17).
+IDENTITY = bytes.fromhex(
+    "08093a390a100a017812017922084964656e746974791201675a100a0178120b0a09080112050a0312016e62"
+    "100a0179120b0a09080112050a0312016e42040a001011"
+)
+ALLOCATION_FAILED = re.compile(r"allocate memory|bad_alloc|bad allocation|out of memory", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model."""
+
+    session: Any
+    inputs: tuple[Declared, ...]
+    outputs: tuple[Declared, ...]
+
+
+def silence() -> None:
+    """Before the first import: no telemetry to its maker and no thread of its own (a zygote must have one thread)."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+def version() -> str:
+    """The version of the installed runtime, or "" when it is not installed. Imports it."""
+    silence()
+    try:
+        import onnxruntime
+    except ImportError:
+        return ""
+    return str(onnxruntime.__version__)
+
+
+def warm_up() -> None:
+    """Load and run something, so that what the runtime sets up once is set up before the fork (6 ms per worker)."""
+    run(load(IDENTITY), {"x": np.zeros(1, dtype=np.float32)})
+
+
+def load(model: bytes) -> Model:
+    """A session over these bytes. Raises `RunFailed` (the model's fault) or MemoryError."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise RunFailed(orders.NO_RUNTIME, "onnxruntime is not installed", hint="pip install dimnode[onnx]") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - boundary: the runtime raises a dozen unrelated classes
+        raise _load_fault(error) from None
+    return Model(session, _declared(session.get_inputs()), _declared(session.get_outputs()))
+
+
+def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """All outputs by name. Raises `RunFailed` or MemoryError."""
+    try:
+        values = model.session.run(None, arrays)
+    except Exception as error:  # noqa: BLE001 - boundary: as above, for a bad run
+        text = first_line(error)
+        if isinstance(error, MemoryError) or ALLOCATION_FAILED.search(text):
+            raise MemoryError(text) from None
+        raise RunFailed(orders.RUN_FAILED, f"the model failed: {text}") from None
+    return {entry.name: value for entry, value in zip(model.outputs, values, strict=True)}
+
+
+def first_line(error: BaseException) -> str:
+    """The runtime's own words, without its source paths."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", text)
+    return re.sub(r"/onnxruntime_src/\S+:\d+ ", "", text)
+
+
+def _load_fault(error: Exception) -> Exception:
+    text = first_line(error)
+    if isinstance(error, MemoryError) or ALLOCATION_FAILED.search(text):
+        return MemoryError(text)
+    if re.search(r"external data|external initializer", text, re.IGNORECASE):
+        return RunFailed(orders.EXTERNAL_DATA, "the model keeps weights in other files; one file with all is needed")
+    if "not a registered function/op" in text:
+        return RunFailed(orders.CUSTOM_OPERATOR, f"the model needs an operator that is not ONNX's own: {text}")
+    return RunFailed(orders.NOT_ONNX, f"not a model onnxruntime can load: {text}")
+
+
+def _declared(entries: Any) -> tuple[Declared, ...]:
+    return tuple(
+        Declared(
+            entry.name,
+            DTYPES.get(entry.type, ""),
+            # The runtime reports [] for a scalar and for a shape that is not declared: then it checks itself.
+            tuple(size if isinstance(size, int) else None for size in entry.shape) or None,
+            entry.type,
+        )
+        for entry in entries
+    )

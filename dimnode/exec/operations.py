@@ -1,0 +1,125 @@
+"""The four operations: infer, evaluate, statistics, cohort. Runs inside a worker.
+
+Rule: from a cabinet's rows only counts and means leave. When rows are in play not even the words of the runtime's
+errors pass, because a model can be built so that an error quotes a cell. (A cohort also says which rows it matched:
+the node asks for that itself, to compare queries, and no spec can.)
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimnode.errors import RunFailed
+from dimnode.exec import onnx_runtime, orders, rows
+from dimnode.exec.mapping import Array, Declared, cast, feeds, pack
+from dimnode.exec.onnx_runtime import Model
+from dimnode.exec.orders import Rows, Take
+from dimnode.limits import ExecLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A tensors/1 blob, how many rows it stands for and in batches of how many."""
+
+    output: bytes
+    rows: int
+    batch: int
+
+
+def infer(model: Model, take: tuple[Take, ...], blobs: tuple[bytes, ...], limits: ExecLimits) -> Outcome:
+    """Run the model once on the mapped inputs; all its outputs. Raises `RunFailed`, MemoryError."""
+    arrays = feeds(model.inputs, take, blobs)
+    results = onnx_runtime.run(model, arrays)
+    size = sum(value.nbytes for value in results.values() if isinstance(value, np.ndarray))
+    if size > limits.output_bytes_max:
+        raise RunFailed(
+            orders.OUTPUT_TOO_LARGE, f"the outputs take {size} bytes, the limit is {limits.output_bytes_max}"
+        )
+    first = next(iter(arrays.values()), None)
+    batch = first.shape[0] if first is not None and first.ndim else 1
+    return Outcome(pack(results), batch, batch)
+
+
+def evaluate(model: Model, wanted: Rows, stream: io.TextIOBase, limits: ExecLimits) -> Outcome:
+    """Predict every matching row and count predictions against labels: `counts` [classes, classes], `rows` [1].
+
+    Raises `RunFailed`, MemoryError.
+    """
+    table = rows.read_table(stream, limits)
+    keep = rows.matching(table, wanted.where)
+    matrix = rows.features(table, wanted, keep)
+    actual = rows.labels(table, wanted, keep, limits.evaluate_classes_max)
+    entry, step = _single_input(model, matrix.shape[1], limits)
+    values = cast(entry.name, matrix, entry.dtype)
+    parts = [_predict(model, entry.name, values[start : start + step]) for start in range(0, len(values), step)]
+    predicted = rows.whole_labels(
+        np.concatenate(parts) if parts else np.zeros(0), limits.evaluate_classes_max, "the model's output 'label'"
+    )
+    classes = max(
+        2, _declared_classes(model, limits), *(int(found.max(initial=0)) + 1 for found in (actual, predicted))
+    )
+    counts = rows.confusion(actual, predicted, classes)
+    return Outcome(_counted({"counts": counts}, len(values)), len(values), min(step, max(len(values), 1)))
+
+
+def statistics(wanted: Rows, stream: io.TextIOBase, limits: ExecLimits) -> Outcome:
+    """`mean` float64 [features] over the matching rows, `rows` [1]. Raises `RunFailed`, also for no matching row."""
+    table = rows.read_table(stream, limits)
+    matrix = rows.features(table, wanted, rows.matching(table, wanted.where))
+    if not len(matrix):
+        raise RunFailed(orders.NO_ROWS, "no row meets the conditions")
+    return Outcome(_counted({"mean": rows.means(matrix)}, len(matrix)), len(matrix), len(matrix))
+
+
+def cohort(wanted: Rows, stream: io.TextIOBase, limits: ExecLimits) -> Outcome:
+    """Which rows meet the conditions, for the owner's policy alone: `mask` uint8 [all rows], `rows` [1].
+
+    Raises `RunFailed`.
+    """
+    table = rows.read_table(stream, limits)
+    mask = rows.matching(table, wanted.where)
+    count = int(mask.sum())
+    return Outcome(_counted({"mask": mask.astype(np.uint8)}, count), count, max(count, 1))
+
+
+def _counted(named: dict[str, Array], count: int) -> bytes:
+    return pack({**named, "rows": np.array([count], dtype=np.int64)})
+
+
+def _single_input(model: Model, width: int, limits: ExecLimits) -> tuple[Declared, int]:
+    """The model's one input and how many rows it takes at a time."""
+    if len(model.inputs) != 1:
+        raise RunFailed(orders.UNFIT_MODEL, f"evaluate needs a model with one input, this one has {len(model.inputs)}")
+    entry = model.inputs[0]
+    if not entry.dtype:
+        raise RunFailed(orders.UNFIT_MODEL, f"model input {entry.name!r} is {entry.original}, not numbers")
+    if entry.shape is None:
+        return entry, limits.evaluate_batch_rows
+    if len(entry.shape) != 2 or entry.shape[1] not in (None, width):
+        declared = ", ".join("any" if size is None else str(size) for size in entry.shape)
+        raise RunFailed(
+            orders.BAD_SHAPE, f"model input {entry.name!r}: expected shape [{declared}], the rows have {width} features"
+        )
+    if entry.shape[0] not in (None, 1):
+        raise RunFailed(orders.UNFIT_MODEL, f"evaluate needs a free batch size, the model fixes {entry.shape[0]}")
+    return entry, entry.shape[0] or limits.evaluate_batch_rows
+
+
+def _predict(model: Model, name: str, batch: Array) -> Array:
+    """The `label` output for one batch, [rows]."""
+    try:
+        labels = onnx_runtime.run(model, {name: batch}).get("label")
+    except RunFailed:
+        raise RunFailed(orders.RUN_FAILED, "the model failed on the rows (its own words are withheld)") from None
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iufb" or labels.size != len(batch):
+        raise RunFailed(orders.UNFIT_MODEL, "evaluate needs a model with a numeric output 'label', one per row")
+    return labels.reshape(-1)
+
+
+def _declared_classes(model: Model, limits: ExecLimits) -> int:
+    """How many classes the output `probabilities` declares: sites that miss a class still give equal shapes."""
+    for entry in model.outputs:
+        if entry.name == "probabilities" and entry.shape is not None and len(entry.shape) == 2:
+            return min(entry.shape[1] or 0, limits.evaluate_classes_max)
+    return 0

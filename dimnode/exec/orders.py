@@ -1,0 +1,158 @@
+"""What goes into the room and what comes out: orders, their outcome and the codes of everything that can go wrong.
+
+Rule: an order is a declaration, never code. It names a model by its hash, tensors by their place and rows by
+conditions; nothing in it is evaluated. Pure: no I/O, no clock.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Key = tuple[bytes, int, int]
+"""(job, task, epoch): the identity of one piece of work."""
+
+Op = Literal["infer", "evaluate", "statistics", "cohort"]
+Priority = Literal["low", "normal", "high"]
+Status = Literal["ok", "failed", "timeout", "crashed", "memory", "cancelled"]
+Comparison = Literal["eq", "ne", "lt", "le", "gt", "ge"]
+
+# A refusal at the door: the order was never taken in.
+QUEUE_FULL: Final = "E-exec-01"
+NO_SANDBOX: Final = "E-exec-02"
+ALREADY_HERE: Final = "E-exec-03"
+NO_ZYGOTE: Final = "E-exec-04"
+# The order or its input.
+BAD_ORDER: Final = "E-exec-10"
+BAD_INPUT: Final = "E-exec-11"
+NO_TENSOR: Final = "E-exec-12"
+BAD_SHAPE: Final = "E-exec-13"
+BAD_DTYPE: Final = "E-exec-14"
+NOT_FINITE: Final = "E-exec-15"
+INPUT_TOO_LARGE: Final = "E-exec-16"
+# The model.
+NO_MODEL: Final = "E-exec-20"
+WRONG_HASH: Final = "E-exec-21"
+NOT_ONNX: Final = "E-exec-22"
+EXTERNAL_DATA: Final = "E-exec-23"
+CUSTOM_OPERATOR: Final = "E-exec-24"
+NO_RUNTIME: Final = "E-exec-25"
+UNFIT_MODEL: Final = "E-exec-26"
+# The rows of a cabinet.
+NO_ROWS_FILE: Final = "E-exec-30"
+BAD_ROWS_FILE: Final = "E-exec-31"
+BAD_COLUMN: Final = "E-exec-32"
+NO_ROWS: Final = "E-exec-33"
+# The run.
+RUN_FAILED: Final = "E-exec-40"
+BAD_OUTPUT: Final = "E-exec-41"
+OUTPUT_TOO_LARGE: Final = "E-exec-42"
+TIMED_OUT: Final = "E-exec-50"
+OUT_OF_MEMORY: Final = "E-exec-51"
+CRASHED: Final = "E-exec-52"
+CANCELLED: Final = "E-exec-53"
+BROKE_PROTOCOL: Final = "E-exec-54"
+NOT_STARTED: Final = "E-exec-55"
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Model input `name` is tensor `tensor` of `inputs[source]`, of it the columns [start, stop) of the last axis.
+
+    (-1, -1) takes all columns. The values are cast to the dtype the model declares when no value changes by it.
+    """
+
+    name: str
+    source: int
+    tensor: str
+    start: int = -1
+    stop: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Keep a row when `column` `op` `micro` / 1,000,000. An empty cell meets no condition."""
+
+    column: str
+    op: Comparison
+    micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A cabinet's CSV file: UTF-8, one header line, commas.
+
+    Feature columns are all numeric columns but `label` and `exclude`, in file order. A column is numeric when every
+    cell of the file that is not empty is a number. All of `where` must hold.
+    """
+
+    path: str
+    label: str
+    exclude: tuple[str, ...] = ()
+    where: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One piece of work.
+
+    `model_path` is "" for statistics and cohort; `model_sha256` is lower-case hex and is checked by the worker, over
+    the bytes it loads. `inputs` are tensors/1 blobs. With an empty `take` each model input is the tensor of its name.
+    `deterministic` orders run alone on one thread, batch as given; so do all others today.
+    """
+
+    key: Key
+    op: Op
+    model_path: str
+    model_sha256: str
+    inputs: tuple[bytes, ...]
+    take: tuple[Take, ...]
+    rows: Rows | None
+    priority: Priority
+    timeout_seconds: float
+    deterministic: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How an order ended. `output` is a tensors/1 blob when `status` is ok, else empty.
+
+    Times and sizes are claims of the worker: `run_us` computing, `queue_us` from offer to start, `cpu_us` of this
+    run, `rss_bytes` the peak of the worker so far. `rows`: rows computed, or for a cohort rows matched. `runtime` is
+    the class within which results are comparable; `sandbox` names the layers that really were installed.
+    """
+
+    key: Key
+    status: Status
+    code: str
+    message: str
+    output: bytes
+    run_us: int
+    queue_us: int
+    cpu_us: int
+    rss_bytes: int
+    rows: int
+    runtime: Mapping[str, str | int]
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The pool did not take the order. `retry_after_ms` 0: the same offer will not work later either."""
+
+    code: str
+    message: str
+    retry_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What the pool is doing now. `finished` counts outcomes by status since the pool opened."""
+
+    queued: int
+    running: int
+    workers: int
+    worker_pids: tuple[int, ...]
+    sandbox: str
+    sandbox_complete: bool
+    runtime: Mapping[str, str | int]
+    finished: Mapping[str, int]

@@ -1,0 +1,180 @@
+"""Inside a worker: raise the walls, load one model, answer orders until the node hangs up.
+
+Rule: one order after the other, one answer per order, sent as soon as it is computed, so that the node always knows
+which order runs (and whom to blame when this process dies). Holds one model for life. Imports nothing of the network.
+
+Frames down: [number, op, blobs or their lengths, take, rows, timeout_ms, descriptors]; up: [0, "ready", layers] once,
+then [number, status, code, message, output, run_us, cpu_us, rss_bytes, rows, batch].
+"""
+
+import hashlib
+import io
+import os
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from dimnode.errors import RunFailed
+from dimnode.exec import onnx_runtime, operations, orders, sandbox
+from dimnode.exec.channel import FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
+from dimnode.exec.onnx_runtime import Model
+from dimnode.exec.operations import Outcome
+from dimnode.exec.orders import Condition, Rows, Take
+from dimnode.exec.sandbox import Walls
+from dimnode.limits import ExecLimits
+
+HASH_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a worker is born with: its socket, the open model file (-1: none), the hash that file must have."""
+
+    channel: socket.socket
+    model_file: int
+    model_sha256: str
+    walls: Walls
+    sandbox_required: bool
+    limits: ExecLimits
+
+
+def serve(post: Post, seccomp_filter: Any) -> None:
+    """Work until end of stream. The caller ends the process afterwards, whatever happens in here."""
+    sandbox.offer_to_the_oom_killer()
+    layers = sandbox.install(post.walls, seccomp_filter)
+    report = sandbox.describe(layers)
+    if post.sandbox_required and not sandbox.complete(layers):
+        post.channel.sendall(pack_frame([0, "refused", report]))
+        return
+    worker = _Worker(post.limits, _load(post))
+    post.channel.sendall(pack_frame([0, "ready", report]))
+    worker.answer_all(post.channel)
+
+
+def _load(post: Post) -> Model | RunFailed | MemoryError | None:
+    """The model, or why there is none: then every order gets that as its answer."""
+    if post.model_file < 0:
+        return None
+    try:
+        return onnx_runtime.load(_checked_bytes(post))
+    except (RunFailed, MemoryError) as fault:
+        return fault
+
+
+def _checked_bytes(post: Post) -> bytes:
+    size = os.fstat(post.model_file).st_size
+    if size > post.limits.model_bytes_max:
+        raise RunFailed(orders.NO_MODEL, f"the model file has {size} bytes, the limit is {post.limits.model_bytes_max}")
+    with open(post.model_file, "rb", buffering=0) as file:
+        content = file.read()
+    found = hashlib.sha256(content).hexdigest()
+    if found != post.model_sha256:
+        raise RunFailed(orders.WRONG_HASH, f"the model file has sha256 {found[:16]}…, not {post.model_sha256[:16]}…")
+    return content
+
+
+class _Worker:
+    def __init__(self, limits: ExecLimits, model: Model | RunFailed | MemoryError | None) -> None:
+        import resource
+
+        self._limits = limits
+        self._model = model
+        self._usage = resource.getrusage
+        self._self = resource.RUSAGE_SELF
+        self._cpu_allowed_ns = 0
+
+    def answer_all(self, channel: socket.socket) -> None:
+        """Read, compute, answer; returns at the end of the stream."""
+        frames = FrameBuffer(self._limits.input_bytes_max + HASH_CHUNK_BYTES)
+        descriptors: deque[int] = deque()
+        while True:
+            chunk, found = receive_with_descriptors(channel)
+            if not chunk:
+                return
+            descriptors.extend(found)
+            for body in frames.feed(chunk):
+                channel.sendall(self._answer(unpack_body(body), descriptors))
+
+    def _answer(self, request: list[Any], descriptors: deque[int]) -> bytes:
+        number, op, blobs, take, rows, timeout_ms, owned = request
+        files = [descriptors.popleft() for _ in range(owned)]
+        started_ns, cpu_ns = time.perf_counter_ns(), time.process_time_ns()
+        self._arm(cpu_ns, timeout_ms)
+        status, code, message, outcome = "ok", "", "", Outcome(b"", 0, 1)
+        try:
+            outcome = self._perform(op, blobs, take, rows, files)
+        except RunFailed as fault:
+            status, code, message = "failed", fault.complaint.code, fault.complaint.what
+        except MemoryError:
+            memory = self._limits.worker_memory_bytes_max
+            status, code, message = (
+                "memory",
+                orders.OUT_OF_MEMORY,
+                f"needs more than the {memory} bytes a worker may use",
+            )
+        finally:
+            for file in files:
+                os.close(file)
+        rss = self._usage(self._self).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        run_us = (time.perf_counter_ns() - started_ns) // 1000
+        cpu_us = (time.process_time_ns() - cpu_ns) // 1000
+        message = message[: self._limits.message_characters_max]
+        return pack_frame(
+            [number, status, code, message, outcome.output, run_us, cpu_us, rss, outcome.rows, outcome.batch]
+        )
+
+    def _perform(self, op: str, blobs: list[Any], take: list[Any], rows: Any, files: list[int]) -> Outcome:
+        limits = self._limits
+        if isinstance(self._model, Exception):
+            # Without its old traceback, which would grow with every order.
+            raise self._model.with_traceback(None)
+        if op == "infer":
+            content = tuple(blobs) if not files else _from_file(files[0], blobs)
+            return operations.infer(self._need_model(), tuple(Take(*entry) for entry in take), content, limits)
+        wanted, stream = _open_rows(rows, files, limits)
+        with stream:
+            match op:
+                case "evaluate":
+                    return operations.evaluate(self._need_model(), wanted, stream, limits)
+                case "statistics":
+                    return operations.statistics(wanted, stream, limits)
+                case "cohort":
+                    return operations.cohort(wanted, stream, limits)
+        raise RunFailed(orders.BAD_ORDER, f"unknown operation {op!r}")
+
+    def _need_model(self) -> Model:
+        if not isinstance(self._model, Model):
+            raise RunFailed(orders.NO_MODEL, "the order names no model")
+        return self._model
+
+    def _arm(self, cpu_ns: int, timeout_ms: int) -> None:
+        """Keep the CPU limit ahead of what this order may use; most orders find it far enough ahead already."""
+        needed_ns = cpu_ns + timeout_ms * 1_000_000
+        if needed_ns > self._cpu_allowed_ns:
+            sandbox.arm_cpu_limit(2 * timeout_ms / 1000)
+            self._cpu_allowed_ns = cpu_ns + 2 * timeout_ms * 1_000_000
+
+
+def _from_file(file: int, lengths: list[int]) -> tuple[bytes, ...]:
+    """Large blobs lie one behind the other in a file without a name."""
+    offset, blobs = 0, []
+    for length in lengths:
+        blobs.append(os.pread(file, length, offset))
+        offset += length
+    return tuple(blobs)
+
+
+def _open_rows(rows: Any, files: list[int], limits: ExecLimits) -> tuple[Rows, io.TextIOBase]:
+    if rows is None or not files:
+        raise RunFailed(orders.NO_ROWS_FILE, "the order names no rows")
+    label, exclude, where = rows
+    wanted = Rows("", label, tuple(exclude), tuple(Condition(*entry) for entry in where))
+    size = os.fstat(files[0]).st_size
+    if size > limits.rows_file_bytes_max:
+        raise RunFailed(
+            orders.BAD_ROWS_FILE, f"the rows file has {size} bytes, the limit is {limits.rows_file_bytes_max}"
+        )
+    return wanted, open(files[0], encoding="utf-8-sig", newline="", closefd=False)

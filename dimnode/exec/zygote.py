@@ -1,0 +1,238 @@
+"""The zygote: a small process with one thread that imports everything once and then only forks.
+
+Rule: it holds no secret and obeys one socket. It starts before the node has threads or keys, forks a worker per
+request (a ready fork takes milliseconds where a fresh interpreter takes half a second), ends workers on request and
+reports their ends. At the end of that socket it ends, and the kernel ends its workers with it.
+
+Frames down: ["start", token, directory, model_sha256, sandbox_required] with the worker's socket and, if there is a
+model, its open file; ["end", token]. Up: ["hello", runtime, layers, breaches] or ["failed", reason],
+["started", token, pid], ["unborn", token, reason], ["exited", token, wait status].
+"""
+
+import contextlib
+import gc
+import os
+import platform
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+from dimnode.exec import sandbox
+from dimnode.exec.channel import FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
+from dimnode.exec.sandbox import Walls
+from dimnode.limits import ExecLimits
+
+FRAME_BYTES_MAX = 64 * 1024
+
+
+def main(channel_descriptor: int, parent_pid: int, limits: ExecLimits) -> None:
+    """Serve the node until its end. Runs as `python -m dimnode.exec.zygote`."""
+    sandbox.die_with_parent(parent_pid)
+    # A Ctrl-C or a stop of the service is for the node; it hangs up on us when it is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel = socket.socket(fileno=channel_descriptor)
+    try:
+        networkless = sandbox.leave_network()
+        runtime = _import_everything()
+        zygote = _Zygote(channel, limits, networkless, sandbox.build_filter())
+        layers, breaches = zygote.prove()
+    except Exception as error:  # noqa: BLE001 - boundary: whatever is wrong here, the node must be able to say it
+        channel.sendall(pack_frame(["failed", f"{type(error).__name__}: {error}"[: limits.message_characters_max]]))
+        return
+    channel.sendall(pack_frame(["hello", runtime, layers, breaches]))
+    gc.collect()
+    gc.freeze()
+    try:
+        zygote.serve()
+    finally:
+        zygote.end_all()
+
+
+def _import_everything() -> dict[str, str]:
+    """Load all that a worker may need: behind its walls it can open no file. Returns the runtime's class."""
+    from dimnode.exec import onnx_runtime, worker  # noqa: F401
+
+    "".encode("utf-8-sig").decode("utf-8-sig")
+    version = onnx_runtime.version()
+    if version:
+        onnx_runtime.warm_up()
+    return {
+        "engine": "onnxruntime",
+        "version": version,
+        "os": sys.platform,
+        "arch": platform.machine(),
+        "isa": _instruction_set(),
+        "accelerator": "cpu",
+        "dtype": "float32",
+        "quantisation": "none",
+        "determinism": "single-thread",
+    }
+
+
+def _instruction_set() -> str:
+    """The widest vector unit: results are bit-identical only within one."""
+    flags: set[str] = set()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as text:
+        for line in text:
+            if line.startswith(("flags", "Features")):
+                flags = set(line.split())
+                break
+    for flag, name in (("avx512f", "avx512"), ("avx2", "avx2"), ("sve", "sve"), ("asimd", "neon")):
+        if flag in flags:
+            return name
+    return "neon" if platform.machine() == "arm64" else "base"
+
+
+class _Zygote:
+    def __init__(self, channel: socket.socket, limits: ExecLimits, networkless: bool, seccomp_filter: Any) -> None:
+        self._channel = channel
+        self._limits = limits
+        self._networkless = networkless
+        self._filter = seccomp_filter
+        self._pids: dict[int, int] = {}
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        os.set_blocking(self._wake_read, False)
+
+    def prove(self) -> tuple[list[str], list[str]]:
+        """Fork a child that raises the walls and tries to pass them: what stands, what leaks."""
+        import tempfile
+
+        mine, theirs = socket.socketpair()
+        with tempfile.TemporaryDirectory() as directory, mine, theirs:
+            pid = os.fork()
+            if pid == 0:
+                with _ending():
+                    layers = sandbox.install(self._walls(directory), self._filter)
+                    # Without seccomp there is nothing to prove, and the attempts would be real.
+                    leaks = sandbox.breaches() if "seccomp" in layers else ()
+                    theirs.sendall(pack_frame([sorted(layers), list(leaks)]))
+            theirs.close()
+            reply = b"".join(iter(lambda: mine.recv(FRAME_BYTES_MAX), b""))
+            os.waitpid(pid, 0)
+        bodies = FrameBuffer(FRAME_BYTES_MAX).feed(reply)
+        if not bodies:
+            return [], ["probe"]
+        layers, leaks = unpack_body(bodies[0])
+        return layers, leaks
+
+    def serve(self) -> None:
+        """Until the node hangs up."""
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        frames = FrameBuffer(FRAME_BYTES_MAX)
+        descriptors: list[int] = []
+        while True:
+            ready, _, _ = select.select([self._channel.fileno(), self._wake_read], [], [])
+            if self._wake_read in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+                self._reap()
+            if self._channel.fileno() not in ready:
+                continue
+            chunk, found = receive_with_descriptors(self._channel)
+            if not chunk:
+                return
+            descriptors.extend(found)
+            for body in frames.feed(chunk):
+                self._obey(unpack_body(body), descriptors)
+
+    def end_all(self) -> None:
+        """Kill what still lives (where the kernel does not do it for us)."""
+        for pid in self._pids.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _obey(self, request: list[Any], descriptors: list[int]) -> None:
+        match request:
+            case ["start", token, directory, model_sha256, required, owned]:
+                mine = [descriptors.pop(0) for _ in range(owned)]
+                self._start(token, directory, model_sha256, required, mine)
+                for descriptor in mine:
+                    os.close(descriptor)
+            case ["end", token]:
+                # Not reaped yet, so the number is still this worker's.
+                if token in self._pids:
+                    os.kill(self._pids[token], signal.SIGKILL)
+
+    def _start(self, token: int, directory: str, model_sha256: str, required: bool, descriptors: list[int]) -> None:
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._channel.sendall(pack_frame(["unborn", token, os.strerror(error.errno or 0)]))
+            return
+        if pid == 0:
+            with _ending():
+                self._become_worker(parent, directory, model_sha256, required, descriptors)
+        self._pids[token] = pid
+        self._channel.sendall(pack_frame(["started", token, pid]))
+
+    def _become_worker(
+        self, parent: int, directory: str, model_sha256: str, required: bool, descriptors: list[int]
+    ) -> None:
+        from dimnode.exec import worker
+
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        sandbox.die_with_parent(parent)
+        for inherited in (self._channel.fileno(), self._wake_read, self._wake_write):
+            os.close(inherited)
+        worker.serve(
+            worker.Post(
+                channel=socket.socket(fileno=descriptors[0]),
+                model_file=descriptors[1] if len(descriptors) > 1 else -1,
+                model_sha256=model_sha256,
+                walls=self._walls(directory),
+                sandbox_required=required,
+                limits=self._limits,
+            ),
+            self._filter,
+        )
+
+    def _walls(self, directory: str) -> Walls:
+        limits = self._limits
+        return Walls(
+            limits.worker_memory_bytes_max,
+            limits.worker_file_bytes_max,
+            limits.worker_open_files_max,
+            directory,
+            self._networkless,
+        )
+
+    def _reap(self) -> None:
+        tokens = {pid: token for token, pid in self._pids.items()}
+        while self._pids:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            token = tokens[pid]
+            del self._pids[token]
+            self._channel.sendall(pack_frame(["exited", token, status]))
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """A forked child never returns into its parent's code: it ends here, 0 when all went well, else 1."""
+    try:
+        yield
+    except BaseException:  # noqa: BLE001 - boundary: nothing may climb past the fork
+        os._exit(1)
+    os._exit(0)
+
+
+def _limits_from(numbers: str) -> ExecLimits:
+    """The node's limits as given on the command line, in the order of the fields."""
+    standard = ExecLimits()
+    pairs = zip((field.name for field in fields(standard)), numbers.split(","), strict=True)
+    # Each bound is an int or a float, as its default says.
+    return replace(standard, **{name: type(getattr(standard, name))(text) for name, text in pairs})
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), _limits_from(sys.argv[3]))

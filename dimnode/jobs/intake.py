@@ -1,0 +1,96 @@
+"""Whether a spec makes sense, and whether this node takes the job.
+
+Rule: a spec may come from a stranger and its schema promises little; whatever the engine will lean on is checked here,
+once, before the job exists. Owner and executor ask the same questions. Pure: no I/O, no clock.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dimnode.consensus.agreement import check_comparator
+from dimnode.consensus.tiers import check_quorum, check_tier
+from dimnode.errors import PeerFault, Refused
+from dimnode.jobs.events import Now
+from dimnode.jobs.job import need_of
+from dimnode.jobs.patterns import sites_needed
+from dimnode.jobs.roster import Roster
+from dimnode.limits import Limits
+from dimnode.records.plan import replicas_per_step, sources_exist
+
+_METHODS = {
+    "chained": ("first", "quorum"),
+    "comparative": ("majority_vote", "weighted_vote"),
+    "collaborative": ("sum_counts", "federated_average", "weighted_average"),
+}
+_WEIGHTED = ("weighted_vote", "weighted_average")
+
+
+def spec_problem(spec: Mapping[str, Any], limits: Limits) -> str:
+    """What contradicts itself in a spec that fits its schema; "" when nothing does."""
+    steps, method = len(spec["tasks"]), spec["rule"]["method"]
+    quorum, weights = spec.get("quorum"), spec["rule"].get("weights_permille")
+    if method not in _METHODS[spec["pattern"]]:
+        return f"rule {method} does not fit pattern {spec['pattern']}"
+    if (spec["tier"] == "quorum") != (quorum is not None) or (quorum is not None) != (method == "quorum"):
+        return "tier, quorum and rule do not fit each other"
+    if quorum is not None and quorum["k"] > quorum["n"]:
+        return "the quorum asks for more agreeing answers than replicas"
+    if (weights is not None) != (method in _WEIGHTED) or (weights is not None and len(weights) != steps):
+        return "there is not one weight for each task"
+    if spec.get("min_sites", steps) > steps:
+        return "min_sites is more than there are tasks"
+    if steps * replicas_per_step(spec) > limits.jobs.tasks_per_job_max:
+        return f"more than {limits.jobs.tasks_per_job_max} tasks, counting replicas of both rounds"
+    if not sources_exist(spec):
+        return "a step reads an output that does not exist before it"
+    try:
+        check_comparator(spec.get("comparator", {"kind": "exact"}))
+    except PeerFault as fault:
+        return fault.rule
+    return ""
+
+
+def consider(spec: Mapping[str, Any], open_jobs: int, roster: Roster, limits: Limits, now: Now) -> None:
+    """Raises `Refused` when this node will not take the job: it is full, the spec is at odds, or nobody could run it."""
+    if open_jobs >= limits.jobs.open_jobs_max:
+        raise Refused("E-jobs-01", "too many open jobs on this node", hint="try again later", retry_after_ms=1000)
+    check_tier(spec["tier"])
+    if problem := spec_problem(spec, limits):
+        raise Refused("E-jobs-02", "the job contradicts itself", problem, "dim job validate FILE")
+    if spec["deadline_ms"] > limits.jobs.deadline_ms_max:
+        hint = f"ask for at most {limits.jobs.deadline_ms_max} ms"
+        raise Refused("E-jobs-09", f"a deadline of {spec['deadline_ms']} ms is too far away", hint=hint)
+    if spec["tier"] == "quorum":
+        _check_replicas(spec, roster, now)
+    else:
+        _check_steps(spec, roster, now)
+
+
+def _check_replicas(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
+    wanted = check_quorum(spec["quorum"]["n"], spec["quorum"]["k"]).n
+    for step, template in enumerate(spec["tasks"], 1):
+        usable = roster.usable(need_of(template), now)
+        if usable < wanted:
+            what = f"too few peers: quorum needs {wanted}, {usable} can take step {step}"
+            raise Refused("E-jobs-03", what, "peers are offline, barred or lack the model", "dim peers")
+
+
+def _check_steps(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
+    """A peer that is known but away is waited for, until the deadline."""
+    lacking: list[tuple[int, str]] = []
+    for step, template in enumerate(spec["tasks"], 1):
+        if (prospect := roster.prospect(need_of(template), now)) != "some":
+            lacking.append((step, prospect))
+    spare = 0 if spec["pattern"] == "chained" else len(spec["tasks"]) - sites_needed(spec)
+    if len(lacking) <= spare:
+        return
+    step, prospect = lacking[0]
+    if prospect == "barred":
+        cause = "each gave an answer that was shown to be wrong"
+        raise Refused("E-jobs-10", f"every peer that could take step {step} is barred", cause, "dim rep explain PEER")
+    template = spec["tasks"][step - 1]
+    cabinet = template.get("cabinet")
+    cause = f"no peer holds the cabinet {cabinet!r}" if cabinet else "no peer heard so far has this model"
+    if "peer" in template:
+        cause = "the peer that it names has not been heard of, or does not offer it"
+    raise Refused("E-jobs-04", f"no peer offers what step {step} needs", cause, "dim models ls")

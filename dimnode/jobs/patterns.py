@@ -1,0 +1,124 @@
+"""The three patterns: which tasks start when, and when a job is ready to be concluded.
+
+Rule: a pattern reads the job and says what comes next; it never changes anything.
+  chained        one step after the other; a step is decided by one answer (tier `signed`) or by agreeing replicas
+  comparative    all steps at once on the same input; every answer is a vote, dissent is kept
+  collaborative  all steps at once, each at its own site; at least `min_sites` contributions make an aggregate
+Pure: no I/O, no clock.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dimnode.jobs.job import Accepted, Job, Task
+from dimnode.jobs.states import TaskState
+from dimnode.records.plan import step_of, tasks_of
+
+_SETTLED = (TaskState.ANSWERED, TaskState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class StartTasks:
+    """Create and lease these tasks."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptAnswer:
+    """The one answer of a step that nobody checks decides it."""
+
+    answer: Accepted
+
+
+@dataclass(frozen=True, slots=True)
+class CompareStep:
+    """All replicas of a step have settled: find the agreeing set."""
+
+    step: int
+    answers: tuple[Accepted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CombineAnswers:
+    """All sites or models have settled: make one output."""
+
+    answers: tuple[Accepted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """Every step of the chain is decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The job cannot be completed; `status` is what its verdict will say."""
+
+    status: str
+    code: str
+    reason: str
+
+
+NextMove = StartTasks | AcceptAnswer | CompareStep | CombineAnswers | Succeeded | GiveUp | None
+
+
+def next_move(job: Job) -> NextMove:
+    """What the job needs now; None while it only waits for answers."""
+    return _chained(job) if job.pattern == "chained" else _parallel(job)
+
+
+def sites_needed(spec: Mapping[str, Any]) -> int:
+    """How many contributions or votes make a result."""
+    return int(spec.get("min_sites", len(spec["tasks"])))
+
+
+def has_enough(job: Job) -> bool:
+    """A parallel job could be concluded with the answers that it has."""
+    return job.pattern != "chained" and len(job.answers) >= sites_needed(job.spec)
+
+
+def answers_of(job: Job, step: int) -> tuple[Accepted, ...]:
+    """The good answers of a step, of both rounds, in the order in which they came."""
+    return tuple(answer for answer in job.answers.values() if step_of(job.spec, answer.task) == step)
+
+
+def _chained(job: Job) -> NextMove:
+    step = len(job.steps)
+    if step == len(job.spec["tasks"]):
+        return Succeeded()
+    numbers = tasks_of(job.spec, step)
+    if job.quorum and step not in job.second_rounds:
+        numbers = numbers[: job.spec["quorum"]["n"]]
+    unsettled = _unsettled(job, numbers)
+    if unsettled is not None:
+        return unsettled if unsettled.numbers else None
+    answers = answers_of(job, step)
+    if len(answers) < (job.spec["quorum"]["k"] if job.quorum else 1):
+        return _failure(job, [job.tasks[number] for number in numbers])
+    return CompareStep(step, answers) if job.quorum else AcceptAnswer(answers[0])
+
+
+def _parallel(job: Job) -> NextMove:
+    unsettled = _unsettled(job, range(len(job.spec["tasks"])))
+    if unsettled is not None:
+        return unsettled if unsettled.numbers else None
+    if not has_enough(job):
+        return _failure(job, list(job.tasks.values()))
+    return CombineAnswers(tuple(sorted(job.answers.values(), key=lambda answer: answer.task)))
+
+
+def _unsettled(job: Job, numbers: range) -> StartTasks | None:
+    """The tasks still to be started (none of them: only wait), or None when all have settled."""
+    tasks = job.tasks
+    missing = tuple(number for number in numbers if number not in tasks)
+    if missing:
+        return StartTasks(missing)
+    return None if all(tasks[number].state in _SETTLED for number in numbers) else StartTasks(())
+
+
+def _failure(job: Job, tasks: list[Task]) -> GiveUp:
+    """Named after the last task that failed; "refused" when a site's policy said no and the receipt can show it."""
+    last = [task for task in tasks if task.state is TaskState.FAILED][-1]
+    return GiveUp("refused" if job.refusals else "failed", last.code, last.reason)

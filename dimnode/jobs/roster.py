@@ -1,0 +1,172 @@
+"""Which peers could take a task now, and which one gets it.
+
+Rule: only peers with a live link (and this node itself) are candidates; who among them is chosen is a question for
+`consensus.selection`, asked with what the standing book says. Pure: no I/O, no clock.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dimnode.consensus.selection import Candidate, Need, NewcomerLane, choose
+from dimnode.consensus.standing import WEIGHTS_PERMILLE, Evidence, Standing, context_of
+from dimnode.jobs.effects import Remember
+from dimnode.jobs.events import Now
+from dimnode.jobs.job import Job, Task
+from dimnode.limits import Limits
+from dimnode.records.ids import PeerId, RecordId
+
+_REFUSAL_DOUBLINGS_MAX = 8
+
+
+@dataclass(slots=True)
+class Seat:
+    """What the owner side knows of one peer.
+
+    `busy_until` is when a peer that said it is full may be asked again; `refusals` counts how often it said so in a row.
+    """
+
+    peer: PeerId
+    up: bool = False
+    models: Mapping[RecordId, str] = field(default_factory=dict)
+    offers: frozenset[bytes | str] = frozenset()
+    slots: int = 0
+    inflight: int = 0
+    busy_until: float = 0.0
+    refusals: int = 0
+
+    def can(self, need: Need) -> bool:
+        """It offers what the task needs; a peer without slots is draining and offers nothing."""
+        if self.slots <= 0 or (need.pinned is not None and need.pinned != self.peer):
+            return False
+        if need.cabinet and need.cabinet not in self.offers:
+            return False
+        return not need.model or need.model in self.offers
+
+    def candidate(self) -> Candidate:
+        """As the selection sees it."""
+        return Candidate(self.peer, self.slots - self.inflight, self.inflight, self.offers)
+
+
+class Roster:
+    """The peers this node has heard of since it started, itself included."""
+
+    def __init__(self, me: PeerId, limits: Limits, standing: Standing, rng: random.Random) -> None:
+        self.me = me
+        self.standing = standing
+        self._limits = limits
+        self._rng = rng
+        self._lane = NewcomerLane()
+        self._seats: dict[PeerId, Seat] = {me: Seat(me, up=True)}
+        self._offering: dict[RecordId, dict[PeerId, Seat]] = {}
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    def seat(self, peer: PeerId) -> Seat:
+        """The peer's entry, made at first sight."""
+        found = self._seats.get(peer)
+        if found is None:
+            if len(self._seats) >= self._limits.peers.adverts_max:
+                self._forget_one()
+            found = self._seats[peer] = Seat(peer)
+        return found
+
+    def link(self, peer: PeerId, up: bool) -> None:
+        """A link came or went; a new one forgets that the peer was busy."""
+        seat = self.seat(peer)
+        seat.up = up
+        seat.busy_until, seat.refusals = 0.0, 0
+
+    def hear(self, peer: PeerId, models: Mapping[RecordId, str], cabinets: frozenset[str], slots: int) -> None:
+        """Replace what the peer offers."""
+        seat = self.seat(peer)
+        self._offer_nothing(seat)
+        seat.models, seat.slots = models, slots
+        seat.offers = frozenset((*models, *cabinets))
+        for model in models:
+            self._offering.setdefault(model, {})[peer] = seat
+
+    def busy(self, peer: PeerId, retry_after_ms: int, now: Now) -> float:
+        """The peer is full: until when it is left alone. It doubles with each refusal in a row, up to the limit."""
+        seat, limits = self.seat(peer), self._limits.jobs
+        wait_ms = max(retry_after_ms, limits.retry_after_ms_min) * 2 ** min(seat.refusals, _REFUSAL_DOUBLINGS_MAX)
+        seat.refusals += 1
+        seat.busy_until = now.mono + min(wait_ms, limits.retry_after_ms_max) / 1000
+        return seat.busy_until
+
+    def worked(self, peer: PeerId) -> None:
+        """The peer took and answered a task: it is not full any more."""
+        seat = self.seat(peer)
+        seat.busy_until, seat.refusals = 0.0, 0
+
+    def capable(self, need: Need) -> list[Seat]:
+        """Linked peers that offer what is needed, whatever their load or standing."""
+        if need.pinned is not None:
+            seat = self._seats.get(PeerId(need.pinned))
+            return [seat] if seat is not None and seat.up and seat.can(need) else []
+        pool = self._offering.get(RecordId(need.model), {}) if need.model else self._seats
+        return [seat for seat in pool.values() if seat.up and seat.can(need)]
+
+    def context(self, op: str, model: bytes) -> str:
+        """The context of standing: operation × model class."""
+        offering = self._offering.get(RecordId(model))
+        model_class = next(iter(offering.values())).models[RecordId(model)] if offering else "-"
+        return context_of(op, model_class)
+
+    def pick(self, need: Need, now: Now) -> PeerId | None:
+        """The peer that gets the task, or None when nobody has room. Barred peers are never chosen."""
+        context = self.context(need.operation, need.model)
+        standing, now_ms = self.standing, now.wall_ms
+        chosen = choose(
+            [seat.candidate() for seat in self.capable(need) if seat.busy_until <= now.mono],
+            need,
+            standing_mean=lambda peer: standing.mean(peer, context, now_ms),
+            barred=lambda peer: standing.barred_until(peer, context, now_ms) > 0,
+            newcomer=lambda peer: standing.newcomer(peer, context),
+            lane=self._lane,
+            rng=self._rng,
+            window=self._limits.jobs.lease_window_per_peer,
+        )
+        return None if chosen is None else PeerId(chosen)
+
+    def usable(self, need: Need, now: Now) -> int:
+        """How many capable peers are neither barred nor excluded, busy or not."""
+        context = self.context(need.operation, need.model)
+        return sum(
+            seat.peer not in need.exclude and not self.standing.barred_until(seat.peer, context, now.wall_ms)
+            for seat in self.capable(need)
+        )
+
+    def prospect(self, need: Need, now: Now) -> str:
+        """"some" when a peer, linked or not, has offered this since we started; else "barred" or "unoffered"."""
+        context = self.context(need.operation, need.model)
+        able = [seat for seat in self._seats.values() if seat.can(need)]
+        if any(not self.standing.barred_until(seat.peer, context, now.wall_ms) for seat in able):
+            return "some"
+        return "barred" if able else "unoffered"
+
+    def judge(
+        self, job: Job, task: Task, peer: PeerId, good: bool, kind: str, record: RecordId, now: Now
+    ) -> Remember:
+        """One point for or against a peer, tied to the record that shows it; it counts from now on."""
+        template = job.template(task)
+        context = task.context or self.context(template["op"], template.get("model", b""))
+        evidence = Evidence(peer, context, now.wall_ms, good, WEIGHTS_PERMILLE[kind, good], kind, record)
+        self.standing.record(evidence)
+        return Remember(evidence)
+
+    def _offer_nothing(self, seat: Seat) -> None:
+        for model in seat.models:
+            offering = self._offering[model]
+            offering.pop(seat.peer, None)
+            if not offering:
+                del self._offering[model]
+
+    def _forget_one(self) -> None:
+        """Make room: the peer known longest that has no link and no lease. Links are bounded, so there is one."""
+        for peer, seat in self._seats.items():
+            if not seat.up and not seat.inflight:
+                self._offer_nothing(seat)
+                del self._seats[peer]
+                return

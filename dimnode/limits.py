@@ -1,0 +1,235 @@
+"""Every bound in the system. Frozen; the unit stands last in each name.
+
+Rule: nothing in dimnode grows, waits or retries without a number from this file. One section per room.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLimits:
+    """cmp/1 and receipts (docs/receipt.md)."""
+
+    record_bytes_max: int = 64 * 1024
+    record_depth_max: int = 8
+    record_items_max: int = 4096
+    list_entries_max: int = 512
+    receipt_bytes_max: int = 64 * 1024 * 1024
+    receipt_envelopes_max: int = 4096
+    tensor_blob_bytes_max: int = 64 * 1024 * 1024
+    tensors_per_blob_max: int = 64
+    tensor_dimensions_max: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """Frames on the control socket and on peer streams."""
+
+    frame_bytes_max: int = 2 * 1024 * 1024
+    read_bytes: int = 64 * 1024
+    question_bytes_max: int = 4 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExecLimits:
+    """Workers and their queue."""
+
+    task_timeout_seconds: float = 120.0
+    queue_tasks_max: int = 1024
+    workers_max: int = 8
+    worker_memory_bytes_max: int = 2 * 1024**3
+    worker_start_seconds_max: float = 20.0
+    output_bytes_max: int = 16 * 1024 * 1024
+    input_bytes_max: int = 64 * 1024 * 1024
+    worker_inflight_max: int = 16
+    worker_idle_seconds_max: float = 300.0
+    priority_ageing_seconds: float = 10.0
+    queue_bytes_max: int = 256 * 1024 * 1024
+    inline_input_bytes_max: int = 128 * 1024
+    pipeline_run_ms_max: int = 5
+    pipeline_bytes_max: int = 4 * 1024 * 1024
+    worker_tenure_seconds: float = 0.25
+    worker_file_bytes_max: int = 1024 * 1024
+    worker_open_files_max: int = 64
+    cancel_grace_seconds: float = 0.1
+    exit_report_seconds_max: float = 1.0
+    zygote_start_seconds_max: float = 20.0
+    zygote_restarts_max: int = 8
+    lanes_considered_max: int = 16
+    model_bytes_max: int = 1024**3
+    message_characters_max: int = 400
+    evaluate_batch_rows: int = 256
+    evaluate_classes_max: int = 64
+    rows_file_bytes_max: int = 256 * 1024 * 1024
+    rows_max: int = 1_000_000
+    columns_max: int = 1024
+    conditions_max: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """libp2p host, Noise session and Yamux muxer."""
+
+    dial_seconds_max: float = 5.0
+    negotiate_seconds_max: float = 5.0
+    stream_window_bytes: int = 256 * 1024
+    stream_window_bytes_max: int = 2 * 1024 * 1024
+    connection_unread_bytes_max: int = 16 * 1024 * 1024
+    inbound_streams_max: int = 512
+    inbound_streams_total_max: int = 4096
+    keepalive_seconds: float = 10.0
+    keepalive_wait_seconds: float = 10.0
+    close_seconds_max: float = 1.0
+    linger_seconds_max: float = 60.0
+    connections_max: int = 512
+    session_unsent_bytes_max: int = 256 * 1024
+    frame_bytes_max: int = 16 * 1024 * 1024
+    small_write_bytes_max: int = 16 * 1024
+    small_writes_per_checkpoint: int = 32
+    stream_id_gap_max: int = 1024
+    address_ttl_seconds: int = 3600
+    addresses_per_peer_max: int = 16
+    gossip_heartbeat_seconds: int = 1
+    gossip_degree: int = 6
+    gossip_messages_per_second_max: float = 20.0
+    gossip_messages_burst_max: int = 60
+    gossip_sources_max: int = 1024
+    gossip_rpc_bytes_max: int = 64 * 1024
+    dial_stagger_seconds: float = 0.3
+    dht_queries_max: int = 6
+    dht_wait_seconds_max: float = 10.0
+    dht_key_bytes_max: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLimits:
+    """Links, gossip and discovery."""
+
+    ping_interval_seconds: float = 1.0
+    ping_wait_seconds: float = 2.0
+    peers_max: int = 256
+    gossip_message_bytes_max: int = 1024
+    frames_per_checkpoint_max: int = 4
+    redial_seconds_min: float = 0.2
+    redial_seconds_max: float = 10.0
+    link_outgoing_bytes_max: int = 64 * 1024 * 1024
+    adverts_max: int = 1024
+    peer_cache_entries_max: int = 512
+    manifests_per_advert_max: int = 256
+    blob_grants_max: int = 4096
+    manifests_heard_max: int = 4096
+    foreign_jobs_per_peer: int = 64
+    blob_seconds_max: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """The engine and the loop."""
+
+    batch_events_max: int = 16
+    lease_ttl_ms: int = 30_000
+    lease_window_per_peer: int = 64
+    accepted_after_ms: int = 5
+    task_attempts_max: int = 8
+    tasks_per_job_max: int = 64
+    open_jobs_max: int = 16_384
+    open_jobs_per_client: int = 256
+    inbox_events_max: int = 1024
+    answer_keep_seconds: float = 24 * 3600.0
+    deadline_ms_default: int = 120_000
+    deadline_ms_max: int = 24 * 3600 * 1000
+    inline_bytes_max: int = 1024 * 1024
+    done_jobs_remembered_max: int = 4096
+    job_events_remembered_max: int = 256
+    retry_after_ms_max: int = 5_000
+    retry_after_ms_min: int = 250
+    failures_per_task_max: int = 2
+    clients_per_job_max: int = 64
+    works_per_owner_max: int = 256
+    works_max: int = 4096
+    late_leases_remembered_max: int = 4096
+    abandoned_leases_listed_max: int = 256
+    restart_patience_seconds: float = 10.0
+    decision_wait_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """Journal and blobs."""
+
+    lazy_commit_seconds_max: float = 1.0
+    lazy_rows_max: int = 512
+    wal_checkpoint_pages: int = 4000
+    stop_seconds_max: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StandingLimits:
+    """What this node thinks of its peers (records.md, Standing)."""
+
+    bar_seconds: float = 7 * 86400.0
+    half_life_good_seconds: float = 7 * 86400.0
+    half_life_bad_seconds: float = 30 * 86400.0
+    recent_events: int = 20
+    established_events_min: int = 10
+    newcomer_share_permille: int = 100
+    events_kept_max: int = 100_000
+    established_peers_min: int = 3
+    prior_alpha_permille: int = 1000
+    prior_beta_permille: int = 2000
+    event_weight_permille_max: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusLimits:
+    """Votes, sums, averages and replicas that are put together."""
+
+    parts_max: int = 64
+    vote_rows_max: int = 4096
+    vote_classes_max: int = 1024
+    weight_permille_max: int = 1_000_000
+    average_weight_sum_max: int = 2**53
+    quorum_replicas_max: int = 7
+    compared_items_max: int = 65_536
+    tolerance_micro_max: int = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CabinetLimits:
+    """Policies of data owners."""
+
+    min_cohort_default: int = 10
+    rows_max: int = 10_000_000
+    queries_per_day_default: int = 100
+    queries_per_day_max: int = 1_000_000
+    purpose_chars_max: int = 256
+    row_sets_kept_max: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ApiLimits:
+    """The people's doors."""
+
+    clients_waiting_max: int = 128
+    request_bytes_max: int = 72 * 1024 * 1024
+    client_unread_bytes_max: int = 128 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All sections; pass the section a room needs, not the whole."""
+
+    records: RecordLimits = field(default_factory=RecordLimits)
+    wire: WireLimits = field(default_factory=WireLimits)
+    exec: ExecLimits = field(default_factory=ExecLimits)
+    host: HostLimits = field(default_factory=HostLimits)
+    peers: PeerLimits = field(default_factory=PeerLimits)
+    jobs: JobLimits = field(default_factory=JobLimits)
+    store: StoreLimits = field(default_factory=StoreLimits)
+    standing: StandingLimits = field(default_factory=StandingLimits)
+    api: ApiLimits = field(default_factory=ApiLimits)
+    consensus: ConsensusLimits = field(default_factory=ConsensusLimits)
+    cabinets: CabinetLimits = field(default_factory=CabinetLimits)
+
+
+LIMITS = Limits()

@@ -1,0 +1,133 @@
+"""Jobs from other peers: `/dim/job/1`. A peer sends a spec that it signed; this node becomes the job's owner.
+
+Rule: the stream carries one job. In: one frame [spec envelope, openings, blobs]. Out: one frame, ["refused", code, text,
+retry_after_ms] or ["ended", status, receipt], then the explicit end of the stream. If the stream breaks the job goes
+on; the same spec sent again finds it by its nonce.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from dimnode.errors import PeerFault, Refused
+from dimnode.jobs.effects import Refuse, Reply
+from dimnode.jobs.events import Submitted
+from dimnode.node.receipts import make_receipt
+from dimnode.p2p.host.streams import Stream, StreamEnded
+from dimnode.records.ids import PeerId, RecordId, blob_cid
+from dimnode.records.kinds import open_record
+from dimnode.records.receipt import Opening
+from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
+
+if TYPE_CHECKING:
+    from dimnode.node.node import Node
+
+log = logging.getLogger(__name__)
+
+JOB: Final = "/dim/job/1"
+
+
+class JobDoor:
+    """Serves one stream per foreign job."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._open: dict[PeerId, int] = {}
+
+    def handlers(self) -> dict[str, Callable[[Stream], Awaitable[None]]]:
+        """For the host."""
+        return {JOB: self.serve}
+
+    async def serve(self, stream: Stream) -> None:
+        """Take one job and stay until it has ended."""
+        peer = PeerId(stream.peer)
+        limits = self._node.limits
+        with trio.fail_after(limits.peers.blob_seconds_max):
+            body = await _first_frame(stream, limits.wire.frame_bytes_max)
+        if self._open.get(peer, 0) >= limits.peers.foreign_jobs_per_peer:
+            await stream.write(pack_frame(["refused", "E-jobs-01", "too many open jobs of yours", 1000]) + END)
+            return
+        self._open[peer] = self._open.get(peer, 0) + 1
+        try:
+            await self._one_job(stream, body)
+        finally:
+            self._open[peer] -= 1
+            if not self._open[peer]:
+                del self._open[peer]
+
+    async def _one_job(self, stream: Stream, body: bytes) -> None:
+        node = self._node
+        waiting = Foreign()
+        known, event = self._read(body, PeerId(stream.peer), waiting)
+        if event is not None:
+            await node.inbox.put_door(stream.peer, event)
+            await waiting.over.wait()
+        if waiting.refusal is not None:
+            said = waiting.refusal
+            await stream.write(pack_frame(["refused", said.code, said.what, said.retry_after_ms]) + END)
+            return
+        try:
+            receipt = make_receipt(node.journal, known)
+        except Refused as error:  # the job is open still, under an earlier stream of the same peer
+            receipt = b""
+            log.info("a job is still open: %s", error)
+        end = node.journal.end_of(known)
+        await stream.write(pack_frame(["ended", end[1] if end else "open", receipt]) + END)
+
+    def _read(self, body: bytes, peer: PeerId, waiting: Foreign) -> tuple[RecordId, Submitted | None]:
+        row = unpack_body(body)
+        if type(row) is not list or len(row) != 3 or type(row[0]) is not bytes:
+            raise PeerFault("job: form")
+        envelope, openings, blobs = row
+        spec = open_record(envelope, kind="spec")
+        if spec.by != peer or spec.payload["net"] != self._node.net:
+            raise PeerFault("job: signer or swarm")
+        known = self._node.journal.job_of_nonce(spec.by, spec.payload["nonce"])
+        if known is not None:
+            return RecordId(known), None
+        opened = tuple(Opening.from_bytes(raw) for raw in _bytes_list(openings))
+        held = {blob_cid(blob): blob for blob in _bytes_list(blobs)}
+        if [opening.ref for opening in opened] != spec.payload["inputs"] or {o.cid for o in opened} - held.keys():
+            raise PeerFault("job: inputs")
+        self._node.vault.hold(spec.id, envelope)
+        for opening in opened:
+            self._node.vault.hold(opening.cid, held[opening.cid])
+        return spec.id, Submitted(waiting, spec.id, spec.payload, b"", opened)
+
+
+class Foreign:
+    """The token of a foreign job."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.refusal: Refuse | None = None
+
+    def ended(self, reply: Reply, outputs: tuple[bytes, ...]) -> None:
+        """The job is over; its receipt is made from the journal."""
+        self.over.set()
+
+    def refused(self, refuse: Refuse) -> None:
+        """The job was not taken."""
+        self.refusal = refuse
+        self.over.set()
+
+
+async def _first_frame(stream: Stream, frame_bytes_max: int) -> bytes:
+    decoder = FrameDecoder(frame_bytes_max)
+    while True:
+        try:
+            bodies = decoder.feed(await stream.read(65536))
+        except StreamEnded:
+            raise PeerFault("job: cut off") from None
+        if bodies:
+            return bodies[0]
+
+
+def _bytes_list(value: Any) -> list[bytes]:
+    if type(value) is not list or len(value) > 64 or any(type(entry) is not bytes for entry in value):
+        raise PeerFault("job: list")
+    return value

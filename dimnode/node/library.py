@@ -1,0 +1,276 @@
+"""What this node offers: its models and its cabinets, and every manifest it has heard of.
+
+Rule: a model is its signed manifest; names are only how people find one. A cabinet is known to others by name, columns
+and operations; its rows, its path and its cohort sizes stay here.
+"""
+
+import csv
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
+from dimnode.errors import PeerFault, Refused
+from dimnode.limits import LIMITS
+from dimnode.records.envelope import Record, SigningKey, seal
+from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_text
+from dimnode.records.kinds import compose, open_record
+from dimnode.store.journal import Journal
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person says about a model file when it is added. Shapes use -1 for a free size."""
+
+    name: str
+    version: str = "1.0.0"
+    format: str = "onnx"
+    file: str = ""
+    sha256: str = ""
+    licence: str = ""
+    origin: str = "imported"
+    summary: str = ""
+    inputs: list[tuple[str, str, list[int]]] = []
+    outputs: list[tuple[str, str, list[int]]] = []
+    labels: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model whose file is on this machine."""
+
+    manifest: Record
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cabinet:
+    """A local data set under its owner's policy. `columns` are the features, in file order."""
+
+    name: str
+    path: str
+    label: str
+    exclude: tuple[str, ...]
+    columns: tuple[str, ...]
+    policy: Policy
+    policy_record: Record
+
+
+class Library:
+    """Read from the journal at start; additions are journalled before they are offered."""
+
+    def __init__(self, home: Path, key: SigningKey, net: RecordId, journal: Journal) -> None:
+        self._home, self._key, self._net, self._journal = home, key, net, journal
+        self.models: dict[RecordId, LocalModel] = {}
+        self.cabinets: dict[str, Cabinet] = {}
+        self.manifests: dict[RecordId, Record] = {}
+        self._kept: set[RecordId] = set()
+        self._load()
+
+    def _load(self) -> None:
+        for manifest, path, sha256 in self._journal.rows("SELECT manifest, path, sha256 FROM models"):
+            envelope = self._journal.envelope(manifest)
+            assert envelope is not None
+            record = open_record(envelope, kind="manifest", check_signature=False)
+            self.models[record.id] = LocalModel(record, path, sha256)
+            self.manifests[record.id] = record
+            self._kept.add(record.id)
+        rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets")
+        for name, path, label, columns, policy_id in rows:
+            envelope = self._journal.envelope(policy_id)
+            assert envelope is not None
+            record = open_record(envelope, kind="policy", check_signature=False)
+            exclude, features = msgspec.json.decode(columns)
+            policy = policy_of(record)
+            self.cabinets[name] = Cabinet(name, path, label, tuple(exclude), tuple(features), policy, record)
+
+    # ---- models
+
+    def hear(self, manifest: Record) -> None:
+        """Remember a manifest that a peer showed; bounded, and only kept on disk when a job uses it."""
+        if len(self.manifests) < LIMITS.peers.manifests_heard_max:
+            self.manifests.setdefault(manifest.id, manifest)
+
+    def unkept(self, models: list[RecordId]) -> list[Record]:
+        """Manifests of these models that the journal lacks; they count as kept from now on."""
+        found = [self.manifests[model] for model in models if model in self.manifests and model not in self._kept]
+        self._kept.update(record.id for record in found)
+        return found
+
+    def find(self, name: str) -> Record:
+        """The manifest for `name`, `name:version`, `publisher/name:version` or an id. Raises `Refused`."""
+        wanted = [record for record in self.manifests.values() if _fits(record, name)]
+        if not wanted:
+            raise Refused("E-models-01", f"unknown model {name!r}", "no peer heard so far offers it", "dim models ls")
+        newest = max(_version(record) for record in wanted)
+        best = [record for record in wanted if _version(record) == newest]
+        if len({record.by for record in best}) > 1:
+            names = ", ".join(f"{peer_text(record.by)}/{name}" for record in best[:3])
+            raise Refused(
+                "E-models-02", f"{name!r} is published by several peers", f"one of {names}", "name one in full"
+            )
+        return max(best, key=lambda record: (record.payload["at_ms"], record.id))
+
+    async def add_model(self, card: ModelCard, source: Path, at_ms: int) -> Record:
+        """Copy the file into the home, sign its manifest, journal both. Raises `Refused` with what to mend."""
+        if card.format != "onnx":
+            raise Refused("E-models-03", f"format {card.format!r} is not supported", "this version runs onnx only")
+        content = _read_model(source)
+        digest = hashlib.sha256(content).hexdigest()
+        if card.sha256 and card.sha256 != digest:
+            raise Refused("E-models-04", f"{source.name} does not have the declared sha256", "the file changed")
+        cid = Cid(BLOB_PREFIX + bytes.fromhex(digest))
+        body = {
+            "name": card.name,
+            "version": card.version,
+            "format": card.format,
+            "files": [[source.name, cid, len(content)]],
+            "inputs": [list(entry) for entry in card.inputs],
+            "outputs": [list(entry) for entry in card.outputs],
+            "labels": list(card.labels),
+            "licence": card.licence,
+            "origin": card.origin,
+            "access": "public",
+        }
+        if card.summary:
+            body["summary"] = card.summary
+        known = self._same(body)
+        if known is not None:
+            return known
+        identity, payload = compose("manifest", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
+        envelope = seal(self._key, "manifest", payload)
+        target = self._home / "models" / f"{digest}.onnx"
+        if not target.exists():
+            partial = target.with_suffix(".part")
+            shutil.copyfile(source, partial)
+            os.replace(partial, target)
+        await self._journal.commit(
+            {
+                "records": [("manifest", identity, b"", 0, 0, envelope)],
+                "models": [(identity, str(target), digest)],
+            }
+        )
+        record = open_record(envelope, kind="manifest", check_signature=False)
+        self.models[identity] = LocalModel(record, str(target), digest)
+        self.manifests[identity] = record
+        self._kept.add(identity)
+        return record
+
+    def _same(self, body: Mapping[str, Any]) -> Record | None:
+        for model in self.models.values():
+            if all(model.manifest.payload.get(field) == value for field, value in body.items()):
+                return model.manifest
+        return None
+
+    # ---- cabinets
+
+    async def add_cabinet(
+        self, name: str, source: Path, label: str, exclude: list[str], policy: Mapping[str, Any], at_ms: int
+    ) -> Cabinet:
+        """Take a CSV file under a policy. The file stays where it is; only its header is read here."""
+        path, columns = os.fspath(source), _header(source)
+        for column in (label, *exclude):
+            if column and column not in columns:
+                raise Refused(
+                    "E-data-02", f"{source.name} has no column {column!r}", f"it has {', '.join(columns[:8])} …"
+                )
+        rules = parse_policy(policy)
+        body = {"cabinet": name, **policy_payload(rules)}
+        identity, payload = compose("policy", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
+        envelope = seal(self._key, "policy", payload)
+        features = [column for column in columns if column != label and column not in exclude]
+        await self._journal.commit(
+            {
+                "records": [("policy", identity, b"", 0, 0, envelope)],
+                "cabinets": [(name, path, label, msgspec.json.encode([exclude, features]).decode(), identity)],
+            }
+        )
+        record = open_record(envelope, kind="policy", check_signature=False)
+        self.cabinets[name] = Cabinet(name, path, label, tuple(exclude), tuple(features), rules, record)
+        return self.cabinets[name]
+
+    def advert_body(self) -> dict[str, Any]:
+        """The parts of the advert that come from here."""
+        return {
+            "models": sorted(self.models)[:256],
+            "cabinets": [
+                {
+                    "name": cabinet.name,
+                    "columns": list(cabinet.columns)[:256],
+                    "label": cabinet.label,
+                    "operations": sorted(cabinet.policy.operations),
+                    "min_cohort": cabinet.policy.min_cohort,
+                }
+                for cabinet in sorted(self.cabinets.values(), key=lambda cabinet: cabinet.name)
+            ][:64],
+        }
+
+
+def policy_of(record: Record) -> Policy:
+    """The policy that a policy record states."""
+    said = record.payload
+    anyone: Any = "any"
+    return Policy(
+        operations=frozenset(said["operations"]),
+        submitters=frozenset(said["submitters"]) if "submitters" in said else anyone,
+        models=frozenset(said["models"]) if "models" in said else anyone,
+        output_classes=frozenset(said["output_classes"]),
+        min_cohort=said["min_cohort"],
+        queries_per_day=said["queries_per_day"],
+        expires_ms=said.get("expires_ms", 0),
+        purpose=said.get("purpose", ""),
+    )
+
+
+def model_label(record: Record) -> str:
+    """name:version, for people."""
+    return f"{record.payload['name']}:{record.payload['version']}"
+
+
+def _fits(record: Record, name: str) -> bool:
+    publisher, _, rest = name.rpartition("/")
+    if publisher and publisher != peer_text(PeerId(record.by)):
+        return False
+    wanted, _, version = rest.partition(":")
+    if record.payload["name"] == wanted and (not version or record.payload["version"] == version):
+        return True
+    try:
+        return not publisher and name.startswith("b") and cid_bytes(name) == record.id
+    except PeerFault:
+        return False
+
+
+def _version(record: Record) -> tuple[int, ...]:
+    parts = str(record.payload["version"]).split(".")
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)
+
+
+def _read_model(source: Path) -> bytes:
+    try:
+        size = source.stat().st_size
+        if source.is_symlink() or not source.is_file():
+            raise Refused("E-models-05", f"{source} is not a plain file")
+        if size > LIMITS.exec.model_bytes_max:
+            raise Refused("E-models-06", f"{source} has {size} bytes", f"the limit is {LIMITS.exec.model_bytes_max}")
+        return source.read_bytes()
+    except OSError as error:
+        raise Refused("E-models-05", f"cannot read {source}", str(error), "check the path") from None
+
+
+def _header(source: Path) -> list[str]:
+    try:
+        with source.open(newline="", encoding="utf-8") as file:
+            columns = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise Refused(
+            "E-data-01", f"cannot read {source}", str(error), "a CSV file in UTF-8 with one header line"
+        ) from None
+    if not columns or len(set(columns)) != len(columns):
+        raise Refused("E-data-01", f"{source} has no header of distinct column names", "", "add a header line")
+    return columns

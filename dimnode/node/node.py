@@ -1,0 +1,326 @@
+"""A node: composition root and nursery tree. Whatever runs in this process is opened here.
+
+Rule: shutdown order is indentation. run ⊃ store ⊃ exec pool ⊃ p2p host ⊃ links ⊃ loop ⊃ control door: each is closed
+before what it stands on. The zygote starts before trio and before the key is read.
+"""
+
+import gc
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import trio
+
+from dimnode.config import Config, load_config, socket_path
+from dimnode.errors import PeerFault
+from dimnode.exec.launch import Zygote, start_zygote
+from dimnode.exec.pool import Pool, open_pool
+from dimnode.jobs.effects import Append, Note
+from dimnode.jobs.engine import Engine
+from dimnode.jobs.events import BadRecord, Event, Now, PeerDown, PeerUp
+from dimnode.limits import LIMITS, Limits
+from dimnode.node.backstage import Backstage
+from dimnode.node.faults import fault_point
+from dimnode.node.inbox import Inbox
+from dimnode.node.jobdoor import JobDoor
+from dimnode.node.library import Library
+from dimnode.node.loop import Loop, engine_rng
+from dimnode.node.perform import Performer
+from dimnode.node.restore import load_engine, load_standing
+from dimnode.node.swarm import Swarm, jitter
+from dimnode.node.usage import CabinetUse
+from dimnode.node.watch import Watchers
+from dimnode.p2p.blobs import BLOB, Grants, fetch_blob, serve_blobs
+from dimnode.p2p.discovery import Discovery
+from dimnode.p2p.frames import RecordFault, TaskFrame, arrival, read_task_frame
+from dimnode.p2p.gossip import TOPICS
+from dimnode.p2p.host.host import Host, open_host
+from dimnode.p2p.host.streams import DialFailed, StreamLost
+from dimnode.p2p.info import INFO, serve_info
+from dimnode.p2p.links import PING, TASK, Link, Links
+from dimnode.records.envelope import SigningKey
+from dimnode.records.ids import Cid, PeerId
+from dimnode.records.kinds import OPEN_SWARM_ID
+from dimnode.store.home import load_seed, locked, prepare_home
+from dimnode.store.journal import Journal, Rows
+from dimnode.store.peers import load_addresses, save_addresses
+from dimnode.store.vault import Vault
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What `dim up` says when the node can be used."""
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+    socket: Path
+    sandbox: str
+
+
+def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], None]) -> None:
+    """Run a node until SIGINT or SIGTERM. Raises `ConfigError` when it cannot start."""
+    config = load_config(home, flags)
+    prepare_home(home)
+    with ExitStack() as stack:
+        stack.enter_context(locked(home))
+        zygote = stack.enter_context(start_zygote()) if config.execute else None
+        seed = load_seed(home)
+        journal = stack.enter_context(Journal(home / "journal.db"))
+        node = Node(home, config, seed, journal, LIMITS)
+        trio.run(node.run, zygote, on_ready)
+
+
+class Node:
+    """One symmetric peer."""
+
+    def __init__(self, home: Path, config: Config, seed: bytes, journal: Journal, limits: Limits) -> None:
+        self.home, self.config, self.limits, self.journal = home, config, limits, journal
+        self._seed = seed
+        self.key = SigningKey.from_seed(seed)
+        self.me = self.key.peer
+        self.net = OPEN_SWARM_ID
+        self.vault = Vault()
+        self.library = Library(home, self.key, self.net, journal)
+        self.inbox = Inbox(limits.jobs)
+        self.engine = Engine(self.me, self.net, engine_rng(), limits, load_standing(journal))
+        self.swarm = Swarm(self.key, self.net, self.library, limits, config.name)
+        self.watchers = Watchers(limits.jobs)
+        self.grants = Grants()
+        self.links = Links(self.me, self._frame, self._link, limits)
+        self.performer = Performer(
+            self.me,
+            self.vault,
+            journal,
+            self.library,
+            CabinetUse(journal),
+            self._send,
+            self.inbox.put_local,
+            self._note,
+            config.task_timeout_seconds,
+            limits,
+        )
+        self.loop = Loop(
+            self.engine,
+            self.inbox,
+            journal,
+            self.vault,
+            self.key,
+            self.performer.perform,
+            fault_point(config.faults, self.me),
+            limits,
+        )
+        self.loop.kept_manifests = self._manifests_of
+        self.host: Host | None = None
+        self.pool: Pool | None = None
+        self.discovery: Discovery | None = None
+        self._nursery: trio.Nursery | None = None
+        self.stop = trio.Event()
+
+    # ---- life
+
+    async def run(self, zygote: Zygote | None, on_ready: Callable[[Ready], None]) -> None:
+        """Open every door, say ready, and run until told to stop."""
+        async with AsyncExitStack() as stack:
+            background = await stack.enter_async_context(trio.open_nursery())
+            background.start_soon(self._wait_for_signal)
+            if zygote is not None:
+                scratch = self.home / "scratch"
+                pool = open_pool(
+                    self.limits.exec,
+                    scratch,
+                    self.performer.finished,
+                    zygote=zygote,
+                    workers=self.config.workers,
+                    require_sandbox=self.config.require_sandbox,
+                )
+                self.pool = self.performer.pool = await stack.enter_async_context(pool)
+            jobdoor = JobDoor(self)
+            host = open_host(
+                self._seed,
+                self.config.listen,
+                {
+                    TASK: self.links.serve_task,
+                    PING: self.links.serve_ping,
+                    INFO: serve_info(self.swarm.introduction),
+                    BLOB: serve_blobs(self.grants, self._granted_blob),
+                    **jobdoor.handlers(),
+                },
+                topics=TOPICS,
+                on_gossip=self.swarm.hear,
+                validate_gossip=self.swarm.validate,
+                on_connection=self.links.connection,
+                limits=self.limits,
+            )
+            self.host = await stack.enter_async_context(host)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            self._nursery = nursery
+            await self._start(nursery, self.host)
+            on_ready(self._ready())
+            await self.stop.wait()
+            await self.links.close()
+            nursery.cancel_scope.cancel()
+            background.cancel_scope.cancel()
+
+    async def _start(self, nursery: trio.Nursery, host: Host) -> None:
+        """Everything that lives as long as the host: loop, links, discovery, gossip, control door."""
+        self.swarm.attach(host, nursery, self.inbox.put_local, self._load)
+        self._describe()
+        now = Now(trio.current_time(), time.time_ns() // 1_000_000)
+        effects = load_engine(self.engine, self.journal, self.vault, now)
+        nursery.start_soon(self._loop, effects)
+        self.swarm.renew_advert()
+        self.inbox.put_local(PeerUp(self.me))
+        remembered = load_addresses(self.home)
+        discovery = Discovery(
+            host,
+            self.config.bootstrap,
+            remembered,
+            lambda found: save_addresses(self.home, found),
+            jitter(),
+            self.limits,
+        )
+        self.discovery = discovery
+        self.swarm.strangers = discovery.want
+        self.links.attach(host, nursery)
+        nursery.start_soon(discovery.run)
+        nursery.start_soon(self.swarm.run)
+        nursery.start_soon(self._watch_lateness)
+        control = Backstage(self).control_door(socket_path(self.home))
+        await nursery.start(control.serve)
+        # Python's cycle collector stalls the loop by up to 50 ms in a process with libp2p imported; what exists now
+        # stays, and is not looked at again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 50)
+
+    async def _loop(self, effects: list[Any]) -> None:
+        await self.loop.start(effects)
+        await self.loop.run()
+
+    async def _wait_for_signal(self) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                self.stop.set()
+
+    async def _watch_lateness(self) -> None:
+        """How late a short sleep ends is how long the loop keeps every stream waiting."""
+        nap_seconds = 0.02
+        while True:
+            before = trio.current_time()
+            await trio.sleep(nap_seconds)
+            self.watchers.late((trio.current_time() - before - nap_seconds) * 1000)
+
+    def _ready(self) -> Ready:
+        assert self.host is not None
+        return Ready(self.me, tuple(self.host.addresses()), socket_path(self.home), self.swarm.sandbox)
+
+    def _describe(self) -> None:
+        """What the advert says of this node's workers."""
+        if self.pool is None:
+            return
+        stats = self.pool.stats()
+        self.swarm.sandbox = stats.sandbox
+        self.swarm.runtimes = ("onnx",)
+        self.swarm.slots = self.config.max_concurrent_jobs
+
+    def _load(self) -> tuple[int, int]:
+        """Free slots and load in permille, for the heartbeat."""
+        if self.pool is None:
+            return 0, 0
+        stats = self.pool.stats()
+        busy = stats.queued + stats.running
+        return max(0, self.config.max_concurrent_jobs - busy), int(psutil.cpu_percent() * 10)
+
+    # ---- peers
+
+    def _send(self, peer: PeerId, frame: TaskFrame) -> None:
+        """To a peer's link, or to ourselves by the same code."""
+        if peer == self.me:
+            found = arrival(frame, self.me, self.me, self.net, trusted=True)
+            self._hold(found.held)
+            self.inbox.put_local(found.event)
+            return
+        small, large = _split(frame, self.limits.jobs.inline_bytes_max)
+        for cid in large:
+            self.grants.allow(peer, cid)
+        sent = small.to_bytes()
+        if self.links.send(peer, sent):
+            self.watchers.sent(frame.key, peer, frame.what, len(sent))
+
+    async def _frame(self, link: Link, body: bytes) -> None:
+        """A frame from a link: checked, held, and put into the inbox."""
+        frame = read_task_frame(body)
+        self.watchers.received(frame.key, link.peer, frame.what, len(body) + 4)
+        missing = frame.missing()
+        if missing and self._nursery is not None:
+            self._nursery.start_soon(self._fetch_and_take, link.peer, frame)
+            return
+        await self._take(link.peer, frame, {})
+
+    async def _fetch_and_take(self, peer: PeerId, frame: TaskFrame) -> None:
+        """Fetch what was too large to travel inline, then go on as usual."""
+        assert self.host is not None
+        fetched: dict[Cid, bytes] = {}
+        try:
+            for opening in frame.missing():
+                fetched[opening.cid] = await fetch_blob(self.host, peer, opening.cid)
+        except (PeerFault, DialFailed, StreamLost) as error:
+            log.info("a blob could not be fetched: %s", error)
+        await self._take(peer, frame, fetched)
+
+    async def _take(self, peer: PeerId, frame: TaskFrame, fetched: Mapping[Cid, bytes]) -> None:
+        try:
+            found = arrival(frame, peer, self.me, self.net, fetched)
+        except RecordFault as fault:
+            log.warning("a peer sent a %s that does not hold: %s", frame.what, fault.rule)
+            if frame.what == "lease":
+                self._send(peer, TaskFrame("refused", frame.key, code="E-records-01", text=fault.rule))
+            else:
+                await self.inbox.put_peer(BadRecord(peer, frame.key, fault.rule))
+            return
+        self._hold(found.held)
+        await self.inbox.put_peer(found.event)
+
+    def _hold(self, held: tuple[tuple[bytes, bytes], ...]) -> None:
+        for identity, content in held:
+            self.vault.hold(identity, content)
+
+    async def _link(self, peer: PeerId, up: bool) -> None:
+        self.swarm.link(peer, up)
+        event: Event = PeerUp(peer) if up else PeerDown(peer)
+        await self.inbox.put_peer(event)
+
+    def _granted_blob(self, cid: Cid) -> bytes | None:
+        return self.vault.get(cid) or self.journal.blob(cid)
+
+    # ---- small hooks of the loop
+
+    def _manifests_of(self, append: Append) -> Rows:
+        """Manifests of the models that a spec names, so that the journal can always make its receipt."""
+        job = self.engine.owner.jobs.get(append.id)
+        models = [task["model"] for task in job.spec["tasks"] if "model" in task] if job else []
+        return {"records": [("manifest", r.id, b"", 0, 0, r.envelope) for r in self.library.unkept(models)]}
+
+    def _note(self, note: Note) -> None:
+        self.watchers.note(note)
+        if note.what in ("submitted", "ok", "failed", "refused", "cancelled", "expired", "split"):
+            self.swarm.job_state(note.job, note.what)
+
+
+def _split(frame: TaskFrame, inline_bytes_max: int) -> tuple[TaskFrame, tuple[Cid, ...]]:
+    """The frame without blobs that would make it too large, and their CIDs."""
+    if sum(map(len, frame.blobs)) <= inline_bytes_max:
+        return frame, ()
+    pairs = list(zip(frame.openings, frame.blobs, strict=True))
+    large = tuple(opening.cid for opening, blob in pairs if len(blob) > inline_bytes_max // max(len(pairs), 1))
+    kept = tuple(blob for opening, blob in pairs if opening.cid not in large)
+    words = (frame.code, frame.text, frame.retry_after_ms)
+    return TaskFrame(frame.what, frame.key, frame.envelopes, frame.openings, kept, *words), large

@@ -1,0 +1,301 @@
+"""What each effect does: frames to peers, runs to the pool, verdict work, replies to doors.
+
+Rule: nothing here decides. Whatever comes back (a result, a comparison, a refusal) returns to the loop as an event.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol, assert_never
+
+from dimnode.cabinets.policy import Request, Ruling, decide, rows_mask
+from dimnode.consensus.recompute import Vote, encode_tally_blob, labels_of, sum_counts, support, tally
+from dimnode.consensus.tensors import weighted_average
+from dimnode.errors import PeerFault
+from dimnode.exec.orders import Busy, Condition, Finished, Order, Rows, Take
+from dimnode.exec.pool import Pool
+from dimnode.jobs.effects import (
+    Append,
+    Combine,
+    Compare,
+    Consult,
+    Effect,
+    Forget,
+    Note,
+    Refuse,
+    Release,
+    Remember,
+    Reply,
+    Run,
+    Send,
+    Stop,
+)
+from dimnode.jobs.events import Combined, Compared, Event, Key, Ruled, RunFinished, RunRefused
+from dimnode.limits import Limits
+from dimnode.node.library import Library
+from dimnode.node.usage import CabinetUse
+from dimnode.p2p.frames import TaskFrame
+from dimnode.records.ids import PeerId, RecordId, blob_cid
+from dimnode.records.receipt import Opening
+from dimnode.records.tensors import decode_tensors
+from dimnode.store.journal import Journal
+from dimnode.store.vault import Vault
+
+
+class Door(Protocol):
+    """What a token is: the place where somebody waits for a job."""
+
+    def ended(self, reply: Reply, outputs: tuple[bytes, ...]) -> None:
+        """The job is over."""
+
+    def refused(self, refuse: Refuse) -> None:
+        """The job was not taken."""
+
+
+class Performer:
+    """Performs effects; holds no job state."""
+
+    def __init__(
+        self,
+        me: PeerId,
+        vault: Vault,
+        journal: Journal,
+        library: Library,
+        uses: CabinetUse,
+        send: Callable[[PeerId, TaskFrame], None],
+        put: Callable[[Event], None],
+        note: Callable[[Note], None],
+        task_timeout_seconds: float,
+        limits: Limits,
+    ) -> None:
+        self._me, self._vault, self._journal, self._library, self._uses = me, vault, journal, library, uses
+        self._send, self._put, self._note = send, put, note
+        self._timeout_seconds, self._limits = task_timeout_seconds, limits
+        self._consults: dict[Key, Consult] = {}
+        self.pool: Pool | None = None
+
+    def perform(self, effect: Effect) -> None:
+        """One effect. Called by the loop, in order, after the commit."""
+        match effect:
+            case Send():
+                self._send_frame(effect)
+            case Run():
+                self._run(effect)
+            case Release():
+                for identity in (*effect.records, *effect.blobs):
+                    self._vault.release(identity)
+            case Note():
+                self._note(effect)
+            case Reply():
+                self._reply(effect)
+            case Refuse():
+                effect.token.refused(effect)
+            case Compare():
+                self._put(self._compare(effect))
+            case Combine():
+                self._put(self._combine(effect))
+            case Consult():
+                self._consult(effect)
+            case Stop():
+                if self.pool is not None:
+                    self.pool.cancel(effect.key)
+            case Append() | Forget() | Remember():
+                raise AssertionError("appends are committed, not performed")
+            case _:
+                assert_never(effect)
+
+    def hold_blob(self, blob: bytes) -> Opening:
+        """Hold new bytes for the event that will carry them, under a fresh salt."""
+        cid = blob_cid(blob)
+        self._vault.hold(cid, blob)
+        return Opening.of(os.urandom(32), cid)
+
+    # ---- peers
+
+    def _send_frame(self, effect: Send) -> None:
+        envelopes = tuple(self._bytes(identity) for identity in effect.records)
+        blobs = tuple(self._bytes(opening.cid) for opening in effect.openings)
+        words = (effect.code[:32], effect.text[:256], min(effect.retry_after_ms, self._limits.jobs.retry_after_ms_max))
+        self._send(effect.peer, TaskFrame(effect.what, effect.key, envelopes, effect.openings, blobs, *words))
+
+    def _bytes(self, identity: bytes) -> bytes:
+        """Held, or in the journal: a policy record, or an answer that was restored."""
+        held = self._vault.get(identity)
+        if held is None:
+            held = self._journal.envelope(identity) or self._journal.blob(identity)
+        assert held is not None, "an effect names bytes that nobody has"
+        return held
+
+    # ---- runs
+
+    def _run(self, run: Run) -> None:
+        rows = None
+        if run.cabinet:
+            rows = self._rows(run.cabinet, run.where)
+        model = self._library.models.get(run.model) if run.model is not None else None
+        if (run.model is not None and model is None) or (run.cabinet and rows is None):
+            what = "model" if model is None and run.model is not None else "cabinet"
+            self._put(RunRefused(run.key, "E-exec-20", f"this node does not have the {what}", 0))
+            return
+        order = Order(
+            key=run.key,
+            op=run.op,  # type: ignore[arg-type]  # the spec's schema allows exactly the pool's operations
+            model_path=model.path if model else "",
+            model_sha256=model.sha256 if model else "",
+            inputs=tuple(self._bytes(cid) for cid in run.inputs),
+            take=tuple(Take(*row) for row in run.take),
+            rows=rows,
+            priority=run.priority,  # type: ignore[arg-type]
+            timeout_seconds=self._timeout_seconds,
+        )
+        self._offer(order)
+
+    def _offer(self, order: Order) -> None:
+        busy = self.pool.offer(order) if self.pool else Busy("E-exec-04", "this node executes nothing", 0)
+        if busy is not None:
+            key = (RecordId(order.key[0]), order.key[1], order.key[2])
+            if self._consults.pop(key, None) is not None:
+                self._put(Ruled(key, "", False, busy.code, busy.message, None))
+            else:
+                self._put(RunRefused(key, busy.code, busy.message, busy.retry_after_ms))
+
+    def finished(self, done: Finished) -> None:
+        """The pool's callback: a result becomes an event."""
+        key = (RecordId(done.key[0]), done.key[1], done.key[2])
+        consult = self._consults.pop(key, None)
+        if consult is not None:
+            self._rule(consult, done)
+            return
+        if done.status == "cancelled":
+            return
+        output = self.hold_blob(done.output) if done.status == "ok" else None
+        event = RunFinished(
+            key,
+            done.status,
+            done.code,
+            done.message,
+            output,
+            done.rows,
+            done.run_us,
+            done.queue_us,
+            done.cpu_us,
+            done.rss_bytes,
+            done.runtime,
+            done.sandbox,
+        )
+        self._put(event)
+
+    # ---- cabinets
+
+    def _rows(self, name: str, where: tuple[tuple[str, str, int], ...]) -> Rows | None:
+        cabinet = self._library.cabinets.get(name)
+        if cabinet is None:
+            return None
+        conditions = tuple(Condition(column, op, micro) for column, op, micro in where)  # type: ignore[arg-type]
+        return Rows(cabinet.path, cabinet.label, cabinet.exclude, conditions)
+
+    def _consult(self, consult: Consult) -> None:
+        rows = self._rows(consult.cabinet, consult.where)
+        if rows is None:
+            ruling = decide(None, self._request(consult, 0, 0), 0)
+            self._put(_ruled(consult, ruling, None))
+            return
+        self._consults[consult.key] = consult
+        self._offer(Order(consult.key, "cohort", "", "", (), (), rows, "normal", self._timeout_seconds))
+
+    def _rule(self, consult: Consult, counted: Finished) -> None:
+        cabinet = self._library.cabinets[consult.cabinet]
+        if counted.status != "ok":
+            ruling = Ruling(False, counted.code, counted.message)
+        else:
+            named = {tensor.name: tensor for tensor in decode_tensors(counted.output)}
+            mask = rows_mask(_set_bits(named["mask"].raw)) if "mask" in named else 0
+            now_ms = self._uses.now_ms()
+            request = self._request(consult, counted.rows, mask)
+            used, previous = self._uses.so_far(consult.cabinet, now_ms)
+            ruling = decide(cabinet.policy, request, used, previous)
+            self._uses.note(consult.cabinet, now_ms, consult.submitter, mask if ruling.allowed else 0)
+        self._put(_ruled(consult, ruling, cabinet.policy_record.id))
+
+    def _request(self, consult: Consult, cohort: int, mask: int) -> Request:
+        return Request(
+            submitter=consult.submitter,
+            operation=consult.op,
+            model=consult.model or b"",
+            cohort=cohort,
+            purpose=consult.purpose,
+            at_ms=self._uses.now_ms(),
+            rows=mask,
+            rows_named=_names_rows(consult.where, self._library.cabinets.get(consult.cabinet)),
+        )
+
+    # ---- verdicts
+
+    def _compare(self, compare: Compare) -> Compared:
+        answers = [(part.answer, part.peer, self._bytes(part.output)) for part in compare.parts]
+        try:
+            found = support(answers, compare.comparator, compare.k)
+        except PeerFault:  # outputs that no comparator can read support nothing
+            return Compared(compare.job, compare.step, None, (), tuple(part.answer for part in compare.parts))
+        if found.accepted is None:
+            return Compared(compare.job, compare.step, None, (), tuple(part.answer for part in compare.parts))
+        return Compared(
+            compare.job,
+            compare.step,
+            RecordId(found.accepted),
+            tuple(RecordId(answer) for answer in found.supporters),
+            tuple(RecordId(answer) for answer in found.dissenters),
+        )
+
+    def _combine(self, combine: Combine) -> Combined:
+        everyone = tuple(part.answer for part in combine.parts)
+        try:
+            blob, dissent = self._combined(combine)
+        except PeerFault as fault:
+            return Combined(combine.job, None, everyone, (), "E-consensus-01", f"the answers do not fit: {fault.rule}")
+        supporters = tuple(answer for answer in everyone if answer not in dissent)
+        return Combined(combine.job, self.hold_blob(blob), supporters, dissent)
+
+    def _combined(self, combine: Combine) -> tuple[bytes, tuple[RecordId, ...]]:
+        blobs = [self._bytes(part.output) for part in combine.parts]
+        match combine.method:
+            case "sum_counts":
+                return sum_counts([(part.peer, blob) for part, blob in zip(combine.parts, blobs, strict=True)]), ()
+            case "federated_average" | "weighted_average":
+                own = combine.method == "federated_average"
+                weights = [part.weight for part in combine.parts] if own else list(combine.weights_permille)
+                rows = zip(combine.parts, weights, blobs, strict=True)
+                return weighted_average([(part.peer, weight, blob) for part, weight, blob in rows]), ()
+            case _:
+                votes = [
+                    Vote(part.peer, labels_of(blob), part.answer)
+                    for part, blob in zip(combine.parts, blobs, strict=True)
+                ]
+                weighted = combine.method == "weighted_vote"
+                by_answer: dict[bytes, int] | None = None
+                if weighted:
+                    parts = zip(combine.parts, combine.weights_permille, strict=True)
+                    by_answer = {part.answer: weight for part, weight in parts}
+                result = tally(votes, by_answer)
+                dissenting = {answer for row in result.dissent for answer in row}
+                dissent = tuple(part.answer for part in combine.parts if part.answer in dissenting)
+                return encode_tally_blob(result), dissent
+
+    # ---- doors
+
+    def _reply(self, reply: Reply) -> None:
+        if reply.token is not None:
+            reply.token.ended(reply, tuple(self._bytes(cid) for cid in reply.outputs))
+
+
+def _ruled(consult: Consult, ruling: Ruling, policy: RecordId | None) -> Ruled:
+    return Ruled(consult.key, consult.cabinet, ruling.allowed, ruling.code, ruling.reason, policy)
+
+
+def _set_bits(mask: bytes) -> list[int]:
+    """Row numbers whose byte is 1."""
+    return [index for index, byte in enumerate(mask) if byte]
+
+
+def _names_rows(where: tuple[tuple[str, str, int], ...], cabinet: Any) -> bool:
+    """The submitter listed rows by an excluded column (an identifier), so their count is no news to them."""
+    return bool(where) and cabinet is not None and all(column in cabinet.exclude for column, _, _ in where)

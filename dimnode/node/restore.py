@@ -1,0 +1,41 @@
+"""Start where the last run stopped: the journal's open business back into engine, vault and standing book.
+
+Rule: what the engine says it holds is loaded before the loop runs; nothing else is.
+"""
+
+from dimnode.consensus.standing import Standing
+from dimnode.jobs.effects import Effect
+from dimnode.jobs.engine import Engine
+from dimnode.jobs.events import Now
+from dimnode.limits import LIMITS
+from dimnode.node.rows import forgotten_keys, journal_rows
+from dimnode.records.ids import RecordId
+from dimnode.store.journal import Journal
+from dimnode.store.vault import Vault
+
+
+def load_engine(engine: Engine, journal: Journal, vault: Vault, now: Now) -> list[Effect]:
+    """Restore the engine; returns what is left to do. Reads the whole journal once."""
+    ended = {row[0] for row in journal.each("SELECT job FROM ends")}
+    forgotten = forgotten_keys(journal)
+
+    def open_business(kind: str, job: RecordId) -> bool:
+        return bool(job) and job not in ended
+
+    rows = list(journal_rows(journal, open_business))
+    effects, held = engine.restore(rows, forgotten, now)
+    for identity in held.records:
+        envelope = journal.envelope(identity)
+        assert envelope is not None
+        vault.hold(identity, envelope)
+    for cid in held.blobs:
+        blob = journal.blob(cid)
+        assert blob is not None
+        vault.hold(cid, blob)
+    return effects
+
+
+def load_standing(journal: Journal) -> Standing:
+    """The standing book, from its evidence."""
+    query = "SELECT peer, context, at_ms, good, weight, kind, record FROM evidence ORDER BY seq"
+    return Standing.from_rows(journal.each(query), LIMITS.standing)

@@ -1,0 +1,218 @@
+"""This node among the others: what it says of itself, what it has heard, whom it talks to.
+
+Rule: everything heard is checked by its signature before it counts; gossip only says that an advert changed, the advert
+itself is fetched from its author.
+"""
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import trio
+
+from dimnode.errors import PeerFault
+from dimnode.jobs.events import AdvertHeard, Event
+from dimnode.limits import Limits
+from dimnode.node.library import Library
+from dimnode.p2p.gossip import (
+    HEARTBEAT_TOPIC,
+    JOBS_PER_MESSAGE,
+    JOBS_TOPIC,
+    RESULTS_TOPIC,
+    announcement,
+    heartbeat,
+    read_gossip,
+)
+from dimnode.p2p.host.host import Host
+from dimnode.p2p.host.streams import DialFailed, StreamLost
+from dimnode.p2p.info import Introduction, fetch_introduction
+from dimnode.p2p.membership import Members, heartbeat_seconds
+from dimnode.records.envelope import SigningKey, seal
+from dimnode.records.ids import PeerId, RecordId
+from dimnode.records.kinds import compose
+
+log = logging.getLogger(__name__)
+
+AGENT = f"dimnode/{version('dimnode')}"
+
+
+class Swarm:
+    """Adverts, heartbeats and announcements of one node."""
+
+    def __init__(self, key: SigningKey, net: RecordId, library: Library, limits: Limits, name: str = "") -> None:
+        self._name = name[:64]
+        self._key, self._net, self._library, self._limits = key, net, library, limits
+        self.members = Members(key.peer, limits.peers)
+        self._host: Host | None = None
+        self._fetching: set[PeerId] = set()
+        self._nursery: trio.Nursery | None = None
+        self._put: Callable[[Event], None] = lambda _: None
+        self._advert: tuple[RecordId, bytes] | None = None
+        self._states: dict[RecordId, str] = {}
+        self._verdicts: deque[RecordId] = deque(maxlen=JOBS_PER_MESSAGE * 10)
+        self._load: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.heard_jobs: deque[tuple[PeerId, RecordId, str]] = deque(maxlen=limits.jobs.job_events_remembered_max)
+        self.heard_verdicts: deque[tuple[PeerId, RecordId]] = deque(maxlen=limits.jobs.job_events_remembered_max)
+        self.strangers: Callable[[PeerId], None] = lambda _: None
+        self.sandbox = ""
+        self.runtimes: tuple[str, ...] = ()
+        self.slots = 0
+
+    def attach(
+        self, host: Host, nursery: trio.Nursery, put: Callable[[Event], None], load: Callable[[], tuple[int, int]]
+    ) -> None:
+        """Give it its host, the nursery for fetches, the inbox, and a question for free slots and load."""
+        self._host, self._nursery, self._put, self._load = host, nursery, put, load
+
+    # ---- what we say
+
+    def introduction(self) -> Sequence[bytes]:
+        """Our advert's envelope and the manifests it names."""
+        assert self._advert is not None
+        mine = [model.manifest.envelope for model in self._library.models.values()]
+        return [self._advert[1], *mine[: self._limits.peers.manifests_per_advert_max]]
+
+    def renew_advert(self) -> None:
+        """After any change of what we offer; the next heartbeat tells the others."""
+        host = self._host
+        assert host is not None
+        body: dict[str, Any] = {
+            **self._library.advert_body(),
+            "slots": self.slots,
+            "runtimes": list(self.runtimes),
+            "sandbox": self.sandbox[:128],
+            "agent": AGENT,
+            "addresses": host.addresses()[:16],
+        }
+        if self._name:
+            body["name"] = self._name
+        if not self.slots:
+            body["models"], body["cabinets"] = [], []
+        at_ms = time.time_ns() // 1_000_000
+        identity, payload = compose("advert", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
+        self._advert = (identity, seal(self._key, "advert", payload))
+        classes = {model: self._model_class(model) for model in body["models"]}
+        cabinets = frozenset(cabinet["name"] for cabinet in body["cabinets"])
+        self._put(AdvertHeard(self._key.peer, classes, cabinets, self.slots))
+
+    def _model_class(self, model: RecordId) -> str:
+        manifest = self._library.manifests.get(model)
+        return str(manifest.payload["format"]) if manifest else "-"
+
+    def job_state(self, job: RecordId, state: str) -> None:
+        """Queue a state for the next announcement; only the newest of a job goes out."""
+        if len(self._states) < JOBS_PER_MESSAGE * 10:
+            self._states[job] = state
+
+    def verdict(self, verdict: RecordId) -> None:
+        """Queue a verdict id for the next announcement."""
+        self._verdicts.append(verdict)
+
+    async def run(self) -> None:
+        """Heartbeats at their interval, announcements once a second when there is something to say."""
+        assert self._host is not None
+        next_beat = trio.current_time()
+        while True:
+            now = trio.current_time()
+            if now >= next_beat:
+                await self._beat()
+                self.members.forget_silent(now)
+                next_beat = now + heartbeat_seconds(len(self.members) + 1)
+            await self._announce()
+            await trio.sleep(1.0)
+
+    async def _beat(self) -> None:
+        assert self._host is not None
+        assert self._advert is not None
+        free, load = self._load()
+        at_ms = time.time_ns() // 1_000_000
+        message = heartbeat(self._key, self._net, at_ms, self._advert[0], free, load)
+        await self._host.publish(HEARTBEAT_TOPIC, message)
+
+    async def _announce(self) -> None:
+        assert self._host is not None
+        at_ms = time.time_ns() // 1_000_000
+        if self._states:
+            pairs = [(job, self._states.pop(job)) for job in list(self._states)[:JOBS_PER_MESSAGE]]
+            await self._host.publish(JOBS_TOPIC, announcement(self._key, self._net, at_ms, pairs))
+        if self._verdicts:
+            ids = [self._verdicts.popleft() for _ in range(min(len(self._verdicts), JOBS_PER_MESSAGE))]
+            await self._host.publish(RESULTS_TOPIC, announcement(self._key, self._net, at_ms, (), ids))
+
+    # ---- what we hear
+
+    def validate(self, topic: str, peer: bytes, message: bytes) -> bool:
+        """Gossip that is not a valid record of its source is not passed on."""
+        try:
+            read_gossip(topic, peer, message, self._net)
+        except PeerFault:
+            return False
+        return True
+
+    def hear(self, topic: str, source: bytes, message: bytes) -> None:
+        """A validated message of another peer."""
+        record = read_gossip(topic, source, message, self._net)
+        peer = PeerId(record.by)
+        said = record.payload
+        if topic == HEARTBEAT_TOPIC:
+            mono = trio.current_time()
+            fresh = self.members.heartbeat(
+                peer, said["advert"], said["at_ms"], said["free_slots"], said["load_permille"], mono
+            )
+            member = self.members.get(peer)
+            if fresh and member is not None and not member.linked:
+                self.strangers(peer)
+            self._refresh(peer)
+        elif topic == JOBS_TOPIC:
+            self.heard_jobs.extend((peer, RecordId(job), state) for job, state in said["jobs"])
+        else:
+            self.heard_verdicts.extend((peer, RecordId(verdict)) for verdict in said["verdicts"])
+
+    def link(self, peer: PeerId, up: bool) -> None:
+        """A link came or went."""
+        member = self.members.entry(peer)
+        member.linked = up
+        member.linked_since = trio.current_time()
+        if up:
+            self._refresh(peer)
+
+    def _refresh(self, peer: PeerId) -> None:
+        if self._nursery is not None and peer not in self._fetching and self.members.wants_advert(peer):
+            self._fetching.add(peer)
+            self._nursery.start_soon(self._fetch, peer)
+
+    async def _fetch(self, peer: PeerId) -> None:
+        assert self._host is not None
+        try:
+            found = await fetch_introduction(self._host, peer, self._net)
+        except (DialFailed, StreamLost, PeerFault) as error:
+            log.info("no advert: %s", error)
+            return
+        finally:
+            self._fetching.discard(peer)
+        self._take(peer, found)
+
+    def _take(self, peer: PeerId, found: Introduction) -> None:
+        for manifest in found.manifests:
+            self._library.hear(manifest)
+        said = found.advert.payload
+        member = self.members.entry(peer)
+        member.advert = found.advert.id
+        member.advert_said = member.advert_said or found.advert.id
+        member.name = said.get("name", "")
+        member.agent, member.slots, member.sandbox = said["agent"], said["slots"], said["sandbox"]
+        member.models = tuple(RecordId(model) for model in said["models"])
+        member.cabinets = tuple(cabinet["name"] for cabinet in said["cabinets"])
+        member.columns = {cabinet["name"]: tuple(cabinet["columns"]) for cabinet in said["cabinets"]}
+        member.addresses = tuple(said["addresses"])
+        classes = {model: self._model_class(model) for model in member.models}
+        self._put(AdvertHeard(peer, classes, frozenset(member.cabinets), member.slots))
+
+
+def jitter() -> random.Random:
+    """Randomness for retries."""
+    return random.Random(random.SystemRandom().getrandbits(64))

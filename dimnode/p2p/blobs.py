@@ -1,0 +1,90 @@
+"""Blob exchange: `/dim/blob/1`, for bytes too large to ride in a task frame.
+
+Rule: default deny. A blob is served to the peer to whom this node granted it by sending a lease or an answer that names
+it, and to nobody else. Chunks carry no trust: the CID is checked over the whole when the end frame has come.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from dimnode.errors import PeerFault
+from dimnode.limits import LIMITS
+from dimnode.p2p.host.host import Host
+from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
+from dimnode.p2p.info import one_frame
+from dimnode.records.ids import Cid, PeerId, blob_cid
+from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
+
+BLOB: Final = "/dim/blob/1"
+_CHUNK_BYTES: Final = 256 * 1024
+
+
+class Grants:
+    """Who may fetch what; the oldest grant goes first when there are too many."""
+
+    def __init__(self, grants_max: int = LIMITS.peers.blob_grants_max) -> None:
+        self._granted: OrderedDict[tuple[PeerId, Cid], None] = OrderedDict()
+        self._grants_max = grants_max
+
+    def allow(self, peer: PeerId, cid: Cid) -> None:
+        """From now on this peer may fetch this blob."""
+        self._granted[peer, cid] = None
+        self._granted.move_to_end((peer, cid))
+        if len(self._granted) > self._grants_max:
+            self._granted.popitem(last=False)
+
+    def allowed(self, peer: PeerId, cid: Cid) -> bool:
+        """Whether the peer was granted the blob."""
+        return (peer, cid) in self._granted
+
+
+def serve_blobs(grants: Grants, read: Callable[[Cid], bytes | None]) -> Callable[[Stream], Awaitable[None]]:
+    """A stream handler: one CID asked, chunks and an end frame, or one refusal frame."""
+
+    async def serve(stream: Stream) -> None:
+        with trio.fail_after(LIMITS.host.negotiate_seconds_max):
+            asked = unpack_body(await one_frame(stream))
+        peer = PeerId(stream.peer)
+        blob = read(Cid(asked)) if type(asked) is bytes and grants.allowed(peer, Cid(asked)) else None
+        with trio.fail_after(LIMITS.peers.blob_seconds_max):
+            if blob is None:  # one word for "not here" and "not for you": it tells nothing
+                await stream.write(pack_frame("refused") + END)
+                return
+            for start in range(0, len(blob), _CHUNK_BYTES):
+                await stream.write(pack_frame(blob[start : start + _CHUNK_BYTES]))
+            await stream.write(END)
+
+    return serve
+
+
+async def fetch_blob(host: Host, peer: PeerId, cid: Cid) -> bytes:
+    """The bytes of a blob from this peer. Raises `PeerFault` when they are refused, too many or not of this CID."""
+    chunks: list[bytes] = []
+    size = 0
+    with trio.move_on_after(LIMITS.peers.blob_seconds_max) as deadline:
+        stream = await host.open_stream(peer, BLOB)
+        try:
+            await stream.write(pack_frame(bytes(cid)))
+            decoder = FrameDecoder()
+            while not decoder.ended:
+                for body in decoder.feed(await stream.read(LIMITS.wire.read_bytes)):
+                    chunk = unpack_body(body)
+                    if type(chunk) is not bytes:
+                        raise PeerFault("blob: refused")
+                    size += len(chunk)
+                    if size > LIMITS.records.tensor_blob_bytes_max:
+                        raise PeerFault("blob: too large")
+                    chunks.append(chunk)
+        except (StreamEnded, StreamLost):
+            raise PeerFault("blob: cut off") from None
+        finally:
+            await stream.reset()
+    if deadline.cancelled_caught:
+        raise DialFailed("the blob did not come in time")
+    blob = b"".join(chunks)
+    if blob_cid(blob) != cid:
+        raise PeerFault("blob: wrong bytes")
+    return blob

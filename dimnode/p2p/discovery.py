@@ -1,0 +1,128 @@
+"""Finding peers: bootstrap addresses, peers remembered from the last run, and the DHT.
+
+Rule: every source is a hint, never evidence; a peer counts when a Noise handshake proved its id. Retries are spread by
+jitter, because a swarm that looks itself up at one moment through one bootstrap node starves most of its members.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from dimnode.limits import LIMITS, Limits
+from dimnode.p2p.host.host import Host
+from dimnode.p2p.host.streams import DialFailed
+from dimnode.records.ids import PeerId
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Found:
+    """How discovery stands, for `dim status` and `dim doctor`."""
+
+    bootstrap_ok: bool = False
+    last_error: str = ""
+    dht_size: int = 0
+
+
+class Discovery:
+    """Keeps this node connected to the swarm."""
+
+    def __init__(
+        self,
+        host: Host,
+        bootstrap: Sequence[str],
+        remembered: Sequence[str],
+        remember: Callable[[list[str]], None],
+        rng: random.Random,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self._host = host
+        self._bootstrap = tuple(bootstrap)
+        self._remembered = tuple(remembered)
+        self._remember = remember
+        self._rng = rng
+        self._limits = limits
+        self._wanted: dict[PeerId, None] = {}
+        self._kick = trio.Event()
+        self.found = Found()
+
+    def want(self, peer: PeerId) -> None:
+        """Somebody spoke of this peer (a heartbeat): connect to it at the next round."""
+        if len(self._wanted) < self._limits.peers.peers_max:
+            self._wanted[peer] = None
+            self._kick.set()
+
+    async def run(self) -> None:
+        """Join, then look around: often while alone or just started, rarely afterwards."""
+        wait_seconds = self._limits.peers.redial_seconds_min
+        for address in self._remembered[: self._limits.peers.peers_max]:
+            await self._dial(address)
+        while True:
+            alone = not self._host.connected()
+            if alone or not self.found.bootstrap_ok:
+                await self._join()
+            grew = await self._look_around()
+            self._save()
+            if alone or grew:
+                wait_seconds = min(wait_seconds * 1.5, self._limits.peers.redial_seconds_max)
+                if grew:
+                    wait_seconds = self._limits.peers.redial_seconds_min
+            else:
+                wait_seconds = min(wait_seconds * 2, self._limits.peers.redial_seconds_max)
+            self._kick = trio.Event()
+            with trio.move_on_after(wait_seconds * (0.5 + self._rng.random())):
+                await self._kick.wait()
+
+    async def _join(self) -> None:
+        if not self._bootstrap:
+            self.found.bootstrap_ok = True
+            return
+        results = [await self._dial(address) for address in self._bootstrap]
+        self.found.bootstrap_ok = any(results)
+
+    async def _look_around(self) -> bool:
+        """One DHT walk and a dial to everybody new; True when somebody new was reached."""
+        before = set(self._host.connected())
+        if before:
+            with trio.move_on_after(self._limits.host.dial_seconds_max):
+                self.found.dht_size = await self._host.dht_join()
+        room = self._limits.peers.peers_max - len(before)
+        candidates = [PeerId(peer) for peer in [*self._wanted, *self._host.dht_peers()]]
+        self._wanted.clear()
+        for peer in dict.fromkeys(candidates):
+            if room <= 0:
+                break
+            if peer != self._host.peer and peer not in self._host.connected():
+                await self._dial_peer(peer)
+                room -= 1
+        return bool(set(self._host.connected()) - before)
+
+    async def _dial(self, address: str) -> bool:
+        try:
+            await self._host.connect(address)
+        except DialFailed as error:
+            self.found.last_error = f"{address}: {error.reason}"
+            log.info("cannot reach %s: %s", address, error.reason)
+            return False
+        return True
+
+    async def _dial_peer(self, peer: PeerId) -> bool:
+        addresses = self._host.addresses_of(peer)
+        if not addresses:
+            with trio.move_on_after(self._limits.host.dial_seconds_max):
+                addresses = await self._host.dht_find(peer)
+        try:
+            await self._host.connect_peer(peer, addresses)
+        except DialFailed as error:
+            log.debug("cannot reach a peer: %s", error.reason)
+            return False
+        return True
+
+    def _save(self) -> None:
+        known = [address for peer in self._host.connected() for address in self._host.addresses_of(peer)[:2]]
+        if known:
+            self._remember(known[: self._limits.peers.peer_cache_entries_max])

@@ -1,0 +1,236 @@
+"""Task frames: what two nodes say to each other about a lease, and how it becomes an event.
+
+Rule: nothing unauthenticated passes. A frame comes from a Noise-authenticated peer; every record in it is opened, its
+signature and schema checked and compared with the frame and the peer; every blob matches its opening. A bad *frame* is
+a `PeerFault` (the link drops); a bad *record* is a `RecordFault` (refused by name, the link stays).
+Pure: no I/O, no clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dimnode.errors import PeerFault
+from dimnode.jobs.events import AnswerReceived, Event, Key, LeaseReceived, RulingReceived, Told
+from dimnode.limits import LIMITS
+from dimnode.records.envelope import Record
+from dimnode.records.ids import RECORD_ID_BYTES, RECORD_PREFIX, Cid, PeerId, RecordId, blob_cid
+from dimnode.records.kinds import open_record
+from dimnode.records.plan import replicas_per_step, step_of, step_sources
+from dimnode.records.receipt import Opening
+from dimnode.wire import pack_frame, unpack_body
+
+WORDS: Final = frozenset({"accepted", "progress", "refused", "ack", "resume", "unknown", "cancel", "cancelled"})
+WITH_RECORDS: Final = frozenset({"lease", "answer", "ruling"})
+_FIELDS = 10
+
+
+class RecordFault(Exception):
+    """A record in a well-formed frame does not hold. `rule` says why."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFrame:
+    """One frame of /dim/task/1. Blobs over the inline limit are absent and fetched over /dim/blob/1."""
+
+    what: str
+    key: Key
+    envelopes: tuple[bytes, ...] = ()
+    openings: tuple[Opening, ...] = ()
+    blobs: tuple[bytes, ...] = ()
+    code: str = ""
+    text: str = ""
+    retry_after_ms: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The frame with its length in front."""
+        job, task, epoch = self.key
+        openings = [opening.to_bytes() for opening in self.openings]
+        row = [self.what, job, task, epoch, self.envelopes, openings, self.blobs, self.code, self.text]
+        return pack_frame([*row, self.retry_after_ms])
+
+    def missing(self) -> tuple[Opening, ...]:
+        """Openings whose blob did not travel inline."""
+        if not self.openings:
+            return ()
+        here = {blob_cid(blob) for blob in self.blobs}
+        return tuple(opening for opening in self.openings if opening.cid not in here)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event and the bytes that it holds: (id, envelope or blob), once per mention in the event."""
+
+    event: Event
+    held: tuple[tuple[bytes, bytes], ...]
+
+
+def read_task_frame(body: bytes) -> TaskFrame:
+    """The frame of these bytes. Raises `PeerFault` when its form is wrong."""
+    row = unpack_body(body)
+    if type(row) is not list or len(row) != _FIELDS:
+        raise PeerFault("task frame: fields")
+    what, job, task, epoch, envelopes, openings, blobs, code, text, retry = row
+    if what not in WORDS and what not in WITH_RECORDS:
+        raise PeerFault("task frame: word")
+    if type(job) is not bytes or len(job) != RECORD_ID_BYTES or not job.startswith(RECORD_PREFIX):
+        raise PeerFault("task frame: job")
+    for number, most in ((task, 1023), (epoch, 1_000_000), (retry, LIMITS.jobs.retry_after_ms_max)):
+        if type(number) is not int or not 0 <= number <= most:
+            raise PeerFault("task frame: number")
+    for entries, most in ((envelopes, 8), (openings, 64), (blobs, 64)):
+        if type(entries) is not list or len(entries) > most or any(type(entry) is not bytes for entry in entries):
+            raise PeerFault("task frame: list")
+    if type(code) is not str or len(code) > 32 or type(text) is not str or len(text) > 256:
+        raise PeerFault("task frame: text")
+    opened = tuple(Opening.from_bytes(raw) for raw in openings)
+    return TaskFrame(what, (RecordId(job), task, epoch), tuple(envelopes), opened, tuple(blobs), code, text, retry)
+
+
+def arrival(
+    frame: TaskFrame,
+    peer: PeerId,
+    me: PeerId,
+    net: RecordId,
+    fetched: Mapping[Cid, bytes] | None = None,
+    *,
+    trusted: bool = False,
+) -> Arrival:
+    """The event of a frame, with the bytes it holds. Raises `RecordFault` when a record in it does not hold.
+
+    `fetched` are blobs that came over /dim/blob/1. `trusted` is for frames of this node to itself.
+    """
+    if frame.what in WORDS:
+        return Arrival(Told(peer, frame.what, frame.key, frame.code, frame.text, frame.retry_after_ms), ())
+    blobs = {blob_cid(blob): blob for blob in frame.blobs}
+    blobs.update(fetched or {})
+    try:
+        match frame.what:
+            case "lease":
+                return _lease(frame, peer, me, net, blobs, not trusted)
+            case "answer":
+                return _answer(frame, peer, net, blobs, not trusted)
+            case _:
+                return _ruling(frame, peer, net, not trusted)
+    except PeerFault as fault:
+        raise RecordFault(fault.rule) from None
+
+
+def _lease(
+    frame: TaskFrame, peer: PeerId, me: PeerId, net: RecordId, blobs: Mapping[Cid, bytes], check: bool
+) -> Arrival:
+    _count(frame.envelopes, 2, 2)
+    lease = open_record(frame.envelopes[0], kind="lease", check_signature=check)
+    # One signature suffices when both records are the owner's: the signed lease names the spec's hash.
+    spec = open_record(frame.envelopes[1], kind="spec", check_signature=False)
+    if check and spec.by != peer:
+        spec = open_record(frame.envelopes[1], kind="spec")
+    said = lease.payload
+    _match(lease, frame.key)
+    if lease.by != peer or said["executor"] != me or said["job"] != spec.id:
+        raise PeerFault("lease: not for this executor, owner or spec")
+    if said["net"] != net or spec.payload["net"] != net:
+        raise PeerFault("lease: another swarm")
+    if frame.key[1] >= replicas_per_step(spec.payload) * len(spec.payload["tasks"]):
+        raise PeerFault("lease: no such task")
+    step = step_of(spec.payload, frame.key[1])
+    if len(said["inputs"]) != len(step_sources(spec.payload, step)):
+        raise PeerFault("lease: inputs differ from the spec's mapping")
+    pinned = spec.payload["tasks"][step].get("peer")
+    if pinned is not None and pinned != me:
+        raise PeerFault("lease: the spec names another peer")
+    held = [(bytes(lease.id), frame.envelopes[0]), (bytes(spec.id), frame.envelopes[1])]
+    held += _opened(said["inputs"], frame.openings, blobs)
+    job, task, epoch = frame.key
+    event = LeaseReceived(peer, lease.id, job, task, epoch, said["ttl_ms"], spec.payload, frame.openings)
+    return Arrival(event, tuple(held))
+
+
+def _answer(frame: TaskFrame, peer: PeerId, net: RecordId, blobs: Mapping[Cid, bytes], check: bool) -> Arrival:
+    _count(frame.envelopes, 1, 3)
+    answer = open_record(frame.envelopes[0], kind="answer", check_signature=check)
+    said = answer.payload
+    _match(answer, frame.key)
+    if answer.by != peer or said["net"] != net or not said["parents"]:
+        raise PeerFault("answer: not by this peer or for this swarm")
+    ok = said["status"] == "ok"
+    if len(said["outputs"]) != (1 if ok else 0) or len(frame.openings) != len(said["outputs"]):
+        raise PeerFault("answer: outputs")
+    rulings, held = _rulings(frame.envelopes[1:], frame.key, peer, check)
+    if said["parents"][1:] != rulings:
+        raise PeerFault("answer: rulings differ from its parents")
+    held = [(bytes(answer.id), frame.envelopes[0]), *held, *_opened(said["outputs"], frame.openings, blobs)]
+    event = AnswerReceived(
+        peer=peer,
+        answer=answer.id,
+        key=frame.key,
+        lease=said["parents"][0],
+        status=said["status"],
+        code=said.get("code", ""),
+        error=said.get("error", ""),
+        weight=said.get("weight", 0),
+        rulings=tuple(rulings),
+        output=frame.openings[0] if ok else None,
+    )
+    return Arrival(event, tuple(held))
+
+
+def _ruling(frame: TaskFrame, peer: PeerId, net: RecordId, check: bool) -> Arrival:
+    _count(frame.envelopes, 1, 2)
+    rulings, held = _rulings(frame.envelopes, frame.key, peer, check)
+    ruling = open_record(frame.envelopes[0], kind="ruling", check_signature=False)
+    if ruling.payload["net"] != net or ruling.payload["allowed"]:
+        raise PeerFault("ruling: not a refusal for this swarm")
+    event = RulingReceived(peer, rulings[0], frame.key, ruling.payload["code"], ruling.payload["reason"])
+    return Arrival(event, tuple(held))
+
+
+def _rulings(
+    envelopes: Sequence[bytes], key: Key, peer: PeerId, check: bool
+) -> tuple[list[RecordId], list[tuple[bytes, bytes]]]:
+    """Rulings, each followed by the policy that it names, all signed by the peer."""
+    rulings: list[RecordId] = []
+    held: list[tuple[bytes, bytes]] = []
+    policies: set[RecordId] = set()
+    for envelope in envelopes:
+        record = open_record(envelope, check_signature=check)
+        if record.by != peer or record.kind not in ("ruling", "policy"):
+            raise PeerFault("ruling: signer or kind")
+        if record.kind == "policy":
+            if record.id not in policies:
+                raise PeerFault("ruling: a policy that nothing names")
+        else:
+            _match(record, key)
+            rulings.append(record.id)
+            policies.update(record.payload["parents"][1:])
+        held.append((bytes(record.id), envelope))
+    if not rulings and envelopes:
+        raise PeerFault("ruling: none")
+    return rulings, held
+
+
+def _opened(refs: list[Any], openings: Sequence[Opening], blobs: Mapping[Cid, bytes]) -> list[tuple[bytes, bytes]]:
+    if [opening.ref for opening in openings] != refs:
+        raise PeerFault("openings differ from the references")
+    found = []
+    for opening in openings:
+        blob = blobs.get(opening.cid)
+        if blob is None:
+            raise PeerFault("a blob is missing")
+        found.append((bytes(opening.cid), blob))
+    return found
+
+
+def _match(record: Record, key: Key) -> None:
+    said = record.payload
+    if (said["job"], said["task"], said["epoch"]) != key:
+        raise PeerFault(f"{record.kind}: job, task or epoch differ from the frame")
+
+
+def _count(envelopes: Sequence[bytes], least: int, most: int) -> None:
+    if not least <= len(envelopes) <= most:
+        raise PeerFault("number of records")

@@ -1,0 +1,98 @@
+"""Addresses as text outside of this room, multiaddrs inside.
+
+Rule: whatever a peer claims to be its address is parsed here; what does not parse is dropped or refused, never raised
+as a libp2p error.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterable, Sequence
+
+import psutil
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from dimnode.errors import ConfigError
+from dimnode.p2p.host.streams import DialFailed
+
+_WILDCARDS = {"ip4": "0.0.0.0", "ip6": "::"}
+_FAMILIES = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6}
+
+
+def parse_listen(texts: Iterable[str]) -> list[Multiaddr]:
+    """Return TCP addresses to listen on. Raises `ConfigError` naming the bad one."""
+    parsed = []
+    for text in texts:
+        address = parse(text)
+        if address is None or _value(address, "tcp") is None:
+            raise ConfigError(
+                "listen-address",
+                f"not an address to listen on: {text}",
+                "it must be a TCP multiaddr",
+                "for example /ip4/0.0.0.0/tcp/4001",
+            )
+        parsed.append(address)
+    return parsed
+
+
+def parse_dial(text: str) -> tuple[ID, Multiaddr]:
+    """Split `/ip4/…/tcp/…/p2p/<id>`. Raises `DialFailed` when it is malformed or names no peer."""
+    address = parse(text)
+    if address is None:
+        raise DialFailed(f"not a multiaddr: {text}")
+    peer_text = _value(address, "p2p")
+    if peer_text is None:
+        raise DialFailed(f"the address names no peer (/p2p/…): {text}")
+    return ID.from_base58(peer_text), without_peer(address)
+
+
+def parse(text: str) -> Multiaddr | None:
+    """Return the multiaddr, or None when the text is none."""
+    try:
+        return Multiaddr(text)
+    except Exception:  # noqa: BLE001 boundary: multiaddr raises many kinds for a stranger's text
+        return None
+
+
+def without_peer(address: Multiaddr) -> Multiaddr:
+    """Cut off a trailing `/p2p/…`."""
+    peer_text = _value(address, "p2p")
+    return address.decapsulate(Multiaddr(f"/p2p/{peer_text}")) if peer_text else address
+
+
+def with_peer(address: Multiaddr, peer: ID) -> str:
+    """Return the full text that others can dial."""
+    return f"{without_peer(address)}/p2p/{peer.to_base58()}"
+
+
+def expand(addresses: Sequence[Multiaddr]) -> list[Multiaddr]:
+    """Replace wildcard addresses by those of the interfaces: nobody can dial 0.0.0.0."""
+    expanded: list[Multiaddr] = []
+    for address in addresses:
+        wildcard = next((kind for kind, host in _WILDCARDS.items() if _value(address, kind) == host), None)
+        if wildcard is None:
+            expanded.append(address)
+            continue
+        port = _value(address, "tcp")
+        expanded += [Multiaddr(f"/{wildcard}/{host}/tcp/{port}") for host in _interface_hosts(wildcard)]
+    return list(dict.fromkeys(expanded))
+
+
+def _interface_hosts(kind: str) -> list[str]:
+    """Return this machine's addresses of one family; loopback only when there is no other, link-local never."""
+    hosts = [
+        ipaddress.ip_address(entry.address.partition("%")[0])
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family == _FAMILIES[kind]
+    ]
+    reachable = [host for host in hosts if not (host.is_loopback or host.is_link_local)]
+    return [str(host) for host in reachable or [host for host in hosts if host.is_loopback]]
+
+
+def _value(address: Multiaddr, protocol: str) -> str | None:
+    try:
+        value = address.value_for_protocol(protocol)
+    except Exception:  # noqa: BLE001 boundary: multiaddr's way to say that the part is not there
+        return None
+    return None if value is None else str(value)

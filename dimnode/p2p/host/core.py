@@ -1,0 +1,131 @@
+"""The libp2p host below ours: how it is configured, and what is told about its connections.
+
+Rule: libp2p does nothing by itself: it dials nobody, keeps no count that can leak, and speaks Noise and Yamux over TCP
+only.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import trio
+from libp2p import new_host
+from libp2p.abc import INotifee
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
+
+from dimnode.limits import Limits
+from dimnode.p2p.host import hardening
+from dimnode.p2p.host.addresses import expand, parse_listen
+from dimnode.p2p.host.noise_session import EventNoise
+from dimnode.p2p.host.streams import Stream, StreamEnded, StreamLost
+from dimnode.p2p.host.yamux import YamuxConnection, YamuxOnly
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Stream], Awaitable[None]]
+OnConnection = Callable[[bytes, bool], None]
+
+
+def make_core(seed: bytes, announce: Sequence[str], limits: Limits) -> Any:
+    """Return a libp2p host that speaks Noise and our Yamux, dials nobody by itself and has not started."""
+    key_pair = create_new_key_pair(seed)
+    announced = parse_listen(announce)
+    noise = EventNoise(key_pair, create_noise_key_pair().private_key, limits.host.session_unsent_bytes_max)
+    core = new_host(
+        key_pair=key_pair,
+        sec_opt={NOISE_ID: noise},
+        muxer_preference="YAMUX",
+        negotiate_timeout=int(limits.host.negotiate_seconds_max),
+        disable_identify_address_discovery=True,
+        addrs_factory=lambda found: announced or expand(found),
+        connection_config=ConnectionConfig(
+            max_connections=limits.host.connections_max,
+            min_connections=0,  # nothing is dialled behind our back
+            low_watermark=0,
+            high_watermark=limits.host.connections_max,
+            max_connections_per_peer=1,
+            inbound_upgrade_timeout=limits.host.negotiate_seconds_max,
+            outbound_upgrade_timeout=limits.host.negotiate_seconds_max,
+            inbound_stream_protocol_negotiation_timeout=limits.host.negotiate_seconds_max,
+            outbound_stream_protocol_negotiation_timeout=limits.host.negotiate_seconds_max,
+        ),
+    )
+    swarm: Any = core.get_network()
+    swarm.set_resource_manager(None)  # its stream count leaks with every lost connection, and then all streams wait
+    swarm.retry_config = RetryConfig(max_retries=0)  # redialling is the business of the links
+    swarm.upgrader.muxer_multistream = YamuxOnly(limits.host)
+    hardening.free_inbound_places(swarm)
+    hardening.HandlerGuard(limits.host.inbound_streams_max).install(core)
+    return core
+
+
+def adapt(protocol: str, handler: Handler) -> Callable[[Any], Awaitable[None]]:
+    """Return a libp2p handler that gives `handler` our kind of stream and ends it afterwards."""
+
+    async def run(net_stream: Any) -> None:
+        muxed = net_stream.muxed_stream
+        muxed.bytes_in = muxed.bytes_out = 0
+        stream = Stream(muxed, muxed.muxed_conn.peer_id.to_bytes(), protocol)
+        try:
+            await handler(stream)
+            await stream.close()
+        except (StreamEnded, StreamLost) as error:
+            log.debug("handler of %s left by %r", protocol, error)
+            await stream.reset()
+
+    return run
+
+
+async def close_connections(swarm: Any, seconds_max: float) -> None:
+    """Say goodbye to all peers at once, so that what was written arrives; bounded, also while being cancelled."""
+    muxed = [connection.muxed_conn for group in list(swarm.connections.values()) for connection in group]
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * seconds_max):
+        async with trio.open_nursery() as nursery:
+            for connection in muxed:
+                nursery.start_soon(connection.close)
+
+
+class ConnectionWatch(INotifee):
+    """Turns libp2p's notices into `on_connection`: up at the first connection to a peer, down after the last."""
+
+    def __init__(self, on_connection: OnConnection | None) -> None:
+        self._on_connection = on_connection
+        self._live: dict[bytes, set[YamuxConnection]] = {}
+
+    async def connected(self, network: Any, conn: Any) -> None:
+        """Count a connection; its end is learned from the connection itself, at once and without waiting."""
+        muxed: YamuxConnection = conn.muxed_conn
+        if muxed.is_closed:
+            return
+        peer = muxed.peer_id.to_bytes()
+        live = self._live.setdefault(peer, set())
+        live.add(muxed)
+        muxed.on_lost = lambda: self._lost(peer, muxed)
+        if len(live) == 1 and self._on_connection is not None:
+            self._on_connection(peer, True)
+
+    def _lost(self, peer: bytes, muxed: YamuxConnection) -> None:
+        live = self._live[peer]
+        live.discard(muxed)
+        if not live:
+            del self._live[peer]
+            if self._on_connection is not None:
+                self._on_connection(peer, False)
+
+    async def disconnected(self, network: Any, conn: Any) -> None:
+        """Nothing: see `connected`."""
+
+    async def opened_stream(self, network: Any, stream: Any) -> None:
+        """Nothing."""
+
+    async def closed_stream(self, network: Any, stream: Any) -> None:
+        """Nothing."""
+
+    async def listen(self, network: Any, multiaddr: Any) -> None:
+        """Nothing."""
+
+    async def listen_close(self, network: Any, multiaddr: Any) -> None:
+        """Nothing."""

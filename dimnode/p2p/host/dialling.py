@@ -1,0 +1,118 @@
+"""Dialling: a peer at one of several addresses, each tried a moment after the one before.
+
+Rule: one dial per peer at a time, bounded by `dial_seconds_max`; afterwards there is a live connection or `DialFailed`.
+
+libp2p's own dial tries a single TCP address per peer and refuses a peer for 60 s after a failure.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+from libp2p.network.exceptions import SwarmException
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from dimnode.limits import HostLimits
+from dimnode.p2p.host.addresses import parse_dial, with_peer
+from dimnode.p2p.host.streams import DialFailed
+
+
+class Dialler:
+    """Makes connections and knows the live ones."""
+
+    def __init__(self, core: Any, limits: HostLimits) -> None:
+        self._core = core
+        self._swarm = core.get_network()
+        self._limits = limits
+        self._dialling: dict[ID, trio.Event] = {}
+
+    def live(self, peer: ID) -> list[Any]:
+        """Return the connections to `peer` on which streams can be opened."""
+        return [
+            connection
+            for connection in self._swarm.connections.get(peer, ())
+            if not connection.is_closed and connection.muxed_conn.is_established
+        ]
+
+    def known_addresses(self, peer: ID) -> list[str]:
+        """Return what the peer store has, as text."""
+        try:
+            found = self._core.get_peerstore().addrs(peer)
+        except Exception:  # noqa: BLE001 boundary: libp2p's way to say unknown or expired
+            return []
+        return [with_peer(address, peer) for address in found[: self._limits.addresses_per_peer_max]]
+
+    async def connect(self, peer: ID, texts: Sequence[str]) -> None:
+        """Connect to `peer` at one of `texts` unless connected. Raises `DialFailed`; a cancel leaves no connection."""
+        if peer == self._core.get_id():
+            raise DialFailed("that is this node itself")
+        while (running := self._dialling.get(peer)) is not None:
+            await running.wait()
+        if self.live(peer):
+            return
+        targets = self._targets(peer, texts)
+        done = self._dialling[peer] = trio.Event()
+        try:
+            with trio.fail_after(self._limits.dial_seconds_max):
+                address = await self._dial_first(peer, targets)
+        except trio.TooSlowError:
+            raise DialFailed(f"no answer within {self._limits.dial_seconds_max:g} s") from None
+        finally:
+            del self._dialling[peer]
+            done.set()
+        self._swarm._negative_peer_cache.evict(str(peer))
+        self._core.get_peerstore().add_addrs(peer, [address], self._limits.address_ttl_seconds)
+
+    def _targets(self, peer: ID, texts: Sequence[str]) -> list[Multiaddr]:
+        targets = []
+        reason = "no address"
+        for text in texts[: self._limits.addresses_per_peer_max]:
+            try:
+                named, address = parse_dial(text)
+            except DialFailed as error:
+                reason = error.reason
+                continue
+            if named == peer:
+                targets.append(address)
+            else:
+                reason = f"the address is another peer's: {text}"
+        if not targets:
+            raise DialFailed(reason)
+        return targets
+
+    async def _dial_first(self, peer: ID, targets: Sequence[Multiaddr]) -> Multiaddr:
+        """Start a dial every 0.3 s, or as soon as one failed; keep the first connection and cancel the rest."""
+        reasons: list[str] = []
+        winners: list[Multiaddr] = []
+
+        async def attempt(address: Multiaddr, failed: trio.Event, scope: trio.CancelScope) -> None:
+            try:
+                await self._swarm.dial_addr(address, peer)
+            except (SwarmException, OSError, ValueError) as error:
+                reasons.append(deepest_reason(error))
+                failed.set()
+            else:
+                winners.append(address)
+                scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for address in targets:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed, nursery.cancel_scope)
+                with trio.move_on_after(self._limits.dial_stagger_seconds):
+                    await failed.wait()
+        if not winners:
+            raise DialFailed("; ".join(dict.fromkeys(reasons)))
+        return winners[0]
+
+
+def deepest_reason(error: BaseException) -> str:
+    """Return the message at the root of a chain of wrapped errors: there the kernel or the peer speaks."""
+    while True:
+        cause: BaseException | None = error.__cause__
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if cause is None:
+            return str(error) or type(error).__name__
+        error = cause

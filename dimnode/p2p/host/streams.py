@@ -1,0 +1,93 @@
+"""The stream that the rest of dimnode sees, and the failures of the host in our own words.
+
+Rule: no libp2p type and no libp2p exception leaves this room. A stream ends as `StreamEnded` (the peer finished: every
+byte it wrote was read) or `StreamLost` (reset, or connection gone: nothing can be concluded).
+"""
+
+from typing import final
+
+from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, MuxedStreamError
+
+from dimnode.errors import ConfigError
+from dimnode.p2p.host.yamux_stream import YamuxStream
+
+
+class StreamEnded(Exception):
+    """The peer finished its side; what it wrote before has been read."""
+
+
+class StreamLost(Exception):
+    """The stream was reset or its connection is gone; what the peer did with our bytes is unknown."""
+
+
+class DialFailed(Exception):
+    """No connection, or no stream, to this peer now. `reason` is one clause for a person."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ProtocolRefused(DialFailed):
+    """The peer is there and does not speak the protocol."""
+
+
+class ListenFailed(ConfigError):
+    """An address to listen on is taken or not of this machine; the operator must choose another."""
+
+
+@final
+class Stream:
+    """A two-way byte stream to `peer`. One task reads and one task writes at a time.
+
+    Cancelling any method leaves the connection and the other streams intact; a cancelled `write` has sent a prefix.
+    It goes straight to the muxed stream: libp2p's own wrapper would take a lock for each call.
+    """
+
+    __slots__ = ("_muxed", "peer", "protocol")
+
+    def __init__(self, muxed: YamuxStream, peer: bytes, protocol: str) -> None:
+        self._muxed = muxed
+        self.peer = peer
+        self.protocol = protocol
+
+    @property
+    def bytes_in(self) -> int:
+        """Payload bytes read so far, without the negotiation of the protocol."""
+        return self._muxed.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Payload bytes handed to the connection so far, without the negotiation of the protocol."""
+        return self._muxed.bytes_out
+
+    async def read(self, n: int) -> bytes:
+        """Return 1..n bytes, as soon as some are there. Raises `StreamEnded` or `StreamLost`."""
+        try:
+            return await self._muxed.read(n)
+        except MuxedStreamEOF:
+            raise StreamEnded from None
+        except (MuxedStreamError, MuxedConnError) as error:
+            raise StreamLost(str(error)) from None
+
+    async def write(self, b: bytes) -> None:
+        """Send all of `b`; waits while the peer does not read. Raises `StreamLost`, also after our own `close`."""
+        try:
+            await self._muxed.write(b)
+        except (MuxedStreamError, MuxedConnError) as error:
+            raise StreamLost(str(error)) from None
+
+    def write_nowait(self, b: bytes) -> bool:
+        """Send at most 16 KiB without waiting, or return False and do nothing. Raises `StreamLost`."""
+        try:
+            return self._muxed.write_nowait(b)
+        except (MuxedStreamError, MuxedConnError) as error:
+            raise StreamLost(str(error)) from None
+
+    async def close(self) -> None:
+        """Finish our side: the peer reads what was written, then `StreamEnded`. Reading goes on. Idempotent."""
+        await self._muxed.close()
+
+    async def reset(self) -> None:
+        """Give up both directions: the peer gets `StreamLost`. Idempotent, never waits, safe while cancelled."""
+        self._muxed.reset_nowait()

@@ -1,0 +1,319 @@
+"""One stream of a Yamux connection: flow control, reading, writing, and how it ended.
+
+Rule: a stream ends in exactly one of two ways, and the reader is told which: finished (FIN, all bytes are there) or
+lost (reset, connection gone). Bytes before a FIN stay readable when the connection is lost afterwards.
+
+One task reads and one task writes at a time. Every method that waits may be cancelled at any point: a cancelled `write`
+has sent a prefix of its bytes, never part of a frame.
+"""
+
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+import trio
+from libp2p.abc import IMuxedStream
+from libp2p.stream_muxer.exceptions import (
+    MuxedStreamClosed,
+    MuxedStreamEOF,
+    MuxedStreamError,
+    MuxedStreamReset,
+)
+
+from dimnode.p2p.host.noise_session import PLAIN_BYTES_MAX, SessionLost
+from dimnode.p2p.host.yamux_frames import (
+    FIN,
+    HEADER_BYTES,
+    INITIAL_WINDOW_BYTES,
+    RST,
+    FrameError,
+    Kind,
+    encode_header,
+)
+
+if TYPE_CHECKING:
+    from dimnode.p2p.host.yamux import YamuxConnection
+
+
+class ProtocolRefused(MuxedStreamReset):
+    """The peer answered a proposal of a protocol with no."""
+
+
+PAYLOAD_BYTES_MAX: Final = PLAIN_BYTES_MAX - HEADER_BYTES  # a full frame is exactly one full Noise message
+_SEND_WINDOW_MAX: Final = 2**32 - 1
+
+
+class YamuxStream(IMuxedStream):
+    """See the module. `bytes_in` counts payload read by us, `bytes_out` payload handed to the connection."""
+
+    def __init__(self, stream_id: int, connection: "YamuxConnection", initiator: bool) -> None:
+        self.stream_id = stream_id
+        self.muxed_conn = connection
+        self.is_initiator = initiator
+        self.bytes_in = self.bytes_out = 0
+        self.unread_bytes = 0
+        self.window_target = INITIAL_WINDOW_BYTES  # how far the peer may run ahead of our reader
+        self.finished_here = self.finished_there = False
+        self.lost = False
+        self.gone = False  # the connection no longer knows the stream
+        self._limits = connection.limits
+        self._session = connection.session
+        self._send_window = self._receive_window = INITIAL_WINDOW_BYTES
+        self._consumed = 0  # read by us, not yet given back to the peer as window
+        self._chunks: deque[bytes] = deque()
+        self.abandoned_at: float | None = None
+        self._expected: bytes | None = None
+        self._small_writes = 0
+        self._write_lock = trio.Lock()
+        self._readers = trio.lowlevel.ParkingLot()
+        self._writers = trio.lowlevel.ParkingLot()
+
+    # Called by the connection, never waiting
+
+    def charge(self, length: int) -> None:
+        """A data frame of `length` begins. Raises `FrameError` beyond the window and after the peer's FIN."""
+        self._receive_window -= length
+        if self._receive_window < 0:
+            raise FrameError("yamux-window")
+        if self.finished_there and length:
+            raise FrameError("yamux-data-after-fin")
+
+    def arrive(self, payload: bytes) -> None:
+        """Keep payload for the reader; the connection wakes it when the whole batch is in."""
+        if self.abandoned_at is not None:
+            return
+        self._chunks.append(payload)
+        self.unread_bytes += len(payload)
+        self.muxed_conn.unread_bytes += len(payload)
+
+    def widen(self, delta: int) -> None:
+        """The peer lets us send `delta` more bytes. Raises `FrameError` when the sum overflows."""
+        self._send_window += delta
+        if self._send_window > _SEND_WINDOW_MAX:
+            raise FrameError("yamux-window-overflow")
+        self._writers.unpark_all()
+
+    def wake_reader(self) -> None:
+        """Let the reader look again."""
+        self._readers.unpark_all()
+
+    def lose(self) -> None:
+        """Reset by the peer, or the connection is gone. What came before a FIN stays."""
+        self.lost = True
+        if not self.finished_there:
+            self._discard()
+        self._readers.unpark_all()
+        self._writers.unpark_all()
+
+    def abandon(self) -> None:
+        """Nobody will read any more: drop what is there and what comes. The peer has a while to finish its side."""
+        self.abandoned_at = trio.current_time()
+        self._discard()
+
+    def _discard(self) -> None:
+        if not self.gone:  # the connection counts the bytes of the streams it knows
+            self.muxed_conn.unread_bytes -= self.unread_bytes
+        self.unread_bytes = 0
+        self._chunks.clear()
+
+    # Reading
+
+    def expect(self, answer: bytes) -> None:
+        """The first bytes must be `answer` (lazy negotiation); they are checked and dropped by the first read."""
+        self._expected = answer
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Return 1..n bytes as soon as some are there; without `n` everything up to the FIN (at most 16 MiB).
+
+        Raises `MuxedStreamEOF` after a FIN and `MuxedStreamReset` when the stream is lost.
+        """
+        if self._expected is not None:
+            await self.confirm()
+        if n is None or n < 0:
+            return await self._read_all()
+        if n == 0:
+            return b""
+        if self._chunks:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._chunks:
+            if self.finished_there:
+                raise MuxedStreamEOF("the peer finished")
+            if self.lost:
+                raise MuxedStreamReset("reset, or connection lost")
+            self._session.flush_if_pending()
+            await self._readers.park()
+        return self._take(n)
+
+    async def _read_all(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            try:
+                part = await self.read(self._limits.connection_unread_bytes_max)
+            except MuxedStreamEOF:
+                if parts:
+                    return b"".join(parts)
+                raise
+            parts.append(part)
+            size += len(part)
+            if size > self._limits.connection_unread_bytes_max:
+                await self.reset()
+                raise MuxedStreamError("the peer sent more than fits")
+
+    async def confirm(self) -> None:
+        """Wait for the expected answer. At the first other byte reset the stream and raise `ProtocolRefused`."""
+        expected, self._expected = self._expected or b"", None
+        got = b""
+        while len(got) < len(expected):
+            try:
+                got += await self.read(len(expected) - len(got))
+            except MuxedStreamEOF:
+                break
+            except BaseException:
+                # Without its answer the stream is unusable: bytes of the answer would be read as payload.
+                self.reset_nowait()
+                raise
+            if not expected.startswith(got):
+                break
+        if got != expected:
+            self.reset_nowait()
+            raise ProtocolRefused("the peer does not speak this protocol")
+        self.bytes_in = 0
+
+    def _take(self, n: int) -> bytes:
+        chunk = self._chunks.popleft()
+        if len(chunk) < n and self._chunks:
+            parts, size = [chunk], len(chunk)
+            while self._chunks and size < n:
+                parts.append(self._chunks.popleft())
+                size += len(parts[-1])
+            chunk = b"".join(parts)
+        if len(chunk) > n:
+            self._chunks.appendleft(chunk[n:])
+            chunk = chunk[:n]
+        self._account_read(len(chunk))
+        return chunk
+
+    def _account_read(self, size: int) -> None:
+        self.bytes_in += size
+        self.unread_bytes -= size
+        if not self.gone:
+            self.muxed_conn.unread_bytes -= size
+        self._consumed += size
+        if self._consumed * 2 >= self.window_target and not (self.finished_there or self.gone):
+            # A reader that keeps up gets a window twice as wide, so that bulk is not bound by the round trip.
+            delta = self._consumed + self.muxed_conn.grant_growth(self)
+            self._consumed = 0
+            self._receive_window += delta
+            self.muxed_conn.send(encode_header(Kind.WINDOW, 0, self.stream_id, delta))
+
+    # Writing
+
+    def write_nowait(self, data: bytes, *, later: bool = False) -> bool:
+        """Send a small message without waiting, or do nothing and return False (large, no window, socket full).
+
+        `later` lets it leave with the next message of the connection, at latest in the next pass of the event loop.
+
+        Raises `MuxedStreamClosed` after our own `close`, `MuxedStreamReset` when the stream is lost.
+        """
+        self._check_writable()
+        size = len(data)
+        if (
+            size > self._limits.small_write_bytes_max
+            or size > self._send_window
+            or self._write_lock.locked()
+            or not self._session.has_room()
+        ):
+            return False
+        if size:
+            self._send_window -= size
+            self.bytes_out += size
+            payload = data if type(data) is bytes else bytes(data)
+            self.muxed_conn.send(encode_header(Kind.DATA, 0, self.stream_id, size), payload, later=later)
+        return True
+
+    async def write(self, data: bytes) -> None:
+        """Hand all of `data` to the connection, waiting for window and socket. Raises as `write_nowait`.
+
+        A small message costs no task switch, except every 32nd, so that a writer in a loop lets others run.
+        """
+        self._small_writes += 1
+        if self._small_writes % self._limits.small_writes_per_checkpoint:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        if not self.write_nowait(data):
+            async with self._write_lock:
+                # Slices of `data` may wait in the session after we return: they must not change under it.
+                await self._write_waiting(memoryview(data if type(data) is bytes else bytes(data)))
+
+    async def _write_waiting(self, view: memoryview) -> None:
+        while view:
+            self._check_writable()
+            if self._send_window == 0:
+                self._session.flush_if_pending()
+                await self._writers.park()
+                continue
+            if not self._session.has_room():
+                await self._wait_room()
+                continue
+            while view and self._send_window and self._session.has_room():
+                size = min(len(view), self._send_window, PAYLOAD_BYTES_MAX)
+                self._send_window -= size
+                self.bytes_out += size
+                self.muxed_conn.bytes_out += size
+                self._session.put(encode_header(Kind.DATA, 0, self.stream_id, size), view[:size])
+                view = view[size:]
+            self._session.flush()
+            await trio.lowlevel.checkpoint()
+
+    async def _wait_room(self) -> None:
+        try:
+            await self._session.wait_room()
+        except SessionLost as error:
+            raise MuxedStreamReset("connection lost") from error
+
+    def _check_writable(self) -> None:
+        if self.lost:
+            raise MuxedStreamReset("reset, or connection lost")
+        if self.finished_here or self.gone:
+            raise MuxedStreamClosed("closed here")
+
+    # Ending
+
+    async def close(self) -> None:
+        """Finish our side (FIN goes out after all that was written); the peer may go on sending."""
+        if not (self.finished_here or self.gone or self.lost):
+            self.finished_here = True
+            self.muxed_conn.send(encode_header(Kind.WINDOW, FIN, self.stream_id, 0))
+            if self.finished_there:
+                self.muxed_conn.forget(self)
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def reset(self) -> None:
+        """Give up both directions; unread bytes are dropped. Never waits."""
+        self.reset_nowait()
+
+    def reset_nowait(self) -> None:
+        """The same for callers that cannot await."""
+        if not self.gone:
+            self.muxed_conn.send(encode_header(Kind.WINDOW, RST, self.stream_id, 0))
+            self.muxed_conn.forget(self)
+        self.finished_there = False
+        self.lose()
+
+    def set_deadline(self, ttl: int) -> None:
+        """Refused: deadlines are trio cancel scopes."""
+        raise NotImplementedError("use trio.fail_after")
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """Return host and port of the peer."""
+        return self.muxed_conn.get_remote_address()
+
+    async def __aenter__(self) -> "YamuxStream":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

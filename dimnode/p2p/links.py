@@ -1,0 +1,252 @@
+"""Links: one kept task stream and one ping stream to each peer.
+
+Rule: the peer with the smaller id opens both streams, so two nodes never hold two links. Frames to a peer without a
+link are dropped: when a link stands again the owner asks (`resume`), so nothing is queued for the absent. A broken
+frame drops the link; a bad record is handed on by name.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from dimnode.errors import PeerFault
+from dimnode.limits import LIMITS, Limits
+from dimnode.p2p.host.host import Host
+from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
+from dimnode.records.ids import PeerId
+from dimnode.wire import END, FrameDecoder
+
+log = logging.getLogger(__name__)
+
+TASK: Final = "/dim/task/1"
+PING: Final = "/dim/ping/1"
+PING_BYTES: Final = 32
+
+OnFrame = Callable[["Link", bytes], Awaitable[None]]
+OnLink = Callable[[PeerId, bool], Awaitable[None]]
+
+
+class Link:
+    """The task stream to one peer. Frames queued in one tick are written together."""
+
+    def __init__(self, stream: Stream, limits: Limits) -> None:
+        self.peer = PeerId(stream.peer)
+        self.stream = stream
+        self.rtt_ms: float | None = None
+        self.closed = False
+        self._limits = limits
+        self._outgoing: deque[bytes] = deque()
+        self._outgoing_bytes = 0
+        self._wake = trio.Event()
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame. A peer that lets too much pile up is cut off; what was sent is asked for again later."""
+        if self.closed:
+            return
+        self._outgoing.append(frame)
+        self._outgoing_bytes += len(frame)
+        if self._outgoing_bytes > self._limits.peers.link_outgoing_bytes_max:
+            log.warning("a peer does not read: its link is closed")
+            self.cut()
+            return
+        self._wake.set()
+
+    def cut(self) -> None:
+        """End the link at once."""
+        self.closed = True
+        self._outgoing.clear()
+        self._outgoing_bytes = 0
+        self._wake.set()
+
+    async def write_frames(self) -> None:
+        """Write what is queued until the link is cut."""
+        while not self.closed:
+            if not self._outgoing:
+                self._wake = trio.Event()
+                await self._wake.wait()
+                continue
+            chunk = b"".join(self._outgoing)
+            self._outgoing.clear()
+            self._outgoing_bytes = 0
+            if not self.stream.write_nowait(chunk):
+                await self.stream.write(chunk)
+
+    async def read_frames(self, on_frame: OnFrame) -> None:
+        """Hand on every frame until the peer ends the stream; raises `PeerFault` when it is cut off or malformed."""
+        decoder = FrameDecoder(self._limits.wire.frame_bytes_max)
+        few = self._limits.peers.frames_per_checkpoint_max
+        while not decoder.ended:
+            try:
+                chunk = await self.stream.read(self._limits.wire.read_bytes)
+            except StreamEnded:
+                raise PeerFault("stream ended without its end frame") from None
+            for index, body in enumerate(decoder.feed(chunk)):
+                if index and index % few == 0:  # a read may hold 70 answers: let other peers' frames through
+                    await trio.lowlevel.checkpoint()
+                await on_frame(self, body)
+
+
+class Links:
+    """All links of a node. `serve_*` are the host's stream handlers; `connection` its connection callback."""
+
+    def __init__(self, me: PeerId, on_frame: OnFrame, on_link: OnLink, limits: Limits = LIMITS) -> None:
+        self._me = me
+        self._on_frame = on_frame
+        self._on_link = on_link
+        self._limits = limits
+        self._links: dict[PeerId, Link] = {}
+        self._opening: set[PeerId] = set()
+        self._pinged: dict[PeerId, trio.Event] = {}
+        self._host: Host | None = None
+        self._nursery: trio.Nursery | None = None
+
+    def attach(self, host: Host, nursery: trio.Nursery) -> None:
+        """Give the links their host and the nursery in which links live; connections made before are linked now."""
+        self._host, self._nursery = host, nursery
+        for peer in host.connected():
+            self.connection(peer, True)
+
+    def get(self, peer: PeerId) -> Link | None:
+        """The link to this peer, if one stands."""
+        return self._links.get(peer)
+
+    def all(self) -> list[Link]:
+        """All links that stand."""
+        return list(self._links.values())
+
+    def send(self, peer: PeerId, frame: bytes) -> bool:
+        """Send or drop."""
+        link = self._links.get(peer)
+        if link is None:
+            return False
+        link.send(frame)
+        return True
+
+    def connection(self, peer: bytes, up: bool) -> None:
+        """The host's notice of a connection. The smaller id opens the streams, the other one waits for them."""
+        identity = PeerId(peer)
+        if not up or self._nursery is None or self._me > identity or identity in self._opening:
+            return
+        self._opening.add(identity)
+        self._nursery.start_soon(self._open, identity)
+
+    async def _open(self, peer: PeerId) -> None:
+        assert self._host is not None
+        try:
+            task = await self._host.open_stream(peer, TASK)
+            ping = await self._host.open_stream(peer, PING)
+        except (DialFailed, StreamLost) as error:
+            log.debug("no link: %s", error)
+            return
+        finally:
+            self._opening.discard(peer)
+        async with trio.open_nursery() as nursery:  # the link and its pings: whichever ends takes the other with it
+            nursery.start_soon(self._ping, peer, ping, nursery.cancel_scope)
+            await self._live(task)
+            nursery.cancel_scope.cancel()
+        await self._drop_connection(peer)
+
+    async def serve_task(self, stream: Stream) -> None:
+        """The other side opened the link."""
+        peer = PeerId(stream.peer)
+        if peer >= self._me:
+            raise PeerFault("the task stream is opened by the smaller id")
+        self._pinged[peer] = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._expect_pings, peer, nursery.cancel_scope)
+            await self._live(stream)
+            nursery.cancel_scope.cancel()
+        await self._drop_connection(peer)
+
+    async def serve_ping(self, stream: Stream) -> None:
+        """Echo 32 bytes at a time."""
+        peer = PeerId(stream.peer)
+        while True:
+            chunk = await stream.read(PING_BYTES)
+            if (pinged := self._pinged.get(peer)) is not None:
+                pinged.set()
+            await stream.write(chunk)
+
+    async def _live(self, stream: Stream) -> None:
+        """Run one link from its first to its last frame."""
+        link = Link(stream, self._limits)
+        old = self._links.get(link.peer)
+        if old is not None:
+            old.cut()
+        self._links[link.peer] = link
+        await self._on_link(link.peer, True)
+        try:
+            async with trio.open_nursery() as nursery:  # the link's writer beside its reader
+                nursery.start_soon(self._write, link, nursery.cancel_scope)
+                await self._read(link)
+                nursery.cancel_scope.cancel()
+        finally:
+            link.closed = True
+            if self._links.get(link.peer) is link:
+                del self._links[link.peer]
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limits.store.stop_seconds_max):
+                    await self._on_link(link.peer, False)
+            await stream.reset()  # never waits
+
+    async def _read(self, link: Link) -> None:
+        try:
+            await link.read_frames(self._on_frame)
+        except StreamLost as error:
+            log.info("link lost: %s", error)
+        except PeerFault as fault:
+            log.warning("link dropped: %s", fault.rule)
+
+    async def _write(self, link: Link, scope: trio.CancelScope) -> None:
+        try:
+            await link.write_frames()
+        except StreamLost as error:
+            log.info("link lost while writing: %s", error)
+        scope.cancel()
+
+    async def _ping(self, peer: PeerId, stream: Stream, scope: trio.CancelScope) -> None:
+        """Ping each second; silence for two ends the link."""
+        limits = self._limits.peers
+        try:
+            while True:
+                sent = trio.current_time()
+                with trio.fail_after(limits.ping_wait_seconds):
+                    await stream.write(b"p" * PING_BYTES)
+                    got = 0
+                    while got < PING_BYTES:
+                        got += len(await stream.read(PING_BYTES - got))
+                link = self._links.get(peer)
+                if link is not None:
+                    link.rtt_ms = (trio.current_time() - sent) * 1000
+                await trio.sleep(limits.ping_interval_seconds)
+        except (trio.TooSlowError, StreamLost, StreamEnded):
+            log.info("a peer is silent: its link ends")
+            scope.cancel()
+
+    async def _expect_pings(self, peer: PeerId, scope: trio.CancelScope) -> None:
+        """The side that is pinged: no ping for three seconds and a half means that the other side is gone."""
+        limits = self._limits.peers
+        patience_seconds = limits.ping_interval_seconds + limits.ping_wait_seconds + 0.5
+        while True:
+            with trio.move_on_after(patience_seconds) as waited:
+                await self._pinged[peer].wait()
+            if waited.cancelled_caught:
+                break
+            self._pinged[peer] = trio.Event()
+        log.info("a peer pings no more: its link ends")
+        scope.cancel()
+
+    async def _drop_connection(self, peer: PeerId) -> None:
+        """Without a link the connection has no use; a silent one must not look alive."""
+        self._pinged.pop(peer, None)
+        if self._host is not None and peer not in self._links:
+            with trio.move_on_after(self._limits.host.dial_seconds_max):
+                await self._host.disconnect(peer)
+
+    async def close(self) -> None:
+        """Tell every peer that this is the end, not a crash."""
+        for link in self.all():
+            link.send(END)
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,95 @@
+"""Who is in the swarm, as far as this node has heard: links, heartbeats, adverts, round trips.
+
+Rule: a heartbeat counts only when it is newer than the last one of the same peer; three missed ones make a peer gone
+unless a link to it stands. The advert is the only truth about what a peer offers. Pure: no I/O, no clock.
+"""
+
+from dataclasses import dataclass, field
+
+from dimnode.limits import LIMITS, PeerLimits
+from dimnode.records.ids import PeerId, RecordId
+
+MISSED_MAX = 3
+
+
+@dataclass(slots=True)
+class Member:
+    """One peer."""
+
+    peer: PeerId
+    linked: bool = False
+    linked_since: float = 0.0
+    rtt_ms: float | None = None
+    advert_said: RecordId | None = None
+    advert: RecordId | None = None
+    agent: str = ""
+    name: str = ""
+    models: tuple[RecordId, ...] = ()
+    cabinets: tuple[str, ...] = ()
+    slots: int = 0
+    free_slots: int = 0
+    load_permille: int = 0
+    sandbox: str = ""
+    addresses: tuple[str, ...] = ()
+    heartbeat_ms: int = 0
+    heard_mono: float = 0.0
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def heartbeat_seconds(members: int) -> float:
+    """The interval for a swarm of this size: clamp(N/5 s, 1 s, 30 s), so that gossip stays within its budget."""
+    return min(30.0, max(1.0, members / 5))
+
+
+class Members:
+    """All peers heard of; bounded, the longest unheard of without a link goes first."""
+
+    def __init__(self, me: PeerId, limits: PeerLimits = LIMITS.peers) -> None:
+        self.me = me
+        self._limits = limits
+        self._members: dict[PeerId, Member] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, peer: PeerId) -> Member | None:
+        """The peer's entry, if there is one."""
+        return self._members.get(peer)
+
+    def entry(self, peer: PeerId) -> Member:
+        """The peer's entry, made at first sight."""
+        found = self._members.get(peer)
+        if found is None:
+            if len(self._members) >= self._limits.adverts_max:
+                unlinked = [member for member in self._members.values() if not member.linked]
+                if unlinked:
+                    del self._members[min(unlinked, key=lambda member: member.heard_mono).peer]
+            found = self._members[peer] = Member(peer)
+        return found
+
+    def heartbeat(self, peer: PeerId, advert: RecordId, at_ms: int, free_slots: int, load: int, mono: float) -> bool:
+        """Take note of a heartbeat; False when it is a replay or older than what is known."""
+        if peer == self.me:
+            return False
+        member = self.entry(peer)
+        if at_ms <= member.heartbeat_ms:
+            return False
+        member.heartbeat_ms, member.heard_mono = at_ms, mono
+        member.advert_said, member.free_slots, member.load_permille = advert, free_slots, load
+        return True
+
+    def wants_advert(self, peer: PeerId) -> bool:
+        """The peer said an advert id that this node has not read yet."""
+        member = self._members.get(peer)
+        return member is not None and member.linked and (member.advert is None or member.advert != member.advert_said)
+
+    def alive(self, mono: float) -> list[Member]:
+        """Linked peers, and those whose last heartbeat is not older than three intervals."""
+        oldest = mono - MISSED_MAX * heartbeat_seconds(len(self._members) + 1)
+        return [member for member in self._members.values() if member.linked or member.heard_mono > oldest]
+
+    def forget_silent(self, mono: float) -> None:
+        """Drop who is neither linked nor heard: no ghosts."""
+        alive = {member.peer for member in self.alive(mono)}
+        for peer in [peer for peer in self._members if peer not in alive]:
+            del self._members[peer]

@@ -1,0 +1,30 @@
+"""Which records a record names: the edges of a receipt's tree.
+
+Rule: edges are followed in the order in which they stand in the payload, so the same parts give the same file.
+Pure: no I/O, no clock.
+"""
+
+from dimnode.records.envelope import Record
+from dimnode.records.ids import RecordId, Ref
+
+
+def record_links(record: Record) -> list[RecordId]:
+    """Ids of the records that this one stands on, in listed order, each once."""
+    payload = record.payload
+    match record.kind:
+        case "verdict" | "answer" | "ruling":
+            found = list(payload["parents"])
+            if record.kind == "verdict":
+                found += payload.get("abandoned", [])
+        case "spec":
+            found = [task["model"] for task in payload["tasks"] if "model" in task]
+        case _:
+            found = []
+    return list(dict.fromkeys(found))
+
+
+def blob_refs(record: Record) -> list[Ref]:
+    """Blinded names of the blobs that this record reads or writes."""
+    if record.kind not in ("spec", "lease", "answer", "verdict"):
+        return []
+    return list(dict.fromkeys([*record.payload.get("inputs", []), *record.payload.get("outputs", [])]))

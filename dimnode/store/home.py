@@ -1,0 +1,85 @@
+"""DIM_HOME: the one directory of a node, its key and its lock.
+
+Rule: the directory is 0700, the key 0600, and one node at a time holds the lock.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from dimnode.errors import ConfigError
+from dimnode.records.envelope import SigningKey
+
+KEY_FILE: Final = "identity.key"
+SEED_BYTES: Final = 32
+
+
+def prepare_home(home: Path) -> None:
+    """Make the directory, or make sure that nobody else can look into it."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if home.stat().st_mode & 0o077:
+            home.chmod(0o700)
+        for part in ("receipts", "models", "scratch"):
+            (home / part).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("E-store-05", f"cannot use {home}", str(error), "choose another DIM_HOME") from None
+
+
+def load_seed(home: Path) -> bytes:
+    """The node's 32-byte secret seed, made at first use."""
+    path = home / KEY_FILE
+    try:
+        seed = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except FileNotFoundError:
+        return _new_seed(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError("E-store-06", f"cannot read the key {path}", str(error), "restore it from a backup") from None
+    if len(seed) != SEED_BYTES:
+        raise ConfigError("E-store-06", f"the key {path} is damaged", "", "restore it from a backup")
+    if path.stat().st_mode & 0o077:
+        raise ConfigError("E-store-07", f"others can read the key {path}", "", f"chmod 600 {path}")
+    return seed
+
+
+def _new_seed(path: Path) -> bytes:
+    seed = os.urandom(SEED_BYTES)
+    partial = path.with_suffix(".new")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(seed.hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    return seed
+
+
+def load_key(home: Path) -> SigningKey:
+    """The node's signing key."""
+    return SigningKey.from_seed(load_seed(home))
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Hold the home for this process. A second node on one directory is refused with the first one's pid."""
+    path = home / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            raise ConfigError(
+                "E-store-02",
+                f"another node already runs on {home}",
+                f"process {holder} holds its lock",
+                "dim status, or give this node its own directory: DIM_HOME=/other/place dim up",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,173 @@
+"""The journal: what this node must not forget, in SQLite, one transaction and one fsync per batch.
+
+Rule: `commit` returns only when the rows are on disk; a commit that fails raises, and the node stops, because the
+engine has moved on and nothing of the batch may become visible. One thread writes; reads use a second connection.
+SQLite in WAL mode with synchronous=FULL (sqlite.org/pragma.html#pragma_synchronous) survives loss of power.
+"""
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import outcome
+import trio
+
+from dimnode.errors import ConfigError
+from dimnode.limits import LIMITS, StoreLimits
+from dimnode.store.schema import INSERTS, SCHEMA_VERSION, TABLES
+
+Rows = dict[str, list[tuple[Any, ...]]]
+"""Table name -> rows to insert."""
+_Order = tuple[Rows, trio.lowlevel.TrioToken, trio.lowlevel.Task]
+
+
+class Journal:
+    """Use as a context manager, outside of trio. Commits are written one after the other, in the order of the calls."""
+
+    def __init__(self, path: Path, limits: StoreLimits = LIMITS.store) -> None:
+        self._path = path
+        self._limits = limits
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._lazy: Rows = {}
+        self._lazy_count = 0
+        self.commits = 0
+        self._writer = _connect(path, limits)
+        self._reader = _connect(path, limits)
+        self._thread = threading.Thread(target=self._write_orders, name="journal", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lazy_count:
+            self._write(self._take_lazy({}))
+        self._orders.put(None)
+        self._thread.join(self._limits.stop_seconds_max)
+        self._writer.close()
+        self._reader.close()
+
+    # ---- writing
+
+    def later(self, rows: Rows) -> None:
+        """Keep rows that need no fsync of their own; they ride on the next commit."""
+        for table, entries in rows.items():
+            self._lazy.setdefault(table, []).extend(entries)
+            self._lazy_count += len(entries)
+
+    @property
+    def lazy_rows(self) -> int:
+        """How many rows wait for the next commit."""
+        return self._lazy_count
+
+    async def commit(self, rows: Rows) -> None:
+        """Write these rows and all lazy ones in one transaction. Not cancellable: the thread owns them by then."""
+        self._orders.put((self._take_lazy(rows), trio.lowlevel.current_trio_token(), trio.lowlevel.current_task()))
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            return trio.lowlevel.Abort.FAILED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        self.commits += 1
+
+    def _take_lazy(self, rows: Rows) -> Rows:
+        if self._lazy_count:
+            for table, entries in self._lazy.items():
+                rows.setdefault(table, []).extend(entries)
+            self._lazy, self._lazy_count = {}, 0
+        return rows
+
+    def _write_orders(self) -> None:
+        while (order := self._orders.get()) is not None:
+            rows, token, task = order
+            result = outcome.capture(self._write, rows)
+            try:
+                token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+            except trio.RunFinishedError:  # the node was torn down while the disk was busy: nobody waits any more
+                return
+
+    def _write(self, rows: Rows) -> None:
+        database = self._writer
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            for table, statement in INSERTS.items():
+                entries = rows.get(table)
+                if entries:
+                    database.executemany(statement, entries)
+            database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise _disk_trouble(error, self._path) from error
+            raise
+
+    # ---- reading
+
+    def rows(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Committed rows. Call it for small answers: it runs in the caller's thread."""
+        return self._reader.execute(query, arguments).fetchall()
+
+    def each(self, query: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Committed rows one by one, for the long read at start."""
+        yield from self._reader.execute(query, arguments)
+
+    def job_of_nonce(self, submitter: bytes, nonce: bytes) -> bytes | None:
+        """The job that this submission named when it was first seen."""
+        found = self.rows("SELECT job FROM nonces WHERE submitter=? AND nonce=?", (submitter, nonce))
+        return found[0][0] if found else None
+
+    def blob(self, cid: bytes) -> bytes | None:
+        """The bytes of a blob that was committed here."""
+        found = self.rows("SELECT bytes FROM blobs WHERE cid=?", (cid,))
+        return found[0][0] if found else None
+
+    def envelope(self, identity: bytes) -> bytes | None:
+        """The envelope of a record that was committed here."""
+        found = self.rows("SELECT envelope FROM records WHERE id=?", (identity,))
+        return found[0][0] if found else None
+
+    def end_of(self, job: bytes) -> tuple[bytes, str] | None:
+        """Verdict id and status of a job that is over."""
+        found = self.rows("SELECT verdict, status FROM ends WHERE job=?", (job,))
+        return (found[0][0], found[0][1]) if found else None
+
+
+def merge(into: Rows, more: Mapping[str, list[tuple[Any, ...]]]) -> None:
+    """Add rows to rows."""
+    for table, entries in more.items():
+        into.setdefault(table, []).extend(entries)
+
+
+def _connect(path: Path, limits: StoreLimits) -> sqlite3.Connection:
+    try:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("PRAGMA fullfsync=ON")  # macOS: a plain fsync there does not reach the disk
+        database.execute(f"PRAGMA wal_autocheckpoint={limits.wal_checkpoint_pages}")
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise ConfigError(
+                "E-store-03",
+                f"the journal {path} was written by another version ({version})",
+                "this dimnode reads version 1",
+                "use the dimnode that wrote it, or start with another DIM_HOME",
+            )
+        database.executescript(TABLES)
+        database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except sqlite3.OperationalError as error:
+        raise _disk_trouble(error, path) from error
+    except sqlite3.DatabaseError as error:
+        raise ConfigError("E-store-04", f"the journal {path} is damaged", str(error), "restore a backup") from error
+    return database
+
+
+def _disk_trouble(error: sqlite3.OperationalError, path: Path) -> ConfigError:
+    full = "full" in str(error)
+    cause = "the disk is full" if full else str(error)
+    hint = f"free space on {path.parent}, then start again: nothing that was confirmed is lost"
+    return ConfigError("E-store-01", f"cannot write the journal {path}", cause, hint)

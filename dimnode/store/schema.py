@@ -1,0 +1,51 @@
+"""The journal's tables.
+
+Rule: rows are only ever added. Records stand in the order of their commits; everything else points to them.
+"""
+
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS records(
+  seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, id BLOB NOT NULL UNIQUE,
+  job BLOB NOT NULL, task INTEGER NOT NULL, epoch INTEGER NOT NULL, envelope BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS records_by_job ON records(job);
+CREATE TABLE IF NOT EXISTS openings(
+  record BLOB NOT NULL, position INTEGER NOT NULL, ref BLOB NOT NULL, salt BLOB NOT NULL, cid BLOB NOT NULL,
+  PRIMARY KEY(record, position)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blobs(cid BLOB PRIMARY KEY, bytes BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS nonces(
+  submitter BLOB, nonce BLOB, job BLOB NOT NULL, PRIMARY KEY(submitter, nonce)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS accepted(
+  job BLOB, task INTEGER, epoch INTEGER NOT NULL, answer BLOB NOT NULL, PRIMARY KEY(job, task)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ends(job BLOB PRIMARY KEY, verdict BLOB NOT NULL, status TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forgotten(
+  job BLOB, task INTEGER, epoch INTEGER, PRIMARY KEY(job, task, epoch)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS evidence(
+  seq INTEGER PRIMARY KEY, peer BLOB, context TEXT, at_ms INTEGER,
+  good INTEGER, weight INTEGER, kind TEXT, record BLOB);
+CREATE TABLE IF NOT EXISTS models(manifest BLOB PRIMARY KEY, path TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cabinets(
+  name TEXT PRIMARY KEY, path TEXT NOT NULL, label TEXT NOT NULL, columns TEXT NOT NULL, policy BLOB NOT NULL)
+  WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS queries(seq INTEGER PRIMARY KEY, cabinet TEXT, at_ms INTEGER, submitter BLOB, rows BLOB);
+"""
+
+INSERTS: Final = {
+    "blobs": "INSERT OR IGNORE INTO blobs VALUES(?,?)",
+    # The same record may come again (a resent answer, a lease to oneself): its id makes the repetition harmless.
+    "records": "INSERT OR IGNORE INTO records(kind,id,job,task,epoch,envelope) VALUES(?,?,?,?,?,?)",
+    "openings": "INSERT OR IGNORE INTO openings VALUES(?,?,?,?,?)",
+    # These three must never collide: a second acceptance, end or meaning of a nonce is our own bug: crash.
+    "nonces": "INSERT INTO nonces VALUES(?,?,?)",
+    "accepted": "INSERT INTO accepted VALUES(?,?,?,?)",
+    "ends": "INSERT INTO ends VALUES(?,?,?)",
+    "forgotten": "INSERT OR IGNORE INTO forgotten VALUES(?,?,?)",
+    "evidence": "INSERT INTO evidence(peer,context,at_ms,good,weight,kind,record) VALUES(?,?,?,?,?,?,?)",
+    "models": "INSERT OR REPLACE INTO models VALUES(?,?,?)",
+    "cabinets": "INSERT OR REPLACE INTO cabinets VALUES(?,?,?,?,?)",
+    "queries": "INSERT INTO queries(cabinet,at_ms,submitter,rows) VALUES(?,?,?,?)",
+}
+"""One statement per table, in the order in which a transaction runs them."""

@@ -1,0 +1,65 @@
+"""The frame codec of every dimnode stream: control socket and peer streams alike.
+
+A frame is a big-endian u32 length and that many bytes; its body is one msgpack value. A frame of length 0 is the
+explicit end of a stream: rule: whatever stops without it was cut off, never complete.
+Pure: no I/O, no clock.
+"""
+
+from typing import Any, Final
+
+import msgpack
+
+from dimnode.errors import PeerFault
+from dimnode.limits import LIMITS
+
+END: Final = b"\0\0\0\0"
+_HEADER_BYTES = 4
+
+
+def pack_frame(body: Any, frame_bytes_max: int = LIMITS.wire.frame_bytes_max) -> bytes:
+    """One frame around a msgpack value. A body over the limit is our own bug, hence an assertion."""
+    packed: bytes = msgpack.packb(body)
+    assert 0 < len(packed) <= frame_bytes_max, f"frame of {len(packed)} bytes exceeds {frame_bytes_max}"
+    return len(packed).to_bytes(_HEADER_BYTES, "big") + packed
+
+
+def unpack_body(body: bytes) -> Any:
+    """The msgpack value of a frame; raises `PeerFault` when it is none. Extension types are refused."""
+    try:
+        return msgpack.unpackb(body, max_ext_len=0, max_array_len=4096, max_map_len=4096)
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError, TypeError) as error:
+        raise PeerFault(f"frame body: {type(error).__name__}") from None
+
+
+class FrameDecoder:
+    """Bytes in, frame bodies out. `ended` turns true at the end frame, after which nothing may follow."""
+
+    __slots__ = ("_buffer", "_frame_bytes_max", "ended")
+
+    def __init__(self, frame_bytes_max: int = LIMITS.wire.frame_bytes_max) -> None:
+        self._buffer = b""
+        self._frame_bytes_max = frame_bytes_max
+        self.ended = False
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """All frame bodies completed by `chunk`. Raises `PeerFault` on a too long frame or bytes after the end."""
+        buffer = self._buffer + chunk if self._buffer else chunk
+        bodies: list[bytes] = []
+        position, size = 0, len(buffer)
+        while size - position >= _HEADER_BYTES and not self.ended:
+            length = int.from_bytes(buffer[position : position + _HEADER_BYTES], "big")
+            if length > self._frame_bytes_max:
+                raise PeerFault("frame too long")
+            if length == 0:
+                self.ended = True
+                position += _HEADER_BYTES
+                break
+            if size - position - _HEADER_BYTES < length:
+                break
+            start = position + _HEADER_BYTES
+            bodies.append(buffer[start : start + length])
+            position = start + length
+        self._buffer = buffer[position:]
+        if self.ended and self._buffer:
+            raise PeerFault("bytes after the end frame")
+        return bodies

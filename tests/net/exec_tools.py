@@ -1,0 +1,134 @@
+"""Helpers for the tests of the worker pool: a pool whose outcomes can be awaited, and models that misbehave."""
+
+import hashlib
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trio
+from onnx import TensorProto, helper
+
+from dimnode.exec.launch import Zygote
+from dimnode.exec.orders import Finished, Key, Order, Rows
+from dimnode.exec.pool import Pool, open_pool
+from dimnode.limits import ExecLimits
+from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "exec"))
+LIMITS = ExecLimits()
+
+
+@dataclass
+class Rig:
+    """A pool, what it said, and orders made short."""
+
+    pool: Pool
+    folder: Path
+    outcomes: dict[Key, Finished] = field(default_factory=dict)
+    order_of_arrival: list[int] = field(default_factory=list)
+    news: trio.Event = field(default_factory=trio.Event)
+    numbers: int = 0
+
+    def heard(self, outcome: Finished) -> None:
+        assert outcome.key not in self.outcomes, "an order ended twice"
+        self.outcomes[outcome.key] = outcome
+        self.order_of_arrival.append(outcome.key[1])
+        self.news.set()
+        self.news = trio.Event()
+
+    def order(self, model: bytes = b"", blob: bytes = b"", **changes: Any) -> Order:
+        """An infer order for this model, numbered on."""
+        self.numbers += 1
+        digest = hashlib.sha256(model).hexdigest() if model else ""
+        path = self.folder / f"{digest[:16]}.onnx"
+        if model and not path.exists():
+            path.write_bytes(model)
+        fields: dict[str, Any] = {
+            "key": (b"job", self.numbers, 1),
+            "op": "infer",
+            "model_path": str(path) if model else "",
+            "model_sha256": digest,
+            "inputs": (blob,) if blob else (),
+            "take": (),
+            "rows": None,
+            "priority": "normal",
+            "timeout_seconds": 10.0,
+        }
+        return Order(**{**fields, **changes})
+
+    def offer(self, order: Order) -> Key:
+        """Offer what must be taken."""
+        busy = self.pool.offer(order)
+        assert busy is None, busy
+        return order.key
+
+    async def end_of(self, key: Key) -> Finished:
+        """The outcome of an order, awaited."""
+        with trio.fail_after(30):
+            while key not in self.outcomes:
+                await self.news.wait()
+        return self.outcomes[key]
+
+    async def run(self, *orders: Order) -> list[Finished]:
+        """Offer all, await all."""
+        keys = [self.offer(order) for order in orders]
+        return [await self.end_of(key) for key in keys]
+
+    async def until(self, truth: Any) -> None:
+        """Look again and again, for things that tell nobody."""
+        with trio.fail_after(10):
+            while not truth():  # noqa: ASYNC110 - the things awaited here have no event
+                await trio.sleep(0.005)
+
+
+@asynccontextmanager
+async def open_rig(
+    zygote: Zygote, folder: Path, workers: int = 1, limits: ExecLimits = LIMITS, require_sandbox: bool = True
+) -> AsyncIterator[Rig]:
+    rig = Rig(None, folder)  # type: ignore[arg-type]
+    pool = open_pool(
+        limits, folder / "scratch", rig.heard, zygote=zygote, workers=workers, require_sandbox=require_sandbox
+    )
+    async with pool as rig.pool:
+        yield rig
+
+
+def blob(values: Any, dtype: str = "float32", name: str = "x") -> bytes:
+    array = np.asarray(values, dtype=dtype)
+    return encode_tensors([Tensor(name, dtype, array.shape, array.tobytes())])
+
+
+def arrays(output: bytes) -> dict[str, np.ndarray]:
+    return {
+        tensor.name: np.frombuffer(tensor.raw, tensor.dtype).reshape(tensor.shape) for tensor in decode_tensors(output)
+    }
+
+
+def rounds() -> bytes:
+    """y = x added to itself `x[0]` times over: quick or endless, as the input says."""
+    int64, flag = TensorProto.INT64, TensorProto.BOOL
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [helper.make_tensor_value_info(*value) for value in (("i", int64, []), ("go", flag, []), ("v", int64, [1]))],
+        [helper.make_tensor_value_info(*value) for value in (("on", flag, []), ("w", int64, [1]))],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["x", "yes", "x"], ["y"], body=body)],
+        "rounds",
+        [helper.make_tensor_value_info("x", int64, [1])],
+        [helper.make_tensor_value_info("y", int64, [1])],
+        [helper.make_tensor("yes", flag, [], [True])],
+    )
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
+
+
+QUICK, ENDLESS = blob([1], "int64"), blob([2**60], "int64")
+
+__all__ = ["ENDLESS", "LIMITS", "QUICK", "Rig", "Rows", "arrays", "blob", "open_rig", "rounds"]

@@ -1,0 +1,6 @@
+"""The golden stories are the stage for these tests too."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "golden"))

@@ -1,0 +1,1 @@
+"""Encoders; see the package docstring."""
