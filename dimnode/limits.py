@@ -44,6 +44,7 @@ class ExecLimits:
     worker_inflight_max: int = 16
     worker_idle_seconds_max: float = 300.0
     priority_ageing_seconds: float = 10.0
+    timeout_seconds_max: float = 24 * 3600.0
     queue_bytes_max: int = 256 * 1024 * 1024
     inline_input_bytes_max: int = 128 * 1024
     pipeline_run_ms_max: int = 5
@@ -213,6 +214,7 @@ class ApiLimits:
     clients_waiting_max: int = 128
     request_bytes_max: int = 72 * 1024 * 1024
     client_unread_bytes_max: int = 128 * 1024 * 1024
+    inline_rows_max: int = 4096
 
 
 @dataclass(frozen=True, slots=True)

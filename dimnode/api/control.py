@@ -7,6 +7,7 @@ operator. A client above its quota of open jobs is not refused: its next request
 
 import logging
 import os
+import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ class ControlDoor:
     def __init__(self, node: NodePort, path: Path, limits: Limits = LIMITS) -> None:
         self._node, self._path, self._limits = node, path, limits
 
-    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Bind (0600), say started, accept clients; the socket file is gone afterwards."""
         listener = self._listen()
         inode = os.stat(self._path).st_ino
@@ -57,7 +58,7 @@ class ControlDoor:
                 os.unlink(path)  # the home is locked by us, so whoever left it is dead
         except FileNotFoundError:
             pass
-        plain = trio.socket.stdlib_socket(trio.socket.AF_UNIX)
+        plain = socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
         try:
             plain.bind(path)

@@ -7,6 +7,8 @@ dropped without a word.
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+import trio
+
 from dimnode.exec.member import Result
 from dimnode.exec.orders import (
     BAD_ORDER,
@@ -32,8 +34,8 @@ def fault_of(order: Order, limits: ExecLimits) -> tuple[str, str] | None:
         return BAD_ORDER, f"{order.op} needs {'a model' if needs_model else 'no model'} and " + (
             "rows" if needs_rows else "no rows"
         )
-    if order.priority not in LEVELS or not order.timeout_seconds > 0:
-        return BAD_ORDER, "priority must be low, normal or high and the timeout positive"
+    if order.priority not in LEVELS or not 0 < order.timeout_seconds <= limits.timeout_seconds_max:
+        return BAD_ORDER, f"priority low, normal or high; timeout above 0 and up to {limits.timeout_seconds_max:g} s"
     if order.rows is not None and len(order.rows.where) > limits.conditions_max:
         return BAD_ORDER, f"more than {limits.conditions_max} conditions"
     size = sum(map(len, order.inputs))
@@ -45,8 +47,9 @@ def fault_of(order: Order, limits: ExecLimits) -> tuple[str, str] | None:
 class Desk:
     """Open orders by key, and the counts of how they ended."""
 
-    def __init__(self, finished: Callable[[Finished], None]) -> None:
+    def __init__(self, finished: Callable[[Finished], None], nursery: trio.Nursery) -> None:
         self._finished = finished
+        self._nursery = nursery
         self._open: dict[Key, Ticket] = {}
         self.counts: Counter[str] = Counter()
         self.runtime: Mapping[str, str | int] = {}
@@ -58,15 +61,17 @@ class Desk:
         """Take it in."""
         self._open[ticket.order.key] = ticket
 
-    def close(self, key: Key) -> Ticket | None:
-        """Take an order off the desk without a report yet; None when it is not open."""
-        return self._open.pop(key, None)
+    def close(self, key: Key, expected: Ticket | None = None) -> Ticket | None:
+        """Take an order off the desk without a report yet; None when it is not open, or not this very ticket."""
+        ticket = self._open.get(key)
+        if ticket is None or (expected is not None and ticket is not expected):
+            return None
+        return self._open.pop(key)
 
     def answered(self, ticket: Ticket, result: Result, walls: str) -> None:
         """A worker answered."""
-        if self._open.get(ticket.order.key) is not ticket:
+        if not self.close(ticket.order.key, ticket):
             return
-        del self._open[ticket.order.key]
         status: Status = "ok" if result.status == "ok" else "memory" if result.status == "memory" else "failed"
         self.tell(
             Finished(
@@ -87,14 +92,29 @@ class Desk:
 
     def failed(self, ticket: Ticket, status: Status, code: str, message: str, run_us: int = 0, walls: str = "") -> None:
         """It ended without an answer."""
-        if self._open.get(ticket.order.key) is ticket:
-            del self._open[ticket.order.key]
-            self.tell(self.without_answer(ticket, status, code, message, run_us, walls))
+        if self.close(ticket.order.key, ticket):
+            self.tell(self._without_answer(ticket, status, code, message, run_us, walls))
 
-    def without_answer(
+    def fail_soon(self, ticket: Ticket, status: Status, code: str, message: str) -> None:
+        """The same, for callers inside `offer`: the report comes from a task of its own."""
+        if self.close(ticket.order.key, ticket):
+            self.tell_soon(ticket, status, code, message)
+
+    def tell_soon(self, ticket: Ticket, status: Status, code: str, message: str) -> None:
+        """Report, from a task of its own, an order that is closed already."""
+        self._nursery.start_soon(self._tell_later, self._without_answer(ticket, status, code, message))
+
+    async def _tell_later(self, outcome: Finished) -> None:
+        self.tell(outcome)
+
+    def tell(self, outcome: Finished) -> None:
+        """Count it and hand it over."""
+        self.counts[outcome.status] += 1
+        self._finished(outcome)
+
+    def _without_answer(
         self, ticket: Ticket, status: Status, code: str, message: str, run_us: int = 0, walls: str = ""
     ) -> Finished:
-        """The outcome of an order that no worker answered."""
         return Finished(
             key=ticket.order.key,
             status=status,
@@ -109,11 +129,6 @@ class Desk:
             runtime=self._runtime_of(ticket.order, 0),
             sandbox=walls,
         )
-
-    def tell(self, outcome: Finished) -> None:
-        """Count it and hand it over."""
-        self.counts[outcome.status] += 1
-        self._finished(outcome)
 
     def _runtime_of(self, order: Order, batch: int) -> Mapping[str, str | int]:
         if order.model_path:

@@ -1,38 +1,25 @@
-"""The pool: takes orders, keeps workers, and says how every order ended.
+"""The pool: the door of this room. Takes orders, and says how every one of them ended.
 
-Rule: an order that was taken ends exactly once, and only the order at fault pays. Whatever a model does (spin, crash,
-eat memory, lie on its socket) ends its own order; others that were behind it in the same worker did not run and go
-back to their place in the queue. `offer` and `cancel` never block and never call back: outcomes come from the pool's
-own tasks, one pass of the loop per result.
+Rule: an order that was taken ends exactly once. `offer` and `cancel` never block and never call back: outcomes come
+from the pool's own tasks, one pass of the loop per result.
 """
 
-import math
-import os
 import shutil
-import signal
-import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
-from dimnode.errors import RunFailed
 from dimnode.exec import orders
-from dimnode.exec.channel import BrokenFrame, FrameBuffer, unpack_body
+from dimnode.exec.crew import FOLDER_PREFIX, Crew
 from dimnode.exec.desk import Desk, fault_of
 from dimnode.exec.launch import Hello, Zygote
-from dimnode.exec.member import Member, open_regular, read_result
-from dimnode.exec.orders import Busy, Finished, Key, Order, PoolStats, Status
-from dimnode.exec.placement import Assign, Drain, Start, next_step
-from dimnode.exec.queue import Lane, OrderQueue, Ticket
+from dimnode.exec.orders import Busy, Finished, Key, Order, PoolStats
+from dimnode.exec.queue import OrderQueue
 from dimnode.limits import ExecLimits
 
-READ_BYTES = 256 * 1024
-FRAME_SLACK_BYTES = 64 * 1024
 RETRY_MS_MIN = 50
-FOLDER_PREFIX = "worker-"
 
 
 @asynccontextmanager
@@ -53,46 +40,28 @@ async def open_pool(
     _clean(scratch)
     async with trio.open_nursery() as nursery:
         # In it live: the zygote's listener, the deadline keeper, a listener per worker, now and then a writer.
-        pool = Pool(zygote, limits, scratch, finished, workers, require_sandbox, nursery)
+        desk, queue = Desk(finished, nursery), OrderQueue(limits.priority_ageing_seconds)
+        workers_max = max(1, min(workers, limits.workers_max))
+        crew = Crew(zygote, limits, scratch, workers_max, require_sandbox, queue, desk, nursery)
         try:
-            nursery.start_soon(pool.follow_zygote)
-            nursery.start_soon(pool.keep_deadlines)
+            nursery.start_soon(crew.follow_zygote)
+            nursery.start_soon(crew.keep_deadlines)
             with trio.move_on_after(limits.zygote_start_seconds_max):
-                await pool.zygote_known.wait()
-            yield pool
+                await crew.zygote_known.wait()
+            yield Pool(limits, queue, desk, crew)
         finally:
-            pool.dismiss_all()
+            crew.dismiss_all()
             nursery.cancel_scope.cancel()
 
 
 class Pool:
-    """Made by `open_pool`."""
+    """Made by `open_pool`. Synchronous, never blocking."""
 
-    def __init__(
-        self,
-        zygote: Zygote,
-        limits: ExecLimits,
-        scratch: Path,
-        finished: Callable[[Finished], None],
-        workers: int,
-        require_sandbox: bool,
-        nursery: trio.Nursery,
-    ) -> None:
-        self._zygote = zygote
+    def __init__(self, limits: ExecLimits, queue: OrderQueue, desk: Desk, crew: Crew) -> None:
         self._limits = limits
-        self._scratch = scratch
-        self._workers_max = max(1, min(workers, limits.workers_max))
-        self._require_sandbox = require_sandbox
-        self._nursery = nursery
-        self._desk = Desk(finished)
-        self._queue = OrderQueue(limits.priority_ageing_seconds)
-        self._members: dict[int, Member] = {}
-        self._nap = trio.CancelScope()
-        self._restarts = 0
-        self._numbers = 0
-        self.zygote_known = trio.Event()
-
-    # ---- the node's side: synchronous, never blocking
+        self._queue = queue
+        self._desk = desk
+        self._crew = crew
 
     def offer(self, order: Order) -> Busy | None:
         """Take an order in, or say why not. Its outcome comes later through `finished`."""
@@ -103,13 +72,13 @@ class Pool:
         self._desk.open(ticket)
         fault = fault_of(order, self._limits)
         if fault is not None:
-            self._fail_soon(ticket, "failed", *fault)
+            self._desk.fail_soon(ticket, "failed", *fault)
             return None
         # Behind others of its lane it changes nothing: those could not be handed over either.
         alone = ticket.lane not in self._queue
         self._queue.push(ticket)
         if alone:
-            self._dispatch()
+            self._crew.dispatch()
         return None
 
     def cancel(self, key: Key) -> bool:
@@ -120,314 +89,43 @@ class Pool:
         ticket = self._desk.close(key)
         if ticket is None:
             return False
-        outcome = self._desk.without_answer(ticket, "cancelled", orders.CANCELLED, "cancelled")
+        self._desk.tell_soon(ticket, "cancelled", orders.CANCELLED, "cancelled")
         if ticket.queued:
             self._queue.remove(ticket)
         ticket.cancelled = True
-        self._nursery.start_soon(self._tell_soon, outcome)
-        for member in self._members.values():
-            if member.flight and next(iter(member.flight.values())) is ticket:
-                self._set_deadline(member, trio.current_time())
+        self._crew.hurry(ticket)
         return True
 
     def stats(self) -> PoolStats:
         """A snapshot."""
-        hello = self._zygote.hello or Hello()
+        hello, members = self._crew.zygote.hello or Hello(), self._crew.members
         return PoolStats(
             queued=self._queue.count,
-            running=sum(1 for member in self._members.values() if member.flight),
-            workers=len(self._members),
-            worker_pids=tuple(member.pid for member in self._members.values() if member.pid),
+            running=sum(1 for member in members if member.flight),
+            workers=len(members),
+            worker_pids=tuple(member.pid for member in members if member.pid),
             sandbox=hello.sandbox,
             sandbox_complete=hello.complete,
             runtime=dict(hello.runtime),
             finished=dict(self._desk.counts),
         )
 
-    def dismiss_all(self) -> None:
-        """End all workers."""
-        for member in list(self._members.values()):
-            self._dismiss(member)
-
     def _refusal(self, order: Order) -> Busy | None:
-        limits, hello = self._limits, self._zygote.hello
+        limits, hello = self._limits, self._crew.zygote.hello
         if hello is None or hello.failure:
             reason = hello.failure if hello else "it is starting"
             return Busy(orders.NO_ZYGOTE, f"no worker can be started: {reason}", 0 if hello else RETRY_MS_MIN)
-        if self._require_sandbox and not hello.complete:
+        if self._crew.require_sandbox and not hello.complete:
             return Busy(orders.NO_SANDBOX, f"a sandbox is required and this system gives: {hello.sandbox}", 0)
         if order.key in self._desk:
             return Busy(orders.ALREADY_HERE, "this task and epoch is here already", 0)
         size = sum(map(len, order.inputs))
         if self._queue.count >= limits.queue_tasks_max or self._queue.bytes + size > limits.queue_bytes_max:
-            known = [member.mean_run_us for member in self._members.values() if member.mean_run_us >= 0]
+            known = [member.mean_run_us for member in self._crew.members if member.mean_run_us >= 0]
             mean_us = sum(known) / len(known) if known else 0.0
-            wait_ms = int(self._queue.count * mean_us / 1000 / self._workers_max)
+            wait_ms = int(self._queue.count * mean_us / 1000 / self._crew.workers_max)
             return Busy(orders.QUEUE_FULL, "the queue is full", max(RETRY_MS_MIN, wait_ms))
         return None
-
-    # ---- queue to workers
-
-    def _dispatch(self) -> None:
-        """Hand over all that can be handed over now."""
-        hello = self._zygote.hello
-        if hello is None or hello.failure:
-            return
-        now = trio.current_time()
-        handed: dict[int, Member] = {}
-        while self._queue.count:
-            match next_step(self._queue, self._members.values(), self._workers_max, self._limits, now):
-                case Assign(lane, member):
-                    self._assign(member, self._queue.pop(lane), now)
-                    handed[member.token] = member
-                case Start(lane, instead_of):
-                    if instead_of is not None:
-                        self._dismiss(instead_of)
-                    self._start(lane, now)
-                case Drain(member):
-                    member.leaving = True
-                case None:
-                    break
-        for member in handed.values():
-            member.flush(self._nursery)
-
-    def _assign(self, member: Member, ticket: Ticket, now: float) -> None:
-        self._numbers += 1
-        number = self._numbers
-        try:
-            member.hand(number, ticket, self._limits.inline_input_bytes_max)
-        except RunFailed as fault:
-            self._fail_soon(ticket, "failed", fault.complaint.code, fault.complaint.what)
-            return
-        if member.ready and len(member.flight) == 1:
-            self._begin(member, ticket, now)
-
-    def _begin(self, member: Member, ticket: Ticket, now: float) -> None:
-        """This order is now the one that runs: its time begins."""
-        ticket.started_at = now
-        grace = self._limits.cancel_grace_seconds
-        self._set_deadline(member, now + (grace if ticket.cancelled else ticket.order.timeout_seconds))
-
-    def _start(self, lane: Lane, now: float) -> None:
-        """Ask the zygote for a worker. When that fails at once, the order that needed it fails."""
-        order = self._queue.head(lane).order
-        mine, theirs = socket.socketpair()
-        files: list[int] = []
-        token = self._zygote.next_token()
-        try:
-            if order.model_path:
-                files.append(open_regular(order.model_path, orders.NO_MODEL, "model file"))
-            directory = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self._scratch)
-            self._zygote.start_worker(
-                token, directory, order.model_sha256, self._require_sandbox, [theirs.fileno(), *files]
-            )
-        except RunFailed as fault:
-            mine.close()
-            self._fail_soon(self._queue.pop(lane), "failed", fault.complaint.code, fault.complaint.what)
-            return
-        except OSError as error:
-            mine.close()
-            self._fail_soon(
-                self._queue.pop(lane), "crashed", orders.NOT_STARTED, f"no worker could be started: {error}"
-            )
-            return
-        finally:
-            theirs.close()
-            for file in files:
-                os.close(file)
-        mine.setblocking(False)
-        frames = FrameBuffer(self._limits.output_bytes_max + FRAME_SLACK_BYTES)
-        member = Member(lane, now, token=token, channel=mine, frames=frames, directory=directory, deadline=math.inf)
-        self._members[token] = member
-        self._set_deadline(member, now + self._limits.worker_start_seconds_max)
-        self._nursery.start_soon(self._listen, member)
-
-    def _dismiss(self, member: Member) -> None:
-        """End a worker now, without waiting for it; its place is free at once."""
-        if self._members.pop(member.token, None) is not None:
-            self._zygote.end_worker(member.token)
-            member.hang_up()
-
-    # ---- workers to outcomes
-
-    async def _listen(self, member: Member) -> None:
-        try:
-            while not member.gone:
-                await trio.lowlevel.wait_readable(member.channel.fileno())
-                try:
-                    chunk = member.channel.recv(READ_BYTES)
-                except BlockingIOError:
-                    continue
-                except ConnectionResetError:
-                    chunk = b""
-                if not chunk:
-                    await self._mourn(member)
-                    return
-                for body in member.frames.feed(chunk):
-                    if not member.gone:
-                        self._hear(member, unpack_body(body))
-                self._dispatch()
-        except trio.ClosedResourceError:
-            pass  # we hung up ourselves
-        except BrokenFrame as broken:
-            self._lose(member, "crashed", orders.BROKE_PROTOCOL, f"the worker broke its protocol: {broken}")
-
-    def _hear(self, member: Member, fields: list[object]) -> None:
-        now = trio.current_time()
-        if not member.ready:
-            match fields:
-                case [0, "ready", str(walls)]:
-                    member.ready = True
-                    member.born_at = now
-                    member.sandbox = walls
-                case [0, "refused", str(walls)]:
-                    return self._lose(
-                        member, "failed", orders.NO_SANDBOX, f"a sandbox is required and the worker got: {walls}"
-                    )
-                case _:
-                    raise BrokenFrame("not a greeting")
-        else:
-            result = read_result(fields, self._limits.output_bytes_max)
-            # A worker answers in the order in which it was asked.
-            if next(iter(member.flight), None) != result.number:
-                raise BrokenFrame("answer to nothing")
-            ticket = member.land(result.number)
-            member.ran(result.run_us)
-            self._restarts = 0
-            self._desk.answered(ticket, result, member.sandbox)
-            # After a cabinet's rows it serves nobody else; after a failed allocation its heap is in pieces.
-            if member.lane[1] is not None or result.status == "memory":
-                return self._send_back(member)
-        if member.flight:
-            self._begin(member, next(iter(member.flight.values())), now)
-        elif member.leaving:
-            self._dismiss(member)
-        else:
-            member.idle_since = now
-            self._set_deadline(member, now + self._limits.worker_idle_seconds_max)
-        return None
-
-    async def _mourn(self, member: Member) -> None:
-        """The worker is dead and we did not kill it: ask the zygote how, then blame the order that ran."""
-        with trio.move_on_after(self._limits.exit_report_seconds_max):
-            await member.exited.wait()
-        if not member.gone:
-            self._lose(member, *_how_it_died(member.wait_status))
-
-    def _lose(self, member: Member, status: Status, code: str, message: str) -> None:
-        """The order that ran ends like this; the others that were handed over go back to the queue."""
-        if member.flight:
-            ticket = member.land(next(iter(member.flight)))
-            now = trio.current_time()
-            run_us = int((now - ticket.started_at) * 1e6) if ticket.started_at >= 0 else 0
-            self._desk.failed(ticket, status, code, message, run_us, member.sandbox)
-        self._send_back(member)
-        self._dispatch()
-
-    def _send_back(self, member: Member) -> None:
-        self._dismiss(member)
-        for ticket in member.flight.values():
-            if not ticket.cancelled:
-                self._queue.push(ticket)
-        member.flight.clear()
-
-    def _fail_soon(self, ticket: Ticket, status: Status, code: str, message: str) -> None:
-        outcome = self._desk.without_answer(ticket, status, code, message)
-        self._desk.close(ticket.order.key)
-        self._nursery.start_soon(self._tell_soon, outcome)
-
-    async def _tell_soon(self, outcome: Finished) -> None:
-        """In a task of its own, so that nobody is called back from inside `offer`."""
-        self._desk.tell(outcome)
-
-    # ---- time
-
-    def _set_deadline(self, member: Member, deadline: float) -> None:
-        member.deadline = deadline
-        # Only an earlier deadline has to wake the keeper; it looks again whenever it wakes.
-        if deadline < self._nap.deadline:
-            self._nap.deadline = deadline
-
-    async def keep_deadlines(self) -> None:
-        """Sleep until the earliest deadline of any worker, act, repeat. Wakes about once per timeout, not per order."""
-        while True:
-            earliest = min((member.deadline for member in self._members.values()), default=math.inf)
-            with trio.CancelScope(deadline=earliest) as self._nap:
-                await trio.sleep_forever()
-            now = trio.current_time()
-            for member in [member for member in self._members.values() if member.deadline <= now]:
-                self._expire(member)
-
-    def _expire(self, member: Member) -> None:
-        if not member.ready:
-            seconds = self._limits.worker_start_seconds_max
-            self._lose(member, "timeout", orders.NOT_STARTED, f"the model was not loaded within {seconds:g} s")
-        elif member.flight:
-            seconds = next(iter(member.flight.values())).order.timeout_seconds
-            self._lose(member, "timeout", orders.TIMED_OUT, f"did not end within {seconds:g} s")
-        else:
-            self._dismiss(member)
-
-    # ---- the zygote
-
-    async def follow_zygote(self) -> None:
-        """Read the zygote's reports. When it dies, start another: a few times, counted anew at each result."""
-        if self._zygote.hello is not None:
-            self._know_zygote(self._zygote.hello)
-        while True:
-            await self._read_zygote()
-            failure = self._zygote.hello.failure if self._zygote.hello else ""
-            for member in list(self._members.values()):
-                self._send_back(member)
-            self._restarts += 1
-            if failure or self._restarts > self._limits.zygote_restarts_max:
-                return self._know_zygote(Hello(failure=failure or "the process that starts workers keeps dying"))
-            self._zygote.launch()
-
-    async def _read_zygote(self) -> None:
-        """Until the end of its stream."""
-        channel, frames = self._zygote.channel, self._zygote.frames
-        while True:
-            await trio.lowlevel.wait_readable(channel.fileno())
-            try:
-                chunk = channel.recv(READ_BYTES)
-            except BlockingIOError:
-                continue
-            except ConnectionResetError:
-                return
-            if not chunk:
-                return
-            for body in frames.feed(chunk):
-                self._hear_zygote(unpack_body(body))
-
-    def _hear_zygote(self, report: list[object]) -> None:
-        match report:
-            case ["hello", dict(runtime), list(layers), list(breaches)]:
-                self._know_zygote(Hello(runtime, frozenset(layers), tuple(breaches)))
-            case ["failed", str(reason)]:
-                self._know_zygote(Hello(failure=reason))
-            case ["started", int(token), int(pid)]:
-                if token in self._members:
-                    self._members[token].pid = pid
-            case ["exited", int(token), int(status)]:
-                if token in self._members:
-                    self._members[token].wait_status = status
-                    self._members[token].exited.set()
-            case ["unborn", int(token), str(reason)]:
-                if token in self._members:
-                    self._lose(
-                        self._members[token], "crashed", orders.NOT_STARTED, f"no worker could be started: {reason}"
-                    )
-
-    def _know_zygote(self, hello: Hello) -> None:
-        self._zygote.hello = hello
-        self._desk.runtime = hello.runtime
-        self.zygote_known.set()
-        if hello.failure:
-            while self._queue.count:
-                lane = next(self._queue.lanes(1))
-                self._fail_soon(self._queue.pop(lane), "crashed", orders.NO_ZYGOTE, hello.failure)
-        self._dispatch()
 
 
 def _clean(scratch: Path) -> None:
@@ -435,17 +133,3 @@ def _clean(scratch: Path) -> None:
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left_over in scratch.glob(FOLDER_PREFIX + "*"):
         shutil.rmtree(left_over, ignore_errors=True)
-
-
-def _how_it_died(wait_status: int | None) -> tuple[Status, str, str]:
-    """Status, code and message from what `waitpid` said; None: nobody said anything."""
-    if wait_status is None:
-        return "crashed", orders.CRASHED, "the worker hung up"
-    if not os.WIFSIGNALED(wait_status):
-        return "crashed", orders.CRASHED, f"the worker ended by itself with code {os.WEXITSTATUS(wait_status)}"
-    number = os.WTERMSIG(wait_status)
-    if number == signal.SIGXCPU:
-        return "timeout", orders.TIMED_OUT, "used more processor time than it may"
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    hint = ", perhaps because the machine ran out of memory" if number == signal.SIGKILL else ""
-    return "crashed", orders.CRASHED, f"the worker was ended by {name}{hint}"

@@ -34,7 +34,7 @@ SYSTEM_CALLS = (
     "mmap munmap mprotect mremap madvise brk futex membarrier rseq set_robust_list sched_yield sched_getaffinity "
     "getcpu getrandom getpid gettid getppid getuid geteuid exit exit_group restart_syscall "
     "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack poll ppoll select pselect6 "
-    "clock_gettime clock_nanosleep nanosleep gettimeofday getrusage"
+    "clock_gettime clock_nanosleep nanosleep gettimeofday getrusage sysinfo uname"
 )
 
 

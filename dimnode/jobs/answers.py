@@ -13,6 +13,10 @@ def misfit(job: Job, task: Task, event: AnswerReceived) -> str:
     """Why an answer to a current lease cannot be what it says, "" when it can."""
     if event.lease != task.lease:
         return "answer: another lease"
+    if event.inputs is not None and event.inputs != tuple(opening.ref for opening in task.inputs):
+        return "answer: other inputs"
+    if event.inputs is not None and event.model != job.template(task).get("model"):
+        return "answer: another model"
     if event.status == "ok" and event.output is None:
         return "answer: no output"
     if event.status == "ok" and "cabinet" in job.template(task) and not event.rulings:

@@ -58,10 +58,12 @@ class Deadlines(Generic[K]):
 
     def due(self) -> float | None:
         """When the earliest deadline fires, or None."""
-        heap = self._heap
-        while heap and heap[0] not in self._buckets:
+        heap, buckets = self._heap, self._buckets
+        while heap:
+            if heap[0] in buckets:
+                return heap[0] / self._rate
             self._queued.discard(heappop(heap))
-        return heap[0] / self._rate if heap else None
+        return None
 
     def pop(self, mono: float) -> list[K]:
         """The keys whose deadlines have passed, earliest first; they have none any more."""
@@ -76,4 +78,8 @@ class Deadlines(Generic[K]):
 
 def earliest(*moments: float | None) -> float | None:
     """The first of several moments, or None when there is none."""
-    return min((moment for moment in moments if moment is not None), default=None)
+    first: float | None = None
+    for moment in moments:
+        if moment is not None and (first is None or moment < first):
+            first = moment
+    return first

@@ -1,7 +1,7 @@
 """What an open job does next, and how it ends.
 
-Rule: whatever happens to a job comes back to `follow`, and a job ends in `_conclude` and nowhere else: there its verdict
-is composed, its clients are answered, and all that it held is let go. Pure: no I/O, no clock, no secret.
+Rule: whatever happens to a job comes back to `follow`, and a job ends in `_conclude` and nowhere else: there its
+verdict is composed, its clients are answered, and all that it held is let go. Pure: no I/O, no clock, no secret.
 """
 
 from dataclasses import replace

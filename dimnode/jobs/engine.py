@@ -6,10 +6,12 @@ Pure: no I/O, no clock, no secret; randomness comes in as an argument. The simul
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from dimnode.consensus.standing import Standing
+from dimnode.jobs.author import Author
+from dimnode.jobs.deadlines import earliest
 from dimnode.jobs.effects import Effect
 from dimnode.jobs.events import (
     AdvertHeard,
@@ -19,6 +21,7 @@ from dimnode.jobs.events import (
     Combined,
     Compared,
     Event,
+    Key,
     LeaseReceived,
     Now,
     PeerDown,
@@ -33,6 +36,7 @@ from dimnode.jobs.events import (
 )
 from dimnode.jobs.executor import Executor
 from dimnode.jobs.owner import Owner
+from dimnode.jobs.replay import Held, JournalRow, held_by, kept_works, open_jobs
 from dimnode.jobs.roster import Roster
 from dimnode.limits import LIMITS, Limits
 from dimnode.records.ids import PeerId, RecordId
@@ -52,9 +56,11 @@ class Engine:
         standing: Standing | None = None,
     ) -> None:
         self.me = me
+        self._limits = limits
+        author = Author(me, net)
         self.roster = Roster(me, limits, standing or Standing(limits.standing), rng)
-        self.owner = Owner(me, net, limits, self.roster)
-        self.executor = Executor(me, net, limits)
+        self.owner = Owner(author, limits, self.roster)
+        self.executor = Executor(author, limits)
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """What follows from an event. Never fails on anything that a peer or client sent: that was checked before."""
@@ -70,9 +76,9 @@ class Engine:
             case Told():
                 return self._told(event, now)
             case Compared():
-                return self.owner.compared(event, now)
+                return self.owner.deciding.compared(event, now)
             case Combined():
-                return self.owner.combined(event, now)
+                return self.owner.deciding.combined(event, now)
             case Ruled():
                 return self.executor.ruled(event, now)
             case RulingReceived():
@@ -85,29 +91,44 @@ class Engine:
                 return self.owner.cancel(event, now)
             case PeerUp(peer):
                 self.roster.link(peer, True)
-                return self.owner.peer_up(peer, now)
+                return self.owner.peer_up(peer, now) + self.executor.peer_up(peer)
             case PeerDown(peer):
                 self.roster.link(peer, False)
                 return self.owner.peer_down(peer, now)
             case AdvertHeard():
                 self.roster.hear(event.peer, event.models, event.cabinets, event.slots)
-                return self.owner.pump(now)
+                return self.owner.offers_changed(now)
             case TimePassed():
                 return self.owner.time_passed(now) + self.executor.time_passed(now)
             case _:
                 assert_never(event)
 
+    def restore(self, rows: Sequence[JournalRow], forgotten: Collection[Key], now: Now) -> tuple[list[Effect], Held]:
+        """Take over what the journal knows, once, on a new engine before any event.
+
+        `rows` are all rows that may matter, in the order of commits; `forgotten` the keys of `Forget` effects. First
+        load `Held` into memory, each record and blob as often as it is named, then perform the effects like those of
+        any batch. Jobs that are over are not restored: ask the journal for their nonces before `Submitted`.
+        """
+        jobs = open_jobs(rows, self.me, forgotten, self._limits, now)
+        works = kept_works(rows, self.me, forgotten, self._limits, now)
+        self.owner.restore(jobs, now)
+        for work, keep_seconds in works:
+            self.executor.adopt(work, keep_seconds, now)
+        held = held_by(jobs, [work for work, _ in works])
+        return self.owner.go_on(now), held
+
     def due(self) -> float | None:
         """When `TimePassed` is wanted next (trio clock), or None."""
-        moments = [moment for moment in (self.owner.due(), self.executor.due()) if moment is not None]
-        return min(moments, default=None)
+        return earliest(self.owner.due(), self.executor.due())
+
+    def sizes(self) -> dict[str, int]:
+        """How much the engine holds; all zero when every job is over and every answer acknowledged."""
+        return {**self.owner.sizes(), **self.executor.sizes()}
 
     def _told(self, event: Told, now: Now) -> list[Effect]:
-        if event.what in _TO_EXECUTOR:
+        # "refused" is said by an executor about our lease, and by an owner about our answer: who we are to each
+        # other in this lease says which.
+        if event.what in _TO_EXECUTOR or (event.what == "refused" and not self.owner.expects(event.peer, event.key)):
             return self.executor.told(event, now)
-        if event.what == "refused":  # said by an executor to an owner, or by an owner about a bad record
-            return self.owner.told(event, now) or self.executor.told(event, now)
         return self.owner.told(event, now)
-
-
-Handle = Callable[[Event, Now], list[Effect]]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dimnode.records.ids import Cid, PeerId, RecordId
+from dimnode.records.ids import Cid, PeerId, RecordId, Ref
 from dimnode.records.receipt import Opening
 
 Key = tuple[RecordId, int, int]
@@ -29,7 +29,10 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A door accepted a job: `payload` is the spec to seal, or b"" when a peer signed it (its envelope is held)."""
+    """A door accepted a job: `payload` is the spec to seal, or b"" when a peer signed it (its envelope is held).
+
+    `openings` are in the order of the spec's inputs; the input blobs are held. `token` is comparable by ==.
+    """
 
     token: Token
     job: RecordId
@@ -48,7 +51,10 @@ class CancelAsked:
 
 @dataclass(frozen=True, slots=True)
 class LeaseReceived:
-    """The owner `peer` offers a task; lease and spec envelopes and the input blobs are held."""
+    """The owner `peer` offers a task; lease and spec envelopes and the input blobs are held.
+
+    `openings` are in the order of the lease's inputs, and open to them.
+    """
 
     peer: PeerId
     lease: RecordId
@@ -102,7 +108,11 @@ class RunRefused:
 
 @dataclass(frozen=True, slots=True)
 class AnswerReceived:
-    """An executor answered. Held: the answer's envelope, those of its rulings and policies, its output blob (if any)."""
+    """An executor answered. Held: the envelopes of answer, rulings and policies, and the output blob if there is one.
+
+    `inputs` and `model` are what the answer says it read and ran; None means that the maker of the event has checked
+    them against the lease already.
+    """
 
     peer: PeerId
     answer: RecordId
@@ -115,6 +125,8 @@ class AnswerReceived:
     rulings: tuple[RecordId, ...]
     output: Opening | None
     policies: tuple[RecordId, ...] = ()
+    inputs: tuple[Ref, ...] | None = None
+    model: RecordId | None = None
 
 
 @dataclass(frozen=True, slots=True)

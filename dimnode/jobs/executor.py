@@ -72,12 +72,15 @@ class Executor:
         if known is not None:
             if known.owner == event.peer and known.epoch > event.epoch:
                 return no("E-jobs-20", "a newer epoch is known")
-            # A stranger who has seen the spec can lease it too; the lease of its submitter goes first.
-            if known.owner not in (event.peer, *_owners_before(event)):
+            # Whoever has seen a spec can lease its tasks too; only its submitter may take one over.
+            if known.owner != event.peer and event.spec["by"] != event.peer:
                 return no("E-jobs-23", "another owner has leased this task", self._limits.jobs.retry_after_ms_min)
             return None
         limits = self._limits.jobs
-        if len(self._works_of.get(event.peer, ())) >= limits.works_per_owner_max or len(self._works) >= limits.works_max:
+        if (
+            len(self._works_of.get(event.peer, ())) >= limits.works_per_owner_max
+            or len(self._works) >= limits.works_max
+        ):
             return no("E-jobs-22", "too many leases and unacknowledged answers here", limits.retry_after_ms_min)
         return None
 
@@ -228,8 +231,3 @@ def _task_problem(event: LeaseReceived) -> str:
     if len(event.openings) != len(step_sources(event.spec, step_of(event.spec, event.task))):
         return "the lease's inputs are not those of its step"
     return ""
-
-
-def _owners_before(event: LeaseReceived) -> tuple[PeerId, ...]:
-    """Placeholder."""
-    return ()

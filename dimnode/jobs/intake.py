@@ -43,15 +43,16 @@ def spec_problem(spec: Mapping[str, Any], limits: Limits) -> str:
         return f"more than {limits.jobs.tasks_per_job_max} tasks, counting replicas of both rounds"
     if not sources_exist(spec):
         return "a step reads an output that does not exist before it"
-    try:
-        check_comparator(spec.get("comparator", {"kind": "exact"}))
-    except PeerFault as fault:
-        return fault.rule
+    if "comparator" in spec:
+        try:
+            check_comparator(spec["comparator"])
+        except PeerFault as fault:
+            return fault.rule
     return ""
 
 
 def consider(spec: Mapping[str, Any], open_jobs: int, roster: Roster, limits: Limits, now: Now) -> None:
-    """Raises `Refused` when this node will not take the job: it is full, the spec is at odds, or nobody could run it."""
+    """Raises `Refused` when this node will not take the job: it is full, the spec is wrong, or nobody could run it."""
     if open_jobs >= limits.jobs.open_jobs_max:
         raise Refused("E-jobs-01", "too many open jobs on this node", hint="try again later", retry_after_ms=1000)
     check_tier(spec["tier"])

@@ -23,7 +23,7 @@ _REFUSAL_DOUBLINGS_MAX = 8
 class Seat:
     """What the owner side knows of one peer.
 
-    `busy_until` is when a peer that said it is full may be asked again; `refusals` counts how often it said so in a row.
+    `busy_until` is when a peer that said it is full may be asked again; `refusals` is how often it said so in a row.
     """
 
     peer: PeerId
@@ -139,16 +139,16 @@ class Roster:
         )
 
     def prospect(self, need: Need, now: Now) -> str:
-        """"some" when a peer, linked or not, has offered this since we started; else "barred" or "unoffered"."""
+        """ "some" when a peer, linked or not, has offered this since we started; else "barred" or "unoffered"."""
+        if self.usable(need, now):
+            return "some"
         context = self.context(need.operation, need.model)
         able = [seat for seat in self._seats.values() if seat.can(need)]
         if any(not self.standing.barred_until(seat.peer, context, now.wall_ms) for seat in able):
             return "some"
         return "barred" if able else "unoffered"
 
-    def judge(
-        self, job: Job, task: Task, peer: PeerId, good: bool, kind: str, record: RecordId, now: Now
-    ) -> Remember:
+    def judge(self, job: Job, task: Task, peer: PeerId, good: bool, kind: str, record: RecordId, now: Now) -> Remember:
         """One point for or against a peer, tied to the record that shows it; it counts from now on."""
         template = job.template(task)
         context = task.context or self.context(template["op"], template.get("model", b""))

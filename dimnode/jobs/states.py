@@ -7,7 +7,10 @@ Pure: no I/O, no clock.
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import Final, TypeVar
+
+S = TypeVar("S", bound=Enum)
+M = TypeVar("M", bound=Enum)
 
 
 class JobState(Enum):
@@ -99,13 +102,9 @@ def step_work(state: WorkState, move: WorkMove) -> WorkState:
 
 def render_tables() -> str:
     """The three tables in Markdown, as docs/jobs.md shows them."""
-    parts = []
-    tables: tuple[tuple[str, Mapping[tuple[Enum, Enum], Enum]], ...] = (
-        ("job", JOB_TABLE),
-        ("task", TASK_TABLE),
-        ("work", WORK_TABLE),
-    )
-    for noun, table in tables:
-        rows = [f"| {state.value} | {move.value} | {after.value} |" for (state, move), after in table.items()]
-        parts.append("\n".join([f"| {noun} is | move | {noun} becomes |", "|---|---|---|", *rows]))
-    return "\n\n".join(parts) + "\n"
+    return "\n".join([_render("job", JOB_TABLE), _render("task", TASK_TABLE), _render("work", WORK_TABLE)])
+
+
+def _render(noun: str, table: Mapping[tuple[S, M], S]) -> str:
+    rows = [f"| {state.value} | {move.value} | {after.value} |" for (state, move), after in table.items()]
+    return "\n".join([f"| {noun} is | move | {noun} becomes |", "|---|---|---|", *rows]) + "\n"

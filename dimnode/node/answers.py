@@ -16,6 +16,7 @@ import trio
 
 from dimnode.api.jobfile import compile_job, read_job
 from dimnode.api.port import Answer
+from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, quote
 from dimnode.errors import Refused
 from dimnode.node.doctor import findings
@@ -82,8 +83,8 @@ class Answers:
             "peers_linked": len(node.links.all()),
             "peers_known": len(node.swarm.members),
             "dht_peers": len(node.host.dht_peers()),
-            "jobs_open": len(node.engine.owner.jobs),
-            "tasks_held": len(node.engine.executor.works),
+            "jobs_open": len(node.engine.owner.book),
+            "tasks_held": node.engine.executor.sizes()["works"],
             "tasks_queued": stats.queued if stats else 0,
             "tasks_running": stats.running if stats else 0,
             "tasks_finished": dict(stats.finished) if stats else {},
@@ -269,7 +270,8 @@ class Answers:
         found = quote(job.tier, quorum)
         steps = []
         for task, model in zip(compiled.body["tasks"], compiled.models, strict=True):
-            peers = self._node.engine.roster.offering(task)
+            need = Need(task.get("model", b""), task["op"], task.get("cabinet", ""), task.get("peer"))
+            peers = [seat.peer for seat in self._node.engine.roster.capable(need)]
             steps.append(
                 {
                     "op": task["op"],
@@ -377,7 +379,7 @@ class Answers:
     async def _cancel(self, arguments: Mapping[str, Any]) -> Answer:
         job = self._backstage.find_job(arguments["job"])
         await self._backstage.cancel(job)
-        return {"job": cid_text(job), "cancelling": job in self._node.engine.owner.jobs}
+        return {"job": cid_text(job), "cancelling": self._node.engine.owner.book.find(job) is not None}
 
     def end(self, job: RecordId) -> Answer | None:
         """Verdict, status and output bytes of an ended job."""

@@ -1,6 +1,6 @@
 """Jobs from other peers: `/dim/job/1`. A peer sends a spec that it signed; this node becomes the job's owner.
 
-Rule: the stream carries one job. In: one frame [spec envelope, openings, blobs]. Out: one frame, ["refused", code, text,
+Rule: the stream carries one job. In: one frame [spec envelope, openings, blobs]. Out: one, ["refused", code, text,
 retry_after_ms] or ["ended", status, receipt], then the explicit end of the stream. If the stream breaks the job goes
 on; the same spec sent again finds it by its nonce.
 """

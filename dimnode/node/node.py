@@ -305,7 +305,7 @@ class Node:
 
     def _manifests_of(self, append: Append) -> Rows:
         """Manifests of the models that a spec names, so that the journal can always make its receipt."""
-        job = self.engine.owner.jobs.get(append.id)
+        job = self.engine.owner.book.find(append.id)
         models = [task["model"] for task in job.spec["tasks"] if "model" in task] if job else []
         return {"records": [("manifest", r.id, b"", 0, 0, r.envelope) for r in self.library.unkept(models)]}
 

@@ -5,7 +5,7 @@ Rule: nothing here decides. Whatever comes back (a result, a comparison, a refus
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol, assert_never
+from typing import Protocol, assert_never
 
 from dimnode.cabinets.policy import Request, Ruling, decide, rows_mask
 from dimnode.consensus.recompute import Vote, encode_tally_blob, labels_of, sum_counts, support, tally
@@ -88,7 +88,8 @@ class Performer:
             case Reply():
                 self._reply(effect)
             case Refuse():
-                effect.token.refused(effect)
+                if effect.token is not None:
+                    effect.token.refused(effect)
             case Compare():
                 self._put(self._compare(effect))
             case Combine():
@@ -225,7 +226,6 @@ class Performer:
             purpose=consult.purpose,
             at_ms=self._uses.now_ms(),
             rows=mask,
-            rows_named=_names_rows(consult.where, self._library.cabinets.get(consult.cabinet)),
         )
 
     # ---- verdicts
@@ -294,8 +294,3 @@ def _ruled(consult: Consult, ruling: Ruling, policy: RecordId | None) -> Ruled:
 def _set_bits(mask: bytes) -> list[int]:
     """Row numbers whose byte is 1."""
     return [index for index, byte in enumerate(mask) if byte]
-
-
-def _names_rows(where: tuple[tuple[str, str, int], ...], cabinet: Any) -> bool:
-    """The submitter listed rows by an excluded column (an identifier), so their count is no news to them."""
-    return bool(where) and cabinet is not None and all(column in cabinet.exclude for column, _, _ in where)

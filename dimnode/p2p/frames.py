@@ -160,7 +160,7 @@ def _answer(frame: TaskFrame, peer: PeerId, net: RecordId, blobs: Mapping[Cid, b
     ok = said["status"] == "ok"
     if len(said["outputs"]) != (1 if ok else 0) or len(frame.openings) != len(said["outputs"]):
         raise PeerFault("answer: outputs")
-    rulings, held = _rulings(frame.envelopes[1:], frame.key, peer, check)
+    rulings, policies, held = _rulings(frame.envelopes[1:], frame.key, peer, check)
     if said["parents"][1:] != rulings:
         raise PeerFault("answer: rulings differ from its parents")
     held = [(bytes(answer.id), frame.envelopes[0]), *held, *_opened(said["outputs"], frame.openings, blobs)]
@@ -175,42 +175,47 @@ def _answer(frame: TaskFrame, peer: PeerId, net: RecordId, blobs: Mapping[Cid, b
         weight=said.get("weight", 0),
         rulings=tuple(rulings),
         output=frame.openings[0] if ok else None,
+        policies=policies,
+        inputs=tuple(said["inputs"]),
+        model=said.get("model"),
     )
     return Arrival(event, tuple(held))
 
 
 def _ruling(frame: TaskFrame, peer: PeerId, net: RecordId, check: bool) -> Arrival:
     _count(frame.envelopes, 1, 2)
-    rulings, held = _rulings(frame.envelopes, frame.key, peer, check)
+    rulings, policies, held = _rulings(frame.envelopes, frame.key, peer, check)
     ruling = open_record(frame.envelopes[0], kind="ruling", check_signature=False)
     if ruling.payload["net"] != net or ruling.payload["allowed"]:
         raise PeerFault("ruling: not a refusal for this swarm")
-    event = RulingReceived(peer, rulings[0], frame.key, ruling.payload["code"], ruling.payload["reason"])
+    event = RulingReceived(peer, rulings[0], frame.key, ruling.payload["code"], ruling.payload["reason"], policies)
     return Arrival(event, tuple(held))
 
 
 def _rulings(
     envelopes: Sequence[bytes], key: Key, peer: PeerId, check: bool
-) -> tuple[list[RecordId], list[tuple[bytes, bytes]]]:
-    """Rulings, each followed by the policy that it names, all signed by the peer."""
+) -> tuple[list[RecordId], tuple[RecordId, ...], list[tuple[bytes, bytes]]]:
+    """Rulings, each followed by the policy that it names, all signed by the peer; then all of them as held."""
     rulings: list[RecordId] = []
     held: list[tuple[bytes, bytes]] = []
-    policies: set[RecordId] = set()
+    named: set[RecordId] = set()
+    policies: list[RecordId] = []
     for envelope in envelopes:
         record = open_record(envelope, check_signature=check)
         if record.by != peer or record.kind not in ("ruling", "policy"):
             raise PeerFault("ruling: signer or kind")
         if record.kind == "policy":
-            if record.id not in policies:
+            if record.id not in named or record.id in policies:
                 raise PeerFault("ruling: a policy that nothing names")
+            policies.append(record.id)
         else:
             _match(record, key)
             rulings.append(record.id)
-            policies.update(record.payload["parents"][1:])
+            named.update(record.payload["parents"][1:])
         held.append((bytes(record.id), envelope))
     if not rulings and envelopes:
         raise PeerFault("ruling: none")
-    return rulings, held
+    return rulings, tuple(policies), held
 
 
 def _opened(refs: list[Any], openings: Sequence[Opening], blobs: Mapping[Cid, bytes]) -> list[tuple[bytes, bytes]]:

@@ -86,6 +86,18 @@ def test_inputs_and_outputs_of_megabytes_arrive_whole(zygote: Zygote, tmp_path: 
     trio.run(main)
 
 
+def test_more_than_the_socket_holds_waits_without_blocking_the_node(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            values = np.arange(25_000, dtype=np.float32).reshape(-1, 1)
+            await rig.run(rig.order(doubling(1), blob([[1]])))
+            found = await rig.run(*(rig.order(doubling(1), blob(values + number)) for number in range(40)))
+            for number, done in enumerate(found):
+                assert np.array_equal(arrays(done.output)["y"], (values + number) * 2)
+
+    trio.run(main)
+
+
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [

@@ -295,10 +295,15 @@ class YamuxStream(IMuxedStream):
         self.reset_nowait()
 
     def reset_nowait(self) -> None:
-        """The same for callers that cannot await."""
-        if not self.gone:
-            self.muxed_conn.send(encode_header(Kind.WINDOW, RST, self.stream_id, 0))
-            self.muxed_conn.forget(self)
+        """The same for callers that cannot await.
+
+        Nothing happens to a stream that is over: libp2p resets all streams of a lost connection, also those whose
+        reader still has bytes from before the end to read.
+        """
+        if self.gone:
+            return
+        self.muxed_conn.send(encode_header(Kind.WINDOW, RST, self.stream_id, 0))
+        self.muxed_conn.forget(self)
         self.finished_there = False
         self.lose()
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import trio
 
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
@@ -36,6 +37,7 @@ def test_orders_that_make_sense_pass() -> None:
         replace(INFER, priority="urgent"),  # type: ignore[arg-type]
         replace(INFER, timeout_seconds=0.0),
         replace(INFER, timeout_seconds=float("nan")),
+        replace(INFER, timeout_seconds=float("inf")),
         replace(INFER, op="cohort", model_path="", rows=Rows("/r", "l", (), (Condition("a", "eq", 0),) * 17)),
     ],
 )
@@ -65,15 +67,36 @@ def test_a_result_is_read_field_by_field() -> None:
 
 def test_an_order_is_reported_once_and_a_late_answer_is_dropped() -> None:
     told: list[Finished] = []
-    desk = Desk(told.append)
-    ticket = OrderQueue(1.0).ticket(INFER, 0.0)
-    desk.open(ticket)
-    desk.answered(ticket, read_result(GOOD, 100), "walls")
-    desk.answered(ticket, read_result(GOOD, 100), "walls")
-    desk.failed(ticket, "timeout", orders.TIMED_OUT, "late")
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            desk = Desk(told.append, nursery)
+            ticket = OrderQueue(1.0).ticket(INFER, 0.0)
+            desk.open(ticket)
+            desk.answered(ticket, read_result(GOOD, 100), "walls")
+            desk.answered(ticket, read_result(GOOD, 100), "walls")
+            desk.failed(ticket, "timeout", orders.TIMED_OUT, "late")
+            desk.fail_soon(ticket, "timeout", orders.TIMED_OUT, "later")
+            assert desk.counts == {"ok": 1}
+            assert INFER.key not in desk
+
+    trio.run(main)
     assert [outcome.status for outcome in told] == ["ok"]
-    assert desk.counts == {"ok": 1}
-    assert INFER.key not in desk
+
+
+def test_a_report_from_inside_an_offer_comes_after_it() -> None:
+    told: list[Finished] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            desk = Desk(told.append, nursery)
+            ticket = OrderQueue(1.0).ticket(INFER, 0.0)
+            desk.open(ticket)
+            desk.fail_soon(ticket, "failed", orders.BAD_ORDER, "bad")
+            assert told == []
+
+    trio.run(main)
+    assert [outcome.code for outcome in told] == [orders.BAD_ORDER]
 
 
 def test_only_plain_files_are_opened(tmp_path) -> None:  # type: ignore[no-untyped-def]

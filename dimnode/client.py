@@ -1,0 +1,513 @@
+"""The Python client: everything the command line can do, as plain blocking calls over the control socket.
+
+Rule: standard library, msgpack and the frame codec, nothing else; no thread of its own. Whoever waits for an answer
+reads the socket and sorts what comes in for everybody else, so any number of requests may be under way on one
+connection, from one thread or from several. Jobs belong to the node: they go on when a client goes away.
+
+    from dimnode import Client
+    from dimnode.client import read_output, tensor_rows
+
+    with Client() as node:
+        ended = node.run({"tasks": [{"model": "triage"}]}, [tensor_rows([[0.1, 0.2]])])
+        print(ended.status, read_output(ended.outputs[0]))
+"""
+
+import contextlib
+import select
+import socket as sockets
+import struct
+import sys
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from math import prod
+from pathlib import Path
+from threading import Condition, Lock
+from types import TracebackType
+from typing import Any, Final, Self
+
+from dimnode.config import default_home, socket_path
+from dimnode.errors import ConfigError, DimError, NoNode, PeerFault, Refused, RunFailed
+from dimnode.limits import LIMITS
+from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
+from dimnode.wire import FrameDecoder, pack_frame, unpack_body
+
+Job = Mapping[str, Any]
+"""A job as docs/jobs.md describes it: the map that a job file holds."""
+Watch = Callable[[dict[str, Any]], None]
+"""Called with each live event of a job: at_ms, job (bytes), what, task, epoch, peer (bytes or None), text."""
+
+_READ_BYTES: Final = 1024 * 1024
+_FRAME_BYTES_UNCHECKED: Final = 2**32 - 1
+_ITEM_CODES: Final = {"float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h"} | {
+    "int8": "b",
+    "uint8": "B",
+    "bool": "?",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended. `status` is a verdict's (ok, failed, refused, cancelled, expired, split), or `refused` with an
+    empty `job` when the node did not take it in (only from `run_many`). `outputs` are tensors/1 blobs."""
+
+    job: bytes
+    status: str
+    verdict: bytes = b""
+    outputs: tuple[bytes, ...] = ()
+    receipt: bytes | None = None
+    code: str = ""
+    reason: str = ""
+    index: int = 0
+    """Place among the jobs that were given to `run_many`."""
+    seconds: float = 0.0
+    """From sending the request to reading its answer, on this side."""
+
+
+class _Slot:
+    """Where the answer to one request arrives. A finished slot is put into `sink` when there is one."""
+
+    __slots__ = ("answered", "error", "events", "index", "result", "sent", "sink")
+
+    def __init__(self, sink: "deque[_Slot] | None" = None, index: int = 0) -> None:
+        self.events: deque[dict[str, Any]] = deque()
+        self.result: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
+        self.sink, self.index = sink, index
+        self.sent = self.answered = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.result is not None or self.error is not None
+
+
+class Client:
+    """One connection to the node of `home` (default: DIM_HOME). Raises `NoNode` when none answers.
+
+    Every method raises `Refused`, `ConfigError` or `RunFailed` as the node said it, and `NoNode` when the connection
+    breaks. May be shared by threads.
+    """
+
+    def __init__(self, home: Path | None = None, socket: Path | None = None) -> None:
+        path = socket or socket_path(home or default_home())
+        self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            cause = f"nothing listens on {path} ({error.strerror})"
+            raise NoNode(
+                "E-cli-01", "no node is running here", cause, "dim up, or --home DIR of another node"
+            ) from None
+        self._decoder = FrameDecoder(LIMITS.api.request_bytes_max)
+        self._numbers = count(1)
+        self._slots: dict[int, _Slot] = {}
+        self._sending = Lock()
+        self._turn = Condition()  # guards _slots' contents and whose turn it is to read
+        self._reading = False
+        self._lost = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up. Jobs go on."""
+        self._lost = True
+        with contextlib.suppress(OSError):  # wakes a thread that reads; fails when the node hung up first
+            self._socket.shutdown(sockets.SHUT_RDWR)
+        self._socket.close()
+
+    # ---- the node
+
+    def status(self) -> dict[str, Any]:
+        """What the node is and has done so far."""
+        return self.ask("status")
+
+    def peers(self) -> list[dict[str, Any]]:
+        """One map per peer that was heard lately."""
+        return _rows(self.ask("peers"), "peers")
+
+    def doctor(self) -> list[dict[str, Any]]:
+        """One map per check: check, ok, detail, mend."""
+        return _rows(self.ask("doctor"), "findings")
+
+    def connect(self, address: str) -> str:
+        """Dial a multiaddress; the peer id that answered, as text."""
+        return str(self.ask("connect", address=address)["peer"])
+
+    def stop(self) -> None:
+        """Ask the node to shut down in good order."""
+        self.ask("stop")
+
+    # ---- what is offered
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every model that can be run now, here or on a peer."""
+        return _rows(self.ask("models.ls"), "models")
+
+    def add_model(self, card: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
+        """Offer a model file under this card (docs/operator.md); its id and label."""
+        return self.ask("models.add", card=dict(card), path=str(Path(path).absolute()))
+
+    def data(self) -> list[dict[str, Any]]:
+        """This node's cabinets."""
+        return _rows(self.ask("data.ls"), "cabinets")
+
+    def add_data(
+        self, name: str, path: Path | str, label: str = "", exclude: Sequence[str] = (), policy: Job | None = None
+    ) -> dict[str, Any]:
+        """Offer a CSV file as a cabinet under a policy. The file stays where it is."""
+        where = str(Path(path).absolute())
+        return self.ask(
+            "data.add", name=name, path=where, label=label, exclude=list(exclude), policy=dict(policy or {})
+        )
+
+    def standing(self) -> list[dict[str, Any]]:
+        """What this node thinks of its peers, one map per peer and context."""
+        return _rows(self.ask("rep.ls"), "standing")
+
+    def explain(self, peer: str) -> dict[str, Any]:
+        """Why: the events behind a peer's standing, each with the record that shows it."""
+        return self.ask("rep.explain", peer=peer)
+
+    # ---- jobs
+
+    def validate(self, job: Job, blobs: Sequence[bytes] = ()) -> dict[str, Any]:
+        """The plan, cost and residual risk of a job that is not run."""
+        return self.ask("job.validate", job=_checked(job, blobs), blobs=list(blobs))
+
+    def run(
+        self,
+        job: Job,
+        blobs: Sequence[bytes] = (),
+        *,
+        nonce: bytes | None = None,
+        receipt: bool = True,
+        watch: Watch | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Ended:
+        """Submit and wait for the end. A job that failed is an `Ended`; one that was not taken in raises `Refused`.
+
+        The same 16-byte `nonce` names the same submission: repeating it never runs a job twice. `watch` is called in
+        this thread. After `timeout_seconds` this raises `RunFailed` E-cli-03 and the job goes on.
+        """
+        return self.submit(job, blobs, nonce=nonce, receipt=receipt, watch=watch).wait(timeout_seconds)
+
+    def submit(
+        self,
+        job: Job,
+        blobs: Sequence[bytes] = (),
+        *,
+        nonce: bytes | None = None,
+        receipt: bool = True,
+        watch: Watch | None = None,
+    ) -> "Pending":
+        """Submit without waiting; as `run` otherwise. Refusals are raised by `Pending.wait`."""
+        extra: dict[str, Any] = {"nonce": nonce} if nonce is not None else {}
+        if watch is not None:
+            extra["watch"] = True
+        slot = _Slot()
+        number, frame = self._frame(slot, "job.submit", job=_checked(job, blobs), blobs=blobs, receipt=receipt, **extra)
+        self._send(frame, [slot])
+        return Pending(self, number, slot, watch)
+
+    def detach(self, job: Job, blobs: Sequence[bytes] = (), *, nonce: bytes | None = None) -> bytes:
+        """Submit and return the job's id as soon as the node has begun with it."""
+        extra = {"nonce": nonce} if nonce is not None else {}
+        found = self.ask("job.submit", job=_checked(job, blobs), blobs=list(blobs), wait=False, **extra)
+        return bytes(found["job"])
+
+    def run_many(
+        self,
+        jobs: Iterable[tuple[Job, Sequence[bytes]]],
+        concurrency: int = LIMITS.jobs.open_jobs_per_client,
+        *,
+        receipt: bool = False,
+    ) -> Iterator[Ended]:
+        """Run many jobs, `concurrency` at a time, over this one connection; yields in the order in which they end."""
+        waiting = enumerate(jobs)
+        sink: deque[_Slot] = deque()
+        under_way = self._fill(waiting, concurrency, sink, receipt)
+        while under_way:
+            self._advance(lambda: bool(sink), None)
+            finished = [sink.popleft() for _ in range(len(sink))]
+            # New jobs go out before the caller looks at the old ones, so that the node never runs dry.
+            under_way += self._fill(waiting, len(finished), sink, receipt) - len(finished)
+            for slot in finished:
+                yield _ended(slot)
+
+    def jobs(self, most: int = 20) -> list[dict[str, Any]]:
+        """The newest jobs that this node owns."""
+        return _rows(self.ask("job.ls", most=most), "jobs")
+
+    def job(self, job: bytes | str) -> dict[str, Any]:
+        """A job's records, bytes on the wire, and end. Ids are bytes, text, or the last letters that tables show."""
+        return self.ask("job.show", job=job)
+
+    def events(self, job: bytes | str) -> list[dict[str, Any]]:
+        """What has happened to a job so far."""
+        return _rows(self.ask("job.events", job=job), "events")
+
+    def follow(self, job: bytes, wait_seconds: float = 1.0) -> Iterator[dict[str, Any] | None]:
+        """Live events of a job from now on, and None whenever `wait_seconds` pass without one; never ends by itself."""
+        slot = _Slot()
+        number, frame = self._frame(slot, "job.watch", job=job)
+        self._send(frame, [slot])
+        try:
+            while True:
+                more = self._advance(lambda: bool(slot.events) or slot.done, time.monotonic() + wait_seconds)
+                if slot.error is not None:
+                    raise _error_of(slot.error)
+                while slot.events:
+                    yield slot.events.popleft()
+                if not more:
+                    yield None
+        finally:
+            self._slots.pop(number, None)
+
+    def result(self, job: bytes | str) -> Ended:
+        """How a job ended. Raises `Refused` E-job-12 while it is open."""
+        slot = _Slot()
+        slot.result = self.ask("job.result", job=job)
+        return _ended(slot)
+
+    def receipt(self, job: bytes | str) -> bytes:
+        """The receipt of an ended job."""
+        return bytes(self.ask("job.receipt", job=job)["receipt"])
+
+    def cancel(self, job: bytes | str) -> dict[str, Any]:
+        """Ask for the end of a job; harmless when it is over."""
+        return self.ask("job.cancel", job=job)
+
+    def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """Any operation by name: its result, or its error raised."""
+        slot = _Slot()
+        _, frame = self._frame(slot, op, **arguments)
+        self._send(frame, [slot])
+        self._advance(lambda: slot.done, None)
+        if slot.error is not None:
+            raise _error_of(slot.error)
+        assert slot.result is not None
+        return slot.result
+
+    # ---- the connection
+
+    def _fill(self, waiting: Iterator[tuple[int, Any]], most: int, sink: "deque[_Slot]", receipt: bool) -> int:
+        """Send up to `most` more jobs in one write; how many there were."""
+        slots: list[_Slot] = []
+        frames: list[bytes] = []
+        for index, (job, blobs) in islice(waiting, most):
+            slot = _Slot(sink, index)
+            frames.append(self._frame(slot, "job.submit", job=_checked(job, blobs), blobs=blobs, receipt=receipt)[1])
+            slots.append(slot)
+        if frames:
+            self._send(b"".join(frames), slots)
+        return len(slots)
+
+    def _frame(self, slot: _Slot, op: str, **arguments: Any) -> tuple[int, bytes]:
+        """The request's number and frame; its answer will arrive in `slot`."""
+        number = next(self._numbers)
+        frame = pack_frame({"id": number, "op": op, **arguments}, _FRAME_BYTES_UNCHECKED)
+        most = LIMITS.api.request_bytes_max
+        if len(frame) - 4 > most:
+            raise Refused("E-cli-04", f"the request has {len(frame)} bytes", f"at most {most} go to the node at once")
+        self._slots[number] = slot
+        return number, frame
+
+    def _send(self, frames: bytes, slots: Iterable[_Slot]) -> None:
+        now = time.monotonic()
+        for slot in slots:
+            slot.sent = now
+        try:
+            with self._sending:
+                self._socket.sendall(frames)
+        except OSError:
+            raise self._gone() from None
+
+    def _advance(self, ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Read, or let another thread read, until `ready`; False when the deadline passes first."""
+        while True:
+            with self._turn:
+                if ready():
+                    return True
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                if self._reading:
+                    self._turn.wait(left)
+                    continue
+                self._reading = True
+            chunk = b""
+            try:
+                chunk = self._receive(left)
+            finally:
+                with self._turn:
+                    self._reading = False
+                    self._sort(chunk)
+                    self._turn.notify_all()
+
+    def _receive(self, left_seconds: float | None) -> bytes:
+        """Some bytes; none when the time is up. Raises `NoNode` at the end of the connection."""
+        try:
+            if left_seconds is not None and not self._readable(left_seconds):
+                return b""
+            chunk = self._socket.recv(_READ_BYTES)
+        except OSError:
+            chunk = b""
+        if not chunk:
+            raise self._gone()
+        return chunk
+
+    def _readable(self, seconds: float) -> bool:
+        poll = select.poll()  # not select(): a process with many files open is no reason to fail
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(max(1.0, seconds * 1000)))
+
+    def _sort(self, chunk: bytes) -> None:
+        """Put what came in where it is waited for."""
+        try:
+            bodies = [unpack_body(body) for body in self._decoder.feed(chunk)] if chunk else []
+        except PeerFault as fault:
+            self.close()
+            raise NoNode("E-cli-02", "the node sent what is no frame", fault.rule, "dim doctor") from None
+        now = time.monotonic()
+        for message in bodies:
+            number = message["id"]
+            if "event" in message:
+                slot = self._slots.get(number)
+                if slot is not None:
+                    slot.events.append(message["event"])
+                continue
+            slot = self._slots.pop(number, None)
+            if slot is None:
+                continue
+            slot.answered = now
+            slot.result, slot.error = message.get("result"), message.get("error")
+            if slot.sink is not None:
+                slot.sink.append(slot)
+
+    def _gone(self) -> NoNode:
+        what = "this client is closed" if self._lost else "the connection to the node broke"
+        self.close()
+        cause = "the node stopped or crashed; jobs that it had taken in go on when it is up again"
+        return NoNode("E-cli-02", what, cause, "dim status, then dim job ls")
+
+
+class Pending:
+    """A job under way."""
+
+    def __init__(self, client: Client, number: int, slot: _Slot, watch: Watch | None) -> None:
+        self._client, self._number, self._slot, self._watch = client, number, slot, watch
+        self.job: bytes | None = None
+        """The job's id, once an event has told it (only with `watch`)."""
+
+    def wait(self, timeout_seconds: float | None = None) -> Ended:
+        """Until the job has ended. Raises `Refused` when it was not taken in, `RunFailed` E-cli-03 on timeout."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        slot = self._slot
+        while True:
+            more = self._client._advance(lambda: bool(slot.events) or slot.done, deadline)
+            while slot.events:
+                event = slot.events.popleft()
+                self.job = event.get("job", self.job)
+                if self._watch is not None:
+                    self._watch(event)
+            if slot.error is not None:
+                raise _error_of(slot.error)
+            if slot.result is not None:
+                return _ended(slot)
+            if not more:
+                what = f"no verdict within {timeout_seconds:g} s"
+                raise RunFailed("E-cli-03", what, "the job goes on without you", "dim job ls, then dim job result JOB")
+
+
+# ---- answers
+
+
+def _rows(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer[key]
+    return found
+
+
+def _ended(slot: _Slot) -> Ended:
+    seconds = slot.answered - slot.sent
+    if slot.error is not None:
+        error = slot.error
+        return Ended(b"", "refused", b"", (), None, error["code"], error["what"], slot.index, seconds)
+    said = slot.result
+    assert said is not None
+    outputs = tuple(output for output in said["outputs"] if output is not None)
+    words = (said.get("code", ""), said.get("reason", ""))
+    return Ended(
+        said["job"], said["status"], said["verdict"], outputs, said.get("receipt"), *words, slot.index, seconds
+    )
+
+
+def _error_of(error: Mapping[str, Any]) -> DimError:
+    """The exception that the node meant, by its exit code."""
+    words = (error["code"], error["what"], error.get("cause", ""), error.get("hint", ""))
+    match error.get("exit"):
+        case 4:
+            return Refused(*words, retry_after_ms=error.get("retry_after_ms", 0))
+        case 2:
+            return ConfigError(*words)
+        case _:
+            return RunFailed(*words)
+
+
+def _checked(job: Job, blobs: Sequence[bytes]) -> Job:
+    """What the node's frame decoder would drop the connection for is refused here with a reason."""
+    size = sum(map(len, blobs))
+    if size > LIMITS.exec.input_bytes_max:
+        raise Refused("E-input-05", f"the input has {size} bytes", f"limit {LIMITS.exec.input_bytes_max}")
+    named = job.get("input")
+    if named and isinstance(named, Mapping):
+        for name, value in named.items():
+            if isinstance(value, list) and len(value) > LIMITS.api.inline_rows_max:
+                cause = f"at most {LIMITS.api.inline_rows_max} rows are written as numbers"
+                hint = "give them as blobs=[tensor_rows(rows)], or in a file: input: {file: rows.csv}"
+                raise Refused("E-cli-05", f"input {name!r} has {len(value)} rows", cause, hint)
+    return job
+
+
+# ---- tensors without NumPy
+
+
+def tensor_rows(rows: Sequence[Sequence[float]], name: str = "x") -> bytes:
+    """A tensors/1 blob with one float32 tensor of shape [rows, columns]. Raises `Refused` E-input-01 when ragged."""
+    columns = len(rows[0]) if rows else 0
+    if any(len(row) != columns for row in rows):
+        raise Refused("E-input-01", f"input {name!r} is not a table of numbers", "its rows differ in length")
+    try:
+        numbers = array("f", [number for row in rows for number in row])
+    except (TypeError, OverflowError) as error:
+        raise Refused("E-input-01", f"input {name!r} is not a table of numbers", str(error)) from None
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return encode_tensors([Tensor(name, "float32", (len(rows), columns), numbers.tobytes())])
+
+
+def read_output(blob: bytes) -> dict[str, Any]:
+    """A tensors/1 blob as nested lists by tensor name; a tensor without dimensions is a bare number."""
+    return {tensor.name: _nested(_numbers(tensor), tensor.shape) for tensor in decode_tensors(blob)}
+
+
+def _numbers(tensor: Tensor) -> list[Any]:
+    return list(struct.unpack(f"<{tensor.items}{_ITEM_CODES[tensor.dtype]}", tensor.raw))
+
+
+def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
+    if not shape:
+        return flat[0]
+    if len(shape) == 1:
+        return flat
+    step = prod(shape[1:])
+    return [_nested(flat[row * step : (row + 1) * step], shape[1:]) for row in range(shape[0])]

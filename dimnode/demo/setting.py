@@ -1,0 +1,173 @@
+"""What the acts share: the swarm, its models and cabinets, and the central figures to compare with.
+
+Rule: the central computation is made here, straight with onnxruntime over all rows, and never by the swarm.
+"""
+
+import csv
+import sqlite3
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from dimnode.audit.verifier import verify
+from dimnode.client import Client, Ended, tensor_rows
+from dimnode.demo.assets_index import ModelCard, read_model_card
+from dimnode.demo.narrator import Narrator
+from dimnode.demo.split import FEATURES, Patient, read_patients, write_hospital_csv
+from dimnode.demo.swarm import Member, Swarm
+from dimnode.records.ids import peer_bytes
+
+HOSPITALS: Final = ("alba", "brio", "cara")
+CABINET: Final = "patients"
+OFFERS: Final = {
+    "alba": ("classifier-logistic",),
+    "brio": ("classifier-logistic", "classifier-mlp", "diagnosis", "referral"),
+    "cara": ("classifier-logistic", "classifier-mlp", "triage"),
+    "dano": ("classifier-boosting", "diagnosis"),
+    "ezra": ("classifier-mlp",),
+}
+UNSEEN: Final = {"column": "seen_in_training", "op": "eq", "value": 0}
+
+
+@dataclass(slots=True)
+class Setting:
+    """One performance."""
+
+    narrator: Narrator
+    swarm: Swarm
+    folder: Path
+    source: Path
+    patients: tuple[Patient, ...] = ()
+    rows_at: dict[str, int] = field(default_factory=dict)
+
+    def furnish(self) -> None:
+        """Give every node its models, every hospital its patients; ezra gets a model under another's name."""
+        self.patients = read_patients(self.source)
+        for name, models in OFFERS.items():
+            for model in models:
+                self.add_model(self.swarm[name], model)
+        for index, name in enumerate(HOSPITALS):
+            path = self.swarm[name].home / "patients.csv"
+            self.rows_at[name] = write_hospital_csv(index, path, self.source)
+            self.swarm[name].client.add_data(
+                CABINET,
+                path,
+                "diagnosis",
+                ["patient", "seen_in_training"],
+                {"operations": ["evaluate", "statistics"], "submitters": "any", "models": "any", "min_cohort": 10},
+            )
+        wanted = {"classifier-logistic": 3, "classifier-mlp": 3, "diagnosis": 2, "referral": 1, "triage": 1}
+        self.swarm.wait_offered("alba", {**wanted, "classifier-boosting": 1})
+        self.swarm.wait_offered("dano", {"classifier-logistic": 3})
+        self.wait_cabinets("dano")
+
+    def add_model(self, member: Member, name: str) -> None:
+        """Add a shipped model, by its card."""
+        card = read_model_card(name)
+        member.client.add_model(card_map(card), card.path)
+
+    def wait_cabinets(self, asker: str) -> None:
+        """Until `asker` has heard of all three cabinets."""
+        self.swarm.wait_for(lambda: self._cabinets(asker) >= len(HOSPITALS), f"{asker} heard of too few cabinets")
+
+    def _cabinets(self, asker: str) -> int:
+        return sum(1 for row in self.swarm[asker].client.peers() if CABINET in row["cabinets"])
+
+    def exchange_model(self, name: str, claimed: str, real: str) -> None:
+        """What a dishonest operator does: put another file under the name of a model, in the node's own books."""
+        member = self.swarm[name]
+        member.stop()
+        member.wait_stopped()
+        card = read_model_card(real)
+        with sqlite3.connect(member.home / "journal.db") as books:
+            digest = read_model_card(claimed).sha256
+            books.execute("UPDATE models SET path=?, sha256=? WHERE sha256=?", (str(card.path), card.sha256, digest))
+        books.close()
+        member.launch(self.swarm[self.swarm.first].addresses[0])
+        member.wait_ready()
+        self.swarm.wait_joined()
+
+    # ---- jobs and receipts
+
+    def rows_blob(self, rows: list[int] | tuple[int, ...]) -> bytes:
+        """The 30 features of these patients as a job's input."""
+        return tensor_rows([list(self.patients[row].features) for row in rows])
+
+    def keep(self, act: str, number: int, ended: Ended) -> dict[str, Any]:
+        """Write a job's receipt and verify it from the file."""
+        assert ended.receipt is not None
+        path = self.folder / "receipts" / f"{number}-{act}.dimr"
+        path.write_bytes(ended.receipt)
+        report = verify(path.read_bytes(), trust=self.trust())
+        row = {
+            "act": act,
+            "path": str(path),
+            "bytes": len(ended.receipt),
+            "records": sum(1 for check in report.checks if check.code == "R-SIGNATURE"),
+            "verified": report.status == 0,
+        }
+        self.narrator.facts["receipts"].append(row)
+        self.narrator.say("receipt", f"{path}   {len(ended.receipt):,} bytes   {self.passed(report.status == 0)}")
+        return row
+
+    def passed(self, held: bool) -> str:
+        """verified ✓, or the failure that ends the story badly."""
+        return f"verified {self.narrator.check(held)}"
+
+    def trust(self) -> dict[bytes, str]:
+        """The names that this machine's operator puts beside keys."""
+        return {peer_bytes(member.peer): name for name, member in self.swarm.members.items() if member.peer}
+
+    # ---- the central computation
+
+    def central_counts(self, model: str) -> list[list[int]]:
+        """[[tn, fp], [fn, tp]] over all unseen patients, computed in one place."""
+        import onnxruntime  # only the demo's control figure needs it here
+
+        chosen = [patient for patient in self.patients if not patient.seen_in_training]
+        session = onnxruntime.InferenceSession(str(read_model_card(model).path), providers=["CPUExecutionProvider"])
+        matrix = np.array([patient.features for patient in chosen], dtype=np.float32)
+        labels = session.run(["label"], {"x": matrix})[0]
+        counts = [[0, 0], [0, 0]]
+        for patient, label in zip(chosen, labels, strict=True):
+            counts[int(patient.malignant)][int(label)] += 1
+        return counts
+
+    def central_means(self) -> list[float]:
+        """The mean of each feature over all patients, computed in one place."""
+        return [float(value) for value in np.array([p.features for p in self.patients], dtype=np.float64).mean(axis=0)]
+
+    def rows_found_in(self, name: str, content: bytes) -> int:
+        """How many of a hospital's rows appear in these bytes, as text, float32 or float64: what leaked, measured."""
+        found = 0
+        with (self.swarm[name].home / "patients.csv").open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                values = [float(row[feature]) for feature in FEATURES[:4]]
+                shapes = (struct.pack("<4f", *values), struct.pack("<4d", *values), row[FEATURES[0]].encode() + b",")
+                found += any(shape in content for shape in shapes)
+        return found
+
+
+def card_map(card: ModelCard) -> dict[str, Any]:
+    """The card as the node takes it."""
+    return {
+        "name": card.name,
+        "version": card.version,
+        "format": card.format,
+        "sha256": card.sha256,
+        "licence": card.licence,
+        "origin": card.origin,
+        "summary": card.summary,
+        "inputs": [[entry.name, entry.dtype, list(entry.shape)] for entry in card.inputs],
+        "outputs": [[entry.name, entry.dtype, list(entry.shape)] for entry in card.outputs],
+        "labels": list(card.labels),
+    }
+
+
+def bytes_out(client: Client, to: str) -> int:
+    """What this node has written to its task stream to a peer so far, from the stream's counter."""
+    rows = client.peers()
+    return int(next((row["stream_bytes_out"] for row in rows if row["peer"] == to), 0))

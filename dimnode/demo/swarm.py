@@ -1,0 +1,194 @@
+"""Five real nodes on this machine: five processes, libp2p over loopback, one bootstrap address.
+
+Rule: whatever happens, no process is left behind; only processes started here are ever signalled, by their id.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from dimnode.client import Client
+from dimnode.errors import ConfigError, DimError
+
+READY_SECONDS_MAX: Final = 30.0
+JOIN_SECONDS_MAX: Final = 30.0
+STOP_SECONDS_MAX: Final = 3.0
+MARKER: Final = ".dimnode-demo"
+LISTEN: Final = "/ip4/127.0.0.1/tcp/0"
+
+
+@dataclass(slots=True)
+class Member:
+    """One node of the demo."""
+
+    name: str
+    home: Path
+    process: subprocess.Popen[bytes] | None = None
+    peer: str = ""
+    addresses: list[str] = field(default_factory=list)
+    _client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """A connection to this node's control socket."""
+        if self._client is None:
+            self._client = Client(self.home)
+        return self._client
+
+    def launch(self, bootstrap: str) -> None:
+        """Start the process; `wait_ready` must follow."""
+        command = [sys.executable, "-m", "dimnode.cli.main", "up", "--json", "--home", str(self.home)]
+        command += ["--name", self.name, "--listen", LISTEN]
+        if bootstrap:
+            command += ["--bootstrap", bootstrap]
+        with (self.home / "node.log").open("ab") as log:
+            # A process group of its own: Ctrl-C reaches the story, and the story ends its nodes in order.
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+
+    def wait_ready(self) -> None:
+        """Read the ready line. Raises `ConfigError` with the log's end when the node did not start."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            tail = (self.home / "node.log").read_text(errors="replace").strip().splitlines()[-3:]
+            raise ConfigError("E-demo-10", f"node {self.name} did not start", " | ".join(tail), "dim doctor")
+        ready = json.loads(line)
+        self.peer, self.addresses = ready["peer"], ready["addresses"]
+
+    def send_signal(self, number: int) -> None:
+        """Signal this node's process, by its id."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.drop_client()
+        self.send_signal(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self.drop_client()
+        self.send_signal(signal.SIGCONT)
+        self.send_signal(signal.SIGTERM)
+
+    def wait_stopped(self) -> None:
+        """Wait for the end; kill when it takes too long."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def drop_client(self) -> None:
+        """Hang up."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+class Swarm:
+    """The five, by name."""
+
+    def __init__(self, folder: Path, names: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.members = {name: Member(name, folder / "nodes" / name) for name in names}
+        self.first = next(iter(self.members))
+
+    def __getitem__(self, name: str) -> Member:
+        return self.members[name]
+
+    def name_of(self, peer: str) -> str:
+        """The name behind a peer id, as this machine's operator knows it."""
+        return next((member.name for member in self.members.values() if member.peer == peer), peer[-8:])
+
+    def start(self) -> float:
+        """Start all; the first one is the bootstrap node. Returns the seconds from start to all joined."""
+        began = time.monotonic()
+        first = self[self.first]
+        first.launch("")
+        first.wait_ready()
+        others = [member for name, member in self.members.items() if name != self.first]
+        for member in others:
+            member.launch(first.addresses[0])
+        for member in others:
+            member.wait_ready()
+        self.wait_joined()
+        return time.monotonic() - began
+
+    def wait_joined(self) -> None:
+        """Until every node that runs has a link to every other and knows its name."""
+        running = [member for member in self.members.values() if member.process and member.process.poll() is None]
+        self.wait_for(lambda: min(map(self._linked, running)) >= len(running) - 1, "the swarm did not form")
+
+    def wait_offered(self, asker: str, wanted: Mapping[str, int]) -> None:
+        """Until `asker` knows at least so many peers (itself included) for each model name."""
+
+        def offered() -> bool:
+            rows = self[asker].client.models()
+            found = {row["name"].split(":")[0]: len(row["peers"]) + row["here"] for row in rows}
+            return all(found.get(name, 0) >= count for name, count in wanted.items())
+
+        self.wait_for(offered, f"{asker} has not heard of {dict(wanted)}")
+
+    def wait_for(self, holds: Callable[[], bool], otherwise: str) -> None:
+        """Ask again until it holds. Raises `ConfigError` after `JOIN_SECONDS_MAX`."""
+        deadline = time.monotonic() + JOIN_SECONDS_MAX
+        while not holds():
+            if time.monotonic() > deadline:
+                raise ConfigError("E-demo-11", otherwise, "", f"see the logs below {self.folder}/nodes")
+            time.sleep(0.05)
+
+    def _linked(self, member: Member) -> int:
+        rows: list[dict[str, Any]] = member.client.peers()
+        return sum(1 for row in rows if row["linked"] and row["name"])
+
+    def stop(self) -> None:
+        """End all, together."""
+        for member in self.members.values():
+            member.stop()
+        for member in self.members.values():
+            member.wait_stopped()
+
+
+@contextmanager
+def running_swarm(folder: Path, names: Mapping[str, str]) -> Iterator[Swarm]:
+    """Fresh homes under `folder`/nodes, and the swarm's processes gone afterwards."""
+    prepare(folder, names)
+    swarm = Swarm(folder, names)
+    try:
+        yield swarm
+    finally:
+        swarm.stop()
+
+
+def prepare(folder: Path, names: Mapping[str, str]) -> None:
+    """Remove what an earlier demo left, and nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / MARKER).exists():
+        raise ConfigError(
+            "E-demo-13", f"{folder} is not a folder of the demo", "it holds other files", "--folder OTHER"
+        )
+    (folder / MARKER).touch()
+    for part in ("nodes", "receipts"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / "receipts").mkdir()
+    for name in names:
+        os.makedirs(folder / "nodes" / name, mode=0o700)
+
+
+def complain(error: DimError) -> str:
+    """An error in one line."""
+    return "; ".join(error.complaint.lines())
