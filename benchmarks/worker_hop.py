@@ -2,7 +2,7 @@
 
     python benchmarks/worker_hop.py [--workers N]
 
-Prints: the direct call; the hop (one order at a time, from offer to outcome); orders per second with 1, 16 and 64
+Prints: the direct call, hot and cold; the hop (one order at a time, from offer to outcome); orders per second with 1, 16 and 64
 orders open; the start of a worker for a new model; a tensor of 1 and 16 MiB in.
 """
 
@@ -26,14 +26,17 @@ from dimnode.records.tensors import Tensor, encode_tensors
 
 MODEL = Path(__file__).parents[1] / "dimnode" / "demo" / "assets" / "models" / "classifier-mlp.onnx"
 SECONDS = 1.5
+REST_SECONDS = 0.0005
 
 
-def microseconds(call: Callable[[], object], times: int = 2000) -> list[float]:
-    """Sorted durations of a call."""
+def microseconds(call: Callable[[], object], times: int = 2000, rest_seconds: float = 0.0) -> list[float]:
+    """Sorted durations of a call. With a rest before each, caches are as cold as for a lone order."""
     for _ in range(times // 10):
         call()
     durations = []
     for _ in range(times):
+        if rest_seconds:
+            time.sleep(rest_seconds)
         start = time.perf_counter_ns()
         call()
         durations.append((time.perf_counter_ns() - start) / 1000)
@@ -97,6 +100,8 @@ async def main(zygote: Zygote, workers: int) -> None:
     model = onnx_runtime.load(MODEL.read_bytes())
     array = np.ones((1, 30), np.float32)
     show("direct call of the runtime", microseconds(lambda: model.session.run(None, {"x": array})))
+    cold = microseconds(lambda: model.session.run(None, {"x": array}), rest_seconds=REST_SECONDS)
+    show("direct call after a rest of 0.5 ms", cold)
     bench = Bench()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

@@ -26,9 +26,14 @@ def pack_frame(body: Any, frame_bytes_max: int = LIMITS.wire.frame_bytes_max) ->
 def unpack_body(body: bytes) -> Any:
     """The msgpack value of a frame; raises `PeerFault` when it is none. Extension types are refused."""
     try:
-        return msgpack.unpackb(body, max_ext_len=0, max_array_len=4096, max_map_len=4096)
+        return msgpack.unpackb(body, ext_hook=_no_extension, max_ext_len=0, max_array_len=4096, max_map_len=4096)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError, TypeError) as error:
         raise PeerFault(f"frame body: {type(error).__name__}") from None
+
+
+def _no_extension(code: int, _: bytes) -> None:
+    """An extension of no bytes is within every bound on its length; it is none of our types all the same."""
+    raise ValueError(f"extension type {code}")
 
 
 class FrameDecoder:
@@ -37,13 +42,16 @@ class FrameDecoder:
     __slots__ = ("_buffer", "_frame_bytes_max", "ended")
 
     def __init__(self, frame_bytes_max: int = LIMITS.wire.frame_bytes_max) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
         self._frame_bytes_max = frame_bytes_max
         self.ended = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """All frame bodies completed by `chunk`. Raises `PeerFault` on a too long frame or bytes after the end."""
-        buffer = self._buffer + chunk if self._buffer else chunk
+        buffer: bytes | bytearray = chunk
+        if self._buffer:  # growing in place: a frame that comes in a thousand reads is copied once, not a thousand times
+            self._buffer += chunk
+            buffer = self._buffer
         bodies: list[bytes] = []
         position, size = 0, len(buffer)
         while size - position >= _HEADER_BYTES and not self.ended:
@@ -57,9 +65,12 @@ class FrameDecoder:
             if size - position - _HEADER_BYTES < length:
                 break
             start = position + _HEADER_BYTES
-            bodies.append(buffer[start : start + length])
+            bodies.append(bytes(buffer[start : start + length]))
             position = start + length
-        self._buffer = buffer[position:]
+        if buffer is self._buffer:
+            del self._buffer[:position]
+        elif position < size:
+            self._buffer += buffer[position:]
         if self.ended and self._buffer:
             raise PeerFault("bytes after the end frame")
         return bodies

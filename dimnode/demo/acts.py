@@ -56,9 +56,9 @@ def collaborative(setting: Setting) -> None:
     facts |= {"total": total, "central": central, "equal": total == central}
     rates = f"sensitivity {100 * tp / (tp + fn):.1f} %   specificity {100 * tn / (tn + fp):.1f} %"
     narrator.say("total", f"{rates}   equal to the central computation {narrator.check(total == central)}")
+    setting.keep(1, "collaborative", ended)
     _means(setting, facts)
     _refusal(setting, facts)
-    setting.keep("collaborative", 1, ended)
 
 
 def _means(setting: Setting, facts: dict[str, Any]) -> None:
@@ -71,6 +71,7 @@ def _means(setting: Setting, facts: dict[str, Any]) -> None:
     facts["means"] = {"mean_radius": means[0], "largest_relative_gap": gap}
     text = f"mean radius {means[0]:.3f} over all sites, averaged from three means"
     setting.narrator.say("average", f"{text}; central value within {gap:.0e} {setting.narrator.check(gap < 1e-12)}")
+    setting.keep(1, "average", ended)
 
 
 def _refusal(setting: Setting, facts: dict[str, Any]) -> None:
@@ -88,9 +89,7 @@ def _refusal(setting: Setting, facts: dict[str, Any]) -> None:
     setting.narrator.say(
         "", f"asked about {asked} patients only → brio refused: {reason}   ({signed}) {setting.narrator.check(held)}"
     )
-    path = setting.folder / "receipts" / "1-refusal.dimr"
-    path.write_bytes(ended.receipt or b"")
-    facts["refusal"]["receipt"] = str(path)
+    setting.keep(1, "refusal", ended)
 
 
 def comparative(setting: Setting) -> None:
@@ -125,7 +124,7 @@ def comparative(setting: Setting) -> None:
     if wrong:
         text += f", wrong on patients {', '.join(map(str, wrong))}: agreement is not correctness"
     narrator.say("biopsy", text)
-    setting.keep("comparative", 2, ended)
+    setting.keep(2, "comparative", ended)
 
 
 def chained(setting: Setting) -> None:
@@ -141,7 +140,7 @@ def chained(setting: Setting) -> None:
             {"model": "diagnosis", "take": [{"name": "x", "from": "input"}]},
             {
                 "model": "referral",
-                "peer": "brio",
+                "peer": "alba",
                 "take": [
                     {"name": "triage", "from": "step.0", "tensor": "probabilities"},
                     {"name": "diagnosis", "from": "step.1", "tensor": "probabilities"},
@@ -156,7 +155,7 @@ def chained(setting: Setting) -> None:
     ended = swarm["alba"].client.run(job, [setting.rows_blob([CHAIN_ROW])], watch=killer.watch)
     killer.join()
     _tell_chain(setting, facts, killer, ended)
-    setting.keep("chained", 3, ended)
+    setting.keep(3, "chained", ended)
 
 
 class _Killer:
@@ -266,7 +265,7 @@ def liar(setting: Setting) -> None:
         "barred": sorted(barred),
         "work_after": dict(work),
     }
-    setting.keep("quorum", 4, ended)
+    setting.keep(4, "quorum", ended)
 
 
 def auditor(setting: Setting) -> None:
@@ -277,16 +276,17 @@ def auditor(setting: Setting) -> None:
     reports = [verify(Path(row["path"]).read_bytes()) for row in rows]
     passed = sum(1 for report in reports if report.status == 0)
     narrator.say("", f"{passed} of {len(rows)} receipts verified {narrator.check(passed == len(rows))}")
-    original = Path(rows[2]["path"]).read_bytes()
+    chain = next(row["path"] for row in rows if row["job"] == "chained")
+    original = Path(chain).read_bytes()
     place = len(original) // 2
     flipped = original[:place] + bytes([original[place] ^ 1]) + original[place + 1 :]
     bad = verify(flipped)
     failures = [f"{check.code} {check.subject}" for check in bad.checks if check.outcome == "fail"]
     narrator.say(
         "",
-        f"one bit flipped in a copy of {rows[2]['path']} → refused: {', '.join(failures)} "
-        f"{narrator.check(bad.status == 1)}",
+        f"one bit flipped in a copy of {chain} → refused: {', '.join(failures)} {narrator.check(bad.status == 1)}",
     )
     narrator.say("shown", "who signed what; sums, votes and agreement recomputed")
-    narrator.say("not shown", "; ".join(reports[0].not_shown))
+    for index, line in enumerate(reports[0].not_shown):
+        narrator.say("" if index else "not shown", line)
     facts |= {"verified": passed, "of": len(rows), "flipped_byte": failures, "not_shown": list(reports[0].not_shown)}

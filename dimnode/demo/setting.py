@@ -6,6 +6,7 @@ Rule: the central computation is made here, straight with onnxruntime over all r
 import csv
 import sqlite3
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +20,13 @@ from dimnode.demo.narrator import Narrator
 from dimnode.demo.split import FEATURES, Patient, read_patients, write_hospital_csv
 from dimnode.demo.swarm import Member, Swarm
 from dimnode.records.ids import peer_bytes
+from dimnode.records.receipt import parse_receipt
 
 HOSPITALS: Final = ("alba", "brio", "cara")
 CABINET: Final = "patients"
 OFFERS: Final = {
-    "alba": ("classifier-logistic",),
-    "brio": ("classifier-logistic", "classifier-mlp", "diagnosis", "referral"),
+    "alba": ("classifier-logistic", "referral"),
+    "brio": ("classifier-logistic", "classifier-mlp", "diagnosis"),
     "cara": ("classifier-logistic", "classifier-mlp", "triage"),
     "dano": ("classifier-boosting", "diagnosis"),
     "ezra": ("classifier-mlp",),
@@ -46,9 +48,7 @@ class Setting:
     def furnish(self) -> None:
         """Give every node its models, every hospital its patients; ezra gets a model under another's name."""
         self.patients = read_patients(self.source)
-        for name, models in OFFERS.items():
-            for model in models:
-                self.add_model(self.swarm[name], model)
+        self._offer_models()
         for index, name in enumerate(HOSPITALS):
             path = self.swarm[name].home / "patients.csv"
             self.rows_at[name] = write_hospital_csv(index, path, self.source)
@@ -63,6 +63,17 @@ class Setting:
         self.swarm.wait_offered("alba", {**wanted, "classifier-boosting": 1})
         self.swarm.wait_offered("dano", {"classifier-logistic": 3})
         self.wait_cabinets("dano")
+
+    def _offer_models(self) -> None:
+        """One node publishes a model; the others, having heard of it, offer the same one."""
+        publishers = {model: name for name, models in reversed(OFFERS.items()) for model in models}
+        for model, name in publishers.items():
+            self.add_model(self.swarm[name], model)
+        for name, models in OFFERS.items():
+            self.swarm.wait_offered(name, dict.fromkeys(models, 1))
+            for model in models:
+                if publishers[model] != name:
+                    self.add_model(self.swarm[name], model)
 
     def add_model(self, member: Member, name: str) -> None:
         """Add a shipped model, by its card."""
@@ -96,26 +107,25 @@ class Setting:
         """The 30 features of these patients as a job's input."""
         return tensor_rows([list(self.patients[row].features) for row in rows])
 
-    def keep(self, act: str, number: int, ended: Ended) -> dict[str, Any]:
+    def keep(self, number: int, name: str, ended: Ended) -> None:
         """Write a job's receipt and verify it from the file."""
         assert ended.receipt is not None
-        path = self.folder / "receipts" / f"{number}-{act}.dimr"
+        path = self.folder / "receipts" / f"{number}-{name}.dimr"
         path.write_bytes(ended.receipt)
+        began = time.perf_counter()
         report = verify(path.read_bytes(), trust=self.trust())
+        milliseconds = (time.perf_counter() - began) * 1000
+        held = self.narrator.check(report.status == 0)
         row = {
-            "act": act,
+            "job": name,
+            "status": ended.status,
             "path": str(path),
-            "bytes": len(ended.receipt),
-            "records": sum(1 for check in report.checks if check.code == "R-SIGNATURE"),
+            "bytes": path.stat().st_size,
+            "records": len(parse_receipt(ended.receipt).records),
             "verified": report.status == 0,
         }
         self.narrator.facts["receipts"].append(row)
-        self.narrator.say("receipt", f"{path}   {len(ended.receipt):,} bytes   {self.passed(report.status == 0)}")
-        return row
-
-    def passed(self, held: bool) -> str:
-        """verified ✓, or the failure that ends the story badly."""
-        return f"verified {self.narrator.check(held)}"
+        self.narrator.say("receipt", f"{path}   {row['bytes']:,} bytes   verified in {milliseconds:.0f} ms {held}")
 
     def trust(self) -> dict[bytes, str]:
         """The names that this machine's operator puts beside keys."""

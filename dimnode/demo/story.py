@@ -63,6 +63,7 @@ def _curtain(setting: Setting) -> None:
     """Start the swarm and furnish it."""
     narrator, swarm = setting.narrator, setting.swarm
     narrator.plain()
+    narrator.plain("   starting five processes …")
     seconds = swarm.start()
     links = sum(1 for member in swarm.members.values() for row in member.client.peers() if row["linked"])
     size = len(swarm.members)
@@ -85,17 +86,21 @@ def _summary(setting: Setting) -> None:
     seconds = narrator.seconds()
     narrator.facts["seconds"] = round(seconds, 1)
     narrator.plain()
-    narrator.plain("  what                receipt                                 bytes  records  checks")
-    for row in narrator.facts["receipts"]:
-        held = "all passed ✓" if row["verified"] else "FAILED ✗"
-        narrator.plain(f"  {row['act']:<18}  {row['path']:<36}  {row['bytes']:>7,}  {row['records']:>7}  {held}")
-    dim = Path(sys.executable).parent / "dim"
-    shown = _short(dim)
     receipts = narrator.facts["receipts"]
+    width = max(len(row["path"]) for row in receipts)
+    narrator.plain(f"  {'job':<14} {'ended':<8} {'receipt':<{width}} {'bytes':>7} {'records':>8}  verified")
+    for row in receipts:
+        held = "✓" if row["verified"] else "✗"
+        text = (
+            f"{row['job']:<14} {row['status']:<8} {row['path']:<{width}} {row['bytes']:>7,} {row['records']:>8}  {held}"
+        )
+        narrator.plain(f"  {text}")
+    shown = _short(Path(sys.executable).parent / "dim")
+    paths = {row["job"]: row["path"] for row in receipts}
     narrator.plain()
     narrator.plain(f"done in {seconds:.0f} s. {BANNER.capitalize()}. Try it yourself:")
-    narrator.plain(f"  {shown} verify {receipts[2]['path']}")
-    narrator.plain(f"  {shown} receipt show {receipts[1]['path']}")
+    narrator.plain(f"  {shown} verify {paths['chained']}")
+    narrator.plain(f"  {shown} receipt show {paths['comparative']}")
     narrator.plain(f"  {shown} demo --keep        # leave the swarm running and look around")
 
 

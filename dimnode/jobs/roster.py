@@ -121,7 +121,7 @@ class Roster:
         chosen = choose(
             [seat.candidate() for seat in self.capable(need) if seat.busy_until <= now.mono],
             need,
-            standing_mean=lambda peer: standing.mean(peer, context, now_ms),
+            standing_mean=lambda peer: round(standing.mean(peer, context, now_ms), 1),  # finer differences are noise
             barred=lambda peer: standing.barred_until(peer, context, now_ms) > 0,
             newcomer=lambda peer: standing.newcomer(peer, context),
             lane=self._lane,

@@ -16,10 +16,10 @@ from dimnode.api.port import Answer, Token
 from dimnode.errors import PeerFault, Refused
 from dimnode.jobs.events import CancelAsked, Submitted
 from dimnode.node.answers import Answers
+from dimnode.node.library import compose_or_refuse
 from dimnode.node.receipts import make_receipt
 from dimnode.records.envelope import Record
 from dimnode.records.ids import RECORD_PREFIX, PeerId, RecordId, cid_bytes, peer_bytes, short
-from dimnode.records.kinds import compose
 
 if TYPE_CHECKING:
     from dimnode.node.node import Node
@@ -80,9 +80,14 @@ class Backstage:
         """Hold the inputs and compose the spec; `submit` or `abandon` must follow."""
         openings = tuple(self._node.performer.hold_blob(blob) for blob in inputs)
         common = {"net": self.net, "by": self.me, "at_ms": time.time_ns() // 1_000_000}
-        full = {**common, **body, "inputs": [opening.ref for opening in openings]}
-        identity, payload = compose("spec", common, {k: v for k, v in full.items() if k not in common})
-        return Submitted(token, identity, {"v": 1, "kind": "spec", **full}, payload, openings)
+        full = {**body, "inputs": [opening.ref for opening in openings]}
+        try:
+            identity, payload = compose_or_refuse("spec", common, full, "E-job-14", "the job")
+        except Refused:
+            for opening in openings:
+                self._node.vault.release(opening.cid)
+            raise
+        return Submitted(token, identity, {"v": 1, "kind": "spec", **common, **full}, payload, openings)
 
     async def submit(self, client: object, event: Submitted) -> None:
         """Into the doors' lane of the inbox."""

@@ -20,7 +20,7 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_text
-from dimnode.records.kinds import compose, open_record
+from dimnode.records.kinds import check_schema, compose, open_record
 from dimnode.store.journal import Journal
 
 
@@ -140,11 +140,7 @@ class Library:
         }
         if card.summary:
             body["summary"] = card.summary
-        known = self._same(body)
-        if known is not None:
-            return known
-        identity, payload = compose("manifest", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
-        envelope = seal(self._key, "manifest", payload)
+        record = self._published(body) or self._publish(body, at_ms)
         target = self._home / "models" / f"{digest}.onnx"
         if not target.exists():
             partial = target.with_suffix(".part")
@@ -152,21 +148,30 @@ class Library:
             os.replace(partial, target)
         await self._journal.commit(
             {
-                "records": [("manifest", identity, b"", 0, 0, envelope)],
-                "models": [(identity, str(target), digest)],
+                "records": [("manifest", record.id, b"", 0, 0, record.envelope)],
+                "models": [(record.id, str(target), digest)],
             }
         )
-        record = open_record(envelope, kind="manifest", check_signature=False)
-        self.models[identity] = LocalModel(record, str(target), digest)
-        self.manifests[identity] = record
-        self._kept.add(identity)
+        self.models[record.id] = LocalModel(record, str(target), digest)
+        self.manifests[record.id] = record
+        self._kept.add(record.id)
         return record
 
-    def _same(self, body: Mapping[str, Any]) -> Record | None:
-        for model in self.models.values():
-            if all(model.manifest.payload.get(field) == value for field, value in body.items()):
-                return model.manifest
+    def _published(self, body: Mapping[str, Any]) -> Record | None:
+        """The manifest that already says the same of the same file: ours, or another publisher's whose model we offer.
+
+        Were every holder to publish its own, one model would be as many models as it has holders.
+        """
+        mine = [model.manifest for model in self.models.values()]
+        for manifest in (*mine, *self.manifests.values()):
+            if all(manifest.payload.get(field) == value for field, value in body.items()):
+                return manifest
         return None
+
+    def _publish(self, body: dict[str, Any], at_ms: int) -> Record:
+        common = {"net": self._net, "by": self._key.peer, "at_ms": at_ms}
+        _, payload = compose_or_refuse("manifest", common, body, "E-models-07", "the model's card")
+        return open_record(seal(self._key, "manifest", payload), kind="manifest", check_signature=False)
 
     # ---- cabinets
 
@@ -182,7 +187,8 @@ class Library:
                 )
         rules = parse_policy(policy)
         body = {"cabinet": name, **policy_payload(rules)}
-        identity, payload = compose("policy", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
+        common = {"net": self._net, "by": self._key.peer, "at_ms": at_ms}
+        identity, payload = compose_or_refuse("policy", common, body, "E-data-03", "the cabinet's name or policy")
         envelope = seal(self._key, "policy", payload)
         features = [column for column in columns if column != label and column not in exclude]
         await self._journal.commit(
@@ -210,6 +216,17 @@ class Library:
                 for cabinet in sorted(self.cabinets.values(), key=lambda cabinet: cabinet.name)
             ][:64],
         }
+
+
+def compose_or_refuse(
+    kind: str, common: dict[str, Any], body: dict[str, Any], code: str, what: str
+) -> tuple[RecordId, bytes]:
+    """`compose` for values that a person gave: what does not fit the record is their mistake, not our bug."""
+    try:
+        check_schema(kind, {"v": 1, "kind": kind, **common, **body})
+        return compose(kind, common, body)
+    except PeerFault as fault:
+        raise Refused(code, f"{what} does not fit a record", fault.rule, "shorter names and lists") from None
 
 
 def policy_of(record: Record) -> Policy:

@@ -23,6 +23,8 @@ from dimnode.wire import pack_frame, unpack_body
 WORDS: Final = frozenset({"accepted", "progress", "refused", "ack", "resume", "unknown", "cancel", "cancelled"})
 WITH_RECORDS: Final = frozenset({"lease", "answer", "ruling"})
 _FIELDS = 10
+_CODE_CHARACTERS = 32
+_TEXT_CHARACTERS = 256
 
 
 class RecordFault(Exception):
@@ -50,8 +52,10 @@ class TaskFrame:
         """The frame with its length in front."""
         job, task, epoch = self.key
         openings = [opening.to_bytes() for opening in self.openings]
-        row = [self.what, job, task, epoch, self.envelopes, openings, self.blobs, self.code, self.text]
-        return pack_frame([*row, self.retry_after_ms])
+        # A worker's message may be longer than what a frame carries: the reader would drop the link over it.
+        code, text = self.code[:_CODE_CHARACTERS], self.text[:_TEXT_CHARACTERS]
+        row = [self.what, job, task, epoch, self.envelopes, openings, self.blobs, code, text]
+        return pack_frame([*row, min(self.retry_after_ms, LIMITS.jobs.retry_after_ms_max)])
 
     def missing(self) -> tuple[Opening, ...]:
         """Openings whose blob did not travel inline."""
@@ -75,7 +79,7 @@ def read_task_frame(body: bytes) -> TaskFrame:
     if type(row) is not list or len(row) != _FIELDS:
         raise PeerFault("task frame: fields")
     what, job, task, epoch, envelopes, openings, blobs, code, text, retry = row
-    if what not in WORDS and what not in WITH_RECORDS:
+    if type(what) is not str or (what not in WORDS and what not in WITH_RECORDS):
         raise PeerFault("task frame: word")
     if type(job) is not bytes or len(job) != RECORD_ID_BYTES or not job.startswith(RECORD_PREFIX):
         raise PeerFault("task frame: job")
@@ -85,8 +89,11 @@ def read_task_frame(body: bytes) -> TaskFrame:
     for entries, most in ((envelopes, 8), (openings, 64), (blobs, 64)):
         if type(entries) is not list or len(entries) > most or any(type(entry) is not bytes for entry in entries):
             raise PeerFault("task frame: list")
-    if type(code) is not str or len(code) > 32 or type(text) is not str or len(text) > 256:
-        raise PeerFault("task frame: text")
+    for words, most in ((code, _CODE_CHARACTERS), (text, _TEXT_CHARACTERS)):
+        if type(words) is not str or len(words) > most:
+            raise PeerFault("task frame: text")
+    if what in WORDS and (envelopes or openings or blobs):
+        raise PeerFault("task frame: a word carries nothing")
     opened = tuple(Opening.from_bytes(raw) for raw in openings)
     return TaskFrame(what, (RecordId(job), task, epoch), tuple(envelopes), opened, tuple(blobs), code, text, retry)
 
@@ -135,6 +142,8 @@ def _lease(
         raise PeerFault("lease: not for this executor, owner or spec")
     if said["net"] != net or spec.payload["net"] != net:
         raise PeerFault("lease: another swarm")
+    if (spec.payload["tier"] == "quorum") != ("quorum" in spec.payload):  # its schema does not say so
+        raise PeerFault("lease: the spec's tier and quorum do not fit each other")
     if frame.key[1] >= replicas_per_step(spec.payload) * len(spec.payload["tasks"]):
         raise PeerFault("lease: no such task")
     step = step_of(spec.payload, frame.key[1])
@@ -160,9 +169,11 @@ def _answer(frame: TaskFrame, peer: PeerId, net: RecordId, blobs: Mapping[Cid, b
     ok = said["status"] == "ok"
     if len(said["outputs"]) != (1 if ok else 0) or len(frame.openings) != len(said["outputs"]):
         raise PeerFault("answer: outputs")
-    rulings, policies, held = _rulings(frame.envelopes[1:], frame.key, peer, check)
-    if said["parents"][1:] != rulings:
+    rulings, policies, held = _rulings(frame.envelopes[1:], frame.key, peer, net, check)
+    if said["parents"][1:] != [ruling.id for ruling in rulings]:
         raise PeerFault("answer: rulings differ from its parents")
+    if any(not r.payload["allowed"] or r.payload["parents"][0] != said["parents"][0] for r in rulings):
+        raise PeerFault("answer: a ruling does not permit this lease")
     held = [(bytes(answer.id), frame.envelopes[0]), *held, *_opened(said["outputs"], frame.openings, blobs)]
     event = AnswerReceived(
         peer=peer,
@@ -173,7 +184,7 @@ def _answer(frame: TaskFrame, peer: PeerId, net: RecordId, blobs: Mapping[Cid, b
         code=said.get("code", ""),
         error=said.get("error", ""),
         weight=said.get("weight", 0),
-        rulings=tuple(rulings),
+        rulings=tuple(ruling.id for ruling in rulings),
         output=frame.openings[0] if ok else None,
         policies=policies,
         inputs=tuple(said["inputs"]),
@@ -184,37 +195,40 @@ def _answer(frame: TaskFrame, peer: PeerId, net: RecordId, blobs: Mapping[Cid, b
 
 def _ruling(frame: TaskFrame, peer: PeerId, net: RecordId, check: bool) -> Arrival:
     _count(frame.envelopes, 1, 2)
-    rulings, policies, held = _rulings(frame.envelopes, frame.key, peer, check)
-    ruling = open_record(frame.envelopes[0], kind="ruling", check_signature=False)
-    if ruling.payload["net"] != net or ruling.payload["allowed"]:
-        raise PeerFault("ruling: not a refusal for this swarm")
-    event = RulingReceived(peer, rulings[0], frame.key, ruling.payload["code"], ruling.payload["reason"], policies)
+    rulings, policies, held = _rulings(frame.envelopes, frame.key, peer, net, check)
+    said = rulings[0].payload
+    if len(rulings) > 1 or said["allowed"]:  # what no event names, nobody would ever let go of
+        raise PeerFault("ruling: not one refusal")
+    event = RulingReceived(peer, rulings[0].id, frame.key, said["code"], said["reason"], policies)
     return Arrival(event, tuple(held))
 
 
 def _rulings(
-    envelopes: Sequence[bytes], key: Key, peer: PeerId, check: bool
-) -> tuple[list[RecordId], tuple[RecordId, ...], list[tuple[bytes, bytes]]]:
+    envelopes: Sequence[bytes], key: Key, peer: PeerId, net: RecordId, check: bool
+) -> tuple[list[Record], tuple[RecordId, ...], list[tuple[bytes, bytes]]]:
     """Rulings, each followed by the policy that it names, all signed by the peer; then all of them as held."""
-    rulings: list[RecordId] = []
+    rulings: list[Record] = []
     held: list[tuple[bytes, bytes]] = []
-    named: set[RecordId] = set()
+    expected: dict[RecordId, str] = {}
     policies: list[RecordId] = []
     for envelope in envelopes:
         record = open_record(envelope, check_signature=check)
-        if record.by != peer or record.kind not in ("ruling", "policy"):
-            raise PeerFault("ruling: signer or kind")
+        if record.by != peer or record.kind not in ("ruling", "policy") or record.payload["net"] != net:
+            raise PeerFault("ruling: signer, kind or swarm")
         if record.kind == "policy":
-            if record.id not in named or record.id in policies:
-                raise PeerFault("ruling: a policy that nothing names")
+            if expected.pop(record.id, None) != record.payload["cabinet"]:
+                raise PeerFault("ruling: a policy that nothing names, or of another cabinet")
             policies.append(record.id)
         else:
             _match(record, key)
-            rulings.append(record.id)
-            named.update(record.payload["parents"][1:])
+            _, *named = record.payload["parents"] or [b""]
+            if expected or len(named) != (1 if record.payload["allowed"] else len(named[:1])):
+                raise PeerFault("ruling: its parents are not a lease and a policy")
+            rulings.append(record)
+            expected = dict.fromkeys(named, record.payload["cabinet"])
         held.append((bytes(record.id), envelope))
-    if not rulings and envelopes:
-        raise PeerFault("ruling: none")
+    if expected or (envelopes and not rulings):
+        raise PeerFault("ruling: none, or without its policy")
     return rulings, tuple(policies), held
 
 

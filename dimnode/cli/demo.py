@@ -1,0 +1,19 @@
+"""`dim demo`: hands over to the story.
+
+Rule: nothing of the demo is imported before somebody asks for it.
+"""
+
+import argparse
+
+from dimnode.errors import ConfigError
+
+_STORIES = ("wdbc",)
+
+
+def demo(chosen: argparse.Namespace) -> int:
+    """A whole swarm on this machine."""
+    if chosen.story not in _STORIES:
+        raise ConfigError("E-cli-12", f"there is no story {chosen.story!r} in this version", "", "make demo")
+    from dimnode.demo.story import main
+
+    return main(as_json=chosen.json, keep=chosen.keep)

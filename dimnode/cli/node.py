@@ -1,0 +1,325 @@
+"""The node itself: init, up, status, peers, doctor, connect, stop.
+
+Rule: `up` is the only command that imports the node, and only when it runs; every other one asks over the socket.
+"""
+
+import argparse
+import errno
+import fcntl
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dimnode.cli.mechanic import look_around
+from dimnode.cli.output import bold, facts, say, say_json, shown, size_text, table, talk
+from dimnode.client import Client
+from dimnode.config import CONFIG_FILE, PROFILES, Config, default_home, load_config, render_config
+from dimnode.errors import ConfigError, DimError, NoNode, RunFailed
+from dimnode.records.ids import peer_text
+
+_STOP_SECONDS_MAX = 10.0
+_WATCH_SECONDS = 2.0
+
+
+def home_of(chosen: argparse.Namespace) -> Path:
+    """--home, else DIM_HOME, else the user's data directory."""
+    return Path(chosen.home).expanduser() if chosen.home else default_home()
+
+
+def open_client(chosen: argparse.Namespace) -> Client:
+    """The node of this home. Raises `NoNode`."""
+    return Client(home_of(chosen))
+
+
+# ---- init
+
+
+def init(chosen: argparse.Namespace) -> int:
+    """Write config.toml and the key; say what comes next."""
+    from dimnode.store.home import load_key, prepare_home
+
+    home = home_of(chosen)
+    path = home / CONFIG_FILE
+    if path.exists() and not chosen.force:
+        hint = "dim up, or dim init --force to write new settings (the key stays)"
+        raise ConfigError("E-cli-20", f"{home} is set up already", f"{path} exists", hint)
+    listen = tuple(chosen.listen or PROFILES[chosen.profile]["listen"])
+    bootstrap = tuple(chosen.bootstrap or ())
+    config = Config(profile=chosen.profile, name=chosen.name or "", listen=listen, bootstrap=bootstrap)
+    prepare_home(home)
+    peer = peer_text(load_key(home).peer)
+    try:
+        path.write_text(render_config(config), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("E-cli-21", f"cannot write {path}", error.strerror or "", "choose another DIM_HOME") from None
+    if chosen.json:
+        say_json({"peer": peer, "home": str(home), "config": str(path)})
+        return 0
+    facts([("peer id", peer), ("settings", path), ("key", f"{home / 'identity.key'} (keep a copy)")])
+    talk(f"next: dim up{_home_flag(chosen)}")
+    return 0
+
+
+# ---- up
+
+
+def up(chosen: argparse.Namespace) -> int:
+    """Run the node until SIGINT or SIGTERM."""
+    home = home_of(chosen)
+    flags: dict[str, Any] = {"profile": chosen.profile, "name": chosen.name}
+    flags |= {"listen": chosen.listen, "bootstrap": chosen.bootstrap, "execute": False if chosen.no_execute else None}
+    config = load_config(home, flags)
+    configure_logging(config.log_level)
+    starting = threading.Timer(1.0, talk, ["starting …"])
+    starting.daemon = True
+    starting.start()
+
+    def on_ready(ready: Any) -> None:
+        starting.cancel()
+        _announce(chosen, config, ready)
+
+    try:
+        from dimnode.node.node import run_node
+
+        run_node(home, flags, on_ready)
+    except BaseExceptionGroup as group:
+        raise (_expected(group) or group) from None
+    except OSError as error:
+        raise (_disk_full(error, home) or error) from None
+    finally:
+        starting.cancel()
+    if not chosen.json:
+        talk("stopped")
+    return 0
+
+
+def _announce(chosen: argparse.Namespace, config: Config, ready: Any) -> None:
+    """What the operator, and the operator of the next machine, want to know."""
+    peer = peer_text(ready.peer)
+    if chosen.json:
+        document = {"peer": peer, "name": config.name, "addresses": list(ready.addresses), "execute": config.execute}
+        say_json(document | {"socket": str(ready.socket), "sandbox": ready.sandbox}, indent=None)
+        return
+    pairs: list[tuple[str, Any]] = [("peer id", peer + (f"  ({config.name})" if config.name else ""))]
+    pairs += [("address" if not place else "", address) for place, address in enumerate(ready.addresses)]
+    pairs += [("join with", f"dim up --bootstrap {ready.addresses[0]}")] if ready.addresses else []
+    pairs += [("executes", _executes(config, ready.sandbox)), ("control", ready.socket)]
+    facts(pairs)
+    if ready.addresses and all("/ip4/127." in address or "/ip6/::1/" in address for address in ready.addresses):
+        talk("only this machine can reach it: --listen /ip4/0.0.0.0/tcp/4710 opens it to the network")
+    here = _home_flag(chosen)
+    talk(f"ready. dim status{here} · dim models add FILE{here} · Ctrl-C stops it")
+
+
+def _executes(config: Config, sandbox: str) -> str:
+    """What foreign jobs find here, without flattery."""
+    if not config.execute:
+        return "nothing: it submits and relays only"
+    walls = {"landlock", "seccomp", "rlimits"}
+    missing = sorted(walls - set(sandbox.split(" ")[0].split("+")))
+    if not missing and "leaks" not in sandbox:
+        return f"models, in a sandbox of {sandbox}"
+    lacking = f"no {', '.join(missing)}" if missing else sandbox
+    if config.require_sandbox:
+        return f"no foreign models: the sandbox is not complete here ({lacking}; dim doctor)"
+    return f"models WITHOUT a complete sandbox ({lacking}), because require_sandbox = false"
+
+
+def configure_logging(level: str) -> None:
+    """One line per record on stderr; other people's libraries only when they complain."""
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[stream], force=True)
+    logging.getLogger("dimnode").setLevel(level.upper())
+
+
+class _OneLine(logging.Formatter):
+    """Newlines in messages and tracebacks become bars, so that a line is a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return " | ".join(part for part in super().format(record).splitlines() if part.strip())
+
+
+def _expected(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The one thing that went wrong, when it is an expected failure or the keyboard."""
+    for error in _leaves(group):
+        if isinstance(error, DimError | KeyboardInterrupt):
+            return error
+        if isinstance(error, OSError) and (full := _disk_full(error, None)) is not None:
+            return full
+    return None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _disk_full(error: OSError, home: Path | None) -> DimError | None:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    where = error.filename or home or "the node's directory"
+    hint = "free some space, then dim up: nothing that was confirmed is lost"
+    return RunFailed("E-cli-22", f"cannot write {where}", "the disk is full", hint)
+
+
+def _home_flag(chosen: argparse.Namespace) -> str:
+    return f" --home {chosen.home}" if chosen.home else ""
+
+
+# ---- questions
+
+
+def status(chosen: argparse.Namespace) -> int:
+    """One look, or one line every two seconds."""
+    with open_client(chosen) as client:
+        if chosen.watch:
+            return _watch(client, chosen.json)
+        found = client.status()
+    if chosen.json:
+        say_json(found)
+        return 0
+    finished = ", ".join(f"{count} {what}" for what, count in sorted(found["tasks_finished"].items())) or "none yet"
+    facts(
+        [
+            ("peer id", found["peer"] + (f"  ({found['name']})" if found["name"] else "")),
+            ("version", f"{found['version']}, up for {_duration(found['up_seconds'])}"),
+            *[("address" if not place else "", address) for place, address in enumerate(found["addresses"])],
+            ("peers", f"{found['peers_linked']} linked, {found['peers_known']} heard, {found['dht_peers']} in the DHT"),
+            ("jobs", f"{found['jobs_open']} open"),
+            ("tasks", f"{found['tasks_running']} running, {found['tasks_queued']} queued; finished: {finished}"),
+            ("offers", f"{found['models']} models, {found['cabinets']} cabinets"),
+            ("sandbox", found["sandbox"]),
+            ("memory", f"{size_text(found['rss_bytes'])}, {size_text(found['held_bytes'])} held for jobs"),
+            ("loop", f"late by {found['loop_late_p99_ms']:.1f} ms (p99), {found['commits']} commits"),
+        ]
+    )
+    return 0
+
+
+def _watch(client: Client, as_json: bool) -> int:
+    while True:
+        found = client.status()
+        if as_json:
+            say_json(found, indent=None)
+        else:
+            jobs = f"{found['jobs_open']} jobs  {found['tasks_running']} running  {found['tasks_queued']} queued"
+            load = f"{size_text(found['rss_bytes'])}  loop late {found['loop_late_p99_ms']:.1f} ms"
+            say(f"{time.strftime('%H:%M:%S')}  {found['peers_linked']} peers  {jobs}  {load}")
+        time.sleep(_WATCH_SECONDS)
+
+
+def peers(chosen: argparse.Namespace) -> int:
+    """Who was heard lately."""
+    with open_client(chosen) as client:
+        rows = client.peers()
+    if chosen.json:
+        say_json({"peers": rows})
+        return 0
+    columns = ("name", "peer", "path", "rtt ms", "free", "load", "models", "cabinets", "sandbox", "heard")
+    table(columns, [_peer_row(row) for row in rows], "no other peer was heard so far; hint: dim doctor")
+    return 0
+
+
+def _peer_row(row: dict[str, Any]) -> list[Any]:
+    heard = "-" if row["heard_seconds_ago"] is None else f"{row['heard_seconds_ago']:.0f} s ago"
+    rtt = None if row["rtt_ms"] is None else f"{row['rtt_ms']:.1f}"
+    free, load = f"{row['free_slots']}/{row['slots']}", f"{row['load_percent']:.0f} %"
+    walls = "complete" if {"landlock", "seccomp", "rlimits"} <= set(row["sandbox"].split("+")) else row["sandbox"]
+    path = row["path"] if row["linked"] else "no link"
+    return [
+        row["name"],
+        f"…{row['peer'][-8:]}",
+        path,
+        rtt,
+        free,
+        load,
+        row["models"],
+        list(row["cabinets"]),
+        walls,
+        heard,
+    ]
+
+
+def doctor(chosen: argparse.Namespace) -> int:
+    """What was checked, what is fine, what is not and its mend. Exit code 1 when something is not."""
+    home = home_of(chosen)
+    try:
+        with Client(home) as client:
+            findings, missing = client.doctor(), None
+    except NoNode as error:
+        findings, missing = look_around(home), error
+    if chosen.json:
+        say_json({"findings": findings, "node": missing is None})
+    else:
+        width = max(len(row["check"]) for row in findings)
+        for row in findings:
+            mark = "✓" if row["ok"] else "✗"
+            check = row["check"].ljust(width)
+            say(f"  {mark} {bold(check)}  {shown(row['detail'])}")
+            if not row["ok"] and row["mend"]:
+                say(f"    {'':<{width}}  mend: {row['mend']}")
+    if missing is not None:
+        for line in missing.complaint.lines():
+            talk(line)
+        return 5
+    return 0 if all(row["ok"] for row in findings) else 1
+
+
+def connect(chosen: argparse.Namespace) -> int:
+    """Dial now; the peer id that answered."""
+    with open_client(chosen) as client:
+        peer = client.connect(chosen.address)
+    if chosen.json:
+        say_json({"peer": peer})
+    else:
+        say(peer)
+        talk("connected")
+    return 0
+
+
+def stop(chosen: argparse.Namespace) -> int:
+    """Ask the node to end, and wait until it has let go of its directory."""
+    home = home_of(chosen)
+    with Client(home) as client:
+        client.stop()
+    deadline = time.monotonic() + _STOP_SECONDS_MAX
+    while _locked(home):
+        if time.monotonic() > deadline:
+            what = f"the node is still busy stopping after {_STOP_SECONDS_MAX:.0f} s"
+            raise RunFailed("E-cli-23", what, "it writes down what it has taken in", "dim stop again, or wait")
+        time.sleep(0.02)
+    if chosen.json:
+        say_json({"stopped": True})
+    else:
+        talk("stopped")
+    return 0
+
+
+def _locked(home: Path) -> bool:
+    """True while a node holds the directory."""
+    try:
+        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
