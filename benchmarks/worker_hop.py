@@ -2,8 +2,8 @@
 
     python benchmarks/worker_hop.py [--workers N]
 
-Prints: the direct call, hot and cold; the hop (one order at a time, from offer to outcome); orders per second with 1, 16 and 64
-orders open; the start of a worker for a new model; a tensor of 1 and 16 MiB in.
+Prints: the direct call, hot and cold; the hop (one order at a time, from offer to outcome); orders per second with
+1, 16 and 64 orders open; the start of a worker for a new model; a tensor of 1 and 16 MiB in.
 """
 
 import argparse

@@ -16,9 +16,7 @@ import contextlib
 import select
 import socket as sockets
 import struct
-import sys
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,6 @@ from itertools import count, islice
 from math import prod
 from pathlib import Path
 from threading import Condition, Lock
-from types import TracebackType
 from typing import Any, Final, Self
 
 from dimnode.config import default_home, socket_path
@@ -42,11 +39,9 @@ Watch = Callable[[dict[str, Any]], None]
 
 _READ_BYTES: Final = 1024 * 1024
 _FRAME_BYTES_UNCHECKED: Final = 2**32 - 1
-_ITEM_CODES: Final = {"float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h"} | {
-    "int8": "b",
-    "uint8": "B",
-    "bool": "?",
-}
+ITEM_CODES: Final = {"float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h"}
+ITEM_CODES.update({"int8": "b", "uint8": "B", "bool": "?"})
+"""struct's letters for the dtypes of tensors/1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +93,8 @@ class Client:
             self._socket.connect(str(path))
         except OSError as error:
             self._socket.close()
-            cause = f"nothing listens on {path} ({error.strerror})"
-            raise NoNode(
-                "E-cli-01", "no node is running here", cause, "dim up, or --home DIR of another node"
-            ) from None
+            cause, hint = f"nothing listens on {path} ({error.strerror})", "dim up, or --home DIR of another node"
+            raise NoNode("E-cli-01", "no node is running here", cause, hint) from None
         self._decoder = FrameDecoder(LIMITS.api.request_bytes_max)
         self._numbers = count(1)
         self._slots: dict[int, _Slot] = {}
@@ -113,9 +106,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -133,11 +124,11 @@ class Client:
 
     def peers(self) -> list[dict[str, Any]]:
         """One map per peer that was heard lately."""
-        return _rows(self.ask("peers"), "peers")
+        return self._rows("peers", "peers")
 
     def doctor(self) -> list[dict[str, Any]]:
         """One map per check: check, ok, detail, mend."""
-        return _rows(self.ask("doctor"), "findings")
+        return self._rows("findings", "doctor")
 
     def connect(self, address: str) -> str:
         """Dial a multiaddress; the peer id that answered, as text."""
@@ -151,7 +142,7 @@ class Client:
 
     def models(self) -> list[dict[str, Any]]:
         """Every model that can be run now, here or on a peer."""
-        return _rows(self.ask("models.ls"), "models")
+        return self._rows("models", "models.ls")
 
     def add_model(self, card: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
         """Offer a model file under this card (docs/operator.md); its id and label."""
@@ -159,7 +150,7 @@ class Client:
 
     def data(self) -> list[dict[str, Any]]:
         """This node's cabinets."""
-        return _rows(self.ask("data.ls"), "cabinets")
+        return self._rows("cabinets", "data.ls")
 
     def add_data(
         self, name: str, path: Path | str, label: str = "", exclude: Sequence[str] = (), policy: Job | None = None
@@ -172,7 +163,7 @@ class Client:
 
     def standing(self) -> list[dict[str, Any]]:
         """What this node thinks of its peers, one map per peer and context."""
-        return _rows(self.ask("rep.ls"), "standing")
+        return self._rows("standing", "rep.ls")
 
     def explain(self, peer: str) -> dict[str, Any]:
         """Why: the events behind a peer's standing, each with the record that shows it."""
@@ -215,15 +206,14 @@ class Client:
         if watch is not None:
             extra["watch"] = True
         slot = _Slot()
-        number, frame = self._frame(slot, "job.submit", job=_checked(job, blobs), blobs=blobs, receipt=receipt, **extra)
+        _, frame = self._frame(slot, "job.submit", job=_checked(job, blobs), blobs=blobs, receipt=receipt, **extra)
         self._send(frame, [slot])
-        return Pending(self, number, slot, watch)
+        return Pending(self, slot, watch)
 
     def detach(self, job: Job, blobs: Sequence[bytes] = (), *, nonce: bytes | None = None) -> bytes:
         """Submit and return the job's id as soon as the node has begun with it."""
         extra = {"nonce": nonce} if nonce is not None else {}
-        found = self.ask("job.submit", job=_checked(job, blobs), blobs=list(blobs), wait=False, **extra)
-        return bytes(found["job"])
+        return bytes(self.ask("job.submit", job=_checked(job, blobs), blobs=blobs, wait=False, **extra)["job"])
 
     def run_many(
         self,
@@ -246,7 +236,7 @@ class Client:
 
     def jobs(self, most: int = 20) -> list[dict[str, Any]]:
         """The newest jobs that this node owns."""
-        return _rows(self.ask("job.ls", most=most), "jobs")
+        return self._rows("jobs", "job.ls", most=most)
 
     def job(self, job: bytes | str) -> dict[str, Any]:
         """A job's records, bytes on the wire, and end. Ids are bytes, text, or the last letters that tables show."""
@@ -254,13 +244,16 @@ class Client:
 
     def events(self, job: bytes | str) -> list[dict[str, Any]]:
         """What has happened to a job so far."""
-        return _rows(self.ask("job.events", job=job), "events")
+        return self._rows("events", "job.events", job=job)
 
     def follow(self, job: bytes, wait_seconds: float = 1.0) -> Iterator[dict[str, Any] | None]:
         """Live events of a job from now on, and None whenever `wait_seconds` pass without one; never ends by itself."""
         slot = _Slot()
         number, frame = self._frame(slot, "job.watch", job=job)
         self._send(frame, [slot])
+        return self._following(slot, number, wait_seconds)
+
+    def _following(self, slot: _Slot, number: int, wait_seconds: float) -> Iterator[dict[str, Any] | None]:
         try:
             while True:
                 more = self._advance(lambda: bool(slot.events) or slot.done, time.monotonic() + wait_seconds)
@@ -298,12 +291,15 @@ class Client:
         assert slot.result is not None
         return slot.result
 
+    def _rows(self, key: str, op: str, **arguments: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask(op, **arguments)[key]
+        return found
+
     # ---- the connection
 
     def _fill(self, waiting: Iterator[tuple[int, Any]], most: int, sink: "deque[_Slot]", receipt: bool) -> int:
         """Send up to `most` more jobs in one write; how many there were."""
-        slots: list[_Slot] = []
-        frames: list[bytes] = []
+        slots, frames = list[_Slot](), list[bytes]()
         for index, (job, blobs) in islice(waiting, most):
             slot = _Slot(sink, index)
             frames.append(self._frame(slot, "job.submit", job=_checked(job, blobs), blobs=blobs, receipt=receipt)[1])
@@ -357,19 +353,17 @@ class Client:
     def _receive(self, left_seconds: float | None) -> bytes:
         """Some bytes; none when the time is up. Raises `NoNode` at the end of the connection."""
         try:
-            if left_seconds is not None and not self._readable(left_seconds):
-                return b""
+            if left_seconds is not None:
+                poll = select.poll()  # not select(): a process with many files open is no reason to fail
+                poll.register(self._socket, select.POLLIN)
+                if not poll.poll(max(1.0, left_seconds * 1000)):
+                    return b""
             chunk = self._socket.recv(_READ_BYTES)
         except OSError:
             chunk = b""
         if not chunk:
             raise self._gone()
         return chunk
-
-    def _readable(self, seconds: float) -> bool:
-        poll = select.poll()  # not select(): a process with many files open is no reason to fail
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(max(1.0, seconds * 1000)))
 
     def _sort(self, chunk: bytes) -> None:
         """Put what came in where it is waited for."""
@@ -387,12 +381,10 @@ class Client:
                     slot.events.append(message["event"])
                 continue
             slot = self._slots.pop(number, None)
-            if slot is None:
-                continue
-            slot.answered = now
-            slot.result, slot.error = message.get("result"), message.get("error")
-            if slot.sink is not None:
-                slot.sink.append(slot)
+            if slot is not None:
+                slot.answered, slot.result, slot.error = now, message.get("result"), message.get("error")
+                if slot.sink is not None:
+                    slot.sink.append(slot)
 
     def _gone(self) -> NoNode:
         what = "this client is closed" if self._lost else "the connection to the node broke"
@@ -404,14 +396,22 @@ class Client:
 class Pending:
     """A job under way."""
 
-    def __init__(self, client: Client, number: int, slot: _Slot, watch: Watch | None) -> None:
-        self._client, self._number, self._slot, self._watch = client, number, slot, watch
+    def __init__(self, client: Client, slot: _Slot, watch: Watch | None) -> None:
+        self._client, self._slot, self._watch = client, slot, watch
         self.job: bytes | None = None
         """The job's id, once an event has told it (only with `watch`)."""
 
     def wait(self, timeout_seconds: float | None = None) -> Ended:
         """Until the job has ended. Raises `Refused` when it was not taken in, `RunFailed` E-cli-03 on timeout."""
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        ended = self.poll(timeout_seconds)
+        if ended is None:
+            words = ("the job goes on without you", "dim job ls, then dim job result JOB")
+            raise RunFailed("E-cli-03", f"no verdict within {timeout_seconds:g} s", *words)
+        return ended
+
+    def poll(self, wait_seconds: float | None = 0.0) -> Ended | None:
+        """As `wait`, but None when the job has not ended within `wait_seconds`; may be called again."""
+        deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
         slot = self._slot
         while True:
             more = self._client._advance(lambda: bool(slot.events) or slot.done, deadline)
@@ -425,30 +425,20 @@ class Pending:
             if slot.result is not None:
                 return _ended(slot)
             if not more:
-                what = f"no verdict within {timeout_seconds:g} s"
-                raise RunFailed("E-cli-03", what, "the job goes on without you", "dim job ls, then dim job result JOB")
+                return None
 
 
 # ---- answers
 
 
-def _rows(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = answer[key]
-    return found
-
-
 def _ended(slot: _Slot) -> Ended:
-    seconds = slot.answered - slot.sent
+    index, seconds, said = slot.index, slot.answered - slot.sent, slot.result
     if slot.error is not None:
-        error = slot.error
-        return Ended(b"", "refused", b"", (), None, error["code"], error["what"], slot.index, seconds)
-    said = slot.result
+        return Ended(b"", "refused", code=slot.error["code"], reason=slot.error["what"], index=index, seconds=seconds)
     assert said is not None
     outputs = tuple(output for output in said["outputs"] if output is not None)
-    words = (said.get("code", ""), said.get("reason", ""))
-    return Ended(
-        said["job"], said["status"], said["verdict"], outputs, said.get("receipt"), *words, slot.index, seconds
-    )
+    code, reason, receipt = said.get("code", ""), said.get("reason", ""), said.get("receipt")
+    return Ended(said["job"], said["status"], said["verdict"], outputs, receipt, code, reason, index, seconds)
 
 
 def _error_of(error: Mapping[str, Any]) -> DimError:
@@ -469,12 +459,11 @@ def _checked(job: Job, blobs: Sequence[bytes]) -> Job:
     if size > LIMITS.exec.input_bytes_max:
         raise Refused("E-input-05", f"the input has {size} bytes", f"limit {LIMITS.exec.input_bytes_max}")
     named = job.get("input")
-    if named and isinstance(named, Mapping):
-        for name, value in named.items():
-            if isinstance(value, list) and len(value) > LIMITS.api.inline_rows_max:
-                cause = f"at most {LIMITS.api.inline_rows_max} rows are written as numbers"
-                hint = "give them as blobs=[tensor_rows(rows)], or in a file: input: {file: rows.csv}"
-                raise Refused("E-cli-05", f"input {name!r} has {len(value)} rows", cause, hint)
+    for name, value in named.items() if isinstance(named, Mapping) else ():
+        if isinstance(value, list) and len(value) > LIMITS.api.inline_rows_max:
+            cause = f"at most {LIMITS.api.inline_rows_max} rows are written as numbers"
+            hint = "give them as blobs=[tensor_rows(rows)], or in a file: input: {file: rows.csv}"
+            raise Refused("E-cli-05", f"input {name!r} has {len(value)} rows", cause, hint)
     return job
 
 
@@ -487,12 +476,10 @@ def tensor_rows(rows: Sequence[Sequence[float]], name: str = "x") -> bytes:
     if any(len(row) != columns for row in rows):
         raise Refused("E-input-01", f"input {name!r} is not a table of numbers", "its rows differ in length")
     try:
-        numbers = array("f", [number for row in rows for number in row])
-    except (TypeError, OverflowError) as error:
+        raw = struct.pack(f"<{len(rows) * columns}f", *(number for row in rows for number in row))
+    except (TypeError, OverflowError, struct.error) as error:
         raise Refused("E-input-01", f"input {name!r} is not a table of numbers", str(error)) from None
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return encode_tensors([Tensor(name, "float32", (len(rows), columns), numbers.tobytes())])
+    return encode_tensors([Tensor(name, "float32", (len(rows), columns), raw)])
 
 
 def read_output(blob: bytes) -> dict[str, Any]:
@@ -501,7 +488,7 @@ def read_output(blob: bytes) -> dict[str, Any]:
 
 
 def _numbers(tensor: Tensor) -> list[Any]:
-    return list(struct.unpack(f"<{tensor.items}{_ITEM_CODES[tensor.dtype]}", tensor.raw))
+    return list(struct.unpack(f"<{tensor.items}{ITEM_CODES[tensor.dtype]}", tensor.raw))
 
 
 def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:

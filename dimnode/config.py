@@ -6,15 +6,18 @@ A wrong key or value is a `ConfigError` that names the place.
 
 import hashlib
 import os
+import re
+import stat
 import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from dimnode.errors import ConfigError
+from dimnode.limits import LIMITS
 
 CONFIG_FILE: Final = "config.toml"
 DEFAULT_P2P_PORT: Final = 4710
@@ -28,13 +31,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: str = ""
     listen: tuple[str, ...] = (f"/ip4/0.0.0.0/tcp/{DEFAULT_P2P_PORT}",)
     bootstrap: tuple[str, ...] = ()
-    max_concurrent_jobs: int = 10
-    max_cache_gb: int = 50
+    max_concurrent_jobs: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.exec.queue_tasks_max)] = 10
+    max_cache_gb: Annotated[int, msgspec.Meta(ge=0)] = 50
     cache_dir: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    task_timeout_seconds: float = 120.0
+    task_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=LIMITS.jobs.deadline_ms_max / 1000)] = 120.0
     execute: bool = True
-    workers: int = 2
+    workers: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.exec.workers_max)] = 2
     require_sandbox: bool = True
     faults: str = ""
     """Fault point for tests: only the `dev` profile accepts one (see node.faults)."""
@@ -63,12 +66,25 @@ def socket_path(home: Path) -> Path:
     name = "dim-" + hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:8]
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
-        return Path(runtime) / f"{name}.sock"
-    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+        path = Path(runtime) / f"{name}.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
+            return path
+    path = _private_folder(Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}") / "control.sock"
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
+        raise ConfigError("E-store-08", f"{path} is too long for a socket", "", "set XDG_RUNTIME_DIR to a short path")
+    return path
+
+
+def _private_folder(folder: Path) -> Path:
+    """A folder of ours in a place where everybody may write: a stranger may have been there first."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise ConfigError("E-store-08", f"cannot use {folder}", str(error), "set XDG_RUNTIME_DIR") from None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigError("E-store-08", f"{folder} belongs to somebody else", "", "set XDG_RUNTIME_DIR")
-    return folder / "control.sock"
+    return folder
 
 
 def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
@@ -81,9 +97,11 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
     try:
         config = msgspec.convert(merged, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(
-            "E-config-01", f"a setting is wrong: {error}", f"read from {home / CONFIG_FILE}, DIM_* variables and flags"
-        ) from None
+        key = "".join(re.findall(r"\$\.(\w+)|unknown field `(\w+)`", str(error))[0])
+        place = (
+            "a flag" if key in from_flags else f"DIM_{key.upper()}" if key in from_environment else home / CONFIG_FILE
+        )
+        raise ConfigError("E-config-01", f"a setting is wrong: {error}", f"{key} was read from {place}") from None
     if config.faults and config.profile != "dev":
         raise ConfigError("E-config-03", "fault points exist only in the dev profile")
     return config
@@ -92,9 +110,9 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
 def render_config(config: Config) -> str:
     """A commented config.toml with these settings."""
     lines = ["# dimnode settings; DIM_<KEY> variables and flags override them"]
-    for key in ("profile", "name", "listen", "bootstrap", "max_concurrent_jobs", "max_cache_gb", "log_level"):
+    for key in ("profile", "name", "listen", "bootstrap", "max_concurrent_jobs", "max_cache_gb", "cache_dir"):
         lines.append(f"{key} = {_toml(getattr(config, key))}")
-    for key in ("task_timeout_seconds", "execute", "workers", "require_sandbox"):
+    for key in ("log_level", "task_timeout_seconds", "execute", "workers", "require_sandbox"):
         lines.append(f"{key} = {_toml(getattr(config, key))}")
     return "\n".join(lines) + "\n"
 
@@ -124,7 +142,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return msgspec.json.encode(value).decode()
+        return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")  # JSON may leave it, TOML may not
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(entry) for entry in value) + "]"
     return str(value)

@@ -90,6 +90,7 @@ class HostLimits:
     stream_id_gap_max: int = 1024
     address_ttl_seconds: int = 3600
     addresses_per_peer_max: int = 16
+    known_peers_max: int = 1000
     gossip_heartbeat_seconds: int = 1
     gossip_degree: int = 6
     gossip_messages_per_second_max: float = 20.0
@@ -111,6 +112,7 @@ class PeerLimits:
     peers_max: int = 256
     gossip_message_bytes_max: int = 1024
     frames_per_checkpoint_max: int = 4
+    dials_at_once_max: int = 8
     redial_seconds_min: float = 0.2
     redial_seconds_max: float = 10.0
     link_outgoing_bytes_max: int = 64 * 1024 * 1024
@@ -118,6 +120,7 @@ class PeerLimits:
     peer_cache_entries_max: int = 512
     manifests_per_advert_max: int = 256
     blob_grants_max: int = 4096
+    blob_fetches_max: int = 8
     manifests_heard_max: int = 4096
     foreign_jobs_per_peer: int = 64
     blob_seconds_max: float = 60.0

@@ -49,7 +49,7 @@ class FrameDecoder:
     def feed(self, chunk: bytes) -> list[bytes]:
         """All frame bodies completed by `chunk`. Raises `PeerFault` on a too long frame or bytes after the end."""
         buffer: bytes | bytearray = chunk
-        if self._buffer:  # growing in place: a frame that comes in a thousand reads is copied once, not a thousand times
+        if self._buffer:  # growing in place: a frame that comes in a thousand reads is not copied a thousand times
             self._buffer += chunk
             buffer = self._buffer
         bodies: list[bytes] = []

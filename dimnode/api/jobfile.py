@@ -5,6 +5,7 @@ integers here, once. A mistake is named with its place in the file.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -18,9 +19,11 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.ids import PeerId
-from dimnode.records.tensors import Tensor, encode_tensors
+from dimnode.records.tensors import ITEM_BYTES, Tensor, encode_tensors
 
 MICRO = 1_000_000
+_CONDITION_MAX = 1e12
+_SOURCE = re.compile(r"(input|step)\.([0-9]{1,3})")
 _VOTES = ("majority_vote", "weighted_vote")
 _AGGREGATES = ("sum_counts", "federated_average", "weighted_average")
 
@@ -137,7 +140,7 @@ def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Comp
     if job.comparator:
         body["comparator"] = _comparator(job)
     if job.min_sites:
-        if job.min_sites > len(job.tasks):
+        if not 1 <= job.min_sites <= len(job.tasks):
             raise Refused("E-job-07", f"min_sites is {job.min_sites}, but there are {len(job.tasks)} sites")
         body["min_sites"] = job.min_sites
     if job.label:
@@ -156,7 +159,12 @@ def input_blob(named: Mapping[str, Any], model: Record | None) -> bytes:
             if array.dtype.kind not in "iufb":
                 raise ValueError("not numbers in equal rows")
             dtype = declared.get(name) or ("float32" if array.dtype.kind == "f" else "int64")
-            typed = array.astype(dtype)
+            if dtype not in ITEM_BYTES:  # a stranger's manifest may declare anything
+                raise ValueError(f"the model declares the type {dtype!r}")
+            with np.errstate(invalid="ignore", over="ignore"):
+                typed = array.astype(dtype)
+            if typed.dtype.kind in "iub" and not np.array_equal(typed, array):
+                raise ValueError(f"not every number is one of the type {dtype}")
         except (ValueError, TypeError, OverflowError) as error:
             raise Refused("E-input-01", f"input {name!r} is not a table of numbers", str(error)) from None
         if typed.dtype.kind == "f" and not np.isfinite(typed).all():
@@ -188,17 +196,27 @@ def _task(task: TaskEntry, model: Record | None, names: Names, inputs: int) -> d
             [row.name, _source(row.source, inputs), row.tensor or row.name, *row.columns] for row in task.take
         ]
     if task.where:
-        entry["where"] = [[row.column, row.op, round(row.value * MICRO)] for row in task.where]
+        entry["where"] = [[row.column, row.op, _micro(row)] for row in task.where]
     return entry
 
 
+def _micro(row: ConditionEntry) -> int:
+    if not abs(row.value) <= _CONDITION_MAX:  # neither does NaN pass this
+        raise Refused(
+            "E-job-03", f"`where: {row.column}` compares with {row.value}", "numbers up to 10^12 are compared"
+        )
+    return round(row.value * MICRO)
+
+
 def _source(text: str, inputs: int) -> int:
-    word, _, number = text.partition(".")
-    index = int(number) if number.isdigit() else 0
-    if word == "input" and index < inputs:
-        return index
-    if word == "step" and number.isdigit():
-        return inputs + index
+    if text == "input" and inputs:
+        return 0
+    if found := _SOURCE.fullmatch(text):
+        index = int(found[2])
+        if found[1] == "step":
+            return inputs + index
+        if index < inputs:
+            return index
     raise Refused("E-job-04", f"`from: {text}` names nothing", f"there are {inputs} inputs", "input, input.1 or step.0")
 
 
@@ -244,14 +262,14 @@ def _rule(job: JobFile) -> dict[str, Any]:
 
 
 def _deadline_ms(job: JobFile) -> int:
-    deadline_ms = round(job.deadline_seconds * 1000)
-    if not 1 <= deadline_ms <= LIMITS.jobs.deadline_ms_max:
+    if not 0.001 <= job.deadline_seconds <= LIMITS.jobs.deadline_ms_max / 1000:  # neither does NaN pass this
         raise Refused("E-job-09", f"deadline_seconds is {job.deadline_seconds}", "from 0.001 to 86400")
-    return deadline_ms
+    return round(job.deadline_seconds * 1000)
 
 
 def _check_pattern(job: JobFile, has_input: bool) -> None:
-    wants_input = any(not task.cabinet for task in job.tasks)
+    readers = job.tasks[:1] if job.pattern == "chained" else job.tasks  # later steps of a chain read their predecessor
+    wants_input = any(not task.cabinet for task in readers)
     if wants_input and not has_input:
         raise Refused("E-input-04", "the job has no input", "", "add `input: {x: [[…]]}` or give a file")
     if job.pattern == "collaborative" and any(not task.cabinet for task in job.tasks):

@@ -80,7 +80,7 @@ def _signed_line(case: Case, record: Record) -> str:
         case _:
             return ""
     # A stranger wrote names and reasons: a terminal must not obey them.
-    plain = "".join(letter if letter.isprintable() else "?" for letter in words)
+    plain = words if words.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in words)
     return f"{signer} signed {plain} ({place})"
 
 

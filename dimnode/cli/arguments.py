@@ -37,7 +37,7 @@ def build_parser() -> Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("--version", dest="show_version", action="store_true", help="print the version and exit")
     nouns = parser.add_subparsers(title="commands", metavar="COMMAND", dest="noun")
     _node(nouns)
     _offers(nouns)
@@ -92,8 +92,9 @@ def _offers(nouns: Any) -> None:
     models = _noun(nouns, "models", "models that can be run")
     add = _leaf(models, "add", "models:add", "offer a model (docs/operator.md)")
     add.add_argument("file", type=Path, metavar="FILE", help="an .onnx file, or the .toml card of one")
-    for name in ("--name", "--version", "--licence", "--origin", "--summary"):
+    for name in ("--name", "--version", "--licence", "--summary"):
         add.add_argument(name)
+    add.add_argument("--origin", choices=("trained", "rule", "imported"))
     add.add_argument("--labels", type=_comma_list, metavar="A,B", help="what the classes are called")
     _leaf(models, "ls", "models:ls", "models here and on peers")
     cabinets = _noun(nouns, "data", "data cabinets: compute comes to the data")
@@ -141,7 +142,7 @@ def _job(nouns: Any) -> None:
     run.add_argument("--receipt", type=Path, metavar="PATH", help="where the receipt goes (default: in the home)")
     run.add_argument("--detach", action="store_true", help="print the job's id and do not wait")
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="stop waiting after this long; the job goes on")
-    ls = _leaf(job, "ls", "jobs:ls", "the newest jobs")
+    ls = _leaf(job, "ls", "history:ls", "the newest jobs")
     ls.add_argument("--most", type=int, default=20, metavar="N")
     for verb, summary in (
         ("show", "a job's records, and what went over the network for it"),
@@ -149,10 +150,12 @@ def _job(nouns: Any) -> None:
         ("result", "its answer"),
         ("cancel", "end it"),
     ):
-        leaf = _leaf(job, verb, f"jobs:{verb}", summary)
+        leaf = _leaf(job, verb, f"history:{verb}", summary)
         leaf.add_argument("job", help="a job id or its last letters")
         if verb == "events":
             leaf.add_argument("--follow", action="store_true", help="until the job has ended")
+        if verb == "result":
+            leaf.add_argument("--receipt", type=Path, metavar="PATH", help="where its receipt goes")
 
 
 def _receipts(nouns: Any) -> None:

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     parser = build_parser()
     chosen = parser.parse_args(arguments)
-    if chosen.version:
+    if chosen.show_version:
         from importlib.metadata import version
 
         print(f"dimnode {version('dimnode')}")

@@ -85,7 +85,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "n
     elif sys.stdout.isatty():
         _draw(columns, cells)
     else:
-        for line in aligned([[column.upper() for column in columns], *cells]):
+        for line in aligned([list(columns), *cells]):
             say(line)
 
 

@@ -4,6 +4,7 @@ Rule: the central computation is made here, straight with onnxruntime over all r
 """
 
 import csv
+import os
 import sqlite3
 import struct
 import time
@@ -135,6 +136,7 @@ class Setting:
 
     def central_counts(self, model: str) -> list[list[int]]:
         """[[tn, fp], [fn, tp]] over all unseen patients, computed in one place."""
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reports to its maker unless told not to
         import onnxruntime  # only the demo's control figure needs it here
 
         chosen = [patient for patient in self.patients if not patient.seen_in_training]

@@ -5,6 +5,7 @@ to come from and custom operators are never registered. Runs only inside a worke
 Source: onnxruntime.ai/docs/api/python; telemetry: Privacy.md of the package (on by default since 1.29, see `silence`).
 """
 
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -78,7 +79,7 @@ def load(model: bytes) -> Model:
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - boundary: the runtime raises a dozen unrelated classes
+    except _faults() as error:
         raise _load_fault(error) from None
     return Model(session, _declared(session.get_inputs()), _declared(session.get_outputs()))
 
@@ -87,12 +88,22 @@ def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Any]:
     """All outputs by name. Raises `RunFailed` or MemoryError."""
     try:
         values = model.session.run(None, arrays)
-    except Exception as error:  # noqa: BLE001 - boundary: as above, for a bad run
+    except _faults() as error:
         text = first_line(error)
         if isinstance(error, MemoryError) or ALLOCATION_FAILED.search(text):
             raise MemoryError(text) from None
         raise RunFailed(orders.RUN_FAILED, f"the model failed: {text}") from None
     return {entry.name: value for entry, value in zip(model.outputs, values, strict=True)}
+
+
+@functools.cache
+def _faults() -> tuple[type[Exception], ...]:
+    """What the runtime raises: a dozen classes of its own without a common base, and Python's from its glue."""
+    from onnxruntime.capi import onnxruntime_pybind11_state
+
+    own = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
+    python = (ValueError, TypeError, RuntimeError, MemoryError, OSError, LookupError)
+    return (*(kind for kind in own if issubclass(kind, Exception)), *python)
 
 
 def first_line(error: BaseException) -> str:

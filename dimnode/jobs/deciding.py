@@ -120,9 +120,7 @@ class Deciding:
         while job.state is JobState.WORKING:
             match next_move(job):
                 case StartTasks(numbers):
-                    for number in numbers:
-                        task = job.tasks[number] = Task(number)
-                        effects += self._leasing.place(job, task, now)
+                    effects += self._leasing.place_first([Task(number) for number in numbers], job, now)
                 case AcceptAnswer(accepted):
                     job.steps.append(StepResult(accepted.answer, (accepted.answer,), ()))
                 case CompareStep(step, answers):

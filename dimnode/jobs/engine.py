@@ -116,7 +116,8 @@ class Engine:
         for work, keep_seconds in works:
             self.executor.adopt(work, keep_seconds, now)
         held = held_by(jobs, [work for work, _ in works])
-        return self.owner.go_on(now), held
+        # No link to ourselves will ever come up, so what peers will ask and say then is asked and said now.
+        return self.owner.go_on(now) + self.executor.peer_up(self.me), held
 
     def due(self) -> float | None:
         """When `TimePassed` is wanted next (trio clock), or None."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dimnode.consensus.agreement import check_comparator
+from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, check_tier
 from dimnode.errors import PeerFault, Refused
 from dimnode.jobs.events import Now
@@ -37,6 +38,9 @@ def spec_problem(spec: Mapping[str, Any], limits: Limits) -> str:
         return "the quorum asks for more agreeing answers than replicas"
     if (weights is not None) != (method in _WEIGHTED) or (weights is not None and len(weights) != steps):
         return "there is not one weight for each task"
+    pinned = [task["peer"] for task in spec["tasks"] if "peer" in task]
+    if spec["pattern"] == "collaborative" and len(set(pinned)) < len(pinned):
+        return "a site would contribute twice"
     if spec.get("min_sites", steps) > steps:
         return "min_sites is more than there are tasks"
     if steps * replicas_per_step(spec) > limits.jobs.tasks_per_job_max:
@@ -78,20 +82,33 @@ def _check_replicas(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
 
 def _check_steps(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
     """A peer that is known but away is waited for, until the deadline."""
-    lacking: list[tuple[int, str]] = []
-    for step, template in enumerate(spec["tasks"], 1):
-        if (prospect := roster.prospect(need_of(template), now)) != "some":
-            lacking.append((step, prospect))
+    sites = spec["pattern"] == "collaborative"
+    steps_of: dict[Need, list[int]] = {}
+    for step, template in enumerate(spec["tasks"]):
+        steps_of.setdefault(need_of(template), []).append(step)
+    lacking: list[int] = []
+    for need, steps in steps_of.items():
+        wanted = len(steps) if sites else 1  # each site contributes once
+        if roster.usable(need, now) < wanted:
+            _, trusted = roster.offered(need, now)
+            lacking += steps[trusted:] if sites else steps if not trusted else []
     spare = 0 if spec["pattern"] == "chained" else len(spec["tasks"]) - sites_needed(spec)
-    if len(lacking) <= spare:
-        return
-    step, prospect = lacking[0]
-    if prospect == "barred":
+    if len(lacking) > spare:
+        raise _nobody(spec["tasks"][min(lacking)], min(lacking) + 1, roster, now)
+
+
+def _nobody(template: Mapping[str, Any], number: int, roster: Roster, now: Now) -> Refused:
+    able, trusted = roster.offered(need_of(template), now)
+    if able and not trusted:
         cause = "each gave an answer that was shown to be wrong"
-        raise Refused("E-jobs-10", f"every peer that could take step {step} is barred", cause, "dim rep explain PEER")
-    template = spec["tasks"][step - 1]
+        return Refused(
+            "E-jobs-10", f"every peer that could take step {number} is barred", cause, "dim rep explain PEER"
+        )
+    if able:
+        cause = f"{able} can, and each contributes once"
+        return Refused("E-jobs-04", f"no further peer offers what step {number} needs", cause, "dim peers")
     cabinet = template.get("cabinet")
     cause = f"no peer holds the cabinet {cabinet!r}" if cabinet else "no peer heard so far has this model"
     if "peer" in template:
         cause = "the peer that it names has not been heard of, or does not offer it"
-    raise Refused("E-jobs-04", f"no peer offers what step {step} needs", cause, "dim models ls")
+    return Refused("E-jobs-04", f"no peer offers what step {number} needs", cause, "dim models ls")

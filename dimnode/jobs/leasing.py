@@ -69,6 +69,14 @@ class Leasing:
 
     # ---- giving out
 
+    def place_first(self, tasks: list[Task], job: Job, now: Now) -> list[Effect]:
+        """Add tasks to a job and place them; those that few peers could take come first, so that peers can differ."""
+        for task in tasks:
+            job.tasks[task.number] = task
+        if len(tasks) > 1:
+            tasks = sorted(tasks, key=lambda task: self._roster.usable(job.need(task), now))
+        return [effect for task in tasks for effect in self.place(job, task, now)]
+
     def place(self, job: Job, task: Task, now: Now) -> list[Effect]:
         """Lease a waiting task to a peer with room, or let it wait; give up when nobody could ever take it."""
         need = job.need(task)
@@ -173,7 +181,10 @@ class Leasing:
 
     def take_late(self, lease: RecordId) -> bool:
         """True once for each lease of ours that was abandoned."""
-        return self._late.pop(lease, self) is None
+        if lease not in self._late:
+            return False
+        del self._late[lease]
+        return True
 
     def give_up(self, job: Job, task: Task) -> None:
         """Nobody will do this task."""

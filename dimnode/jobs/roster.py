@@ -23,7 +23,9 @@ _REFUSAL_DOUBLINGS_MAX = 8
 class Seat:
     """What the owner side knows of one peer.
 
-    `busy_until` is when a peer that said it is full may be asked again; `refusals` is how often it said so in a row.
+    `window` is how many leases it takes at once, as far as is known: it shrinks to what the peer holds when that says
+    it is full, and grows by about one in each window of answers (as TCP probes for room; RFC 5681, 3.1). `busy_until`
+    is when such a peer may be asked again, `refusals` how often it said so since its last answer.
     """
 
     peer: PeerId
@@ -32,6 +34,7 @@ class Seat:
     offers: frozenset[bytes | str] = frozenset()
     slots: int = 0
     inflight: int = 0
+    window: float = 0.0
     busy_until: float = 0.0
     refusals: int = 0
 
@@ -42,6 +45,10 @@ class Seat:
         if need.cabinet and need.cabinet not in self.offers:
             return False
         return not need.model or need.model in self.offers
+
+    def has_room(self, now: Now) -> bool:
+        """It may be given another lease."""
+        return self.inflight + 1 <= self.window and self.busy_until <= now.mono
 
     def candidate(self) -> Candidate:
         """As the selection sees it."""
@@ -57,7 +64,8 @@ class Roster:
         self._limits = limits
         self._rng = rng
         self._lane = NewcomerLane()
-        self._seats: dict[PeerId, Seat] = {me: Seat(me, up=True)}
+        self._window_max = limits.jobs.lease_window_per_peer
+        self._seats: dict[PeerId, Seat] = {me: Seat(me, up=True, window=self._window_max)}
         self._offering: dict[RecordId, dict[PeerId, Seat]] = {}
 
     def __len__(self) -> int:
@@ -69,14 +77,14 @@ class Roster:
         if found is None:
             if len(self._seats) >= self._limits.peers.adverts_max:
                 self._forget_one()
-            found = self._seats[peer] = Seat(peer)
+            found = self._seats[peer] = Seat(peer, window=self._window_max)
         return found
 
     def link(self, peer: PeerId, up: bool) -> None:
         """A link came or went; a new one forgets that the peer was busy."""
         seat = self.seat(peer)
         seat.up = up
-        seat.busy_until, seat.refusals = 0.0, 0
+        seat.window, seat.busy_until, seat.refusals = self._window_max, 0.0, 0
 
     def hear(self, peer: PeerId, models: Mapping[RecordId, str], cabinets: frozenset[str], slots: int) -> None:
         """Replace what the peer offers."""
@@ -92,13 +100,16 @@ class Roster:
         seat, limits = self.seat(peer), self._limits.jobs
         wait_ms = max(retry_after_ms, limits.retry_after_ms_min) * 2 ** min(seat.refusals, _REFUSAL_DOUBLINGS_MAX)
         seat.refusals += 1
+        seat.window = max(1, seat.inflight - 1)
         seat.busy_until = now.mono + min(wait_ms, limits.retry_after_ms_max) / 1000
         return seat.busy_until
 
     def worked(self, peer: PeerId) -> None:
-        """The peer took and answered a task: it is not full any more."""
+        """The peer answered a task: it has room again."""
         seat = self.seat(peer)
-        seat.busy_until, seat.refusals = 0.0, 0
+        if seat.window < self._window_max:
+            seat.window += 1 / seat.window
+            seat.busy_until, seat.refusals = 0.0, 0
 
     def capable(self, need: Need) -> list[Seat]:
         """Linked peers that offer what is needed, whatever their load or standing."""
@@ -119,14 +130,14 @@ class Roster:
         context = self.context(need.operation, need.model)
         standing, now_ms = self.standing, now.wall_ms
         chosen = choose(
-            [seat.candidate() for seat in self.capable(need) if seat.busy_until <= now.mono],
+            [seat.candidate() for seat in self.capable(need) if seat.has_room(now)],
             need,
             standing_mean=lambda peer: round(standing.mean(peer, context, now_ms), 1),  # finer differences are noise
             barred=lambda peer: standing.barred_until(peer, context, now_ms) > 0,
             newcomer=lambda peer: standing.newcomer(peer, context),
             lane=self._lane,
             rng=self._rng,
-            window=self._limits.jobs.lease_window_per_peer,
+            window=self._window_max,
         )
         return None if chosen is None else PeerId(chosen)
 
@@ -138,15 +149,12 @@ class Roster:
             for seat in self.capable(need)
         )
 
-    def prospect(self, need: Need, now: Now) -> str:
-        """ "some" when a peer, linked or not, has offered this since we started; else "barred" or "unoffered"."""
-        if self.usable(need, now):
-            return "some"
+    def offered(self, need: Need, now: Now) -> tuple[int, int]:
+        """How many peers, linked or not, have offered this since we started, and how many of them are not barred."""
         context = self.context(need.operation, need.model)
         able = [seat for seat in self._seats.values() if seat.can(need)]
-        if any(not self.standing.barred_until(seat.peer, context, now.wall_ms) for seat in able):
-            return "some"
-        return "barred" if able else "unoffered"
+        trusted = sum(not self.standing.barred_until(seat.peer, context, now.wall_ms) for seat in able)
+        return len(able), trusted
 
     def judge(self, job: Job, task: Task, peer: PeerId, good: bool, kind: str, record: RecordId, now: Now) -> Remember:
         """One point for or against a peer, tied to the record that shows it; it counts from now on."""

@@ -20,7 +20,7 @@ def fault_point(setting: str, me: PeerId) -> Callable[[Rows], None]:
     if not setting:
         return lambda _: None
     match setting.split(":"):
-        case ["kill-after-commit", kind, count] if count.isdigit():
+        case ["kill-after-commit", kind, count] if count.isdecimal():
             left = int(count)
         case _:
             raise ConfigError("E-config-04", f"unknown fault point {setting!r}", "", "kill-after-commit:answer:1")

@@ -7,13 +7,14 @@ and operations; its rows, its path and its cohort sizes stay here.
 import csv
 import hashlib
 import os
-import shutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+import trio
 
 from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
 from dimnode.errors import PeerFault, Refused
@@ -22,6 +23,10 @@ from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_text
 from dimnode.records.kinds import check_schema, compose, open_record
 from dimnode.store.journal import Journal
+
+_MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
+_COLUMN_CHARACTERS_MAX: Final = 64
+_COPY_BYTES: Final = 1024 * 1024
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +76,7 @@ class Library:
         self.cabinets: dict[str, Cabinet] = {}
         self.manifests: dict[RecordId, Record] = {}
         self._kept: set[RecordId] = set()
+        self._adding = trio.Lock()
         self._load()
 
     def _load(self) -> None:
@@ -121,8 +127,16 @@ class Library:
         """Copy the file into the home, sign its manifest, journal both. Raises `Refused` with what to mend."""
         if card.format != "onnx":
             raise Refused("E-models-03", f"format {card.format!r} is not supported", "this version runs onnx only")
-        content = _read_model(source)
-        digest = hashlib.sha256(content).hexdigest()
+        if not _MODEL_NAME.fullmatch(card.name):
+            raise Refused(
+                "E-models-07", f"a model cannot be named {card.name!r}", "it is typed as publisher/name:version"
+            )
+        # A gigabyte takes seconds to read: in a thread, or every peer would take this node for dead.
+        async with self._adding:
+            return await self._add_model(card, source, at_ms)
+
+    async def _add_model(self, card: ModelCard, source: Path, at_ms: int) -> Record:
+        kept, digest, size = await trio.to_thread.run_sync(_keep_model, source, self._home / "models")
         if card.sha256 and card.sha256 != digest:
             raise Refused("E-models-04", f"{source.name} does not have the declared sha256", "the file changed")
         cid = Cid(BLOB_PREFIX + bytes.fromhex(digest))
@@ -130,7 +144,7 @@ class Library:
             "name": card.name,
             "version": card.version,
             "format": card.format,
-            "files": [[source.name, cid, len(content)]],
+            "files": [[source.name, cid, size]],
             "inputs": [list(entry) for entry in card.inputs],
             "outputs": [list(entry) for entry in card.outputs],
             "labels": list(card.labels),
@@ -141,18 +155,13 @@ class Library:
         if card.summary:
             body["summary"] = card.summary
         record = self._published(body) or self._publish(body, at_ms)
-        target = self._home / "models" / f"{digest}.onnx"
-        if not target.exists():
-            partial = target.with_suffix(".part")
-            shutil.copyfile(source, partial)
-            os.replace(partial, target)
         await self._journal.commit(
             {
                 "records": [("manifest", record.id, b"", 0, 0, record.envelope)],
-                "models": [(record.id, str(target), digest)],
+                "models": [(record.id, str(kept), digest)],
             }
         )
-        self.models[record.id] = LocalModel(record, str(target), digest)
+        self.models[record.id] = LocalModel(record, str(kept), digest)
         self.manifests[record.id] = record
         self._kept.add(record.id)
         return record
@@ -179,7 +188,9 @@ class Library:
         self, name: str, source: Path, label: str, exclude: list[str], policy: Mapping[str, Any], at_ms: int
     ) -> Cabinet:
         """Take a CSV file under a policy. The file stays where it is; only its header is read here."""
-        path, columns = os.fspath(source), _header(source)
+        if not isinstance(label, str) or not isinstance(policy, Mapping):
+            raise Refused("E-data-03", "a label is a column's name, a policy a table", "", "dim data add --help")
+        path, columns = _place_and_header(source)
         for column in (label, *exclude):
             if column and column not in columns:
                 raise Refused(
@@ -202,20 +213,27 @@ class Library:
         return self.cabinets[name]
 
     def advert_body(self) -> dict[str, Any]:
-        """The parts of the advert that come from here."""
-        return {
-            "models": sorted(self.models)[:256],
-            "cabinets": [
+        """The parts of the advert that come from here. Columns are told as far as one record has room for them."""
+        room_bytes, room_columns = LIMITS.records.record_bytes_max // 2, LIMITS.records.record_items_max // 2
+        cabinets = []
+        for cabinet in sorted(self.cabinets.values(), key=lambda cabinet: cabinet.name)[:64]:
+            room_bytes -= len(cabinet.name.encode()) + len(cabinet.label.encode()) + 128
+            columns: list[str] = []
+            for column in cabinet.columns[:256]:
+                if len(column.encode()) + 3 > room_bytes or not room_columns:
+                    break
+                room_bytes, room_columns = room_bytes - len(column.encode()) - 3, room_columns - 1
+                columns.append(column)
+            cabinets.append(
                 {
                     "name": cabinet.name,
-                    "columns": list(cabinet.columns)[:256],
+                    "columns": columns,
                     "label": cabinet.label,
                     "operations": sorted(cabinet.policy.operations),
                     "min_cohort": cabinet.policy.min_cohort,
                 }
-                for cabinet in sorted(self.cabinets.values(), key=lambda cabinet: cabinet.name)
-            ][:64],
-        }
+            )
+        return {"models": sorted(self.models)[:256], "cabinets": cabinets}
 
 
 def compose_or_refuse(
@@ -265,24 +283,44 @@ def _fits(record: Record, name: str) -> bool:
 
 def _version(record: Record) -> tuple[int, ...]:
     parts = str(record.payload["version"]).split(".")
-    return tuple(int(part) if part.isdigit() else 0 for part in parts)
+    return tuple(int(part) if part.isdecimal() else 0 for part in parts)
 
 
-def _read_model(source: Path) -> bytes:
+def _keep_model(source: Path, folder: Path) -> tuple[Path, str, int]:
+    """Copy the file into `folder` under its own digest: path, sha256 as hex, bytes. What is hashed is what is kept."""
+    partial = folder / "adding.part"
+    size, digest = 0, hashlib.sha256()
     try:
-        size = source.stat().st_size
         if source.is_symlink() or not source.is_file():
-            raise Refused("E-models-05", f"{source} is not a plain file")
-        if size > LIMITS.exec.model_bytes_max:
-            raise Refused("E-models-06", f"{source} has {size} bytes", f"the limit is {LIMITS.exec.model_bytes_max}")
-        return source.read_bytes()
+            raise Refused("E-models-05", f"{source} is not a plain file", "", "check the path")
+        with source.open("rb") as file, partial.open("wb") as copy:
+            while chunk := file.read(_COPY_BYTES):
+                size += len(chunk)
+                if size > LIMITS.exec.model_bytes_max:
+                    raise Refused(
+                        "E-models-06", f"{source} is too large", f"at most {LIMITS.exec.model_bytes_max} bytes"
+                    )
+                digest.update(chunk)
+                copy.write(chunk)
+            copy.flush()
+            os.fsync(copy.fileno())
+        if not size:
+            raise Refused("E-models-05", f"{source} is empty", "", "check the path")
+        kept = folder / f"{digest.hexdigest()}.onnx"
+        os.replace(partial, kept)
     except OSError as error:
-        raise Refused("E-models-05", f"cannot read {source}", str(error), "check the path") from None
+        raise Refused("E-models-05", f"cannot copy {source}", str(error), "check the path and the free space") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return kept, digest.hexdigest(), size
 
 
-def _header(source: Path) -> list[str]:
+def _place_and_header(source: Path) -> tuple[str, list[str]]:
+    """Where the file is, whatever directory the node runs in, and its column names."""
     try:
-        with source.open(newline="", encoding="utf-8") as file:
+        if not source.is_file():  # opening a pipe would wait for ever
+            raise Refused("E-data-01", f"{source} is not a file", "", "check the path")
+        with source.open(newline="", encoding="utf-8-sig") as file:
             columns = next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Refused(
@@ -290,4 +328,8 @@ def _header(source: Path) -> list[str]:
         ) from None
     if not columns or len(set(columns)) != len(columns):
         raise Refused("E-data-01", f"{source} has no header of distinct column names", "", "add a header line")
-    return columns
+    if too_long := [column for column in columns if len(column) > _COLUMN_CHARACTERS_MAX]:  # no advert could tell it
+        raise Refused(
+            "E-data-01", f"{source} has a column {too_long[0][:80]!r}", "64 characters are the most", "rename it"
+        )
+    return os.fspath(source.absolute()), columns

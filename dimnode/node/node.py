@@ -122,6 +122,7 @@ class Node:
         self.pool: Pool | None = None
         self.discovery: Discovery | None = None
         self._nursery: trio.Nursery | None = None
+        self._fetches = 0
         self.stop = trio.Event()
 
     # ---- life
@@ -212,7 +213,7 @@ class Node:
 
     async def _watch_lateness(self) -> None:
         """How late a short sleep ends is how long the loop keeps every stream waiting."""
-        nap_seconds = 0.02
+        nap_seconds = 0.25
         while True:
             before = trio.current_time()
             await trio.sleep(nap_seconds)
@@ -259,8 +260,8 @@ class Node:
         """A frame from a link: checked, held, and put into the inbox."""
         frame = read_task_frame(body)
         self.watchers.received(frame.key, link.peer, frame.what, len(body) + 4)
-        missing = frame.missing()
-        if missing and self._nursery is not None:
+        if self._nursery is not None and self._fetches < self.limits.peers.blob_fetches_max and frame.missing():
+            self._fetches += 1
             self._nursery.start_soon(self._fetch_and_take, link.peer, frame)
             return
         await self._take(link.peer, frame, {})
@@ -274,6 +275,8 @@ class Node:
                 fetched[opening.cid] = await fetch_blob(self.host, peer, opening.cid)
         except (PeerFault, DialFailed, StreamLost) as error:
             log.info("a blob could not be fetched: %s", error)
+        finally:
+            self._fetches -= 1
         await self._take(peer, frame, fetched)
 
     async def _take(self, peer: PeerId, frame: TaskFrame, fetched: Mapping[Cid, bytes]) -> None:

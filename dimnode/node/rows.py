@@ -27,7 +27,7 @@ def rows_of(append: Append, envelope: bytes, vault: Vault) -> Rows:
             for position, opening in enumerate(append.openings)
         ]
     if append.blobs:
-        rows["blobs"] = [(cid, vault.get(cid)) for cid in append.blobs]
+        rows["blobs"] = [(cid, vault.get(cid)) for cid in append.blobs]  # one that nobody holds fails the commit
     if append.nonce:
         rows["nonces"] = [(*append.nonce, job)]
     if append.accepted:

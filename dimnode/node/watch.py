@@ -35,7 +35,7 @@ class Watchers:
         self._limits = limits
         self._trails: OrderedDict[RecordId, Trail] = OrderedDict()
         self._watching: dict[RecordId, list[Watcher]] = {}
-        self.lateness_ms: deque[float] = deque(maxlen=3000)
+        self.lateness_ms: deque[float] = deque(maxlen=400)
 
     def trail(self, job: RecordId) -> Trail | None:
         """What is still remembered of a job."""

@@ -72,7 +72,7 @@ async def fetch_blob(host: Host, peer: PeerId, cid: Cid) -> bytes:
             while not decoder.ended:
                 for body in decoder.feed(await stream.read(LIMITS.wire.read_bytes)):
                     chunk = unpack_body(body)
-                    if type(chunk) is not bytes:
+                    if type(chunk) is not bytes or not chunk:  # empty chunks could go on for ever
                         raise PeerFault("blob: refused")
                     size += len(chunk)
                     if size > LIMITS.records.tensor_blob_bytes_max:

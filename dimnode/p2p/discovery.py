@@ -6,8 +6,9 @@ jitter, because a swarm that looks itself up at one moment through one bootstrap
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
 
@@ -17,6 +18,7 @@ from dimnode.p2p.host.streams import DialFailed
 from dimnode.records.ids import PeerId
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -59,9 +61,8 @@ class Discovery:
     async def run(self) -> None:
         """Join, then look around: often while alone or just started, rarely afterwards."""
         wait_seconds = self._limits.peers.redial_seconds_min
-        for address in self._remembered[: self._limits.peers.peers_max]:
-            await self._dial(address)
         while True:
+            self._kick = trio.Event()  # before the round, so that who is wanted during it is not forgotten after it
             alone = not self._host.connected()
             if alone or not self.found.bootstrap_ok:
                 await self._join()
@@ -73,16 +74,34 @@ class Discovery:
                     wait_seconds = self._limits.peers.redial_seconds_min
             else:
                 wait_seconds = min(wait_seconds * 2, self._limits.peers.redial_seconds_max)
-            self._kick = trio.Event()
             with trio.move_on_after(wait_seconds * (0.5 + self._rng.random())):
                 await self._kick.wait()
+            # However often somebody is wanted who cannot be reached, rounds keep this distance.
+            await trio.sleep(self._limits.peers.redial_seconds_min)
 
     async def _join(self) -> None:
-        if not self._bootstrap:
-            self.found.bootstrap_ok = True
-            return
-        results = [await self._dial(address) for address in self._bootstrap]
-        self.found.bootstrap_ok = any(results)
+        """Bootstrap and remembered addresses: those of the last run help when no bootstrap node lives."""
+        reached: set[str] = set()
+
+        async def dial(address: str) -> None:
+            if await self._dial(address):
+                reached.add(address)
+
+        remembered = self._remembered[: self._limits.peers.peers_max]
+        await self._several(dial, list(dict.fromkeys([*self._bootstrap, *remembered])))
+        self.found.bootstrap_ok = not self._bootstrap or not reached.isdisjoint(self._bootstrap)
+
+    async def _several(self, dial: Callable[[T], Awaitable[object]], targets: Sequence[T]) -> None:
+        """Dial a few at once: each dead target costs seconds, and there may be many."""
+        waiting = list(reversed(targets))
+
+        async def dial_next() -> None:
+            while waiting:
+                await dial(waiting.pop())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._limits.peers.dials_at_once_max):
+                nursery.start_soon(dial_next)
 
     async def _look_around(self) -> bool:
         """One DHT walk and a dial to everybody new; True when somebody new was reached."""
@@ -91,14 +110,11 @@ class Discovery:
             with trio.move_on_after(self._limits.host.dial_seconds_max):
                 self.found.dht_size = await self._host.dht_join()
         room = self._limits.peers.peers_max - len(before)
-        candidates = [PeerId(peer) for peer in [*self._wanted, *self._host.dht_peers()]]
+        candidates = dict.fromkeys(PeerId(peer) for peer in [*self._wanted, *self._host.dht_peers()])
         self._wanted.clear()
-        for peer in dict.fromkeys(candidates):
-            if room <= 0:
-                break
-            if peer != self._host.peer and peer not in self._host.connected():
-                await self._dial_peer(peer)
-                room -= 1
+        known = {self._host.peer, *self._host.connected()}
+        strangers = [peer for peer in candidates if peer not in known]
+        await self._several(self._dial_peer, strangers[: max(0, room)])
         return bool(set(self._host.connected()) - before)
 
     async def _dial(self, address: str) -> bool:

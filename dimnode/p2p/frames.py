@@ -221,11 +221,11 @@ def _rulings(
             policies.append(record.id)
         else:
             _match(record, key)
-            _, *named = record.payload["parents"] or [b""]
-            if expected or len(named) != (1 if record.payload["allowed"] else len(named[:1])):
+            parents = record.payload["parents"]  # lease and policy; default deny needs no policy
+            if expected or len(parents) not in ((2,) if record.payload["allowed"] else (1, 2)):
                 raise PeerFault("ruling: its parents are not a lease and a policy")
             rulings.append(record)
-            expected = dict.fromkeys(named, record.payload["cabinet"])
+            expected = dict.fromkeys(parents[1:], record.payload["cabinet"])
         held.append((bytes(record.id), envelope))
     if expected or (envelopes and not rulings):
         raise PeerFault("ruling: none, or without its policy")

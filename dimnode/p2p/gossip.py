@@ -21,6 +21,8 @@ TOPICS: Final = (HEARTBEAT_TOPIC, JOBS_TOPIC, RESULTS_TOPIC)
 JOBS_PER_MESSAGE: Final = 10  # 16 pairs fit a record, ten fit 1 KiB with its envelope
 _KIND_OF: Final = {HEARTBEAT_TOPIC: "heartbeat", JOBS_TOPIC: "event", RESULTS_TOPIC: "event"}
 
+_FIELD_OF: Final = {HEARTBEAT_TOPIC: "advert", JOBS_TOPIC: "jobs", RESULTS_TOPIC: "verdicts"}
+
 
 def heartbeat(key: SigningKey, net: RecordId, at_ms: int, advert: RecordId, free_slots: int, load: int) -> bytes:
     """The envelope of a heartbeat."""
@@ -47,6 +49,8 @@ def read_gossip(topic: str, source: bytes, message: bytes, net: RecordId) -> Rec
     record = open_record(message, kind=_KIND_OF[topic])
     if record.by != source or record.payload["net"] != net:
         raise PeerFault("gossip: author or swarm")
+    if _FIELD_OF[topic] not in record.payload:  # an event may say either; who listens to a topic expects its own
+        raise PeerFault("gossip: nothing about its topic")
     return record
 
 

@@ -37,6 +37,9 @@ class Link:
         self.stream = stream
         self.rtt_ms: float | None = None
         self.closed = False
+        self.scope = trio.CancelScope()
+        self.pinged = trio.Event()
+        self._said_end = False
         self._limits = limits
         self._outgoing: deque[bytes] = deque()
         self._outgoing_bytes = 0
@@ -55,11 +58,25 @@ class Link:
         self._wake.set()
 
     def cut(self) -> None:
-        """End the link at once."""
+        """End the link at once, also while its writer waits for a peer that does not read."""
         self.closed = True
         self._outgoing.clear()
         self._outgoing_bytes = 0
-        self._wake.set()
+        self.scope.cancel()
+
+    def end(self) -> None:
+        """Say that this is the end, after all that is queued."""
+        self.send(END)
+        self._said_end = True
+
+    async def leave(self) -> None:
+        """Give the stream back, also while cancelled. After an END it is finished: a reset could overtake the END."""
+        self.closed = True
+        with trio.CancelScope(shield=True):  # neither call waits
+            if self._said_end:
+                await self.stream.close()
+            else:
+                await self.stream.reset()
 
     async def write_frames(self) -> None:
         """Write what is queued until the link is cut."""
@@ -99,7 +116,6 @@ class Links:
         self._limits = limits
         self._links: dict[PeerId, Link] = {}
         self._opening: set[PeerId] = set()
-        self._pinged: dict[PeerId, trio.Event] = {}
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
 
@@ -120,7 +136,7 @@ class Links:
     def send(self, peer: PeerId, frame: bytes) -> bool:
         """Send or drop."""
         link = self._links.get(peer)
-        if link is None:
+        if link is None or link.closed:
             return False
         link.send(frame)
         return True
@@ -135,18 +151,19 @@ class Links:
 
     async def _open(self, peer: PeerId) -> None:
         assert self._host is not None
+        task: Stream | None = None
         try:
             task = await self._host.open_stream(peer, TASK)
             ping = await self._host.open_stream(peer, PING)
         except (DialFailed, StreamLost) as error:
-            log.debug("no link: %s", error)
+            log.info("no link: %s", error)
+            if task is not None:
+                await task.reset()
+            await self._drop_connection(peer)  # connected without a link would look like health for ever
             return
         finally:
             self._opening.discard(peer)
-        async with trio.open_nursery() as nursery:  # the link and its pings: whichever ends takes the other with it
-            nursery.start_soon(self._ping, peer, ping, nursery.cancel_scope)
-            await self._live(task)
-            nursery.cancel_scope.cancel()
+        await self._live(Link(task, self._limits), ping)
         await self._drop_connection(peer)
 
     async def serve_task(self, stream: Stream) -> None:
@@ -154,11 +171,7 @@ class Links:
         peer = PeerId(stream.peer)
         if peer >= self._me:
             raise PeerFault("the task stream is opened by the smaller id")
-        self._pinged[peer] = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._expect_pings, peer, nursery.cancel_scope)
-            await self._live(stream)
-            nursery.cancel_scope.cancel()
+        await self._live(Link(stream, self._limits), None)
         await self._drop_connection(peer)
 
     async def serve_ping(self, stream: Stream) -> None:
@@ -166,30 +179,33 @@ class Links:
         peer = PeerId(stream.peer)
         while True:
             chunk = await stream.read(PING_BYTES)
-            if (pinged := self._pinged.get(peer)) is not None:
-                pinged.set()
+            if (link := self._links.get(peer)) is not None:
+                link.pinged.set()
             await stream.write(chunk)
 
-    async def _live(self, stream: Stream) -> None:
-        """Run one link from its first to its last frame."""
-        link = Link(stream, self._limits)
+    async def _live(self, link: Link, ping: Stream | None) -> None:
+        """Run one link from its first to its last frame. `ping` is the ping stream when it is ours to ping."""
         old = self._links.get(link.peer)
+        self._links[link.peer] = link
         if old is not None:
             old.cut()
-        self._links[link.peer] = link
-        await self._on_link(link.peer, True)
         try:
-            async with trio.open_nursery() as nursery:  # the link's writer beside its reader
-                nursery.start_soon(self._write, link, nursery.cancel_scope)
-                await self._read(link)
-                nursery.cancel_scope.cancel()
+            await self._on_link(link.peer, True)
+            with link.scope:
+                async with trio.open_nursery() as nursery:  # the link's writer and its pings beside its reader
+                    nursery.start_soon(self._write, link)
+                    if ping is not None:
+                        nursery.start_soon(self._ping, link, ping)
+                    else:
+                        nursery.start_soon(self._expect_pings, link)
+                    await self._read(link)
+                    nursery.cancel_scope.cancel()
         finally:
-            link.closed = True
+            await link.leave()
             if self._links.get(link.peer) is link:
                 del self._links[link.peer]
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limits.store.stop_seconds_max):
                     await self._on_link(link.peer, False)
-            await stream.reset()  # never waits
 
     async def _read(self, link: Link) -> None:
         try:
@@ -199,14 +215,14 @@ class Links:
         except PeerFault as fault:
             log.warning("link dropped: %s", fault.rule)
 
-    async def _write(self, link: Link, scope: trio.CancelScope) -> None:
+    async def _write(self, link: Link) -> None:
         try:
             await link.write_frames()
         except StreamLost as error:
             log.info("link lost while writing: %s", error)
-        scope.cancel()
+        link.cut()
 
-    async def _ping(self, peer: PeerId, stream: Stream, scope: trio.CancelScope) -> None:
+    async def _ping(self, link: Link, stream: Stream) -> None:
         """Ping each second; silence for two ends the link."""
         limits = self._limits.peers
         try:
@@ -217,30 +233,29 @@ class Links:
                     got = 0
                     while got < PING_BYTES:
                         got += len(await stream.read(PING_BYTES - got))
-                link = self._links.get(peer)
-                if link is not None:
-                    link.rtt_ms = (trio.current_time() - sent) * 1000
+                link.rtt_ms = (trio.current_time() - sent) * 1000
                 await trio.sleep(limits.ping_interval_seconds)
         except (trio.TooSlowError, StreamLost, StreamEnded):
             log.info("a peer is silent: its link ends")
-            scope.cancel()
+            link.cut()
+        finally:
+            await stream.reset()  # never waits
 
-    async def _expect_pings(self, peer: PeerId, scope: trio.CancelScope) -> None:
+    async def _expect_pings(self, link: Link) -> None:
         """The side that is pinged: no ping for three seconds and a half means that the other side is gone."""
         limits = self._limits.peers
         patience_seconds = limits.ping_interval_seconds + limits.ping_wait_seconds + 0.5
         while True:
             with trio.move_on_after(patience_seconds) as waited:
-                await self._pinged[peer].wait()
+                await link.pinged.wait()
             if waited.cancelled_caught:
                 break
-            self._pinged[peer] = trio.Event()
+            link.pinged = trio.Event()
         log.info("a peer pings no more: its link ends")
-        scope.cancel()
+        link.cut()
 
     async def _drop_connection(self, peer: PeerId) -> None:
         """Without a link the connection has no use; a silent one must not look alive."""
-        self._pinged.pop(peer, None)
         if self._host is not None and peer not in self._links:
             with trio.move_on_after(self._limits.host.dial_seconds_max):
                 await self._host.disconnect(peer)
@@ -248,5 +263,5 @@ class Links:
     async def close(self) -> None:
         """Tell every peer that this is the end, not a crash."""
         for link in self.all():
-            link.send(END)
+            link.end()
         await trio.lowlevel.checkpoint()

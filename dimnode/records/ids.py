@@ -9,6 +9,7 @@ Sources: CIDv1 (github.com/multiformats/cid), libp2p peer ids (github.com/libp2p
 
 import base64
 import hashlib
+from functools import lru_cache
 from typing import Final, NewType
 
 from dimnode.errors import PeerFault
@@ -61,6 +62,7 @@ def key_of_peer(peer: bytes) -> bytes:
     return peer[len(PEER_PREFIX) :]
 
 
+@lru_cache(maxsize=1024)
 def peer_text(peer: bytes) -> str:
     """Base58btc, as every libp2p tool prints it: 12D3KooW…"""
     number = int.from_bytes(peer, "big")

@@ -56,20 +56,22 @@ def row(*items: Check) -> Check:
 
 def fields(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
     """A map with these keys. Unknown keys fail, except those that begin with `x_`."""
-    every = {**required, **(optional or {})}
-    needed = frozenset(required)
+    needed = tuple(required.items())
+    extra = dict(optional or {})
 
     def check(value: Any) -> bool:
-        if type(value) is not dict or not needed <= value.keys():
+        if type(value) is not dict:
             return False
-        for key, entry in value.items():
-            known = every.get(key)
-            if known is None:
-                if not key.startswith("x_"):
+        try:
+            for key, known in needed:
+                if not known(value[key]):
                     return False
-            elif not known(entry):
-                return False
-        return True
+        except KeyError:
+            return False
+        return len(value) == len(needed) or all(
+            extra[key](entry) if key in extra else key in required or key.startswith("x_")
+            for key, entry in value.items()
+        )
 
     return check
 

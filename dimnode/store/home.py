@@ -35,7 +35,11 @@ def load_seed(home: Path) -> bytes:
     try:
         seed = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except FileNotFoundError:
-        return _new_seed(path)
+        try:
+            return _new_seed(path)
+        except OSError as error:
+            hint = f"free space on {home}, or choose another DIM_HOME"
+            raise ConfigError("E-store-05", f"cannot write the key {path}", str(error), hint) from None
     except (OSError, ValueError) as error:
         raise ConfigError("E-store-06", f"cannot read the key {path}", str(error), "restore it from a backup") from None
     if len(seed) != SEED_BYTES:
@@ -48,12 +52,18 @@ def load_seed(home: Path) -> bytes:
 def _new_seed(path: Path) -> bytes:
     seed = os.urandom(SEED_BYTES)
     partial = path.with_suffix(".new")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    partial.unlink(missing_ok=True)  # one that a crash left behind may have other permissions
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(seed.hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name too must survive a loss of power, or the node would wake up as another peer
+    finally:
+        os.close(folder)
     return seed
 
 

@@ -43,17 +43,20 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lazy_count:
-            self._write(self._take_lazy({}))
-        self._orders.put(None)
-        self._thread.join(self._limits.stop_seconds_max)
-        self._writer.close()
-        self._reader.close()
+        try:
+            if self._lazy_count:
+                self._write(self._take_lazy({}))
+        finally:
+            self._orders.put(None)
+            self._thread.join(self._limits.stop_seconds_max)
+            self._writer.close()
+            self._reader.close()
 
     # ---- writing
 
     def later(self, rows: Rows) -> None:
         """Keep rows that need no fsync of their own; they ride on the next commit."""
+        assert rows.keys() <= INSERTS.keys(), "no such table"
         for table, entries in rows.items():
             self._lazy.setdefault(table, []).extend(entries)
             self._lazy_count += len(entries)
@@ -65,6 +68,7 @@ class Journal:
 
     async def commit(self, rows: Rows) -> None:
         """Write these rows and all lazy ones in one transaction. Not cancellable: the thread owns them by then."""
+        assert rows.keys() <= INSERTS.keys(), "no such table"
         self._orders.put((self._take_lazy(rows), trio.lowlevel.current_trio_token(), trio.lowlevel.current_task()))
 
         def abort(_: Any) -> trio.lowlevel.Abort:
@@ -74,11 +78,10 @@ class Journal:
         self.commits += 1
 
     def _take_lazy(self, rows: Rows) -> Rows:
-        if self._lazy_count:
-            for table, entries in self._lazy.items():
-                rows.setdefault(table, []).extend(entries)
-            self._lazy, self._lazy_count = {}, 0
-        return rows
+        """The lazy rows and then these, which came later; the caller's map stays as it is."""
+        together, self._lazy, self._lazy_count = self._lazy, {}, 0
+        merge(together, rows)
+        return together
 
     def _write_orders(self) -> None:
         while (order := self._orders.get()) is not None:
@@ -101,19 +104,24 @@ class Journal:
         except sqlite3.Error as error:
             if database.in_transaction:
                 database.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise _disk_trouble(error, self._path) from error
+            if (trouble := _trouble(error, self._path)) is not None:
+                raise trouble from error
             raise
 
     # ---- reading
 
     def rows(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Committed rows. Call it for small answers: it runs in the caller's thread."""
-        return self._reader.execute(query, arguments).fetchall()
+        return list(self.each(query, arguments))
 
     def each(self, query: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Committed rows one by one, for the long read at start."""
-        yield from self._reader.execute(query, arguments)
+        try:
+            yield from self._reader.execute(query, arguments)
+        except sqlite3.Error as error:
+            if (trouble := _trouble(error, self._path)) is not None:
+                raise trouble from error
+            raise
 
     def job_of_nonce(self, submitter: bytes, nonce: bytes) -> bytes | None:
         """The job that this submission named when it was first seen."""
@@ -154,20 +162,31 @@ def _connect(path: Path, limits: StoreLimits) -> sqlite3.Connection:
             raise ConfigError(
                 "E-store-03",
                 f"the journal {path} was written by another version ({version})",
-                "this dimnode reads version 1",
+                f"this dimnode reads version {SCHEMA_VERSION}",
                 "use the dimnode that wrote it, or start with another DIM_HOME",
             )
         database.executescript(TABLES)
         database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    except sqlite3.OperationalError as error:
-        raise _disk_trouble(error, path) from error
-    except sqlite3.DatabaseError as error:
-        raise ConfigError("E-store-04", f"the journal {path} is damaged", str(error), "restore a backup") from error
+    except sqlite3.Error as error:
+        if (trouble := _trouble(error, path)) is not None:
+            raise trouble from error
+        raise
     return database
 
 
-def _disk_trouble(error: sqlite3.OperationalError, path: Path) -> ConfigError:
-    full = "full" in str(error)
-    cause = "the disk is full" if full else str(error)
+def _trouble(error: sqlite3.Error, path: Path) -> ConfigError | None:
+    """What the operator must mend: the disk or the file. None when the rows or the query are wrong: our own bug."""
+    # The primary result code is the lower byte of the extended one (sqlite.org/rescode.html).
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return ConfigError("E-store-04", f"the journal {path} is damaged", str(error), "restore a backup")
+        case sqlite3.SQLITE_FULL:
+            cause = "the disk is full"
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_BUSY:
+            cause = str(error)
+        case sqlite3.SQLITE_PERM | sqlite3.SQLITE_PROTOCOL | sqlite3.SQLITE_NOLFS:
+            cause = str(error)
+        case _:
+            return None
     hint = f"free space on {path.parent}, then start again: nothing that was confirmed is lost"
     return ConfigError("E-store-01", f"cannot write the journal {path}", cause, hint)

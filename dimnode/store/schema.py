@@ -34,15 +34,16 @@ CREATE TABLE IF NOT EXISTS queries(seq INTEGER PRIMARY KEY, cabinet TEXT, at_ms 
 """
 
 INSERTS: Final = {
-    "blobs": "INSERT OR IGNORE INTO blobs VALUES(?,?)",
+    # Not INSERT OR IGNORE: that would also pass over a row without its bytes, in silence.
+    "blobs": "INSERT INTO blobs VALUES(?,?) ON CONFLICT DO NOTHING",
     # The same record may come again (a resent answer, a lease to oneself): its id makes the repetition harmless.
-    "records": "INSERT OR IGNORE INTO records(kind,id,job,task,epoch,envelope) VALUES(?,?,?,?,?,?)",
-    "openings": "INSERT OR IGNORE INTO openings VALUES(?,?,?,?,?)",
+    "records": "INSERT INTO records(kind,id,job,task,epoch,envelope) VALUES(?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+    "openings": "INSERT INTO openings VALUES(?,?,?,?,?) ON CONFLICT DO NOTHING",
     # These three must never collide: a second acceptance, end or meaning of a nonce is our own bug: crash.
     "nonces": "INSERT INTO nonces VALUES(?,?,?)",
     "accepted": "INSERT INTO accepted VALUES(?,?,?,?)",
     "ends": "INSERT INTO ends VALUES(?,?,?)",
-    "forgotten": "INSERT OR IGNORE INTO forgotten VALUES(?,?,?)",
+    "forgotten": "INSERT INTO forgotten VALUES(?,?,?) ON CONFLICT DO NOTHING",
     "evidence": "INSERT INTO evidence(peer,context,at_ms,good,weight,kind,record) VALUES(?,?,?,?,?,?,?)",
     "models": "INSERT OR REPLACE INTO models VALUES(?,?,?)",
     "cabinets": "INSERT OR REPLACE INTO cabinets VALUES(?,?,?,?,?)",

@@ -59,7 +59,8 @@ class Journal:
             raise Broken("two verdicts for one job")
         for cid in row.blobs:
             self.blobs[cid] = vault.blob(cid)
-        self.payloads.setdefault(row.id, vault.record(row.id))
+        if row.id not in self.payloads:
+            self.payloads[row.id] = vault.record(row.id)
         self.rows.setdefault(row.id, row)
 
     def read(self) -> list[JournalRow]:

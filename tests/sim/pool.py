@@ -42,7 +42,7 @@ def combine(effect: Combine, outputs: list[bytes]) -> Made:
         if effect.method == "sum_counts":
             return sum_counts([(part.peer, o) for part, o in zip(effect.parts, outputs, strict=True)]), answers, (), ""
         votes = [Vote(p.peer, labels_of(o), p.answer) for p, o in zip(effect.parts, outputs, strict=True)]
-        weights = {p.peer: w for p, w in zip(effect.parts, effect.weights_permille, strict=False)}
+        weights = {p.answer: w for p, w in zip(effect.parts, effect.weights_permille, strict=False)}
         counted = tally(votes, weights or None)
     except PeerFault:
         return None, (), (), "E-consensus-01"

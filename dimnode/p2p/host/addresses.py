@@ -43,7 +43,10 @@ def parse_dial(text: str) -> tuple[ID, Multiaddr]:
     peer_text = _value(address, "p2p")
     if peer_text is None:
         raise DialFailed(f"the address names no peer (/p2p/…): {text}")
-    return ID.from_base58(peer_text), without_peer(address)
+    try:
+        return ID.from_base58(peer_text), without_peer(address)
+    except ValueError:
+        raise DialFailed(f"not a peer id: {peer_text}") from None
 
 
 def parse(text: str) -> Multiaddr | None:

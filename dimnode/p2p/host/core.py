@@ -5,7 +5,7 @@ only.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import trio
@@ -14,12 +14,14 @@ from libp2p.abc import INotifee
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 
 from dimnode.limits import Limits
 from dimnode.p2p.host import hardening
 from dimnode.p2p.host.addresses import expand, parse_listen
 from dimnode.p2p.host.noise_session import EventNoise
+from dimnode.p2p.host.peer_store import BoundedPeerStore
 from dimnode.p2p.host.streams import Stream, StreamEnded, StreamLost
 from dimnode.p2p.host.yamux import YamuxConnection, YamuxOnly
 
@@ -29,13 +31,20 @@ Handler = Callable[[Stream], Awaitable[None]]
 OnConnection = Callable[[bytes, bool], None]
 
 
-def make_core(seed: bytes, announce: Sequence[str], limits: Limits) -> Any:
-    """Return a libp2p host that speaks Noise and our Yamux, dials nobody by itself and has not started."""
+def make_core(seed: bytes, announce: Sequence[str], ours: Collection[str], limits: Limits) -> Any:
+    """Return a libp2p host that speaks Noise and our Yamux, dials nobody by itself and has not started.
+
+    `ours` are the protocols whose failing handlers are worth a warning.
+    """
     key_pair = create_new_key_pair(seed)
     announced = parse_listen(announce)
     noise = EventNoise(key_pair, create_noise_key_pair().private_key, limits.host.session_unsent_bytes_max)
+    store = BoundedPeerStore(
+        ID.from_pubkey(key_pair.public_key), limits.host.known_peers_max, limits.host.addresses_per_peer_max
+    )
     core = new_host(
         key_pair=key_pair,
+        peerstore_opt=store,
         sec_opt={NOISE_ID: noise},
         muxer_preference="YAMUX",
         negotiate_timeout=int(limits.host.negotiate_seconds_max),
@@ -54,11 +63,12 @@ def make_core(seed: bytes, announce: Sequence[str], limits: Limits) -> Any:
         ),
     )
     swarm: Any = core.get_network()
+    store.is_connected = lambda peer: peer in swarm.connections
     swarm.set_resource_manager(None)  # its stream count leaks with every lost connection, and then all streams wait
     swarm.retry_config = RetryConfig(max_retries=0)  # redialling is the business of the links
     swarm.upgrader.muxer_multistream = YamuxOnly(limits.host)
     hardening.free_inbound_places(swarm)
-    hardening.HandlerGuard(limits.host.inbound_streams_max).install(core)
+    hardening.HandlerGuard(limits.host.inbound_streams_max, loud=ours).install(core)
     return core
 
 
@@ -104,16 +114,23 @@ class ConnectionWatch(INotifee):
         live = self._live.setdefault(peer, set())
         live.add(muxed)
         muxed.on_lost = lambda: self._lost(peer, muxed)
-        if len(live) == 1 and self._on_connection is not None:
-            self._on_connection(peer, True)
+        if len(live) == 1:
+            self._tell(peer, True)
 
     def _lost(self, peer: bytes, muxed: YamuxConnection) -> None:
         live = self._live[peer]
         live.discard(muxed)
         if not live:
             del self._live[peer]
-            if self._on_connection is not None:
-                self._on_connection(peer, False)
+            self._tell(peer, False)
+
+    def _tell(self, peer: bytes, up: bool) -> None:
+        if self._on_connection is None:
+            return
+        try:
+            self._on_connection(peer, up)
+        except Exception:  # boundary: above is libp2p, which would swallow it or end all connections
+            log.exception("on_connection failed")
 
     async def disconnected(self, network: Any, conn: Any) -> None:
         """Nothing: see `connected`."""

@@ -5,6 +5,7 @@ Rule: one dial per peer at a time, bounded by `dial_seconds_max`; afterwards the
 libp2p's own dial tries a single TCP address per peer and refuses a peer for 60 s after a failure.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class Dialler:
         self._swarm = core.get_network()
         self._limits = limits
         self._dialling: dict[ID, trio.Event] = {}
+        self._proven: OrderedDict[ID, Multiaddr] = OrderedDict()  # where a dial succeeded last
 
     def live(self, peer: ID) -> list[Any]:
         """Return the connections to `peer` on which streams can be opened."""
@@ -63,6 +65,10 @@ class Dialler:
             done.set()
         self._swarm._negative_peer_cache.evict(str(peer))
         self._core.get_peerstore().add_addrs(peer, [address], self._limits.address_ttl_seconds)
+        self._proven[peer] = address
+        self._proven.move_to_end(peer)
+        if len(self._proven) > self._limits.known_peers_max:
+            self._proven.popitem(last=False)
 
     def _targets(self, peer: ID, texts: Sequence[str]) -> list[Multiaddr]:
         targets = []

@@ -102,9 +102,18 @@ class Gossip:
             source = bytes(message.from_id)
             if not self._per_source.allow(source, trio.current_time()):
                 return False
-            return self._validate is None or self._validate(topic, source, bytes(message.data))
+            return self._ask_validator(topic, source, bytes(message.data))
 
         return validate
+
+    def _ask_validator(self, topic: str, source: bytes, data: bytes) -> bool:
+        if self._validate is None:
+            return True
+        try:
+            return self._validate(topic, source, data)
+        except Exception:  # boundary: above is libp2p, which would take our bug for the sender's
+            log.exception("validate_gossip failed")
+            return False
 
     async def _deliver(self, topic: str, subscription: Any) -> None:
         """Drain the subscription: libp2p keeps 32 messages and then drops."""

@@ -7,7 +7,7 @@ import logging
 import socket
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -90,10 +90,14 @@ def free_inbound_places(swarm: Any) -> None:
 
 
 class HandlerGuard:
-    """Wraps every stream handler: it counts the open ones per peer, and no exception of one reaches the host."""
+    """Wraps every stream handler: it counts the open ones per peer, and no exception of one reaches the host.
 
-    def __init__(self, open_per_peer_max: int) -> None:
+    A failure is logged, as a warning for the protocols in `loud`: libp2p's own handlers raise for any odd byte.
+    """
+
+    def __init__(self, open_per_peer_max: int, loud: Collection[str] = ()) -> None:
         self._open_per_peer_max = open_per_peer_max
+        self._loud = frozenset(loud)
         self._open: Counter[bytes] = Counter()
 
     def install(self, host: Any) -> None:
@@ -121,7 +125,8 @@ class HandlerGuard:
                 await handler(stream)
                 stream.muxed_stream.abandon()
             except Exception as error:
-                log.warning("handler of %s failed: %r", protocol, error, exc_info=log.isEnabledFor(logging.DEBUG))
+                level = logging.WARNING if protocol in self._loud else logging.DEBUG
+                log.log(level, "handler of %s failed: %r", protocol, error, exc_info=log.isEnabledFor(logging.DEBUG))
                 await _reset(stream)
             finally:
                 self._open[peer] -= 1

@@ -164,7 +164,7 @@ async def open_host(
     hardening.patch_modules()
     hardening.quiet_loggers()
     listen_at = parse_listen(listen)
-    core = make_core(seed, announce, limits)
+    core = make_core(seed, announce, handlers.keys(), limits)
     for protocol, handler in handlers.items():
         core.set_stream_handler(protocol, adapt(protocol, handler))
     swarm = core.get_network()

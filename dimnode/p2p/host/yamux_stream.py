@@ -61,6 +61,7 @@ class YamuxStream(IMuxedStream):
         self._send_window = self._receive_window = INITIAL_WINDOW_BYTES
         self._consumed = 0  # read by us, not yet given back to the peer as window
         self._chunks: deque[bytes] = deque()
+        self._head_at = 0  # how much of the first chunk was read
         self.abandoned_at: float | None = None
         self._expected: bytes | None = None
         self._small_writes = 0
@@ -115,6 +116,7 @@ class YamuxStream(IMuxedStream):
             self.muxed_conn.unread_bytes -= self.unread_bytes
         self.unread_bytes = 0
         self._chunks.clear()
+        self._head_at = 0
 
     # Reading
 
@@ -181,18 +183,25 @@ class YamuxStream(IMuxedStream):
         self.bytes_in = 0
 
     def _take(self, n: int) -> bytes:
-        chunk = self._chunks.popleft()
-        if len(chunk) < n and self._chunks:
-            parts, size = [chunk], len(chunk)
+        taken = self._take_from_head(n)
+        if len(taken) < n and self._chunks:
+            parts, size = [taken], len(taken)
             while self._chunks and size < n:
-                parts.append(self._chunks.popleft())
+                parts.append(self._take_from_head(n - size))
                 size += len(parts[-1])
-            chunk = b"".join(parts)
-        if len(chunk) > n:
-            self._chunks.appendleft(chunk[n:])
-            chunk = chunk[:n]
-        self._account_read(len(chunk))
-        return chunk
+            taken = b"".join(parts)
+        self._account_read(len(taken))
+        return taken
+
+    def _take_from_head(self, n: int) -> bytes:
+        """Return up to `n` bytes of the first chunk. What is left of it stays in place: it is often read in crumbs."""
+        chunk, start = self._chunks[0], self._head_at
+        if len(chunk) - start > n:
+            self._head_at = start + n
+            return chunk[start : start + n]
+        self._chunks.popleft()
+        self._head_at = 0
+        return chunk[start:] if start else chunk
 
     def _account_read(self, size: int) -> None:
         self.bytes_in += size

@@ -1,6 +1,7 @@
 """A peer that breaks the rules of Yamux, frame by frame: what it costs it, and what it does not cost us."""
 
 import contextlib
+import random
 
 import pytest
 import trio
@@ -253,5 +254,36 @@ def test_lazy_payload_travels_with_the_proposal() -> None:
             assert frames[0].flags == SYN
             await peer.send(data(FIN, 2, proposal("/x/1") + b"answer"))
             assert await stream.read() == b"answer"
+
+    run(scenario)
+
+
+def test_random_frames_end_the_connection_or_leave_it_in_order() -> None:
+    number = random.randrange(2**32)
+    print("seed", number)
+    rng = random.Random(number)
+
+    def random_frame() -> bytes:
+        kind = rng.choice([*Kind, Kind.DATA, Kind.DATA, 9])
+        flags, stream_id = rng.randrange(16), rng.choice([0, 1, 2, 3, 5, 7, 9, 11, 99_999])
+        length = rng.choice([0, 1, 100, 60_000, 2**31])
+        payload = rng.randbytes(length) if kind == Kind.DATA and length <= 60_000 and rng.random() < 0.9 else b""
+        return encode_header(kind, flags, stream_id, length) + payload
+
+    async def session() -> None:
+        async with against_raw_peer(inbound_streams_max=4) as (connection, peer):
+            ours = await connection.open_stream()
+            ours.write_nowait(b"hello")
+            await peer.send(*[random_frame() for _ in range(rng.randrange(1, 30))])
+            await trio.testing.wait_all_tasks_blocked()
+            known = list(connection._streams.values())
+            inbound = sum(not stream.is_initiator for stream in known)
+            assert inbound == LIMITS.inbound_streams_total_max - connection._budget.left <= 4
+            assert connection.unread_bytes == sum(stream.unread_bytes for stream in known)
+            assert not (connection.is_closed and known)
+
+    async def scenario() -> None:
+        for _ in range(25):
+            await session()
 
     run(scenario)

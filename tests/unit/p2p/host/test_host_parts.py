@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 import trio
 from host_pair import PEER, run
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.peer.id import ID
+from libp2p.peer.peerdata import PeerData
 from multiaddr import Multiaddr
 
 from dimnode.errors import ConfigError
@@ -14,6 +17,7 @@ from dimnode.p2p.host.addresses import expand, parse_dial, parse_listen, with_pe
 from dimnode.p2p.host.dialling import deepest_reason
 from dimnode.p2p.host.gossip import RateLimit
 from dimnode.p2p.host.lazy import encode_line
+from dimnode.p2p.host.peer_store import BoundedPeerStore
 from dimnode.p2p.host.streams import DialFailed
 
 TEXT = PEER.to_base58()
@@ -65,13 +69,10 @@ def test_the_rate_limit_remembers_so_many_sources_only() -> None:
 
 
 def test_the_reason_of_a_failed_dial_is_the_innermost_one() -> None:
-    try:
-        try:
-            raise ConnectionRefusedError("refused")
-        except ConnectionRefusedError as inner:
-            raise RuntimeError("all failed") from ExceptionGroup("dials", [inner])
-    except RuntimeError as error:
-        assert deepest_reason(error) == "refused"
+    error = RuntimeError("all failed")
+    error.__cause__ = ExceptionGroup("dials", [ConnectionRefusedError("refused")])
+    assert deepest_reason(error) == "refused"
+    assert deepest_reason(TimeoutError()) == "TimeoutError"
 
 
 def test_a_multistream_line_carries_its_length() -> None:
@@ -104,10 +105,13 @@ def test_the_guard_turns_an_exception_into_a_reset() -> None:
 
 
 def test_the_guard_lets_a_cancel_through() -> None:
+    async def wait(stream: Any) -> None:
+        await trio.sleep_forever()
+
     async def scenario() -> None:
         stream = FakeStream()
         with trio.move_on_after(0) as scope:
-            await hardening.HandlerGuard(1).guarded("/x", lambda stream: trio.sleep_forever())(stream)
+            await hardening.HandlerGuard(1).guarded("/x", wait)(stream)
         assert scope.cancelled_caught
         assert not stream.was_reset
 
@@ -139,3 +143,26 @@ def test_the_guard_counts_open_handlers_per_peer_over_all_protocols() -> None:
         assert not again.was_reset
 
     run(scenario)
+
+
+def peer_number(number: int) -> ID:
+    return ID(PEER.to_bytes()[:-4] + number.to_bytes(4, "big"))
+
+
+def test_the_peer_store_keeps_ourselves_and_connected_peers_whatever_strangers_tell() -> None:
+    own, connected = peer_number(1_000_000), peer_number(0)
+    store = BoundedPeerStore(own, peers_max=20, addresses_per_peer_max=3)
+    key_pair = create_new_key_pair(bytes(32))
+    store.peer_data_map[own] = PeerData()
+    store.peer_data_map[own].add_privkey(key_pair.private_key)
+    store.is_connected = lambda peer: peer == connected
+    for number in range(100):
+        place = [Multiaddr(f"/ip4/10.0.0.1/tcp/{number + 1}")]
+        store.add_addrs(peer_number(number), place, 100)
+        store.add_addrs(own, place, 1)
+        store.add_addrs(connected, place, 100)
+    assert store.privkey(own) == key_pair.private_key
+    assert own not in store.peers_with_addrs()
+    assert [str(place) for place in store.addrs(connected)] == [f"/ip4/10.0.0.1/tcp/{port}" for port in (98, 99, 100)]
+    assert len(store.peer_ids()) <= 20
+    assert store.addrs(peer_number(99)), "the newest are kept"

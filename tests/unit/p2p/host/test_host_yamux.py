@@ -1,6 +1,7 @@
 """Yamux streams between two of our own connections: how they carry, wait and end."""
 
 import itertools
+import random
 from typing import Any
 
 import pytest
@@ -58,6 +59,36 @@ def test_a_megabyte_passes_the_window_and_is_counted() -> None:
             assert (ours.bytes_out, theirs.bytes_in) == (len(blob), len(blob))
             assert (a.bytes_out, b.bytes_in, b.unread_bytes) == (len(blob), len(blob), 0)
             assert theirs.window_target > 256 * 1024, "a reader that keeps up gets a wider window"
+
+    run(scenario)
+
+
+def test_reading_in_portions_of_any_size_gives_the_same_bytes() -> None:
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    blob = rng.randbytes(200_000)
+
+    async def scenario() -> None:
+        async with connections() as (a, b), trio.open_nursery() as nursery:
+            ours, theirs = await stream_pair(a, b)
+
+            async def write() -> None:
+                at = 0
+                while at < len(blob):
+                    size = rng.choice([1, 7, 100, 5000, 70_000])
+                    await ours.write(blob[at : at + size])
+                    at += size
+                await ours.close()
+
+            nursery.start_soon(write)
+            got = bytearray()
+            while len(got) < len(blob):
+                size = rng.choice([1, 3, 4096, 16_384, 150_000])
+                part = await theirs.read(size)
+                assert 1 <= len(part) <= size
+                got += part
+            assert got == blob, f"seed {seed}"
+            assert theirs.unread_bytes == b.unread_bytes == 0
 
     run(scenario)
 

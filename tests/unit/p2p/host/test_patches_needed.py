@@ -8,6 +8,7 @@ from importlib.metadata import requires, version
 from types import SimpleNamespace
 from typing import Any
 
+import fastecdsa
 import libp2p.crypto.ecc
 import libp2p.network.swarm as swarm_module
 import libp2p.transport.tcp.tcp as tcp_module
@@ -20,7 +21,9 @@ from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.kad_dht.provider_store import ProviderStore
 from libp2p.network.exceptions import SwarmException
+from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
+from libp2p.peer.peerstore import PeerStoreError
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
@@ -244,3 +247,19 @@ def test_stock_stops_looking_for_providers_at_its_own_shelf() -> None:
         assert [found.peer_id for found in await store.find_providers(b"key")] == [PEER]
 
     run(scenario)
+
+
+def test_stock_forgets_its_own_key_when_it_knows_too_many_peers() -> None:
+    host = stock_host()
+    store = host.get_peerstore()
+    for number in range(store.max_peers + 1):
+        store.add_addrs(ID(PEER.to_bytes()[:-4] + number.to_bytes(4, "big")), ADDRESSES, 100)
+    with pytest.raises(PeerStoreError):
+        host.get_private_key()
+
+
+def test_the_stub_of_fastecdsa_refuses_to_be_used() -> None:
+    if not hasattr(fastecdsa, "refuse"):
+        pytest.skip("the real fastecdsa is installed")
+    with pytest.raises(NotImplementedError, match="stub"):
+        libp2p.crypto.ecc.create_new_key_pair("P-256")

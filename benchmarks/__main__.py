@@ -1,0 +1,8 @@
+"""`make bench`: every benchmark, one after the other."""
+
+import subprocess
+import sys
+
+for name in ("benchmarks.jobs", "benchmarks.muxer", "benchmarks.worker_hop"):
+    print(f"\n== {name}", flush=True)
+    subprocess.run([sys.executable, "-m", name, *sys.argv[1:]], check=True)

@@ -1,0 +1,226 @@
+"""Whole jobs beside their physical limits, in one run on one machine.
+
+    python -m benchmarks.jobs [--jobs 2000] [--json]
+
+Submitter (and owner) and executor are two node processes over Noise; every job has its own spec, input, lease, answer,
+verdict, four signatures and three commits. Beside it, in the same minutes: the direct runtime call, a bare kept-stream
+round trip, SQLite commits and fsyncs, Ed25519 signatures and verifications. Absolute figures belong to the machine;
+the ratios are what carries over.
+"""
+
+import argparse
+import json
+import os
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nacl.bindings
+import numpy as np
+
+from dimnode.audit.verifier import verify
+from dimnode.client import tensor_rows
+from dimnode.demo.assets_index import read_model_card
+from dimnode.demo.setting import card_map
+from dimnode.demo.split import read_patients
+from dimnode.demo.swarm import Member
+from dimnode.records.envelope import SigningKey, seal
+from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
+
+MODEL = "classifier-mlp"
+WARM_JOBS = 200
+LATENCY_JOBS = 300
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="dim-bench-") as folder:
+        found = {**limits_of_the_machine(Path(folder)), **job_figures(Path(folder), options.jobs)}
+    found |= verify_figures()
+    found["p50_over_commits"] = (found["job_p50_ms"] - 3 * found["commit_p50_ms"]) if found["commit_p50_ms"] else None
+    print(json.dumps(found, indent=2)) if options.json else show(found)
+
+
+def limits_of_the_machine(folder: Path) -> dict[str, Any]:
+    """What the same work costs with nothing around it."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        str(read_model_card(MODEL).path), options, providers=["CPUExecutionProvider"]
+    )
+    row = np.array([read_patients()[3].features], dtype=np.float32)
+    public, secret = nacl.bindings.crypto_sign_seed_keypair(b"b" * 32)
+    signed = nacl.bindings.crypto_sign(b"m" * 400, secret)
+    descriptor = os.open(folder / "fsync", os.O_CREAT | os.O_RDWR)
+
+    def fsync() -> None:
+        os.pwrite(descriptor, b"z" * 4096, 0)
+        os.fsync(descriptor)
+
+    database = sqlite3.connect(folder / "commit.db", isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("CREATE TABLE t(a BLOB, b BLOB)")
+
+    def commit() -> None:
+        database.execute("BEGIN IMMEDIATE")
+        database.executemany("INSERT INTO t VALUES(?,?)", [(b"k" * 37, b"v" * 450)] * 2)
+        database.execute("COMMIT")
+
+    return {
+        "direct_call_us": median_us(lambda: session.run(None, {"x": row})),
+        "sign_per_second": 1e6 / median_us(lambda: nacl.bindings.crypto_sign(b"m" * 400, secret)),
+        "verify_raw_per_second": 1e6 / median_us(lambda: nacl.bindings.crypto_sign_open(signed, public)),
+        "fsync_per_second": 1e6 / median_us(fsync, 200),
+        "commit_p50_ms": median_us(commit, 200) / 1000,
+    }
+
+
+def median_us(call: Callable[[], object], times: int = 1000) -> float:
+    """Median duration of a call in microseconds."""
+    durations = []
+    for _ in range(times):
+        began = time.perf_counter_ns()
+        call()
+        durations.append((time.perf_counter_ns() - began) / 1000)
+    return statistics.median(durations)
+
+
+@contextmanager
+def two_nodes(folder: Path) -> Iterator[tuple[Member, Member]]:
+    """An owner that executes nothing, and an executor."""
+    owner, executor = Member("owner", folder / "owner"), Member("executor", folder / "executor")
+    for member in (owner, executor):
+        member.home.mkdir(mode=0o700)
+    (owner.home / "config.toml").write_text("execute = false\n", encoding="utf-8")
+    try:
+        owner.launch("")
+        owner.wait_ready()
+        executor.launch(owner.addresses[0])
+        executor.wait_ready()
+        yield owner, executor
+    finally:
+        for member in (owner, executor):
+            member.stop()
+            member.wait_stopped()
+
+
+def job_figures(folder: Path, jobs: int) -> dict[str, Any]:
+    """Latency one at a time, rate with 32 open, and what both cost."""
+    patients = read_patients()
+    inputs = [tensor_rows([list(patient.features)]) for patient in patients]
+    job = {"tasks": [{"model": MODEL}]}
+
+    def stream(count: int) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+        for index in range(count):
+            yield job, [inputs[index % len(inputs)]]
+
+    with two_nodes(folder) as (owner, executor):
+        began = time.perf_counter()
+        card = read_model_card(MODEL)
+        executor.client.add_model(card_map(card), card.path)
+        while not owner.client.models():
+            time.sleep(0.01)
+        joined_seconds = time.perf_counter() - began
+        for ended in owner.client.run_many(stream(WARM_JOBS), 8):
+            assert ended.status == "ok", ended
+        before = (owner.client.status(), executor.client.status())
+        lone = []
+        for index in range(LATENCY_JOBS):
+            start = time.perf_counter()
+            ended = owner.client.run(job, [inputs[index % len(inputs)]], receipt=False)
+            lone.append((time.perf_counter() - start) * 1000)
+            assert ended.status == "ok", ended
+        middle = (owner.client.status(), executor.client.status())
+        start = time.perf_counter()
+        done = sum(1 for ended in owner.client.run_many(stream(jobs), 32) if ended.status == "ok")
+        seconds = time.perf_counter() - start
+        after = (owner.client.status(), executor.client.status())
+    assert done == jobs
+    lone.sort()
+    return {
+        "job_p50_ms": statistics.median(lone),
+        "job_p95_ms": lone[int(len(lone) * 0.95)],
+        "jobs_per_second_32": jobs / seconds,
+        "owner_cpu_us_per_job_32": per_job(middle[0], after[0], "cpu_seconds", jobs) * 1e6,
+        "executor_cpu_us_per_job_32": per_job(middle[1], after[1], "cpu_seconds", jobs) * 1e6,
+        "owner_passes_per_job_1": per_job(before[0], middle[0], "loop_passes", LATENCY_JOBS),
+        "executor_passes_per_job_1": per_job(before[1], middle[1], "loop_passes", LATENCY_JOBS),
+        "owner_commits_per_job_32": per_job(middle[0], after[0], "commits", jobs),
+        "owner_rss_mb": after[0]["rss_bytes"] / 1e6,
+        "executor_rss_mb": after[1]["rss_bytes"] / 1e6,
+        "loop_late_p99_ms": after[0]["loop_late_p99_ms"],
+        "held_entries_after": after[0]["held_entries"],
+        "offer_heard_seconds": joined_seconds,
+    }
+
+
+def per_job(before: dict[str, Any], after: dict[str, Any], name: str, jobs: int) -> float:
+    """Growth of a counter per job."""
+    return float(after[name] - before[name]) / jobs
+
+
+def verify_figures(count: int = 2000) -> dict[str, Any]:
+    """Opening distinct records (strict decoding, schema and signature) against the raw signature rate, and a receipt."""
+    key = SigningKey.from_seed(b"v" * 32)
+    envelopes = []
+    for index in range(count):
+        body = {"advert": OPEN_SWARM_ID, "free_slots": index % 1000, "load_permille": index % 997}
+        _, payload = compose("heartbeat", {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": index}, body)
+        envelopes.append(seal(key, "heartbeat", payload))
+    began = time.perf_counter()
+    for envelope in envelopes:
+        open_record(envelope)
+    rate = count / (time.perf_counter() - began)
+    golden = Path(__file__).parents[1] / "tests" / "golden" / "plain.dimr"
+    receipt = golden.read_bytes()
+    return {"records_opened_per_second": rate, "receipt_verify_ms": median_us(lambda: verify(receipt), 50) / 1000}
+
+
+def show(found: dict[str, Any]) -> None:
+    """The figures, each beside its limit."""
+    line = "{:<46} {:>12}   {}".format
+    print(line("one job at a time, p50", f"{found['job_p50_ms']:.2f} ms", f"p95 {found['job_p95_ms']:.2f} ms"))
+    over = found["p50_over_commits"]
+    print(line("  of it beyond three commits", f"{over:.2f} ms", f"one commit {found['commit_p50_ms']:.2f} ms"))
+    print(line("  direct call of the runtime", f"{found['direct_call_us']:.0f} us", ""))
+    print(line("32 jobs open", f"{found['jobs_per_second_32']:.0f} /s", f"fsync {found['fsync_per_second']:.0f} /s"))
+    bound = found["verify_raw_per_second"] / 3
+    print(
+        line(
+            "  Ed25519 alone would allow (3 verifications)",
+            f"{bound:.0f} /s",
+            f"sign {found['sign_per_second']:.0f} /s",
+        )
+    )
+    cpu = f"executor {found['executor_cpu_us_per_job_32']:.0f} us"
+    print(line("  CPU per job, owner", f"{found['owner_cpu_us_per_job_32']:.0f} us", cpu))
+    passes = f"executor {found['executor_passes_per_job_1']:.2f}"
+    print(line("loop passes per job, owner", f"{found['owner_passes_per_job_1']:.2f}", passes))
+    print(line("commits per job at 32, owner", f"{found['owner_commits_per_job_32']:.2f}", ""))
+    ratio = found["records_opened_per_second"] / found["verify_raw_per_second"]
+    print(
+        line(
+            "records opened and checked", f"{found['records_opened_per_second']:.0f} /s", f"{ratio:.2f} of raw Ed25519"
+        )
+    )
+    print(line("a plain receipt verified", f"{found['receipt_verify_ms']:.2f} ms", ""))
+    rss = f"executor {found['executor_rss_mb']:.0f} MB"
+    print(line("memory, owner", f"{found['owner_rss_mb']:.0f} MB", rss))
+    print(line("loop late, p99", f"{found['loop_late_p99_ms']:.1f} ms", ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""A job under way: submit it, tell what happens, verify its receipt, show its answer.
+
+Rule: before an answer is shown, its receipt is verified by this process and not by the node. Ctrl-C never ends a job.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dimnode.cli.node import home_of
+from dimnode.cli.output import clock, say_json, shown, talk
+from dimnode.cli.results import labels_of, named_labels, show_output
+from dimnode.client import Client, Ended, Pending, read_output
+from dimnode.errors import DimError, RunFailed
+from dimnode.records.ids import short
+
+GRACE_SECONDS = 5.0
+_QUIET_SECONDS = 1.0
+_POLL_SECONDS = 0.2
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be run, and how the answer is to be shown. `rows` are row numbers of the input file."""
+
+    job: Mapping[str, Any]
+    blobs: Sequence[bytes]
+    rows: Sequence[int] = ()
+    wait_seconds: float | None = None
+    receipt: Path | None = None
+
+
+def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+    """Where it will run and why, what that costs, and what may still be wrong."""
+    lines = []
+    for number, step in enumerate(plan["steps"], 1):
+        what = f"{step['op']} {shown(step['model'])}" if step["model"] != "-" else step["op"]
+        at = f" on cabinet {shown(step['cabinet'])}" if step["cabinet"] else ""
+        peers = [shown(peer) for peer in step["peers"]]
+        where = f"at {', '.join(peers[:5])}{' …' if len(peers) > 5 else ''}" if peers else "NOBODY offers it now"
+        why = (
+            ""
+            if not peers
+            else " (the only one that offers it)"
+            if len(peers) == 1
+            else " (by standing, speed and load)"
+        )
+        lines.append(f"step {number}  {what}{at}  {where}{why}")
+    cost = "the cost of one run" if plan["cost_factor"] == 1 else f"the cost of {plan['cost_factor']:g} runs"
+    lines.append(f"tier    {plan['tier']}, {cost}; {plan['residual_risk']}")
+    return lines
+
+
+def carry_out(client: Client, chosen: argparse.Namespace, order: Order) -> int:
+    """Submit, wait, conclude; the exit code."""
+    plan = client.validate(order.job, order.blobs)
+    for line in plan_lines(plan):
+        talk(line)
+    news = _News(client)
+    pending = client.submit(order.job, order.blobs, watch=news.hear)
+    try:
+        ended = _wait(pending, news, order.wait_seconds)
+    except KeyboardInterrupt:
+        named = f"job …{short(pending.job)}" if pending.job else "the job"
+        hint = f"dim job show {short(pending.job)}" if pending.job else "dim job ls"
+        talk(f"\n{named} goes on without you; hint: {hint}")
+        return _INTERRUPTED
+    return conclude(chosen, ended, order, plan)
+
+
+def _wait(pending: Pending, news: "_News", wait_seconds: float | None) -> Ended:
+    """Quiet for a second, then with live events."""
+    began = time.monotonic()
+    while True:
+        passed = time.monotonic() - began
+        if wait_seconds is not None and passed > wait_seconds:
+            return pending.wait(0.0)
+        ended = pending.poll(_QUIET_SECONDS if passed < _QUIET_SECONDS else _POLL_SECONDS)
+        if ended is not None:
+            return ended
+        news.tell()
+
+
+class _News:
+    """Live events, kept until somebody has waited long enough to want them."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._names: dict[str, str] | None = None
+        self._untold: list[dict[str, Any]] = []
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """A live event."""
+        self._untold.append(event)
+
+    def tell(self) -> None:
+        """Print what was not told yet."""
+        if self._untold and self._names is None:
+            self._names = names_of_peers(self._client)
+        for event in self._untold:
+            talk(event_line(event, self._names or {}))
+        self._untold.clear()
+
+
+def names_of_peers(client: Client) -> dict[str, str]:
+    """What peers call themselves, by the last letters of their ids; this node is `self`."""
+    names = {row["peer"][-8:]: row["name"] for row in client.peers() if row["name"]}
+    return names | {client.status()["peer"][-8:]: "self"}
+
+
+def event_line(event: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """One event in one line."""
+    peer = event["peer"]
+    tail = short(peer) if isinstance(peer, bytes) else peer or ""
+    where = f" by {shown(names.get(tail, tail))}" if tail and event["what"] == "answered" else ""
+    where = where or (f" to {shown(names.get(tail, tail))}" if tail else "")
+    task = f" task {event['task']} epoch {event['epoch']}" if event["epoch"] else ""
+    text = f": {shown(event['text'])}" if event["text"] else ""
+    return f"{clock(event['at_ms'])}  {event['what']}{task}{where}{text}"
+
+
+def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mapping[str, Any] | None) -> int:
+    """Verify, keep the receipt, then show the answer; the exit code of the job."""
+    from dimnode.audit.report import report_lines
+    from dimnode.audit.verifier import verify
+    from dimnode.records.receipt import parse_receipt
+
+    raw = ended.receipt or b""
+    report = verify(raw)
+    path = _keep(raw, order.receipt or home_of(chosen) / "receipts" / f"{short(ended.job)}.dimr")
+    if report.status == 1:
+        for line in report_lines(report):
+            talk(line)
+        raise RunFailed("E-cli-50", "the receipt does not verify, so the answer is not shown", "", f"dim verify {path}")
+    labels = labels_of(parse_receipt(raw))
+    if chosen.json:
+        _say_document(ended, plan, path, report.status, labels)
+    elif ended.outputs:
+        for blob in ended.outputs:
+            show_output(blob, labels, order.rows)
+    talk(f"receipt {path}  {'verified' if report.status == 0 else 'authentic but incomplete'}")
+    return tell_status(ended)
+
+
+def tell_status(ended: Ended) -> int:
+    """Exit code of an ended job; anything but ok is explained on stderr."""
+    if ended.status == "ok":
+        return 0
+    what = {"expired": "the job's time ran out", "split": "the executors did not agree"}.get(ended.status)
+    reason = f": {shown(ended.reason)}" if ended.reason else ""
+    error = DimError(ended.code or "E-jobs-07", (what or f"the job {_was(ended.status)}") + reason, "", _show(ended))
+    for line in error.complaint.lines():
+        talk(line)
+    return 4 if ended.status == "refused" else 1
+
+
+def _was(status: str) -> str:
+    return {"failed": "failed", "refused": "was refused", "cancelled": "was cancelled"}.get(status, status)
+
+
+def _show(ended: Ended) -> str:
+    return f"dim job show {short(ended.job)}"
+
+
+def _say_document(ended: Ended, plan: Mapping[str, Any] | None, path: Path, status: int, labels: Sequence[str]) -> None:
+    answer = read_output(ended.outputs[0]) if ended.outputs else None
+    document: dict[str, Any] = {"job": ended.job, "status": ended.status, "verdict": ended.verdict}
+    if ended.code:
+        document |= {"code": ended.code, "reason": ended.reason}
+    document |= {"answer": answer, "labels": list(labels)}
+    if ended.outputs and (named := named_labels(ended.outputs[0], labels)) is not None:
+        document["predicted"] = named
+    document |= {"receipt": str(path), "verified": status == 0}
+    if plan is not None:
+        document |= {key: plan[key] for key in ("tier", "cost_factor", "residual_risk")}
+    say_json(document)
+
+
+def _keep(raw: bytes, path: Path) -> Path:
+    """Write the receipt; a job that ran is not lost because a path was wrong."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_bytes(raw)
+        path.chmod(0o600)
+    except OSError as error:
+        what = f"cannot write the receipt {path} ({error.strerror})"
+        talk(f"error E-cli-45: {what}; hint: dim job result JOB --receipt PATH")
+    return path

@@ -1,0 +1,287 @@
+"""What people give as input, as one tensors/1 blob: CSV with a header, JSON, or stdin.
+
+Rule: numbers arrive as they are written or the command stops and names the line and the column; nothing is filled in,
+and whatever is left out is said aloud. No NumPy: a table of a few thousand rows does not need it.
+"""
+
+import csv
+import io
+import json
+import math
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dimnode.cli.output import talk
+from dimnode.client import ITEM_CODES
+from dimnode.errors import ConfigError, PeerFault, Refused
+from dimnode.limits import LIMITS
+from dimnode.records.tensors import Tensor, encode_tensors
+
+_INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which part of the input is meant. `rows` are numbers from 1; empty means all."""
+
+    columns: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()
+    name: str = ""
+    """The tensor's name; by default the model's only input, else x."""
+
+
+def read_input(source: str, choice: Choice, declared: Sequence[Sequence[Any]]) -> bytes:
+    """The blob for a file name or `-`. `declared` are the model's inputs as [name, dtype, shape], empty if unknown."""
+    text, is_json = _text_of(source)
+    if is_json:
+        return _from_json(text, source, choice, declared)
+    return _from_csv(text, source, choice, declared)
+
+
+def _text_of(source: str) -> tuple[str, bool]:
+    if source == "-":
+        text = sys.stdin.read(LIMITS.exec.rows_file_bytes_max + 1)
+        return _bounded(text, "stdin"), text.lstrip()[:1] in ("{", "[")
+    path = Path(source).expanduser()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            text = file.read(LIMITS.exec.rows_file_bytes_max + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("E-cli-41", f"cannot read {source}", str(error), "a CSV or JSON file in UTF-8") from None
+    return _bounded(text, source), path.suffix.lower() == ".json"
+
+
+def _bounded(text: str, source: str) -> str:
+    most = LIMITS.exec.rows_file_bytes_max
+    if len(text) > most:
+        raise Refused("E-input-05", f"{source} is too large", f"limit {most} bytes", "give fewer rows at a time")
+    return text
+
+
+# ---- CSV
+
+
+def _from_csv(text: str, source: str, choice: Choice, declared: Sequence[Sequence[Any]]) -> bytes:
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text)) if line]
+    except csv.Error as error:
+        raise ConfigError("E-cli-41", f"{source} is no CSV file", str(error), "") from None
+    if len(lines) < 2:
+        raise Refused("E-input-04", f"{source} has no rows", "a CSV file has a header line and then numbers")
+    header = [cell.strip() for cell in lines[0]]
+    if len(set(header)) != len(header):
+        raise ConfigError("E-cli-41", f"{source} has two columns of one name", ", ".join(header[:12]))
+    numbered = list(enumerate(lines[1:], 1))
+    if choice.rows:
+        numbered = [numbered[row - 1] for row in _checked_rows(choice.rows, len(numbered))]
+    columns = _columns(header, numbered[0][1], choice)
+    entry = _entry(choice, declared)
+    _check_width(entry, [header[place] for place in columns])
+    table = [[_number(cells, place, header, row) for place in columns] for row, cells in numbered]
+    flat = [number for row in table for number in row]
+    shape = [len(table), len(columns)]
+    if entry[2] and len(entry[2]) == 1 and len(columns) == 1:
+        shape = shape[:1]
+    return _blob([_tensor(entry[0], entry[1] or "float32", shape, flat)])
+
+
+def _columns(header: Sequence[str], first: Sequence[str], choice: Choice) -> list[int]:
+    """Places of the wanted columns: those named, or all that hold numbers but those dropped."""
+    for name in (*choice.columns, *choice.drop):
+        if name not in header:
+            raise ConfigError("E-cli-42", f"there is no column {name!r}", f"columns: {', '.join(header[:40])}")
+    if choice.columns:
+        return [header.index(name) for name in choice.columns]
+    places: list[int] = []
+    left_out: list[int] = []
+    for place, name in enumerate(header):
+        if name in choice.drop:
+            continue
+        numeric = place < len(first) and _is_number(first[place])
+        (places if numeric else left_out).append(place)
+    if left_out:
+        talk(f"left out, not numbers: {', '.join(header[place] for place in left_out)}")
+    if not places:
+        raise Refused("E-input-01", "no column holds numbers", f"columns: {', '.join(header[:40])}", "--columns A,B")
+    return places
+
+
+def _check_width(entry: Sequence[Any], names: Sequence[str]) -> None:
+    """Before anything is sent: as many columns as the model declares."""
+    shape = entry[2]
+    wanted = shape[1] if len(shape) == 2 else 1 if len(shape) == 1 else -1
+    if wanted in (-1, len(names)):
+        return
+    shown = ", ".join(names[:6]) + (" …" if len(names) > 6 else "")
+    what = f"the model takes {wanted} columns, the input has {len(names)}"
+    raise Refused("E-input-06", what, f"columns: {shown}", "--columns A,B,… or --drop A,B,…")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(cells: Sequence[str], place: int, header: Sequence[str], row: int) -> float:
+    cell = cells[place].strip() if place < len(cells) else ""
+    where = f"row {row}, column {header[place]!r}"
+    try:
+        number = float(cell)
+    except ValueError:
+        found = repr(cell[:40]) if cell else "nothing"
+        raise Refused(
+            "E-input-01", f"{where} is no number", f"it holds {found}", "--columns, --drop or --row"
+        ) from None
+    if not math.isfinite(number):
+        raise Refused("E-input-02", f"{where} is {cell}", "a model cannot use it", "remove or fill that row")
+    return number
+
+
+# ---- JSON
+
+
+def _from_json(text: str, source: str, choice: Choice, declared: Sequence[Sequence[Any]]) -> bytes:
+    if choice.columns or choice.drop:
+        raise ConfigError("E-cli-42", "columns are chosen by name, and JSON names none", "", "give a CSV file")
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ConfigError("E-cli-40", f"{source}: malformed JSON in {place}", error.msg) from None
+    if not isinstance(found, dict):
+        found = {_entry(choice, declared)[0]: found}
+    dtypes = {row[0]: row[1] for row in declared}
+    tensors = []
+    for name, value in found.items():
+        shape, flat = _flattened(name, value)
+        if choice.rows and shape:
+            rows = _checked_rows(choice.rows, shape[0])
+            step = math.prod(shape[1:])
+            flat = [number for row in rows for number in flat[(row - 1) * step : row * step]]
+            shape = [len(rows), *shape[1:]]
+        guessed = "int64" if all(isinstance(number, int) for number in flat) else "float32"
+        tensors.append(_tensor(name, dtypes.get(name) or guessed, shape, flat))
+    return _blob(tensors)
+
+
+def _refuse_constant(word: str) -> float:
+    raise Refused("E-input-02", f"the input holds {word}", "a model cannot use it", "remove or fill that row")
+
+
+def _flattened(name: str, value: Any) -> tuple[list[int], list[Any]]:
+    """Shape and numbers of nested lists. Raises `Refused` E-input-01 when they are ragged or hold something else."""
+    if not isinstance(value, list):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise Refused("E-input-01", f"input {name!r} is not a table of numbers", f"it holds {str(value)[:40]!r}")
+        return [], [value]
+    parts = [_flattened(name, entry) for entry in value]
+    if any(shape != parts[0][0] for shape, _ in parts):
+        raise Refused("E-input-01", f"input {name!r} is not a table of numbers", "its rows differ in length")
+    inner = parts[0][0] if parts else []
+    return [len(value), *inner], [number for _, flat in parts for number in flat]
+
+
+# ---- both
+
+
+def _entry(choice: Choice, declared: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    """Name, dtype and shape of the tensor that a nameless table becomes."""
+    named = {row[0]: row for row in declared}
+    if choice.name:
+        return named.get(choice.name, [choice.name, "float32", []])
+    if len(declared) > 1:
+        names = ", ".join(named)
+        raise ConfigError(
+            "E-cli-43", f"the model has {len(declared)} inputs: {names}", "", "give JSON: {NAME: [[…]], …}"
+        )
+    return declared[0] if declared else ["x", "float32", []]
+
+
+def _checked_rows(rows: Sequence[int], count: int) -> Sequence[int]:
+    for row in rows:
+        if not 1 <= row <= count:
+            raise ConfigError("E-cli-42", f"there is no row {row}", f"rows are numbered from 1 to {count}")
+    return rows
+
+
+def _tensor(name: str, dtype: str, shape: Sequence[int], flat: Sequence[float]) -> Tensor:
+    values: Sequence[Any] = flat
+    try:
+        if dtype in _INTEGERS:
+            values = [int(number) for number in flat]
+            if any(whole != number for whole, number in zip(values, flat, strict=True)):
+                raise ValueError(f"the model takes {dtype}, and not every number is whole")
+        raw = struct.pack(f"<{len(values)}{ITEM_CODES[dtype]}", *values)
+    except (struct.error, OverflowError, ValueError) as error:
+        raise Refused("E-input-01", f"input {name!r} cannot be used as {dtype}", str(error)) from None
+    return Tensor(name, dtype, tuple(shape), raw)
+
+
+def _blob(tensors: Sequence[Tensor]) -> bytes:
+    try:
+        return encode_tensors(tensors)
+    except PeerFault as fault:
+        raise Refused("E-input-03", f"the input cannot be used: {fault.rule}") from None
+
+
+# ---- job files
+
+
+def read_job_file(path: Path) -> dict[str, Any]:
+    """The map that a YAML or JSON job file holds. Raises `ConfigError` E-cli-40 naming the line."""
+    try:
+        text = path.expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("E-cli-41", f"cannot read {path}", str(error), "docs/jobs.md shows job files") from None
+    found = _json(text, path) if path.suffix.lower() == ".json" else _yaml(text, path)
+    if not isinstance(found, dict):
+        raise ConfigError("E-cli-40", f"{path} holds no job", "a job file is a map of keys", "docs/jobs.md")
+    return found
+
+
+def file_of_job(job: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The job's `input` when it names a file."""
+    wanted = job.get("input")
+    return wanted if isinstance(wanted, Mapping) and isinstance(wanted.get("file"), str) else None
+
+
+def choice_of(wanted: Mapping[str, Any]) -> Choice:
+    """columns, drop, rows and name of an `input: {file: …}`. Raises `ConfigError`."""
+    unknown = sorted(map(str, wanted.keys() - {"file", "columns", "drop", "rows", "name"}))
+    if unknown:
+        hint = "input: {file: rows.csv, columns: [a, b], drop: [c], rows: [1, 2], name: x}"
+        raise ConfigError("E-cli-43", f"input: unknown key {unknown[0]!r} beside `file`", "", hint)
+    rows = wanted.get("rows", [])
+    if not isinstance(rows, list) or any(type(row) is not int for row in rows):
+        raise ConfigError("E-cli-43", "input: rows is a list of numbers from 1", "", "rows: [1, 2]")
+    names = [tuple(map(str, wanted.get(key) or ())) for key in ("columns", "drop")]
+    return Choice(names[0], names[1], tuple(rows), str(wanted.get("name", "")))
+
+
+def _json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ConfigError("E-cli-40", f"{path}: malformed JSON in {place}", error.msg, "docs/jobs.md") from None
+
+
+def _yaml(text: str, path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError("E-cli-40", f"{path}: malformed YAML{place}", error.problem or "", "docs/jobs.md") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError("E-cli-40", f"{path}: malformed YAML", str(error).splitlines()[0], "docs/jobs.md") from None

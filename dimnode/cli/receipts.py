@@ -1,0 +1,222 @@
+"""Receipts: verify, draw, redact. Offline: no node, no network, no settings.
+
+Rule: the exit code is the verifier's: 0 verified, 1 refused, 3 authentic but incomplete; of several files the worst.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dimnode.audit.case import Case
+from dimnode.audit.files import read_blobs, read_receipt, read_trust
+from dimnode.audit.report import report_lines, report_map
+from dimnode.audit.verifier import verify as check
+from dimnode.cli.output import bold, clock, say, say_json, shown, talk
+from dimnode.cli.results import counts_summary, labels_of
+from dimnode.client import read_output
+from dimnode.errors import ConfigError, PeerFault, RunFailed
+from dimnode.records.envelope import Record
+from dimnode.records.ids import RecordId, cid_text
+from dimnode.records.links import record_links
+from dimnode.records.receipt import Receipt, parse_receipt
+
+_WORST = {0: 0, 3: 1, 1: 2}
+_ROWS_TOLD = 5
+
+
+def verify(chosen: argparse.Namespace) -> int:
+    """Check each file; the report of each."""
+    _refuse_requirements(chosen.require)
+    trust = read_trust(chosen.trust) if chosen.trust else {}
+    worst, documents = 0, []
+    for path in chosen.file:
+        raw = read_receipt(path)
+        report = check(raw, trust=trust, blobs=read_blobs(chosen.blobs, raw) if chosen.blobs else {})
+        worst = max(worst, report.status, key=lambda status: _WORST[status])
+        documents.append({"file": str(path), **report_map(report)})
+        if not chosen.json:
+            say(bold(str(path)))
+            for line in report_lines(report):
+                say(f"  {line}".rstrip())
+            say()
+    if chosen.json:
+        say_json({"status": worst, "receipts": documents})
+    return worst
+
+
+def _refuse_requirements(wanted: list[str]) -> None:
+    for entry in wanted:
+        name, _, number = entry.partition("=")
+        if not name or not number.isdigit():
+            raise ConfigError("E-cli-51", f"--require {entry} is not understood", "", "--require cosign=2")
+        if int(number):
+            cause = "receipts carry no such thing yet"
+            raise ConfigError("E-cli-52", f"--require {name} is not in this version", cause, "leave it out")
+
+
+# ---- show
+
+
+def show(chosen: argparse.Namespace) -> int:
+    """The record tree, then what was concluded. Nothing is verified beyond each record's signature."""
+    trust = read_trust(chosen.trust) if chosen.trust else {}
+    case = Case(_parsed(chosen.file), {}, trust)
+    if chosen.json:
+        say_json({"root": case.receipt.root, "records": [_record_map(case, record) for record in _records(case)]})
+        return 0
+    for line in _tree(case, case.root.id):
+        say(line)
+    say()
+    for line in _conclusion(case):
+        say(line)
+    receipt = case.receipt
+    parts = f"{len(receipt.records)} records, {len(receipt.openings)} openings, {len(receipt.blobs)} blobs"
+    say(f"{parts}" + ("" if receipt.openings else " (redacted: inputs and outputs were taken out)"))
+    talk(f"every signature holds; whether the records fit together says: dim verify {chosen.file}")
+    return 0
+
+
+def redact(chosen: argparse.Namespace) -> int:
+    """A copy without openings and blobs."""
+    from dimnode.audit.redact import redact as without_blobs
+
+    raw = read_receipt(chosen.file)
+    try:
+        shorter = without_blobs(raw)
+    except PeerFault as fault:
+        raise _no_receipt(chosen.file, fault) from None
+    try:
+        with chosen.out.open("xb") as file:
+            file.write(shorter)
+    except OSError as error:
+        cause = error.strerror or ""
+        raise ConfigError("E-cli-53", f"cannot write {chosen.out}", cause, "name a file that does not exist") from None
+    if chosen.json:
+        say_json({"file": str(chosen.out), "bytes": len(shorter), "bytes_before": len(raw)})
+    else:
+        talk(f"{chosen.out}: {len(shorter)} of {len(raw)} bytes; inputs and outputs are out, every signature is kept")
+    return 0
+
+
+def _parsed(path: Path) -> Receipt:
+    try:
+        return parse_receipt(read_receipt(path))
+    except PeerFault as fault:
+        raise _no_receipt(path, fault) from None
+
+
+def _no_receipt(path: Path, fault: PeerFault) -> RunFailed:
+    return RunFailed("E-cli-54", f"{path} is not a whole receipt", fault.rule, f"dim verify {path}")
+
+
+def _records(case: Case) -> list[Record]:
+    return list(case.receipt.records.values())
+
+
+def _record_map(case: Case, record: Record) -> dict[str, Any]:
+    links = [case.numbers[link] for link in record_links(record) if link in case.numbers]
+    fields: dict[str, Any] = {"number": case.numbers[record.id], "id": record.id, "kind": record.kind, "by": record.by}
+    return fields | {"at_ms": record.payload["at_ms"], "links": links, "says": _words(case, record)}
+
+
+def _tree(case: Case, root: RecordId) -> Iterator[str]:
+    """Depth first, as in the file; a record that was drawn already is only named."""
+    drawn: set[RecordId] = set()
+
+    def draw(identity: RecordId, stem: str, mark: str) -> Iterator[str]:
+        record = case.find(identity)
+        if record is None:
+            yield f"{stem}{mark}…{cid_text(identity)[-8:]} is not in this file"
+            return
+        number = case.numbers[identity]
+        if identity in drawn:
+            yield f"{stem}{mark}{record.kind}  see {number}"
+            return
+        drawn.add(identity)
+        signed = f"signed by {shown(case.name(record.by))} {clock(record.payload['at_ms'])}"
+        yield f"{stem}{mark}{number} {bold(record.kind)}  {shown(_words(case, record))}  · {signed}"
+        links = record_links(record)
+        below = stem + {"": "", "├─ ": "│  ", "└─ ": "   "}[mark]
+        for place, link in enumerate(links, 1):
+            yield from draw(link, below, "└─ " if place == len(links) else "├─ ")
+
+    yield from draw(root, "", "")
+
+
+def _words(case: Case, record: Record) -> str:
+    """What a record says, briefly."""
+    said = record.payload
+    match record.kind:
+        case "verdict":
+            reason = f" ({said['code']}: {said.get('reason', '')})" if "code" in said else ""
+            return f"{said['status']} by rule {said['rule']}{reason}"
+        case "spec":
+            tier = said["tier"] + (f" {said['quorum']['k']} of {said['quorum']['n']}" if "quorum" in said else "")
+            label = f", {said['label']!r}" if "label" in said else ""
+            return f"{said['pattern']}, {len(said['tasks'])} steps, tier {tier}{label}"
+        case "manifest":
+            return f"{said['name']} {said['version']}, {said['licence'] or 'no licence stated'}"
+        case "lease":
+            return f"task {said['task']} epoch {said['epoch']} to {case.name(said['executor'])}"
+        case "answer":
+            code = f" ({said['code']}: {said.get('error', '')})" if "code" in said else ""
+            runtime = said["runtime"]
+            engine = f", {runtime['engine']} {runtime['version']}" if runtime else ""
+            took = f", {said['timing']['run_us'] / 1000:.1f} ms"
+            return f"task {said['task']} epoch {said['epoch']}: {said['status']}{code}{took}{engine}, {said['sandbox']}"
+        case "ruling":
+            decision = "allowed" if said["allowed"] else f"refused ({said['code']}: {said['reason']})"
+            return f"task {said['task']} on cabinet {said['cabinet']}: {decision}"
+        case "policy":
+            return f"cabinet {said['cabinet']}: {', '.join(said['operations'])}, minimum cohort {said['min_cohort']}"
+        case _:
+            return ""
+
+
+def _conclusion(case: Case) -> Iterator[str]:
+    """Tally, sum or agreement in words."""
+    if case.root.kind != "verdict" or case.spec is None:
+        return
+    for step in case.root.payload["steps"]:
+        counted, dissent = len(step["supporters"]) + len(step["dissent"]), [_signer(case, a) for a in step["dissent"]]
+        against = f"; dissenting: {', '.join(dissent)}" if dissent else ""
+        if case.spec.payload["tier"] == "quorum" or dissent:
+            yield f"step {step['task']}: {len(step['supporters'])} of {counted} agree{against}"
+    blob = case.output_of(case.root)
+    if blob is None:
+        return
+    tensors, labels = read_output(blob), labels_of(case.receipt)
+    if {"label", "margin", "votes"} == set(tensors):
+        yield from _tally_lines(tensors, labels)
+    elif {"counts", "rows"} == set(tensors):
+        rates = ", ".join(f"{name} {rate}" for name, rate in counts_summary(tensors["counts"]))
+        yield f"sum over all sites: {tensors['rows'][0]} rows; {rates}"
+    else:
+        shapes = ", ".join(f"{name} ({_length(value)} rows)" for name, value in tensors.items())
+        yield f"output: {shapes}"
+
+
+def _tally_lines(tensors: Mapping[str, Any], labels: list[str]) -> Iterator[str]:
+    """How many rows all voters agree on, and the first rows on which they do not."""
+    votes = tensors["votes"]
+    split = [row for row, counts in enumerate(votes) if sum(1 for count in counts if count) > 1]
+    yield f"tally: {len(votes)} rows, {len(votes) - len(split)} unanimous"
+    for row in split[:_ROWS_TOLD]:
+        counts = ", ".join(f"{_label(labels, place)} {count}" for place, count in enumerate(votes[row]) if count)
+        yield f"  row {row + 1}: {counts}"
+    if len(split) > _ROWS_TOLD:
+        yield f"  and {len(split) - _ROWS_TOLD} more"
+
+
+def _label(labels: list[str], place: int) -> str:
+    return shown(labels[place]) if place < len(labels) else str(place)
+
+
+def _signer(case: Case, identity: bytes) -> str:
+    record = case.find(identity)
+    return shown(case.name(record.by)) if record is not None else "?"
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list) else 1

@@ -1,0 +1,103 @@
+"""Answers as people read them: classes by their names, counts as a table.
+
+Rule: names come from the signed manifest in the receipt, and the numbers are shown as they were received.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dimnode.cli.output import facts, plain, say, shown, table
+from dimnode.client import read_output
+from dimnode.records.receipt import Receipt
+
+_COLUMNS_MAX = 24
+
+
+def labels_of(receipt: Receipt) -> list[str]:
+    """What the classes are called, by the model of the last step that has names for them."""
+    root = receipt.records[receipt.root]
+    parents = root.payload.get("parents", []) if root.kind == "verdict" else []
+    spec = receipt.records.get(parents[0]) if parents else None
+    if spec is None or spec.kind != "spec":
+        return []
+    for task in reversed(spec.payload["tasks"]):
+        manifest = receipt.records.get(task.get("model", b""))
+        if manifest is not None and manifest.kind == "manifest" and manifest.payload["labels"]:
+            return list(manifest.payload["labels"])
+    return []
+
+
+def show_output(blob: bytes, labels: Sequence[str], rows: Sequence[int] = ()) -> None:
+    """One output. `rows` are the numbers that the rows had in the input file."""
+    tensors = read_output(blob)
+    if set(tensors) == {"counts", "rows"}:
+        _show_counts(tensors["counts"], tensors["rows"][0], labels)
+        return
+    count = _common_rows(tensors)
+    columns = [column for name, value in tensors.items() for column in _columns(name, value, labels)] if count else []
+    if not 0 < len(columns) <= _COLUMNS_MAX:
+        for name, value in tensors.items():
+            say(f"{shown(name)}  {json.dumps(plain(value))}")
+        return
+    numbers = rows if len(rows) == count else range(1, count + 1)
+    lines = [[str(number), *(column[1][place] for column in columns)] for place, number in enumerate(numbers)]
+    table(["row", *(column[0] for column in columns)], lines)
+
+
+def named_labels(blob: bytes, labels: Sequence[str]) -> list[str] | None:
+    """The tensor `label` in words, when there is one and every class has a name."""
+    found = read_output(blob).get("label")
+    if not _are_classes(found, labels):
+        return None
+    return [labels[number] for number in found or ()]
+
+
+def counts_summary(counts: Sequence[Sequence[int]]) -> list[tuple[str, str]]:
+    """Rates of a confusion matrix [actual, predicted]; sensitivity is of class 1, as usual with two classes."""
+    total = sum(map(sum, counts))
+    right = sum(counts[place][place] for place in range(len(counts)))
+    pairs = [("correct", _rate(right, total))]
+    if len(counts) == 2:
+        pairs.append(("sensitivity", _rate(counts[1][1], sum(counts[1]))))
+        pairs.append(("specificity", _rate(counts[0][0], sum(counts[0]))))
+    return pairs
+
+
+def _show_counts(counts: Sequence[Sequence[int]], rows: int, labels: Sequence[str]) -> None:
+    names = [labels[place] if place < len(labels) else str(place) for place in range(len(counts))]
+    lines = [[f"is {name}", *map(str, line)] for name, line in zip(names, counts, strict=True)]
+    table([f"of {rows} rows", *(f"called {name}" for name in names)], lines)
+    facts(counts_summary(counts))
+
+
+def _rate(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %  ({part} of {whole})" if whole else "no such rows"
+
+
+def _common_rows(tensors: Mapping[str, Any]) -> int:
+    """How many rows all tensors have; 0 when they do not have the same."""
+    counts = {len(value) if isinstance(value, list) else 0 for value in tensors.values()}
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def _columns(name: str, value: Sequence[Any], labels: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The columns that one tensor becomes: header and cells."""
+    if not isinstance(value[0], list):
+        if name == "label" and _are_classes(value, labels):
+            return [(name, [labels[number] for number in value])]
+        return [(name, [shown(number) for number in value])]
+    width = len(value[0])
+    if width and isinstance(value[0][0], list):
+        return [(name, [json.dumps(plain(row)) for row in value])]
+    by_class = width == len(labels)
+    headers = [(_class_header(name, labels[place]) if by_class else f"{name}[{place}]") for place in range(width)]
+    return [(headers[place], [shown(row[place]) for row in value]) for place in range(width)]
+
+
+def _class_header(name: str, label: str) -> str:
+    return f"p({label})" if name == "probabilities" else f"{name} {label}"
+
+
+def _are_classes(value: Any, labels: Sequence[str]) -> bool:
+    return bool(labels) and isinstance(value, list) and all(type(n) is int and 0 <= n < len(labels) for n in value)

@@ -1,0 +1,111 @@
+"""What must be true while a simulated swarm runs, and when it has come to rest."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dimnode.audit.verifier import verify
+from dimnode.limits import Limits
+from dimnode.records.codec import decode
+from dimnode.records.envelope import Record, seal
+from dimnode.records.ids import RecordId
+from dimnode.records.kinds import check_schema, open_record
+from dimnode.records.links import record_links
+from dimnode.records.receipt import pack_receipt
+
+from .journal import Broken
+
+if TYPE_CHECKING:
+    from .node import Node
+    from .world import World
+
+
+def check_bounds(node: "Node", limits: Limits) -> None:
+    """Every structure of the engine is within its limit."""
+    sizes = node.engine.sizes()
+    tasks = limits.jobs.tasks_per_job_max * sizes["jobs"]
+    most = {
+        "jobs": limits.jobs.open_jobs_max,
+        "job deadlines": sizes["jobs"],
+        "leases": min(tasks, limits.jobs.lease_window_per_peer * len(node.world.nodes)),
+        "waiting": tasks,
+        "stranded": sizes["leases"],
+        "lease deadlines": sizes["leases"],
+        "works": limits.jobs.works_max,
+        "report deadlines": sizes["works"],
+        "keep deadlines": sizes["works"],
+    }
+    for name, size in sizes.items():
+        if size > most[name]:
+            raise Broken(f"{size} {name}, at most {most[name]} are possible")
+
+
+def check_end(world: "World") -> None:
+    """Faults are over and time has passed: every job has ended once, and nothing is left."""
+    verdicts: Counter[bytes] = Counter()
+    for node in world.nodes:
+        for submission in node.submissions:
+            if not submission.ended:
+                raise Broken(f"submission {submission.number} of node {node.index} never ended")
+        journal = node.journal
+        if missing := [job for job in journal.nonces.values() if job not in journal.verdicts]:
+            raise Broken(f"{len(missing)} jobs of node {node.index} have no verdict")
+        verdicts.update(journal.verdicts.keys())
+        _check_empty(node)
+        for verdict in journal.verdicts.values():
+            check_schema("verdict", decode(journal.payloads[verdict.id]))
+    if any(count > 1 for count in verdicts.values()):
+        raise Broken("a job ended on two nodes")
+
+
+def _check_empty(node: "Node") -> None:
+    left = {name: size for name, size in node.engine.sizes().items() if size}
+    if left:
+        raise Broken(f"node {node.index} still holds {left}")
+    if len(node.vault):
+        raise Broken(f"node {node.index} still holds {len(node.vault)} records and blobs in memory")
+    if inflight := sum(node.engine.roster.seat(other.peer).inflight for other in node.world.nodes):
+        raise Broken(f"node {node.index} counts {inflight} leases in flight")
+    if node.engine.due() is not None:
+        raise Broken(f"node {node.index} waits for {node.engine.due()}")
+
+
+def receipts(world: "World") -> list[tuple[str, bytes]]:
+    """Status and receipt of every verdict, from the owners' journals alone."""
+    found = []
+    for node in world.nodes:
+        for row in node.journal.verdicts.values():
+            found.append((decode(node.journal.payloads[row.id])["status"], _receipt(world, node, row.id)))
+    return found
+
+
+def _receipt(world: "World", node: "Node", root: RecordId) -> bytes:
+    from .universe import key_of
+
+    keys = {other.peer: key_of(other.index) for other in world.nodes}
+    journal = node.journal
+    records: dict[RecordId, Record] = {}
+    stack = [root]
+    while stack:
+        identity = stack.pop()
+        if identity in records or identity not in journal.payloads:
+            continue
+        payload = journal.payloads[identity]
+        value = decode(payload)
+        records[identity] = open_record(seal(keys[value["by"]], value["kind"], payload), check_signature=False)
+        stack += record_links(records[identity])
+    openings = [
+        opening for identity in records if identity in journal.rows for opening in journal.rows[identity].openings
+    ]
+    return pack_receipt(root, records.values(), openings, list(journal.blobs.values()))
+
+
+def check_receipts(world: "World") -> Counter[str]:
+    """The verifier finds nothing wrong with any verdict. Returns how many jobs ended in which way."""
+    ends: Counter[str] = Counter()
+    for status, receipt in receipts(world):
+        ends[status] += 1
+        report = verify(receipt)
+        if report.status == 1:
+            failed = [str(check) for check in report.checks if check.outcome == "fail"]
+            raise Broken(f"seed {world.universe.seed}: the verifier refuses a verdict {status}: {failed}")
+    return ends
