@@ -177,3 +177,5 @@ def _demo(nouns: Any) -> None:
     demo = _leaf(nouns, "demo", "demo:demo", "a whole swarm on this machine: three patterns, a crash, a liar, receipts")
     demo.add_argument("--keep", action="store_true", help="leave the swarm running afterwards")
     demo.add_argument("--story", default="wdbc", help="which story is told")
+    demo.add_argument("--folder", default="demo", metavar="DIR", help="where nodes and receipts go (default: ./demo)")
+    demo.add_argument("--patients", default="", metavar="CSV", help="other patients in the shipped file's columns")

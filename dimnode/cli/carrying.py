@@ -34,31 +34,38 @@ class Order:
     receipt: Path | None = None
 
 
-def plan_lines(plan: Mapping[str, Any]) -> list[str]:
-    """Where it will run and why, what that costs, and what may still be wrong."""
+def plan_lines(plan: Mapping[str, Any], replicas: int = 1) -> list[str]:
+    """Where it will run and why, what that costs, and what may still be wrong. Each step needs `replicas` peers."""
     lines = []
     for number, step in enumerate(plan["steps"], 1):
         what = f"{step['op']} {shown(step['model'])}" if step["model"] != "-" else step["op"]
         at = f" on cabinet {shown(step['cabinet'])}" if step["cabinet"] else ""
-        peers = [shown(peer) for peer in step["peers"]]
-        where = f"at {', '.join(peers[:5])}{' …' if len(peers) > 5 else ''}" if peers else "NOBODY offers it now"
-        why = (
-            ""
-            if not peers
-            else " (the only one that offers it)"
-            if len(peers) == 1
-            else " (by standing, speed and load)"
-        )
-        lines.append(f"step {number}  {what}{at}  {where}{why}")
+        lines.append(f"step {number}  {what}{at}  {_where([shown(peer) for peer in step['peers']], replicas)}")
     cost = "the cost of one run" if plan["cost_factor"] == 1 else f"the cost of {plan['cost_factor']:g} runs"
     lines.append(f"tier    {plan['tier']}, {cost}; {plan['residual_risk']}")
     return lines
 
 
+def _where(peers: Sequence[str], replicas: int) -> str:
+    if not peers:
+        return "NOBODY offers it now"
+    where = f"at {', '.join(peers[:5])}{' …' if len(peers) > 5 else ''}"
+    if len(peers) < replicas:
+        return f"{where} (TOO FEW: {replicas} are needed)"
+    return f"{where} ({'the only one that offers it' if len(peers) == 1 else 'chosen by standing, speed and load'})"
+
+
+def replicas_of(job: Mapping[str, Any]) -> int:
+    """How many peers run each step."""
+    quorum = job.get("quorum")
+    wanted = quorum.get("n") if isinstance(quorum, Mapping) else None
+    return wanted if isinstance(wanted, int) else 1
+
+
 def carry_out(client: Client, chosen: argparse.Namespace, order: Order) -> int:
     """Submit, wait, conclude; the exit code."""
     plan = client.validate(order.job, order.blobs)
-    for line in plan_lines(plan):
+    for line in plan_lines(plan, replicas_of(order.job)):
         talk(line)
     news = _News(client)
     pending = client.submit(order.job, order.blobs, watch=news.hear)

@@ -4,6 +4,7 @@ Rule: nothing of the demo is imported before somebody asks for it.
 """
 
 import argparse
+from pathlib import Path
 
 from dimnode.errors import ConfigError
 
@@ -14,6 +15,12 @@ def demo(chosen: argparse.Namespace) -> int:
     """A whole swarm on this machine."""
     if chosen.story not in _STORIES:
         raise ConfigError("E-cli-12", f"there is no story {chosen.story!r} in this version", "", "make demo")
+    from dimnode.demo.assets_index import WDBC_CSV
     from dimnode.demo.story import main
 
-    return main(as_json=chosen.json, keep=chosen.keep)
+    return main(
+        as_json=chosen.json,
+        keep=chosen.keep,
+        folder=Path(chosen.folder),
+        patients=Path(chosen.patients) if chosen.patients else WDBC_CSV,
+    )

@@ -52,8 +52,13 @@ def _text_of(source: str) -> tuple[str, bool]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             text = file.read(LIMITS.exec.rows_file_bytes_max + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("E-cli-41", f"cannot read {source}", str(error), "a CSV or JSON file in UTF-8") from None
+        raise _unreadable(source, error, "a CSV or JSON file in UTF-8") from None
     return _bounded(text, source), path.suffix.lower() == ".json"
+
+
+def _unreadable(source: str, error: OSError | UnicodeDecodeError, hint: str) -> ConfigError:
+    cause = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+    return ConfigError("E-cli-41", f"cannot read {source}", cause or "", hint)
 
 
 def _bounded(text: str, source: str) -> str:
@@ -158,7 +163,7 @@ def _from_json(text: str, source: str, choice: Choice, declared: Sequence[Sequen
         raise ConfigError("E-cli-40", f"{source}: malformed JSON in {place}", error.msg) from None
     if not isinstance(found, dict):
         found = {_entry(choice, declared)[0]: found}
-    dtypes = {row[0]: row[1] for row in declared}
+    rows_of = {row[0]: row for row in declared}
     tensors = []
     for name, value in found.items():
         shape, flat = _flattened(name, value)
@@ -168,8 +173,20 @@ def _from_json(text: str, source: str, choice: Choice, declared: Sequence[Sequen
             flat = [number for row in rows for number in flat[(row - 1) * step : row * step]]
             shape = [len(rows), *shape[1:]]
         guessed = "int64" if all(isinstance(number, int) for number in flat) else "float32"
-        tensors.append(_tensor(name, dtypes.get(name) or guessed, shape, flat))
+        _, dtype, wanted = rows_of.get(name, (name, "", []))
+        if not choice.name:
+            _check_shape(name, shape, wanted)
+        tensors.append(_tensor(name, dtype or guessed, shape, flat))
     return _blob(tensors)
+
+
+def _check_shape(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
+    """Before anything is sent: the shape that the model declares, where it declares one."""
+    if not wanted or (len(shape) == len(wanted) and all(w in (-1, s) for s, w in zip(shape, wanted, strict=True))):
+        return
+    expected = "[" + ", ".join("any" if size < 0 else str(size) for size in wanted) + "]"
+    what = f"the model takes {name!r} of shape {expected}, the input has {list(shape)}"
+    raise Refused("E-input-06", what, "rows are the outer list", "dim models ls shows what each model takes")
 
 
 def _refuse_constant(word: str) -> float:
@@ -240,7 +257,7 @@ def read_job_file(path: Path) -> dict[str, Any]:
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("E-cli-41", f"cannot read {path}", str(error), "docs/jobs.md shows job files") from None
+        raise _unreadable(str(path), error, "docs/jobs.md shows job files") from None
     found = _json(text, path) if path.suffix.lower() == ".json" else _yaml(text, path)
     if not isinstance(found, dict):
         raise ConfigError("E-cli-40", f"{path} holds no job", "a job file is a map of keys", "docs/jobs.md")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines
+from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines, replicas_of
 from dimnode.cli.inputs import Choice, choice_of, file_of_job, read_input, read_job_file
 from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, talk
@@ -53,13 +53,15 @@ def validate(chosen: argparse.Namespace) -> int:
     with open_client(chosen) as client:
         job, blobs, _ = _load(client, chosen.file)
         plan = client.validate(job, blobs)
+    replicas = replicas_of(job)
+    runnable = plan["runnable"] and all(len(step["peers"]) >= replicas for step in plan["steps"])
     if chosen.json:
-        say_json(plan)
+        say_json(plan | {"runnable": runnable})
     else:
-        for line in plan_lines(plan):
+        for line in plan_lines(plan, replicas):
             say(line)
-        say("it can run now" if plan["runnable"] else "it cannot run now: a step has nobody who offers what it needs")
-    return 0 if plan["runnable"] else 4
+        say("it can run now" if runnable else "it cannot run now: not enough peers offer what a step needs")
+    return 0 if runnable else 4
 
 
 def _job_of(chosen: argparse.Namespace) -> dict[str, Any]:

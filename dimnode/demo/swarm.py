@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from typing import Any, Final
 
 from dimnode.client import Client
 from dimnode.errors import ConfigError, DimError
+from dimnode.records.ids import peer_text
+from dimnode.store.home import load_key
 
 READY_SECONDS_MAX: Final = 30.0
 JOIN_SECONDS_MAX: Final = 30.0
@@ -35,6 +38,7 @@ class Member:
     process: subprocess.Popen[bytes] | None = None
     peer: str = ""
     addresses: list[str] = field(default_factory=list)
+    listen: str = LISTEN
     _client: Client | None = None
 
     @property
@@ -44,10 +48,17 @@ class Member:
             self._client = Client(self.home)
         return self._client
 
+    def choose_address(self) -> str:
+        """Make the node's key and choose its port before it starts, so that all can start at once. Its address."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.listen = f"/ip4/127.0.0.1/tcp/{probe.getsockname()[1]}"
+        return f"{self.listen}/p2p/{peer_text(load_key(self.home).peer)}"
+
     def launch(self, bootstrap: str) -> None:
         """Start the process; `wait_ready` must follow."""
         command = [sys.executable, "-m", "dimnode.cli.main", "up", "--json", "--home", str(self.home)]
-        command += ["--name", self.name, "--listen", LISTEN]
+        command += ["--name", self.name, "--listen", self.listen]
         if bootstrap:
             command += ["--bootstrap", bootstrap]
         with (self.home / "node.log").open("ab") as log:
@@ -118,12 +129,10 @@ class Swarm:
         """Start all; the first one is the bootstrap node. Returns the seconds from start to all joined."""
         began = time.monotonic()
         first = self[self.first]
-        first.launch("")
-        first.wait_ready()
-        others = [member for name, member in self.members.items() if name != self.first]
-        for member in others:
-            member.launch(first.addresses[0])
-        for member in others:
+        entry = first.choose_address()
+        for member in self.members.values():
+            member.launch("" if member is first else entry)
+        for member in self.members.values():
             member.wait_ready()
         self.wait_joined()
         return time.monotonic() - began

@@ -1,0 +1,178 @@
+"""Settings: which source wins, how a mistake is named, where the control socket is."""
+
+import os
+import stat
+import tempfile
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dimnode.config import Config, default_home, load_config, render_config, socket_path
+from dimnode.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("DIM_") or name == "XDG_RUNTIME_DIR":
+            monkeypatch.delenv(name)
+
+
+def complaint(home: Path, flags=None):
+    with pytest.raises(ConfigError) as caught:
+        load_config(home, flags)
+    return caught.value.complaint
+
+
+def test_flags_override_variables_override_the_file_overrides_the_profile(tmp_path, monkeypatch) -> None:
+    assert load_config(tmp_path).listen == ("/ip4/127.0.0.1/tcp/4710",)
+    (tmp_path / "config.toml").write_text('listen = ["/file"]\nname = "file"\nworkers = 3\n')
+    assert load_config(tmp_path).listen == ("/file",)
+    monkeypatch.setenv("DIM_LISTEN", "/variable")
+    monkeypatch.setenv("DIM_NAME", "variable")
+    found = load_config(tmp_path, {"name": "flag", "listen": None})
+    assert (found.name, found.listen, found.workers) == ("flag", ("/variable",), 3)
+
+
+def test_the_profile_may_come_from_any_source_and_only_gives_defaults(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DIM_PROFILE", "prod")
+    assert load_config(tmp_path).listen == ("/ip4/0.0.0.0/tcp/4710",)
+    assert load_config(tmp_path, {"profile": "dev"}).listen == ("/ip4/127.0.0.1/tcp/4710",)
+    assert load_config(tmp_path, {"listen": ["/flag"]}).listen == ("/flag",)
+
+
+def test_variables_give_lists_numbers_and_truth(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DIM_BOOTSTRAP", "/a,/b,")
+    monkeypatch.setenv("DIM_WORKERS", "4")
+    monkeypatch.setenv("DIM_EXECUTE", "false")
+    monkeypatch.setenv("DIM_TASK_TIMEOUT_SECONDS", "1.5")
+    found = load_config(tmp_path)
+    assert (found.bootstrap, found.workers, found.execute) == (("/a", "/b"), 4, False)
+    assert found.task_timeout_seconds == 1.5
+
+
+def test_a_wrong_key_is_named_with_its_place(tmp_path) -> None:
+    (tmp_path / "config.toml").write_text("wokers = 3\n")
+    said = complaint(tmp_path)
+    assert said.code == "E-config-01"
+    assert "wokers" in said.what
+    assert "config.toml" in said.cause
+
+
+def test_a_wrong_value_is_named_with_its_place(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DIM_WORKERS", "many")
+    assert "workers" in complaint(tmp_path).what
+    assert "DIM_WORKERS" in complaint(tmp_path).cause
+    assert "flag" in complaint(tmp_path, {"workers": "lots"}).cause
+    assert "profile" in complaint(tmp_path, {"profile": "staging", "workers": 1}).what
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("workers", 0),
+        ("workers", 1000),
+        ("max_concurrent_jobs", -1),
+        ("max_concurrent_jobs", 10**9),
+        ("task_timeout_seconds", 0),
+        ("task_timeout_seconds", float("nan")),
+        ("task_timeout_seconds", float("inf")),
+        ("log_level", "loud"),
+        ("listen", "not-a-list"),
+        ("listen", [1]),
+    ],
+)
+def test_values_out_of_range_are_refused(tmp_path, key, value) -> None:
+    assert key in complaint(tmp_path, {key: value}).what
+
+
+@pytest.mark.parametrize("text", ["workers = ", b"\xff\xfe", "a = 1\na = 2"])
+def test_a_file_that_is_no_toml_is_named(tmp_path, text) -> None:
+    (tmp_path / "config.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    said = complaint(tmp_path)
+    assert said.code == "E-config-02"
+    assert "config.toml" in said.what
+
+
+def test_fault_points_exist_only_in_the_dev_profile(tmp_path) -> None:
+    assert load_config(tmp_path, {"faults": "kill-after-commit:answer:1"}).faults
+    assert complaint(tmp_path, {"faults": "kill-after-commit:answer:1", "profile": "prod"}).code == "E-config-03"
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@given(
+    changes=st.fixed_dictionaries(
+        {
+            "name": TEXT,
+            "listen": st.lists(TEXT, max_size=3).map(tuple),
+            "bootstrap": st.lists(TEXT, max_size=3).map(tuple),
+            "cache_dir": TEXT,
+            "workers": st.integers(1, 8),
+            "execute": st.booleans(),
+            "task_timeout_seconds": st.floats(0.001, 86400),
+            "profile": st.sampled_from(["dev", "prod"]),
+        }
+    )
+)
+def test_rendered_settings_read_back_the_same(changes) -> None:
+    config = Config(**changes)
+    assert msgspec.convert(tomllib.loads(render_config(config)), Config) == config
+
+
+def test_every_setting_but_the_fault_point_is_rendered() -> None:
+    shown = tomllib.loads(render_config(Config()))
+    assert set(shown) == {field.encode_name for field in msgspec.structs.fields(Config)} - {"faults"}
+
+
+def test_the_home_is_dim_home_or_in_the_users_folder(monkeypatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/x")
+    assert default_home() == Path("/x/dimnode")
+    monkeypatch.setenv("DIM_HOME", "~/there")
+    assert default_home() == Path("~/there").expanduser()
+
+
+def test_the_socket_is_in_the_home_when_the_path_is_short() -> None:
+    assert socket_path(Path("/short")) == Path("/short/control.sock")
+
+
+def test_a_too_long_home_has_its_socket_in_the_runtime_directory(monkeypatch, tmp_path) -> None:
+    long = tmp_path / ("h" * 100)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1")
+    assert socket_path(long).parent == Path("/run/user/1")
+    assert socket_path(long) == socket_path(long) != socket_path(long.with_name("i" * 100))
+
+
+def test_without_a_runtime_directory_the_socket_is_in_a_private_folder(monkeypatch, tmp_path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/" + "r" * 100)  # as useless as none
+        path = socket_path(tmp_path / ("h" * 100))
+        assert path.is_relative_to(short)
+        assert len(os.fsencode(path)) <= 100
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert socket_path(tmp_path / ("h" * 100)) == path
+
+
+@pytest.mark.parametrize("trap", ["open", "link", "file"])
+def test_a_private_folder_that_somebody_else_prepared_is_refused(monkeypatch, tmp_path, trap) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        folder = socket_path(tmp_path / ("h" * 100)).parent
+        folder.rmdir()
+        if trap == "open":
+            folder.mkdir()
+            folder.chmod(0o777)
+        elif trap == "link":
+            (Path(short) / "mine").mkdir(mode=0o700)
+            folder.symlink_to(Path(short) / "mine")
+        else:
+            folder.write_text("")
+        with pytest.raises(ConfigError) as caught:
+            socket_path(tmp_path / ("h" * 100))
+        assert caught.value.complaint.code == "E-store-08"
