@@ -15,7 +15,8 @@ from dimnode.cli.output import clock, say_json, shown, talk
 from dimnode.cli.results import labels_of, named_labels, show_output
 from dimnode.client import Client, Ended, Pending, read_output
 from dimnode.errors import DimError, RunFailed
-from dimnode.records.ids import short
+from dimnode.records.ids import RecordId, Ref, blob_cid, short
+from dimnode.records.receipt import Receipt, parse_receipt
 
 GRACE_SECONDS = 5.0
 _QUIET_SECONDS = 1.0
@@ -134,7 +135,6 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
     """Verify, keep the receipt, then show the answer; the exit code of the job."""
     from dimnode.audit.report import report_lines
     from dimnode.audit.verifier import verify
-    from dimnode.records.receipt import parse_receipt
 
     raw = ended.receipt or b""
     report = verify(raw)
@@ -143,7 +143,11 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
         for line in report_lines(report):
             talk(line)
         raise RunFailed("E-cli-50", "the receipt does not verify, so the answer is not shown", "", f"dim verify {path}")
-    labels = labels_of(parse_receipt(raw))
+    receipt = parse_receipt(raw)
+    if not _is_about(receipt, ended, order.blobs):
+        what = "the receipt is about another job or another answer, so the answer is not shown"
+        raise RunFailed("E-cli-50", what, "", f"dim receipt show {path}")
+    labels = labels_of(receipt)
     if chosen.json:
         _say_document(ended, plan, path, report.status, labels)
     elif ended.outputs:
@@ -151,6 +155,22 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
             show_output(blob, labels, order.rows)
     talk(f"receipt {path}  {'verified' if report.status == 0 else 'authentic but incomplete'}")
     return tell_status(ended)
+
+
+def _is_about(receipt: Receipt, ended: Ended, blobs: Sequence[bytes]) -> bool:
+    """True when it is the receipt of this answer and, as far as they are known, of these inputs."""
+    verdict = receipt.records[receipt.root]
+    spec = receipt.records.get(RecordId(ended.job))
+    if receipt.root != ended.verdict or spec is None or verdict.payload.get("job") != ended.job:
+        return False
+
+    def opened(refs: Sequence[bytes]) -> list[bytes | None]:
+        found = [receipt.openings.get(Ref(ref)) for ref in refs]
+        return [None if opening is None else opening.cid for opening in found]
+
+    outputs = [blob_cid(blob) for blob in ended.outputs]
+    inputs = [blob_cid(blob) for blob in blobs]
+    return opened(verdict.payload["outputs"]) == outputs and (not inputs or opened(spec.payload["inputs"]) == inputs)
 
 
 def tell_status(ended: Ended) -> int:

@@ -6,7 +6,6 @@ Ctrl-C. Every error is at most three lines on stderr: what failed, the likely ca
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -34,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     except Exception:  # noqa: BLE001 - boundary: the last line of defence before a person
+        import traceback
+
         traceback.print_exc()
         hint = "please report the lines above with the command that you typed"
         return complain(DimError("E-cli-99", "this is a bug in dimnode", "", hint), "--json" in wanted)

@@ -1,6 +1,6 @@
-"""Receipts: verify, draw, redact. Offline: no node, no network, no settings.
+"""Receipts: draw one as a tree, or make a copy that shows nothing of inputs and outputs. Offline.
 
-Rule: the exit code is the verifier's: 0 verified, 1 refused, 3 authentic but incomplete; of several files the worst.
+Rule: what is drawn is what the records say; whether they fit together is `dim verify`'s to judge.
 """
 
 import argparse
@@ -9,53 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from dimnode.audit.case import Case
-from dimnode.audit.files import read_blobs, read_receipt, read_trust
-from dimnode.audit.report import report_lines, report_map
-from dimnode.audit.verifier import verify as check
+from dimnode.audit.files import read_receipt, read_trust
 from dimnode.cli.output import bold, clock, say, say_json, shown, talk
 from dimnode.cli.results import counts_summary, labels_of
 from dimnode.client import read_output
 from dimnode.errors import ConfigError, PeerFault, RunFailed
 from dimnode.records.envelope import Record
 from dimnode.records.ids import RecordId, cid_text
-from dimnode.records.links import record_links
+from dimnode.records.links import blob_refs, record_links
 from dimnode.records.receipt import Receipt, parse_receipt
 
-_WORST = {0: 0, 3: 1, 1: 2}
 _ROWS_TOLD = 5
-
-
-def verify(chosen: argparse.Namespace) -> int:
-    """Check each file; the report of each."""
-    _refuse_requirements(chosen.require)
-    trust = read_trust(chosen.trust) if chosen.trust else {}
-    worst, documents = 0, []
-    for path in chosen.file:
-        raw = read_receipt(path)
-        report = check(raw, trust=trust, blobs=read_blobs(chosen.blobs, raw) if chosen.blobs else {})
-        worst = max(worst, report.status, key=lambda status: _WORST[status])
-        documents.append({"file": str(path), **report_map(report)})
-        if not chosen.json:
-            say(bold(str(path)))
-            for line in report_lines(report):
-                say(f"  {line}".rstrip())
-            say()
-    if chosen.json:
-        say_json({"status": worst, "receipts": documents})
-    return worst
-
-
-def _refuse_requirements(wanted: list[str]) -> None:
-    for entry in wanted:
-        name, _, number = entry.partition("=")
-        if not name or not number.isdigit():
-            raise ConfigError("E-cli-51", f"--require {entry} is not understood", "", "--require cosign=2")
-        if int(number):
-            cause = "receipts carry no such thing yet"
-            raise ConfigError("E-cli-52", f"--require {name} is not in this version", cause, "leave it out")
-
-
-# ---- show
 
 
 def show(chosen: argparse.Namespace) -> int:
@@ -72,7 +36,8 @@ def show(chosen: argparse.Namespace) -> int:
         say(line)
     receipt = case.receipt
     parts = f"{len(receipt.records)} records, {len(receipt.openings)} openings, {len(receipt.blobs)} blobs"
-    say(f"{parts}" + ("" if receipt.openings else " (redacted: inputs and outputs were taken out)"))
+    redacted = not receipt.openings and any(blob_refs(record) for record in receipt.records.values())
+    say(f"{parts}{' (redacted: inputs and outputs were taken out)' if redacted else ''}")
     talk(f"every signature holds; whether the records fit together says: dim verify {chosen.file}")
     return 0
 
@@ -154,7 +119,8 @@ def _words(case: Case, record: Record) -> str:
         case "spec":
             tier = said["tier"] + (f" {said['quorum']['k']} of {said['quorum']['n']}" if "quorum" in said else "")
             label = f", {said['label']!r}" if "label" in said else ""
-            return f"{said['pattern']}, {len(said['tasks'])} steps, tier {tier}{label}"
+            steps = "1 step" if len(said["tasks"]) == 1 else f"{len(said['tasks'])} steps"
+            return f"{said['pattern']}, {steps}, tier {tier}{label}"
         case "manifest":
             return f"{said['name']} {said['version']}, {said['licence'] or 'no licence stated'}"
         case "lease":
@@ -214,8 +180,13 @@ def _label(labels: list[str], place: int) -> str:
 
 
 def _signer(case: Case, identity: bytes) -> str:
+    """Who answered, and with which model: in a comparison that is what dissents."""
     record = case.find(identity)
-    return shown(case.name(record.by)) if record is not None else "?"
+    if record is None:
+        return "?"
+    manifest = case.find(record.payload.get("model", b""))
+    model = f" ({shown(manifest.payload['name'])})" if manifest is not None and manifest.kind == "manifest" else ""
+    return shown(case.name(record.by)) + model
 
 
 def _length(value: Any) -> int:

@@ -74,6 +74,9 @@ class Member:
             tail = (self.home / "node.log").read_text(errors="replace").strip().splitlines()[-3:]
             raise ConfigError("E-demo-10", f"node {self.name} did not start", " | ".join(tail), "dim doctor")
         ready = json.loads(line)
+        if "error" in ready:
+            said = ready["error"]
+            raise ConfigError(said["code"], f"node {self.name}: {said['what']}", said["cause"], said["hint"])
         self.peer, self.addresses = ready["peer"], ready["addresses"]
 
     def send_signal(self, number: int) -> None:

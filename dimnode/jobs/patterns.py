@@ -79,6 +79,12 @@ def has_enough(job: Job) -> bool:
     return job.pattern != "chained" and len(job.answers) >= sites_needed(job.spec)
 
 
+def replicas_of(job: Job, step: int) -> range:
+    """The tasks of a step of a chain that are to run: those of the second round only after a split."""
+    numbers = tasks_of(job.spec, step)
+    return numbers if not job.quorum or step in job.second_rounds else numbers[: job.spec["quorum"]["n"]]
+
+
 def answers_of(job: Job, step: int) -> tuple[Accepted, ...]:
     """The good answers of a step, of both rounds, in the order in which they came."""
     return tuple(answer for answer in job.answers.values() if step_of(job.spec, answer.task) == step)
@@ -88,9 +94,7 @@ def _chained(job: Job) -> NextMove:
     step = len(job.steps)
     if step == len(job.spec["tasks"]):
         return Succeeded()
-    numbers = tasks_of(job.spec, step)
-    if job.quorum and step not in job.second_rounds:
-        numbers = numbers[: job.spec["quorum"]["n"]]
+    numbers = replicas_of(job, step)
     unsettled = _unsettled(job, numbers)
     if unsettled is not None:
         return unsettled if unsettled.numbers else None

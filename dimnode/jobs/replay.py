@@ -11,6 +11,7 @@ from typing import Any
 
 from dimnode.jobs.events import Key, Now
 from dimnode.jobs.job import Accepted, Job, Task
+from dimnode.jobs.patterns import replicas_of
 from dimnode.jobs.states import TaskState, WorkState
 from dimnode.jobs.work import Work
 from dimnode.limits import Limits
@@ -73,6 +74,8 @@ def open_jobs(
             _failed(job, row)
     for (identity, number), row in leases.items():
         _complete(jobs[identity], jobs[identity].tasks[number], row, limits)
+    for job in jobs.values():
+        _freeze_decided_steps(job, limits)
     return list(jobs.values())
 
 
@@ -93,12 +96,8 @@ def _job(row: JournalRow, now: Now) -> Job:
 def _leased(job: Job, row: JournalRow, limits: Limits) -> None:
     """Leases come in the order of their epochs."""
     task = job.tasks.setdefault(row.key[1], Task(row.key[1]))
-    if (
-        task.lease is not None
-        and task.state is TaskState.LEASED
-        and len(job.abandoned) < limits.jobs.abandoned_leases_listed_max
-    ):
-        job.abandoned.append(task.lease)
+    if task.lease is not None and task.state is TaskState.LEASED:
+        _abandon(job, task.lease, limits)
     task.state, task.epoch, task.lease = TaskState.LEASED, row.key[2], row.id
     task.peer = PeerId(row.payload["executor"])
     # Leases that a busy peer refused were no attempts, but look alike: one more is allowed in any case.
@@ -153,6 +152,27 @@ def _complete(job: Job, task: Task, lease: JournalRow, limits: Limits) -> None:
     ended = task.failures >= limits.jobs.failures_per_task_max or job.template(task).get("peer") in task.failed_at
     if task.state is TaskState.WAITING and ended:
         task.state = TaskState.FAILED
+
+
+def _freeze_decided_steps(job: Job, limits: Limits) -> None:
+    """A step of a chain that has a successor was decided, from the answers that stand here: it gets no more.
+
+    Which of its tasks were given up stands nowhere. Leased again, they could bring another decision than the one on
+    which leases of the next step were built.
+    """
+    current = max((step_of(job.spec, number) for number in job.tasks), default=0)
+    for step in range(current if job.pattern == "chained" else 0):
+        for number in replicas_of(job, step):
+            task = job.tasks.setdefault(number, Task(number))
+            if task.state is TaskState.LEASED and task.lease is not None:
+                _abandon(job, task.lease, limits)
+            if task.state is not TaskState.ANSWERED:
+                task.state, task.peer = TaskState.FAILED, None
+
+
+def _abandon(job: Job, lease: RecordId, limits: Limits) -> None:
+    if len(job.abandoned) < limits.jobs.abandoned_leases_listed_max:
+        job.abandoned.append(lease)
 
 
 def _in_order(openings: Iterable[Opening], refs: Sequence[Ref]) -> tuple[Opening, ...]:

@@ -42,6 +42,7 @@ class Loop:
         self._key, self._perform, self._fault, self._limits = key, perform, fault, limits
         self._commit_by: float | None = None
         self.kept_manifests: Callable[[Append], Rows] = lambda _: {}
+        self.concluded: Callable[[Append], None] = lambda _: None
         self.passes = 0
         self.events = 0
         self.lateness_ms_max = 0.0
@@ -78,6 +79,7 @@ class Loop:
         """Commit the binding appends of a batch, then perform the rest in order."""
         rows: Rows = {}
         rest: list[Effect] = []
+        verdicts: list[Append] = []
         binding = False
         for effect in effects:
             match effect:
@@ -86,6 +88,8 @@ class Loop:
                     found = rows_of(effect, envelope, self._vault)
                     if effect.kind == "spec":
                         merge(found, self.kept_manifests(effect))
+                    elif effect.kind == "verdict":
+                        verdicts.append(effect)
                     if effect.lazy:
                         self._later(found)
                     else:
@@ -102,6 +106,8 @@ class Loop:
             await trio.lowlevel.checkpoint()
         for effect in rest:
             self._perform(effect)
+        for verdict in verdicts:
+            self.concluded(verdict)
 
     def _later(self, rows: Rows) -> None:
         if not self._journal.lazy_rows:

@@ -46,7 +46,7 @@ from dimnode.p2p.info import INFO, serve_info
 from dimnode.p2p.links import PING, TASK, Link, Links
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import Cid, PeerId
-from dimnode.records.kinds import OPEN_SWARM_ID
+from dimnode.records.kinds import OPEN_SWARM_ID, VERDICT_STATUS
 from dimnode.store.home import load_seed, locked, prepare_home
 from dimnode.store.journal import Journal, Rows
 from dimnode.store.peers import load_addresses, save_addresses
@@ -118,6 +118,7 @@ class Node:
             limits,
         )
         self.loop.kept_manifests = self._manifests_of
+        self.loop.concluded = lambda append: self.swarm.verdict(append.key[0], append.id)
         self.host: Host | None = None
         self.pool: Pool | None = None
         self.discovery: Discovery | None = None
@@ -314,7 +315,10 @@ class Node:
 
     def _note(self, note: Note) -> None:
         self.watchers.note(note)
-        if note.what in ("submitted", "ok", "failed", "refused", "cancelled", "expired", "split"):
+        if note.what == "submitted":
+            job = self.engine.owner.book.find(note.job)
+            self.swarm.opened(note.job, job is not None and job.spec["visibility"] == "swarm")
+        elif note.what in VERDICT_STATUS:
             self.swarm.job_state(note.job, note.what)
 
 

@@ -7,7 +7,7 @@ itself is fetched from its author.
 import logging
 import random
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -52,6 +52,7 @@ class Swarm:
         self._nursery: trio.Nursery | None = None
         self._put: Callable[[Event], None] = lambda _: None
         self._advert: tuple[RecordId, bytes] | None = None
+        self._public: OrderedDict[RecordId, None] = OrderedDict()
         self._states: dict[RecordId, str] = {}
         self._verdicts: deque[RecordId] = deque(maxlen=JOBS_PER_MESSAGE * 10)
         self._load: Callable[[], tuple[int, int]] = lambda: (0, 0)
@@ -103,14 +104,24 @@ class Swarm:
         manifest = self._library.manifests.get(model)
         return str(manifest.payload["format"]) if manifest else "-"
 
+    def opened(self, job: RecordId, public: bool) -> None:
+        """A job of ours began. Nothing is ever announced of one that only its participants may see."""
+        if public:
+            if len(self._public) >= self._limits.jobs.open_jobs_max:
+                self._public.popitem(last=False)
+            self._public[job] = None
+            self.job_state(job, "submitted")
+
     def job_state(self, job: RecordId, state: str) -> None:
         """Queue a state for the next announcement; only the newest of a job goes out."""
-        if len(self._states) < JOBS_PER_MESSAGE * 10:
+        if job in self._public and len(self._states) < JOBS_PER_MESSAGE * 10:
             self._states[job] = state
 
-    def verdict(self, verdict: RecordId) -> None:
-        """Queue a verdict id for the next announcement."""
-        self._verdicts.append(verdict)
+    def verdict(self, job: RecordId, verdict: RecordId) -> None:
+        """A job is over: queue its verdict's id for the next announcement."""
+        if job in self._public:
+            del self._public[job]
+            self._verdicts.append(verdict)
 
     async def run(self) -> None:
         """Heartbeats at their interval, announcements once a second when there is something to say."""

@@ -67,6 +67,7 @@ class RealNode:
     def launch(self, bootstrap: Sequence[str] = (), faults: str = "") -> None:
         """Start a process; `wait_ready` must follow."""
         assert not self.running
+        self.drop_client()
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = [sys.executable, "-m", "dimnode.cli.main", "up", "--json", "--home", str(self.home)]
         command += ["--name", self.name, "--listen", LISTEN]
@@ -91,6 +92,7 @@ class RealNode:
         line = self.process.stdout.readline()
         assert line, f"{self.name} did not start: {self.log_end()}"
         ready = json.loads(line)
+        assert "peer" in ready, f"{self.name} did not start: {ready}"
         self.peer, self.addresses = ready["peer"], ready["addresses"]
         self.family()
         return self

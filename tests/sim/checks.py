@@ -1,7 +1,7 @@
 """What must be true while a simulated swarm runs, and when it has come to rest."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dimnode.audit.verifier import verify
 from dimnode.limits import Limits
@@ -13,10 +13,14 @@ from dimnode.records.links import record_links
 from dimnode.records.receipt import pack_receipt
 
 from .journal import Broken
+from .universe import EPOCH_SECONDS
 
 if TYPE_CHECKING:
     from .node import Node
     from .world import World
+
+
+_RECOVERY_SECONDS = 45.0  # a lease runs out in 30, a restarted owner is patient for 10
 
 
 def check_bounds(node: "Node", limits: Limits) -> None:
@@ -51,10 +55,20 @@ def check_end(world: "World") -> None:
             raise Broken(f"{len(missing)} jobs of node {node.index} have no verdict")
         verdicts.update(journal.verdicts.keys())
         _check_empty(node)
-        for verdict in journal.verdicts.values():
-            check_schema("verdict", decode(journal.payloads[verdict.id]))
+        for job, verdict in journal.verdicts.items():
+            body = decode(journal.payloads[verdict.id])
+            check_schema("verdict", body)
+            if body["status"] == "expired" and world.universe.soon_well:
+                _check_expired(world, decode(journal.payloads[job]))
     if any(count > 1 for count in verdicts.values()):
         raise Broken("a job ended on two nodes")
+
+
+def _check_expired(world: "World", spec: dict[str, Any]) -> None:
+    """A job whose deadline comes long after the last fault has no reason to miss it: silence is noticed before."""
+    due_seconds = (spec["at_ms"] + spec["deadline_ms"]) / 1000 - EPOCH_SECONDS
+    if due_seconds > world.universe.fault_seconds + _RECOVERY_SECONDS:
+        raise Broken(f"a job expired {due_seconds - world.universe.fault_seconds:.0f} s after the last fault")
 
 
 def _check_empty(node: "Node") -> None:

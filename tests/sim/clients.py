@@ -103,7 +103,7 @@ def wish(number: int, universe: Universe, rng: random.Random, me: PeerId, peers:
     if body["pattern"] != "chained" and rng.random() < 0.6:
         body["min_sites"] = rng.randint(1, len(body["tasks"]))
     body |= {
-        "deadline_ms": rng.randint(10_000, 60_000),
+        "deadline_ms": rng.randint(10_000, 100_000),
         "priority": rng.choice(["low", "normal", "high"]),
         "visibility": "participants",
         "nonce": rng.randbytes(16),

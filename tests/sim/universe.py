@@ -16,6 +16,7 @@ POISON = record_id(b"a model that fails everywhere")
 ABSENT = record_id(b"a model that some peers only claim to have")
 CLASSES: dict[RecordId, str] = {**dict.fromkeys(MODELS, "mlp"), POISON: "mlp", ABSENT: "mlp"}
 CABINET = "patients"
+EPOCH_SECONDS = 1_700_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Universe:
     def calm(self) -> bool:
         """Nothing goes wrong here."""
         return self == Universe(self.seed, nodes=self.nodes, jobs=self.jobs)
+
+    @property
+    def soon_well(self) -> bool:
+        """After the faults nothing takes long."""
+        return self.honest_links and self.run_seconds_max <= 1 and self.delay_seconds_max <= 0.1
 
     @property
     def honest_links(self) -> bool:

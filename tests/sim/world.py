@@ -19,9 +19,8 @@ from .clients import wish
 from .frames import Frame
 from .journal import Broken
 from .node import Node
-from .universe import Universe
+from .universe import EPOCH_SECONDS, Universe
 
-_EPOCH_MS = 1_700_000_000_000
 _QUIET_SECONDS = 200.0  # the longest deadline, twice, and the longest run
 _DETECTION_SECONDS_MAX = 2.5
 
@@ -44,7 +43,7 @@ class World:
         self.universe = universe
         self.trace_lines = trace_lines
         self.rng = random.Random(f"world {universe.seed}")
-        self.now = Now(0.0, _EPOCH_MS)
+        self.now = Now(0.0, EPOCH_SECONDS * 1000)
         self.lines: list[str] = []
         self.events = 0
         self._digest = sha256()
@@ -64,9 +63,9 @@ class World:
     def _run_until(self, mono: float) -> None:
         while self._heap and self._heap[0][0] <= mono:
             at, _, what = heappop(self._heap)
-            self.now = Now(at, _EPOCH_MS + int(at * 1000))
+            self.now = Now(at, EPOCH_SECONDS * 1000 + int(at * 1000))
             what()
-        self.now = Now(mono, _EPOCH_MS + int(mono * 1000))
+        self.now = Now(mono, EPOCH_SECONDS * 1000 + int(mono * 1000))
 
     def run(self) -> "World":
         """Live through the universe and check how it ends. Raises `Broken`, or an assertion of the engine."""

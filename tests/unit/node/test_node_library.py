@@ -1,0 +1,233 @@
+"""The library: models and cabinets by name; what a person gets wrong is refused by name, never a crash."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from dimnode.errors import DimError, Refused
+from dimnode.node.library import Library, ModelCard
+from dimnode.records.envelope import SigningKey, seal
+from dimnode.records.ids import blob_cid, cid_text, peer_text
+from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
+from dimnode.store.home import prepare_home
+from dimnode.store.journal import Journal
+
+KEY, OTHER, THIRD = (SigningKey.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
+POLICY = {"operations": ["evaluate"], "submitters": "any", "models": "any"}
+
+
+@pytest.fixture
+def journal(tmp_path):
+    prepare_home(tmp_path / "home")
+    with Journal(tmp_path / "home" / "j.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def library(tmp_path, journal) -> Library:
+    return Library(tmp_path / "home", KEY, OPEN_SWARM_ID, journal)
+
+
+def again(tmp_path, journal) -> Library:
+    return Library(tmp_path / "home", KEY, OPEN_SWARM_ID, journal)
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    (tmp_path / "m.onnx").write_bytes(b"a model")
+    return tmp_path / "m.onnx"
+
+
+def add(library: Library, source: Path, at_ms: int = 1, **card):
+    return trio.run(library.add_model, ModelCard(**({"name": "iris"} | card)), source, at_ms)
+
+
+def add_cabinet(library: Library, source: Path, name="patients", label="", exclude=(), policy=POLICY):
+    return trio.run(library.add_cabinet, name, source, label, list(exclude), policy, 1)
+
+
+def refused(call, *arguments, **named) -> str:
+    with pytest.raises(DimError) as caught:
+        call(*arguments, **named)
+    assert caught.value.complaint.what
+    return caught.value.complaint.code
+
+
+def heard(key: SigningKey, name: str = "iris", version: str = "1.0.0", at_ms: int = 1):
+    body = {"name": name, "version": version, "format": "onnx", "files": [["m", blob_cid(b"m"), 1]], "inputs": []}
+    body |= {"outputs": [], "labels": [], "licence": "", "origin": "trained", "access": "public"}
+    _, payload = compose("manifest", {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": at_ms}, body)
+    return open_record(seal(key, "manifest", payload))
+
+
+def test_a_model_is_copied_under_its_digest_and_found_after_a_restart(tmp_path, journal, library, model) -> None:
+    record = add(library, model)
+    digest = hashlib.sha256(b"a model").hexdigest()
+    model.unlink()
+    found = again(tmp_path, journal)
+    assert Path(found.models[record.id].path).read_bytes() == b"a model"
+    assert found.models[record.id].sha256 == digest
+    assert found.find("iris").envelope == record.envelope
+    assert [path.name for path in (tmp_path / "home" / "models").iterdir()] == [f"{digest}.onnx"]
+
+
+def test_the_same_card_and_file_added_twice_is_the_same_model(library, model) -> None:
+    assert add(library, model, 1).id == add(library, model, 2).id
+    assert add(library, model, 3, version="1.0.1").id != add(library, model, 4).id
+    assert len(library.models) == 2
+
+
+def test_the_same_card_added_twice_at_once_is_the_same_model(library, model) -> None:
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            for at_ms in (1, 2, 3):
+                nursery.start_soon(library.add_model, ModelCard(name="iris"), model, at_ms)
+
+    trio.run(both)
+    assert len(library.models) == 1
+
+
+def test_a_model_is_found_by_name_version_publisher_and_id(library) -> None:
+    old, new, other = heard(OTHER, version="1.9.0"), heard(OTHER, version="1.10.0"), heard(THIRD, "else")
+    for record in (old, new, other):
+        library.hear(record)
+    assert library.find("iris") == new
+    assert library.find("iris:1.9.0") == old
+    assert library.find(f"{peer_text(OTHER.peer)}/iris:1.9.0") == old
+    assert library.find(f"{peer_text(OTHER.peer)}/iris") == new
+    assert library.find(cid_text(old.id)) == old
+    for wrong in ("else:9", f"{peer_text(THIRD.peer)}/iris", "", "/", ":", "b", cid_text(old.id)[:-1], "x/iris"):
+        assert refused(library.find, wrong) == "E-models-01"
+
+
+def test_a_name_that_several_publish_is_refused_until_one_is_named(library) -> None:
+    mine, theirs = heard(OTHER), heard(THIRD)
+    library.hear(mine)
+    library.hear(theirs)
+    with pytest.raises(Refused) as caught:
+        library.find("iris:1.0.0")
+    assert caught.value.complaint.code == "E-models-02"
+    assert peer_text(OTHER.peer) in caught.value.complaint.cause
+    assert library.find(f"{peer_text(THIRD.peer)}/iris:1.0.0") == theirs
+
+
+def test_of_one_publishers_equal_versions_the_newest_counts(library) -> None:
+    library.hear(heard(OTHER, at_ms=1))
+    library.hear(heard(OTHER, at_ms=2))
+    assert library.find("iris").payload["at_ms"] == 2
+
+
+@pytest.mark.parametrize("version", ["²", "1.²", "", "1..2", "v1", "1.0-beta", "٣", "9" * 32])
+def test_any_version_that_a_stranger_writes_can_be_compared(library, version) -> None:
+    library.hear(heard(OTHER, version=version or "0"))
+    library.hear(heard(OTHER, version="0.1"))
+    library.find("iris")
+
+
+def test_a_manifest_is_kept_once_when_a_job_uses_it(library) -> None:
+    record = heard(OTHER)
+    library.hear(record)
+    assert library.unkept([record.id]) == [record]
+    assert library.unkept([record.id]) == []
+
+
+def test_what_is_no_plain_model_file_is_refused(tmp_path, library, model) -> None:
+    (tmp_path / "link.onnx").symlink_to(model)
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for name in ("link.onnx", "empty.onnx", "pipe.onnx", "absent.onnx", "home"):
+        assert refused(add, library, tmp_path / name) == "E-models-05"
+    assert list((tmp_path / "home" / "models").iterdir()) == []
+
+
+def test_a_model_with_another_digest_or_format_is_refused(library, model) -> None:
+    assert refused(add, library, model, sha256="00" * 32) == "E-models-04"
+    assert refused(add, library, model, format="pickle") == "E-models-03"
+
+
+WRONG_CARDS = [
+    {"name": ""},
+    {"name": "a/b"},
+    {"name": "a:b"},
+    {"name": "x" * 101},
+    {"version": ""},
+    {"version": "9" * 33},
+    {"origin": "stolen"},
+    {"licence": "x" * 129},
+    {"summary": "x" * 513},
+    {"labels": ["x" * 65]},
+    {"labels": ["x"] * 257},
+    {"inputs": [("x", "float32", [1] * 9)]},
+    {"inputs": [("", "float32", [1])]},
+    {"outputs": [("x", "a type of far too long a name", [1])]},
+    {"outputs": [("x", "float32", [-2])]},
+    {"summary": "\ud800"},
+]
+
+
+@pytest.mark.parametrize("card", WRONG_CARDS, ids=str)
+def test_a_card_that_no_record_can_hold_is_refused(library, model, card) -> None:
+    assert refused(add, library, model, **card) == "E-models-07"
+    assert library.models == {}
+
+
+def table(tmp_path: Path, header: str, encoding: str = "utf-8") -> Path:
+    (tmp_path / "t.csv").write_text(header + "\n1,2,3\n", encoding=encoding)
+    return tmp_path / "t.csv"
+
+
+def test_a_cabinet_offers_its_features_and_survives_a_restart(tmp_path, journal, library, monkeypatch) -> None:
+    table(tmp_path, "id,age,sick")
+    monkeypatch.chdir(tmp_path)
+    cabinet = add_cabinet(library, Path("t.csv"), label="sick", exclude=["id"])
+    assert cabinet.columns == ("age",)
+    assert Path(cabinet.path) == tmp_path / "t.csv"
+    assert again(tmp_path, journal).cabinets == library.cabinets
+    assert library.advert_body()["cabinets"][0]["columns"] == ["age"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column_name(tmp_path, library) -> None:
+    assert add_cabinet(library, table(tmp_path, "age,sick", "utf-8-sig"), label="age").columns == ("sick",)
+
+
+def test_a_missing_column_is_named(tmp_path, library) -> None:
+    source = table(tmp_path, "id,age,sick")
+    assert refused(add_cabinet, library, source, label="ill") == "E-data-02"
+    assert refused(add_cabinet, library, source, exclude=["ill"]) == "E-data-02"
+
+
+def test_what_is_no_table_is_refused(tmp_path, library) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("pipe.csv", "absent.csv", "home"):
+        assert refused(add_cabinet, library, tmp_path / name) == "E-data-01"
+    for header in ("", "a,a", "x" * 65):
+        assert refused(add_cabinet, library, table(tmp_path, header)) == "E-data-01"
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00")
+    assert refused(add_cabinet, library, tmp_path / "t.csv") == "E-data-01"
+
+
+@pytest.mark.parametrize("wrong", [{"name": ""}, {"name": "x" * 129}, {"label": None}, {"policy": "any"}, {"name": 5}])
+def test_a_cabinet_that_no_record_can_hold_is_refused(tmp_path, library, wrong) -> None:
+    assert refused(add_cabinet, library, table(tmp_path, "a,b"), **wrong).startswith("E-data-0")
+    assert library.cabinets == {}
+
+
+def test_the_advert_of_the_fullest_library_fits_a_record(tmp_path, library) -> None:
+    columns = ",".join(f"{number:03}".ljust(64, "ü") for number in range(300))
+    source = table(tmp_path, columns)
+    for number in range(66):
+        add_cabinet(library, source, name=f"cabinet {number:02}".ljust(100, "ü"))
+    body = library.advert_body()
+    assert len(body["cabinets"]) == 64
+    body |= {"slots": 1, "runtimes": [], "sandbox": "", "agent": "", "addresses": ["x" * 256] * 16}
+    body["models"] = [OPEN_SWARM_ID] * 256
+    compose("advert", {"net": OPEN_SWARM_ID, "by": KEY.peer, "at_ms": 1}, body)
+
+
+def test_a_card_is_decoded_strictly() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"name": 5}, ModelCard)

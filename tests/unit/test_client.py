@@ -1,0 +1,223 @@
+"""The client against a node that speaks the real protocol over a real socket."""
+
+import random
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from dimnode.client import Client, read_output, tensor_rows
+from dimnode.errors import ConfigError, NoNode, Refused, RunFailed
+from dimnode.limits import LIMITS
+from dimnode.records.tensors import ITEM_BYTES, Tensor, encode_tensors
+
+sys.path.insert(0, str(Path(__file__).parent / "cli"))
+from fake_node import FakeNode, refusal
+
+JOB = {"tasks": [{"model": "triage"}]}
+JOB_ID = bytes.fromhex("0181041220") + bytes(32)
+EVENT = {"at_ms": 1, "job": JOB_ID, "what": "submitted", "task": 0, "epoch": 0, "peer": None, "text": ""}
+
+
+def ended(number=0, **more):
+    words = {"job": JOB_ID, "status": "ok", "verdict": bytes(37), "outputs": [b"out %d" % number]}
+    return {"result": {**words, **more}}
+
+
+def test_without_a_node_the_client_says_what_to_do(tmp_path):
+    with pytest.raises(NoNode) as caught:
+        Client(tmp_path)
+    complaint = caught.value.complaint
+    assert complaint.code == "E-cli-01"
+    assert complaint.hint.startswith("dim up")
+
+
+def test_answers_come_as_plain_lists_and_maps(tmp_path):
+    answers = {"peers": {"result": {"peers": [{"name": "alba"}], "me": "x"}}, "status": {"result": {"models": 3}}}
+    with FakeNode(tmp_path, **answers), Client(tmp_path) as client:
+        assert client.peers() == [{"name": "alba"}]
+        assert client.status() == {"models": 3}
+
+
+@pytest.mark.parametrize(("exit_code", "kind"), [(4, Refused), (2, ConfigError), (1, RunFailed)])
+def test_an_error_of_the_node_is_raised_by_whose_fault_it_is(tmp_path, exit_code, kind):
+    with FakeNode(tmp_path, status=refusal("E-api-03", "no", exit_code)), Client(tmp_path) as client:
+        with pytest.raises(kind) as caught:
+            client.status()
+        assert caught.value.complaint.lines() == ["error E-api-03: no", "cause: a cause", "hint: a hint"]
+
+
+def test_a_refusal_says_when_later_may_work(tmp_path):
+    with FakeNode(tmp_path, job__submit=refusal("E-jobs-01", "full")), Client(tmp_path) as client:
+        with pytest.raises(Refused) as caught:
+            client.run(JOB)
+        assert caught.value.retry_after_ms == 7
+
+
+def test_a_job_that_failed_is_an_end_and_no_exception(tmp_path):
+    failed = ended(status="failed", code="E-exec-13", reason="shape", outputs=[])
+    with FakeNode(tmp_path, job__submit=failed), Client(tmp_path) as client:
+        found = client.run(JOB)
+    assert (found.status, found.code, found.reason, found.outputs) == ("failed", "E-exec-13", "shape", ())
+
+
+def test_a_run_sends_job_blobs_nonce_and_hands_back_the_receipt(tmp_path):
+    with FakeNode(tmp_path, job__submit=ended(receipt=b"DIMR1")) as node, Client(tmp_path) as client:
+        assert client.run(JOB, [b"blob"], nonce=bytes(16)).receipt == b"DIMR1"
+    [request] = node.asked("job.submit")
+    assert (request["job"], request["blobs"], request["nonce"], request["receipt"]) == (JOB, [b"blob"], bytes(16), True)
+
+
+def test_live_events_reach_the_watcher_before_the_run_returns(tmp_path):
+    heard = []
+    with FakeNode(tmp_path, job__submit={"events": [EVENT, EVENT], **ended()}), Client(tmp_path) as client:
+        client.run(JOB, watch=heard.append)
+        assert heard == [EVENT, EVENT]
+
+
+def test_a_timeout_says_that_the_job_goes_on(tmp_path):
+    with FakeNode(tmp_path, job__submit={"events": [EVENT]}), Client(tmp_path) as client:
+        pending = client.submit(JOB, watch=lambda _: None)
+        with pytest.raises(RunFailed) as caught:
+            pending.wait(0.02)
+        assert caught.value.complaint.code == "E-cli-03"
+        assert pending.job == JOB_ID
+        assert pending.poll(0.0) is None
+
+
+def test_a_connection_that_breaks_says_how_to_find_the_jobs(tmp_path):
+    with FakeNode(tmp_path, job__submit={"hang_up": True}), Client(tmp_path) as client:
+        with pytest.raises(NoNode) as caught:
+            client.run(JOB)
+        assert "go on" in caught.value.complaint.cause
+        assert "dim job ls" in caught.value.complaint.hint
+        with pytest.raises(NoNode):
+            client.status()
+
+
+def test_bytes_that_are_no_frame_close_the_connection(tmp_path):
+    with FakeNode(tmp_path) as node, Client(tmp_path) as client:
+        client.status()
+        node._clients[0].sendall(b"\xff\xff\xff\xff garbage")
+        with pytest.raises(NoNode):
+            client.status()
+
+
+def test_many_jobs_run_over_one_connection_in_the_order_in_which_they_end(tmp_path):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    held: list = []
+
+    def reply(request):
+        number = int(request["blobs"][0])
+        return ended(number) if number % 7 else refusal("E-job-02", "no")
+
+    with FakeNode(tmp_path, job__submit=reply) as node, Client(tmp_path) as client:
+        count = rng.randrange(50, 400)
+        jobs = [(JOB, [str(number).encode()]) for number in range(count)]
+        held = list(client.run_many(iter(jobs), rng.randrange(1, 64)))
+        assert len(node.asked("job.submit")) == count
+    assert sorted(end.index for end in held) == list(range(count))
+    for end in held:
+        if end.index % 7:
+            assert (end.status, end.outputs) == ("ok", (b"out %d" % end.index,))
+        else:
+            assert (end.status, end.code, end.job) == ("refused", "E-job-02", b"")
+        assert end.seconds >= 0
+
+
+def test_threads_may_share_a_client(tmp_path):
+    wrong = []
+    with FakeNode(tmp_path, job__submit=lambda r: ended(int(r["blobs"][0]))), Client(tmp_path) as client:
+
+        def work(base):
+            for number in range(base, base + 50):
+                if client.run(JOB, [b"%d" % number]).outputs != (b"out %d" % number,):
+                    wrong.append(number)
+
+        threads = [threading.Thread(target=work, args=(100 * place,)) for place in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert not wrong
+
+
+def test_an_input_over_the_limit_is_refused_before_it_is_sent(tmp_path):
+    class Large(bytes):
+        def __len__(self):
+            return LIMITS.exec.input_bytes_max + 1
+
+    with FakeNode(tmp_path) as node, Client(tmp_path) as client:
+        with pytest.raises(Refused, match="E-input-05"):
+            client.run(JOB, [Large()])
+        assert not node.requests
+
+
+def test_more_rows_inline_than_a_frame_takes_are_refused_with_the_way_out(tmp_path):
+    rows = [[1.0]] * (LIMITS.api.inline_rows_max + 1)
+    with FakeNode(tmp_path) as node, Client(tmp_path) as client:
+        with pytest.raises(Refused, match="E-cli-05") as caught:
+            client.run({**JOB, "input": {"x": rows}})
+        assert "tensor_rows" in caught.value.complaint.hint
+        assert not node.requests
+
+
+def test_a_followed_job_yields_events_and_silence(tmp_path):
+    with FakeNode(tmp_path, job__watch={"events": [EVENT]}), Client(tmp_path) as client:
+        news = client.follow(JOB_ID, 0.01)
+        assert next(news) == EVENT
+        assert next(news) is None
+
+
+def test_a_detached_job_returns_its_id_at_once(tmp_path):
+    with FakeNode(tmp_path, job__submit={"result": {"job": JOB_ID, "status": "submitted"}}) as node:
+        with Client(tmp_path) as client:
+            assert client.detach(JOB) == JOB_ID
+    assert node.asked("job.submit")[0]["wait"] is False
+
+
+def test_paths_are_made_absolute_before_the_node_sees_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with FakeNode(tmp_path, models__add={"result": {}}, data__add={"result": {}}) as node, Client(tmp_path) as client:
+        client.add_model({"name": "m"}, "m.onnx")
+        client.add_data("ward", "rows.csv", policy={"operations": []})
+    assert node.asked("models.add")[0]["path"] == str(tmp_path / "m.onnx")
+    assert node.asked("data.add")[0]["path"] == str(tmp_path / "rows.csv")
+
+
+def test_rows_become_one_float32_tensor_and_come_back():
+    assert read_output(tensor_rows([[1, 2.5], [3, -4]], "y")) == {"y": [[1.0, 2.5], [3.0, -4.0]]}
+
+
+def test_ragged_rows_and_words_are_refused():
+    for rows in ([[1.0], [1.0, 2.0]], [["a"]], [[1e300]]):
+        with pytest.raises(Refused, match="E-input-01"):
+            tensor_rows(rows)
+
+
+def test_every_dtype_of_tensors_1_can_be_read():
+    letters = {"float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h", "int8": "b"}
+    letters |= {"uint8": "B", "bool": "?"}
+    assert letters.keys() == ITEM_BYTES.keys()
+    tensors = [Tensor(name, name, (2, 1), struct.pack(f"<2{letter}", 1, 0)) for name, letter in letters.items()]
+    assert read_output(encode_tensors(tensors)) == {name: [[1], [0]] for name in letters}
+    assert read_output(encode_tensors([Tensor("s", "int64", (), struct.pack("<q", 7))])) == {"s": 7}
+
+
+@pytest.mark.slow
+def test_the_client_is_a_lazy_attribute_and_imports_neither_trio_nor_libp2p_nor_numpy():
+    program = (
+        "import sys, dimnode\n"
+        "assert 'dimnode.client' not in sys.modules\n"
+        "from dimnode import Client\n"
+        "assert Client.__module__ == 'dimnode.client'\n"
+        "found = {'trio', 'libp2p', 'numpy', 'rich', 'nacl'} & set(sys.modules)\n"
+        "assert not found, found\n"
+        "assert not hasattr(dimnode, 'Server')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
