@@ -29,12 +29,13 @@ from dimnode.demo.assets_index import read_model_card
 from dimnode.demo.setting import card_map
 from dimnode.demo.split import read_patients
 from dimnode.demo.swarm import Member
-from dimnode.records.envelope import SigningKey, seal
-from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
+from dimnode.records.receipt import parse_receipt
 
 MODEL = "classifier-mlp"
 WARM_JOBS = 200
 LATENCY_JOBS = 300
+IDLE_SETTLE_SECONDS = 3.0
+IDLE_SECONDS = 10.0
 
 
 def main() -> None:
@@ -44,8 +45,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dim-bench-") as folder:
-        found = {**limits_of_the_machine(Path(folder)), **job_figures(Path(folder), options.jobs)}
-    found |= verify_figures()
+        place = Path(folder)
+        found = {**node_figures(place), **limits_of_the_machine(place), **job_figures(place, options.jobs)}
     found["p50_over_commits"] = (found["job_p50_ms"] - 3 * found["commit_p50_ms"]) if found["commit_p50_ms"] else None
     print(json.dumps(found, indent=2)) if options.json else show(found)
 
@@ -145,10 +146,12 @@ def job_figures(folder: Path, jobs: int) -> dict[str, Any]:
             assert ended.status == "ok", ended
         middle = (owner.client.status(), executor.client.status())
         start = time.perf_counter()
-        done = sum(1 for ended in owner.client.run_many(stream(jobs), 32) if ended.status == "ok")
+        ids = [ended.job for ended in owner.client.run_many(stream(jobs), 32) if ended.status == "ok"]
         seconds = time.perf_counter() - start
         after = (owner.client.status(), executor.client.status())
-    assert done == jobs
+        ping_ms = owner.client.peers()[0]["rtt_ms"]
+        receipts = [owner.client.receipt(identity) for identity in ids]
+    assert len(ids) == jobs
     lone.sort()
     return {
         "job_p50_ms": statistics.median(lone),
@@ -164,6 +167,8 @@ def job_figures(folder: Path, jobs: int) -> dict[str, Any]:
         "loop_late_p99_ms": after[0]["loop_late_p99_ms"],
         "held_entries_after": after[0]["held_entries"],
         "offer_heard_seconds": joined_seconds,
+        "kept_stream_ping_ms": ping_ms,
+        **verify_figures(receipts),
     }
 
 
@@ -172,21 +177,54 @@ def per_job(before: dict[str, Any], after: dict[str, Any], name: str, jobs: int)
     return float(after[name] - before[name]) / jobs
 
 
-def verify_figures(count: int = 2000) -> dict[str, Any]:
-    """Opening distinct records (strict decoding, schema and signature) against the raw signature rate, and a receipt."""
-    key = SigningKey.from_seed(b"v" * 32)
-    envelopes = []
-    for index in range(count):
-        body = {"advert": OPEN_SWARM_ID, "free_slots": index % 1000, "load_permille": index % 997}
-        _, payload = compose("heartbeat", {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": index}, body)
-        envelopes.append(seal(key, "heartbeat", payload))
+def verify_figures(receipts: list[bytes]) -> dict[str, Any]:
+    """Signatures checked per second while verifying distinct receipts, beside the raw rate in the same minutes."""
+    public, secret = nacl.bindings.crypto_sign_seed_keypair(b"v" * 32)
+    signed = nacl.bindings.crypto_sign(b"m" * 400, secret)
+    signatures, verify_seconds, raw_seconds = 0, 0.0, 0.0
+    for start in range(0, len(receipts), 50):  # in turns, so that a busy machine slows both
+        batch = receipts[start : start + 50]
+        began = time.perf_counter()
+        reports = [verify(receipt) for receipt in batch]
+        verify_seconds += time.perf_counter() - began
+        assert all(report.status == 0 for report in reports)
+        count = sum(len(parse_receipt(receipt).records) for receipt in batch)
+        began = time.perf_counter()
+        for _ in range(count):
+            nacl.bindings.crypto_sign_open(signed, public)
+        raw_seconds += time.perf_counter() - began
+        signatures += count
+    return {
+        "receipts_verified": len(receipts),
+        "receipt_verify_ms": verify_seconds / len(receipts) * 1000,
+        "verify_signatures_per_second": signatures / verify_seconds,
+        "verify_over_raw": raw_seconds / verify_seconds,
+    }
+
+
+def node_figures(folder: Path) -> dict[str, Any]:
+    """One node without peers: seconds to ready and to the end, memory, and CPU while nothing happens."""
+    node = Member("alone", folder / "alone")
+    node.home.mkdir(mode=0o700)
     began = time.perf_counter()
-    for envelope in envelopes:
-        open_record(envelope)
-    rate = count / (time.perf_counter() - began)
-    golden = Path(__file__).parents[1] / "tests" / "golden" / "plain.dimr"
-    receipt = golden.read_bytes()
-    return {"records_opened_per_second": rate, "receipt_verify_ms": median_us(lambda: verify(receipt), 50) / 1000}
+    try:
+        node.launch("")
+        node.wait_ready()
+        ready_seconds = time.perf_counter() - began
+        time.sleep(IDLE_SETTLE_SECONDS)
+        before = node.client.status()
+        time.sleep(IDLE_SECONDS)
+        after = node.client.status()
+        began = time.perf_counter()
+    finally:
+        node.stop()
+        node.wait_stopped()
+    return {
+        "ready_seconds": ready_seconds,
+        "stop_seconds": time.perf_counter() - began,
+        "idle_cpu_percent": (after["cpu_seconds"] - before["cpu_seconds"]) / IDLE_SECONDS * 100,
+        "idle_rss_mb": after["rss_bytes"] / 1e6,
+    }
 
 
 def show(found: dict[str, Any]) -> None:
@@ -210,13 +248,13 @@ def show(found: dict[str, Any]) -> None:
     passes = f"executor {found['executor_passes_per_job_1']:.2f}"
     print(line("loop passes per job, owner", f"{found['owner_passes_per_job_1']:.2f}", passes))
     print(line("commits per job at 32, owner", f"{found['owner_commits_per_job_32']:.2f}", ""))
-    ratio = found["records_opened_per_second"] / found["verify_raw_per_second"]
-    print(
-        line(
-            "records opened and checked", f"{found['records_opened_per_second']:.0f} /s", f"{ratio:.2f} of raw Ed25519"
-        )
-    )
-    print(line("a plain receipt verified", f"{found['receipt_verify_ms']:.2f} ms", ""))
+    raw = f"{found['verify_over_raw']:.2f} of raw Ed25519, {found['receipt_verify_ms']:.2f} ms per receipt"
+    print(line("signatures while verifying receipts", f"{found['verify_signatures_per_second']:.0f} /s", raw))
+    print(line("kept-stream ping between the nodes", f"{found['kept_stream_ping_ms']:.2f} ms", ""))
+    stop = f"stopped in {found['stop_seconds']:.2f} s"
+    print(line("one node alone: ready in", f"{found['ready_seconds']:.2f} s", stop))
+    idle = f"{found['idle_rss_mb']:.0f} MB"
+    print(line("  idle", f"{found['idle_cpu_percent']:.2f} % CPU", idle))
     rss = f"executor {found['executor_rss_mb']:.0f} MB"
     print(line("memory, owner", f"{found['owner_rss_mb']:.0f} MB", rss))
     print(line("loop late, p99", f"{found['loop_late_p99_ms']:.1f} ms", ""))

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class Client:
         self._written = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self._open = 0
-        self._unwatch: list[Any] = []
+        self._unwatch: dict[Callable[[Answer], None], Callable[[], None]] = {}
         self.gone = False
 
     # ---- frames
@@ -135,7 +135,11 @@ class Client:
         """Queue a frame; a client that does not read is cut off, its jobs go on."""
         if self.gone:
             return
-        frame = pack_frame(message, self._limits.api.request_bytes_max)
+        frame = pack_frame(message, self._limits.api.client_unread_bytes_max)
+        if len(frame) > self._limits.api.request_bytes_max:  # large outputs, and all of them again in the receipt
+            what = f"the answer has {len(frame)} bytes, at most {self._limits.api.request_bytes_max} go to a client"
+            no = Refused("E-api-04", what, "", "ask for result and receipt one after the other")
+            frame = pack_frame({"id": message["id"], "error": complaint_of(no)})
         self._out.append(frame)
         self._out_bytes += len(frame)
         if self._out_bytes > self._limits.api.client_unread_bytes_max:
@@ -149,7 +153,7 @@ class Client:
     def leave(self) -> None:
         """The connection is over; watches end, jobs go on."""
         self.gone = True
-        for stop in self._unwatch:
+        for stop in self._unwatch.values():
             stop()
 
     def done(self) -> None:
@@ -175,8 +179,10 @@ class Client:
             self.done()
 
     def _watch(self, identity: Any, request: dict[str, Any]) -> None:
-        job = RecordId(request.get("job", b""))
-        self._unwatch.append(self._node.watch(job, lambda event: self.put({"id": identity, "event": event})))
+        job = request.get("job")
+        if type(job) is not bytes:
+            raise Refused("E-api-03", "job.watch: a wrong argument", "job is an id, as bytes")
+        self.watch_job(identity, RecordId(job))
 
     async def _submit(self, request: dict[str, Any]) -> None:
         """Take a job in. The reply comes when it has ended, or when it is durable if `wait` is false."""
@@ -185,47 +191,76 @@ class Client:
             nonce = request.get("nonce") or new_nonce()
             if type(nonce) is not bytes or len(nonce) != 16:
                 raise Refused("E-job-11", "a nonce has 16 bytes")
-            if "nonce" in request and (known := self._node.known_job(nonce)) is not None:
-                ended = self._node.job_end(known)
-                if ended is not None:
-                    self.put({"id": waiting.identity, "result": waiting.with_receipt(known, ended)})
-                    return
-            compiled = compile_job(read_job(request.get("job", {})), self._node, request.get("blobs", ()))
+            known = self._node.known_job(nonce) if "nonce" in request else None
+            if known is not None and (ended := self._node.job_end(known)) is not None:
+                self.put({"id": waiting.identity, "result": waiting.with_receipt(known, ended)})
+                return
+            compiled = compile_job(read_job(request.get("job", {})), self._node, blobs_of(request))
             event = self._node.compose_spec({**compiled.body, "nonce": nonce}, compiled.inputs, waiting)
         except DimError as error:
             self.put({"id": waiting.identity, "error": complaint_of(error)})
             return
         self._open += 1
-        waiting.start(event)
-        await self._node.submit(self, event)
+        waiting.start(known or event.job)
+        if known is not None:  # durable since it was first submitted
+            waiting.tell_begun(known)
+        try:
+            await self._node.submit(self, event)
+        except trio.Cancelled:  # the client hung up while the doors' lane was full
+            self._node.abandon(event)
+            raise
 
-    def watch_job(self, identity: Any, job: RecordId) -> None:
-        """Events of a job that this client submitted."""
-        self._unwatch.append(self._node.watch(job, lambda event: self.put({"id": identity, "event": event})))
+    def watch_job(self, identity: Any, job: RecordId) -> Callable[[], None]:
+        """Send the events of a job; call the result to stop."""
+        return self.listen(job, lambda event: self.put({"id": identity, "event": event}))
+
+    def listen(self, job: RecordId, watcher: Callable[[Answer], None]) -> Callable[[], None]:
+        """Watch a job until told to stop, at latest until the client hangs up."""
+        stop = self._node.watch(job, watcher)
+        self._unwatch[watcher] = stop
+
+        def once() -> None:
+            if self._unwatch.pop(watcher, None) is not None:
+                stop()
+
+        return once
 
 
 class Waiting:
     """The token of a submitted job."""
 
-    __slots__ = ("_client", "_node", "_request", "_told", "identity")
+    __slots__ = ("_client", "_node", "_request", "_stops", "_told", "_wanted", "identity")
 
     def __init__(self, client: Client, node: NodePort, request: dict[str, Any]) -> None:
         self._client, self._node, self._request = client, node, request
         self.identity = request.get("id")
+        self._wanted = bool(request.get("wait", True))
         self._told = False
+        self._stops: list[Callable[[], None]] = []
 
-    def start(self, event: Submitted) -> None:
+    def start(self, job: RecordId) -> None:
         """About to be put into the inbox."""
         if self._request.get("watch"):
-            self._client.watch_job(self.identity, event.job)
-        if not self._request.get("wait", True):
+            self._stops.append(self._client.watch_job(self.identity, job))
+        if not self._wanted:  # a job's first event comes after the commit that made it durable
+            self._stops.append(self._client.listen(job, lambda _: self.tell_begun(job)))
+
+    def tell_begun(self, job: RecordId) -> None:
+        """The job is durable: all that a client wants to know that does not wait for its end."""
+        if not self._wanted and not self._told:
             self._told = True
-            self._client.put({"id": self.identity, "result": {"job": event.job, "status": "submitted"}})
+            self._client.put({"id": self.identity, "result": {"job": job, "status": "submitted"}})
+
+    def _finish(self) -> None:
+        self._client.done()
+        for stop in self._stops:
+            stop()
 
     def ended(self, reply: Reply, outputs: tuple[bytes, ...]) -> None:
         """The job is over."""
-        self._client.done()
-        if self._told:
+        self._finish()
+        if not self._wanted:
+            self.tell_begun(reply.job)  # two submissions with one nonce: the events were those of the other's id
             return
         ended: Answer = {"job": reply.job, "status": reply.status, "verdict": reply.verdict, "outputs": list(outputs)}
         if reply.code:
@@ -234,13 +269,23 @@ class Waiting:
 
     def refused(self, refuse: Refuse) -> None:
         """The job was not taken."""
-        self._client.done()
+        self._finish()
+        if self._told:
+            return
         error = Refused(refuse.code, refuse.what, refuse.cause, refuse.hint, refuse.retry_after_ms)
         self._client.put({"id": self.identity, "error": complaint_of(error)})
 
     def with_receipt(self, job: RecordId, ended: Answer) -> Answer:
         """The answer, with the receipt when the client asked for it."""
         return {**ended, "receipt": self._node.receipt(job)} if self._request.get("receipt") else ended
+
+
+def blobs_of(request: Mapping[str, Any]) -> list[bytes]:
+    """The inputs that came with a request. Raises `Refused`."""
+    blobs = request.get("blobs", [])
+    if type(blobs) is not list or any(type(blob) is not bytes for blob in blobs):
+        raise Refused("E-api-03", f"{request['op']}: a wrong argument", "blobs is a list of bytes")
+    return blobs
 
 
 def complaint_of(error: DimError) -> Answer:

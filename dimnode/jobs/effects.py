@@ -78,7 +78,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Consult:
-    """Ask the cabinet's policy about a lease (its cohort is counted in a worker); `Ruled` follows."""
+    """Ask the cabinet's policy about a lease (its cohort is counted in a worker); `Ruled` or `RunRefused` follows."""
 
     key: Key
     submitter: PeerId

@@ -124,9 +124,9 @@ class Executor:
         return [lease, answer, _result(work)]
 
     def run_refused(self, event: RunRefused, now: Now) -> list[Effect]:
-        """The pool has no room or cannot run this: say so, keep nothing."""
+        """The pool has no room or cannot run this (or not count the cohort): say so, keep nothing."""
         work = self._current(event.key)
-        if work is None or work.state is not WorkState.RUNNING:
+        if work is None or work.state is WorkState.ANSWERED:
             return []
         retry_ms = event.retry_after_ms
         word = Send(work.owner, "refused", work.key, code=event.code, text=event.message, retry_after_ms=retry_ms)

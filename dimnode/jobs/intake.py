@@ -12,7 +12,7 @@ from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, check_tier
 from dimnode.errors import PeerFault, Refused
 from dimnode.jobs.events import Now
-from dimnode.jobs.job import need_of
+from dimnode.jobs.job import need_of, sites_of_others
 from dimnode.jobs.patterns import sites_needed
 from dimnode.jobs.roster import Roster
 from dimnode.limits import Limits
@@ -85,13 +85,14 @@ def _check_steps(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
     sites = spec["pattern"] == "collaborative"
     steps_of: dict[Need, list[int]] = {}
     for step, template in enumerate(spec["tasks"]):
-        steps_of.setdefault(need_of(template), []).append(step)
+        others = frozenset(sites_of_others(spec, template)) if sites else frozenset()
+        steps_of.setdefault(need_of(template, others), []).append(step)
     lacking: list[int] = []
     for need, steps in steps_of.items():
         wanted = len(steps) if sites else 1  # each site contributes once
         if roster.usable(need, now) < wanted:
             _, trusted = roster.offered(need, now)
-            lacking += steps[trusted:] if sites else steps if not trusted else []
+            lacking += steps[trusted:] if sites else [] if trusted else steps
     spare = 0 if spec["pattern"] == "chained" else len(spec["tasks"]) - sites_needed(spec)
     if len(lacking) > spare:
         raise _nobody(spec["tasks"][min(lacking)], min(lacking) + 1, roster, now)

@@ -136,10 +136,13 @@ class Job:
 
     def need(self, task: Task) -> Need:
         """What a peer must offer to take this task, and who must not."""
+        template = self.template(task)
         exclude = task.failed_at
         if self.quorum or self.pattern == "collaborative":  # a replica or a site counts once
             exclude = exclude | self._peers_beside(task)
-        return need_of(self.template(task), frozenset(exclude))
+        if self.pattern == "collaborative":
+            exclude = exclude | sites_of_others(self.spec, template)
+        return need_of(template, frozenset(exclude))
 
     def avoided(self, task: Task) -> set[PeerId]:
         """Peers that should get this task only when nobody else can: voters differ where possible."""
@@ -162,6 +165,11 @@ class Job:
             and other.state in _TAKEN
             and (step is None or step_of(self.spec, other.number) == step)
         }
+
+
+def sites_of_others(spec: Mapping[str, Any], template: Mapping[str, Any]) -> set[PeerId]:
+    """Peers that other tasks of a collaborative job name: they are not to be had for this one."""
+    return {other["peer"] for other in spec["tasks"] if "peer" in other and other is not template}
 
 
 def need_of(template: Mapping[str, Any], exclude: frozenset[bytes] = frozenset()) -> Need:

@@ -193,6 +193,14 @@ class Leasing:
         self._waiting.leave(job, task)
         task.move(TaskMove.GIVE_UP)
         self.given_up.append(job)
+        self.line_up(job)
+
+    def line_up(self, job: Job) -> None:
+        """A task has left its peer, which may now do for another replica or site: those that wait change lines."""
+        if job.quorum or job.pattern == "collaborative":
+            for task in job.tasks.values():
+                if task.state is TaskState.WAITING:
+                    self._waiting.add(job.need(task), job, task)
 
     def call_back(self, job: Job) -> list[Effect]:
         """Cancel every lease of a job and take its tasks out of the lines; they give up."""

@@ -9,9 +9,9 @@ Pure: no I/O, no clock.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from dimnode.jobs.job import Accepted, Job, Task
+from dimnode.jobs.job import Accepted, Job
 from dimnode.jobs.states import TaskState
 from dimnode.records.plan import step_of, tasks_of
 
@@ -95,34 +95,33 @@ def _chained(job: Job) -> NextMove:
     if step == len(job.spec["tasks"]):
         return Succeeded()
     numbers = replicas_of(job, step)
-    unsettled = _unsettled(job, numbers)
-    if unsettled is not None:
-        return unsettled if unsettled.numbers else None
+    if missing := _missing(job, numbers):
+        return StartTasks(missing)
+    needed = int(job.spec["quorum"]["k"]) if job.quorum else 1
+    if (early := _settled(job, numbers, needed)) is not True:
+        return early
     answers = answers_of(job, step)
-    if len(answers) < (job.spec["quorum"]["k"] if job.quorum else 1):
-        return _failure(job, [job.tasks[number] for number in numbers])
     return CompareStep(step, answers) if job.quorum else AcceptAnswer(answers[0])
 
 
 def _parallel(job: Job) -> NextMove:
-    unsettled = _unsettled(job, range(len(job.spec["tasks"])))
-    if unsettled is not None:
-        return unsettled if unsettled.numbers else None
-    if not has_enough(job):
-        return _failure(job, list(job.tasks.values()))
+    numbers = range(len(job.spec["tasks"]))
+    if missing := _missing(job, numbers):
+        return StartTasks(missing)
+    if (early := _settled(job, numbers, sites_needed(job.spec))) is not True:
+        return early
     return CombineAnswers(tuple(sorted(job.answers.values(), key=lambda answer: answer.task)))
 
 
-def _unsettled(job: Job, numbers: range) -> StartTasks | None:
-    """The tasks still to be started (none of them: only wait), or None when all have settled."""
-    tasks = job.tasks
-    missing = tuple(number for number in numbers if number not in tasks)
-    if missing:
-        return StartTasks(missing)
-    return None if all(tasks[number].state in _SETTLED for number in numbers) else StartTasks(())
+def _missing(job: Job, numbers: range) -> tuple[int, ...]:
+    return tuple(number for number in numbers if number not in job.tasks)
 
 
-def _failure(job: Job, tasks: list[Task]) -> GiveUp:
-    """Named after the last task that failed; "refused" when a site's policy said no and the receipt can show it."""
-    last = [task for task in tasks if task.state is TaskState.FAILED][-1]
-    return GiveUp("refused" if job.refusals else "failed", last.code, last.reason)
+def _settled(job: Job, numbers: range, needed: int) -> Literal[True] | GiveUp | None:
+    """True when all tasks have settled with enough answers; None to wait; or the end, once there cannot be enough."""
+    tasks = [job.tasks[number] for number in numbers]
+    failed = [task for task in tasks if task.state is TaskState.FAILED]
+    if len(tasks) - len(failed) < needed:
+        # Named after the last task that failed; "refused" when a site's policy said no and the receipt can show it.
+        return GiveUp("refused" if job.refusals else "failed", failed[-1].code, failed[-1].reason)
+    return True if all(task.state in _SETTLED for task in tasks) else None

@@ -58,4 +58,5 @@ class Retrying:
     def _again(self, job: Job, task: Task, now: Now) -> list[Effect]:
         task.move(TaskMove.LOSE)
         task.peer = None
+        self._leasing.line_up(job)
         return self._leasing.place(job, task, now)

@@ -152,7 +152,7 @@ class Roster:
     def offered(self, need: Need, now: Now) -> tuple[int, int]:
         """How many peers, linked or not, have offered this since we started, and how many of them are not barred."""
         context = self.context(need.operation, need.model)
-        able = [seat for seat in self._seats.values() if seat.can(need)]
+        able = [seat for seat in self._seats.values() if seat.can(need) and seat.peer not in need.exclude]
         trusted = sum(not self.standing.barred_until(seat.peer, context, now.wall_ms) for seat in able)
         return len(able), trusted
 

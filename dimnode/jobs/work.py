@@ -121,7 +121,7 @@ def ruling_body(work: Work, event: Ruled) -> dict[str, Any]:
         "job": work.job,
         "task": work.task,
         "epoch": work.epoch,
-        "cabinet": event.cabinet,
+        "cabinet": work.template["cabinet"],
         "allowed": event.allowed,
         "code": event.code[:_CODE_CHARACTERS],
         "reason": event.reason[:_TEXT_CHARACTERS],

@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import psutil
 import trio
 
+from dimnode.api.control import blobs_of
 from dimnode.api.jobfile import compile_job, read_job
 from dimnode.api.port import Answer
 from dimnode.consensus.selection import Need
@@ -29,6 +30,24 @@ from dimnode.records.ids import Cid, RecordId, cid_text, peer_text, short
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
     from dimnode.node.node import Node
+
+_NOTHING: Final = type(None)
+_ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
+    "connect": {"address": (str,)},
+    "models.add": {"card": (dict,), "path": (str,)},
+    "data.add": {
+        "name": (str,),
+        "path": (str,),
+        "policy": (dict,),
+        "label": (str, _NOTHING),
+        "exclude": (list, _NOTHING),
+    },
+    "rep.explain": {"peer": (str,)},
+    "job.validate": {"job": (dict,)},
+    "job.ls": {"most": (int, _NOTHING)},
+    **{f"job.{verb}": {"job": (str, bytes)} for verb in ("show", "events", "result", "receipt", "cancel")},
+}
+"""What each operation has to be given, and of which type."""
 
 
 class Answers:
@@ -63,10 +82,11 @@ class Answers:
         operation = self._operations.get(op)
         if operation is None:
             raise Refused("E-api-02", f"this node does not know {op!r}", "client and node are of different versions")
-        try:
-            return await operation(arguments)
-        except (KeyError, TypeError) as error:
-            raise Refused("E-api-03", f"{op}: a wrong argument", str(error)) from None
+        for name, allowed in _ARGUMENTS.get(op, {}).items():
+            if type(arguments.get(name)) not in allowed:
+                wanted = " or ".join(found.__name__ for found in allowed)
+                raise Refused("E-api-03", f"{op}: a wrong argument", f"{name} has to be: {wanted}")
+        return await operation(arguments)
 
     # ---- the node
 
@@ -191,8 +211,8 @@ class Answers:
         cabinet = await self._node.library.add_cabinet(
             arguments["name"],
             Path(arguments["path"]),
-            arguments.get("label", ""),
-            list(arguments.get("exclude", [])),
+            arguments.get("label") or "",
+            arguments.get("exclude") or [],
             arguments["policy"],
             time.time_ns() // 1_000_000,
         )
@@ -265,7 +285,7 @@ class Answers:
 
     async def _validate(self, arguments: Mapping[str, Any]) -> Answer:
         job = read_job(arguments["job"])
-        compiled = compile_job(job, self._backstage, arguments.get("blobs", ()))
+        compiled = compile_job(job, self._backstage, blobs_of(arguments))
         quorum = check_quorum(job.quorum.n, job.quorum.k) if job.quorum else None
         found = quote(job.tier, quorum)
         steps = []
@@ -299,7 +319,7 @@ class Answers:
             "LEFT JOIN ends e ON e.job = r.id WHERE r.kind = 'spec' ORDER BY r.seq DESC LIMIT ?"
         )
         rows = []
-        for identity, envelope, status in self._node.journal.rows(query, (min(int(arguments.get("most", 20)), 1000),)):
+        for identity, envelope, status in self._node.journal.rows(query, (max(1, min(arguments.get("most") or 20, 1000)),)):
             spec = open_envelope(envelope, check_signature=False).payload
             rows.append(
                 {

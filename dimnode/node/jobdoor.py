@@ -1,19 +1,18 @@
 """Jobs from other peers: `/dim/job/1`. A peer sends a spec that it signed; this node becomes the job's owner.
 
-Rule: the stream carries one job. In: one frame [spec envelope, openings, blobs]. Out: one, ["refused", code, text,
-retry_after_ms] or ["ended", status, receipt], then the explicit end of the stream. If the stream breaks the job goes
-on; the same spec sent again finds it by its nonce.
+Rule: the stream carries one job. In: one frame [spec envelope, openings, blobs]. Out: ["refused", code, text,
+retry_after_ms], or ["ended", status, bytes of the receipt] and the receipt in chunks; then the explicit end of the
+stream. If the stream breaks the job goes on; the same spec sent again finds it by its nonce and waits for its end.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from dimnode.errors import PeerFault, Refused
+from dimnode.errors import PeerFault
 from dimnode.jobs.effects import Refuse, Reply
 from dimnode.jobs.events import Submitted
 from dimnode.node.receipts import make_receipt
@@ -26,9 +25,8 @@ from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
 if TYPE_CHECKING:
     from dimnode.node.node import Node
 
-log = logging.getLogger(__name__)
-
 JOB: Final = "/dim/job/1"
+_CHUNK_BYTES: Final = 256 * 1024
 
 
 class JobDoor:
@@ -62,21 +60,23 @@ class JobDoor:
     async def _one_job(self, stream: Stream, body: bytes) -> None:
         node = self._node
         waiting = Foreign()
-        known, event = self._read(body, PeerId(stream.peer), waiting)
+        job, event = self._read(body, PeerId(stream.peer), waiting)
         if event is not None:
             await node.inbox.put_door(stream.peer, event)
             await waiting.over.wait()
-        if waiting.refusal is not None:
-            said = waiting.refusal
-            await stream.write(pack_frame(["refused", said.code, said.what, said.retry_after_ms]) + END)
-            return
-        try:
-            receipt = make_receipt(node.journal, known)
-        except Refused as error:  # the job is open still, under an earlier stream of the same peer
-            receipt = b""
-            log.info("a job is still open: %s", error)
-        end = node.journal.end_of(known)
-        await stream.write(pack_frame(["ended", end[1] if end else "open", receipt]) + END)
+            job = waiting.job or job
+        with trio.fail_after(node.limits.peers.blob_seconds_max):
+            if waiting.refusal is not None:
+                said = waiting.refusal
+                await stream.write(pack_frame(["refused", said.code, said.what, said.retry_after_ms]) + END)
+                return
+            end = node.journal.end_of(job)
+            assert end is not None, "whoever waits for a job is answered after the commit that ended it"
+            receipt = make_receipt(node.journal, job)
+            await stream.write(pack_frame(["ended", end[1], len(receipt)]))
+            for start in range(0, len(receipt), _CHUNK_BYTES):
+                await stream.write(pack_frame(receipt[start : start + _CHUNK_BYTES]))
+            await stream.write(END)
 
     def _read(self, body: bytes, peer: PeerId, waiting: Foreign) -> tuple[RecordId, Submitted | None]:
         row = unpack_body(body)
@@ -87,7 +87,7 @@ class JobDoor:
         if spec.by != peer or spec.payload["net"] != self._node.net:
             raise PeerFault("job: signer or swarm")
         known = self._node.journal.job_of_nonce(spec.by, spec.payload["nonce"])
-        if known is not None:
+        if known is not None and self._node.journal.end_of(known) is not None:
             return RecordId(known), None
         opened = tuple(Opening.from_bytes(raw) for raw in _bytes_list(openings))
         held = {blob_cid(blob): blob for blob in _bytes_list(blobs)}
@@ -104,10 +104,12 @@ class Foreign:
 
     def __init__(self) -> None:
         self.over = trio.Event()
+        self.job: RecordId | None = None
         self.refusal: Refuse | None = None
 
     def ended(self, reply: Reply, outputs: tuple[bytes, ...]) -> None:
-        """The job is over; its receipt is made from the journal."""
+        """The job is over; its receipt is made from the journal. An earlier spec with its nonce may have begun it."""
+        self.job = reply.job
         self.over.set()
 
     def refused(self, refuse: Refuse) -> None:

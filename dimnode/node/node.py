@@ -7,6 +7,7 @@ before what it stands on. The zygote starts before trio and before the key is re
 import gc
 import logging
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -54,6 +55,8 @@ from dimnode.store.vault import Vault
 
 log = logging.getLogger(__name__)
 
+SWITCH_SECONDS = 0.0005
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -69,6 +72,8 @@ def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], N
     """Run a node until SIGINT or SIGTERM. Raises `ConfigError` when it cannot start."""
     config = load_config(home, flags)
     prepare_home(home)
+    # The journal's thread must not keep the loop waiting for Python's lock: the default of 5 ms is three fsyncs long.
+    sys.setswitchinterval(SWITCH_SECONDS)
     with ExitStack() as stack:
         stack.enter_context(locked(home))
         zygote = stack.enter_context(start_zygote()) if config.execute else None

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 TASK: Final = "/dim/task/1"
 PING: Final = "/dim/ping/1"
 PING_BYTES: Final = 32
+_RTT_BYTES: Final = 4
 
 OnFrame = Callable[["Link", bytes], Awaitable[None]]
 OnLink = Callable[[PeerId, bool], Awaitable[None]]
@@ -175,12 +176,16 @@ class Links:
         await self._drop_connection(peer)
 
     async def serve_ping(self, stream: Stream) -> None:
-        """Echo 32 bytes at a time."""
+        """Echo 32 bytes at a time. They begin with the round trip that the other side measured last, in microseconds."""
         peer = PeerId(stream.peer)
         while True:
             chunk = await stream.read(PING_BYTES)
+            while len(chunk) < PING_BYTES:
+                chunk += await stream.read(PING_BYTES - len(chunk))
             if (link := self._links.get(peer)) is not None:
                 link.pinged.set()
+                said_us = int.from_bytes(chunk[:_RTT_BYTES], "big")
+                link.rtt_ms = said_us / 1000 if said_us else None
             await stream.write(chunk)
 
     async def _live(self, link: Link, ping: Stream | None) -> None:
@@ -229,7 +234,8 @@ class Links:
             while True:
                 sent = trio.current_time()
                 with trio.fail_after(limits.ping_wait_seconds):
-                    await stream.write(b"p" * PING_BYTES)
+                    said_us = min(int((link.rtt_ms or 0) * 1000), 2**32 - 1)
+                    await stream.write(said_us.to_bytes(_RTT_BYTES, "big") + bytes(PING_BYTES - _RTT_BYTES))
                     got = 0
                     while got < PING_BYTES:
                         got += len(await stream.read(PING_BYTES - got))

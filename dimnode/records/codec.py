@@ -27,6 +27,15 @@ def encode(value: dict[str, Any]) -> bytes:
     """The one encoding of a payload. Keys are sorted here; tuples count as lists. Raises `PeerFault` outside cmp/1."""
     ordered = _sorted(value)
     _walk(ordered)
+    return _packed(ordered)
+
+
+def encode_checked(value: dict[str, Any]) -> bytes:
+    """`encode` for a payload whose schema was checked: types, keys and lengths are known to be within cmp/1."""
+    return _packed(_sorted(value))
+
+
+def _packed(ordered: dict[str, Any]) -> bytes:
     try:
         packed: bytes = msgpack.packb(ordered)
     except (OverflowError, ValueError) as error:  # an int outside 64 bits, a lone surrogate

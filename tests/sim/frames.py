@@ -73,6 +73,8 @@ def _answer(frame: Frame, peer: PeerId, vault: Vault) -> Event:
         rulings=rulings,
         output=_hold(frame, vault),
         policies=policies,
+        inputs=tuple(answer["inputs"]),
+        model=answer.get("model"),
     )
 
 

@@ -1,0 +1,104 @@
+"""Two hosts with their links in one process, over real loopback sockets."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import trio
+
+from dimnode.limits import LIMITS, Limits
+from dimnode.p2p.host.host import Host, open_host
+from dimnode.p2p.links import PING, TASK, Link, Links
+from dimnode.records.envelope import SigningKey
+from dimnode.records.ids import PeerId
+
+SEEDS = sorted((bytes([number]) * 32 for number in (1, 2)), key=lambda seed: SigningKey.from_seed(seed).peer)
+
+
+def patient(**changes: Any) -> Limits:
+    """Usual limits, but for these of the peers."""
+    return replace(LIMITS, peers=replace(LIMITS.peers, **changes))
+
+
+@dataclass
+class Site:
+    """One host with its links and what they reported."""
+
+    host: Host
+    links: Links
+    heard: list[tuple[PeerId, bytes]] = field(default_factory=list)
+    notices: list[bool] = field(default_factory=list)
+    changed: trio.Event = field(default_factory=trio.Event)
+    fault: Callable[[bytes], None] = lambda _: None
+
+    @property
+    def peer(self) -> PeerId:
+        return PeerId(self.host.peer)
+
+    async def frame(self, link: Link, body: bytes) -> None:
+        self.fault(body)
+        self.heard.append((link.peer, body))
+        self.tell()
+
+    async def notice(self, peer: PeerId, up: bool) -> None:
+        self.notices.append(up)
+        self.tell()
+
+    def tell(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def until(self, true: Callable[[], bool], seconds: float = 5.0) -> None:
+        """Wait until something reported makes this true."""
+        with trio.fail_after(seconds):
+            while not true():
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def site(seed: bytes, limits: Limits = LIMITS, **handlers: Any) -> AsyncIterator[Site]:
+    """A host that runs links; `handlers` replace theirs: task, ping; None leaves one out."""
+    async with AsyncExitStack() as stack:
+        made: list[Site] = []
+        links = Links(
+            SigningKey.from_seed(seed).peer,
+            lambda link, body: made[0].frame(link, body),
+            lambda peer, up: made[0].notice(peer, up),
+            limits,
+        )
+        served = {TASK: handlers.get("task", links.serve_task), PING: handlers.get("ping", links.serve_ping)}
+        served = {protocol: handler for protocol, handler in served.items() if handler is not None}
+        listen = ["/ip4/127.0.0.1/tcp/0"]
+        opened = open_host(seed, listen, served, dht=False, on_connection=links.connection, limits=limits)
+        host = await stack.enter_async_context(opened)
+        made.append(Site(host, links))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        if handlers.get("attached", True):
+            links.attach(host, nursery)
+        yield made[0]
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def pair(limits: Limits = LIMITS, **of_larger: Any) -> AsyncIterator[tuple[Site, Site]]:
+    """The smaller id first. Not connected yet."""
+    async with site(SEEDS[0], limits) as smaller, site(SEEDS[1], limits, **of_larger) as larger:
+        yield smaller, larger
+
+
+async def linked(smaller: Site, larger: Site) -> None:
+    """Connect and wait for the link on both sides."""
+    await smaller.host.connect(larger.host.addresses()[0])
+    await smaller.until(lambda: smaller.notices == [True])
+    await larger.until(lambda: larger.notices == [True])
+
+
+def run(scenario: Callable[[], Awaitable[None]], seconds: float = 20.0) -> None:
+    """Run a scenario that must end in time."""
+
+    async def bounded() -> None:
+        with trio.fail_after(seconds):
+            await scenario()
+
+    trio.run(bounded)

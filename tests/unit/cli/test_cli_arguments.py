@@ -1,0 +1,102 @@
+"""The tree of commands, and how errors leave it."""
+
+import argparse
+from importlib import import_module
+
+import pytest
+from fake_node import FakeNode, refusal
+
+from dimnode.cli.arguments import build_parser
+from dimnode.cli.main import complain, exit_code, main
+from dimnode.errors import ConfigError, NoNode, Refused, RunFailed
+
+
+def leaves(parser, name="dim"):
+    """Every command that does something, by name."""
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not found:
+        yield name, parser
+    for action in found:
+        for word, inner in action.choices.items():
+            yield from leaves(inner, f"{name} {word}")
+
+
+LEAVES = dict(leaves(build_parser()))
+
+
+def test_the_commands_are_those_that_the_documents_name():
+    node = {"init", "up", "status", "peers", "doctor", "connect", "stop"}
+    offers = {"models add", "models ls", "data add", "data ls", "rep ls", "rep explain"}
+    jobs = {"run", "job validate", "job run", "job ls", "job show", "job events", "job result", "job cancel"}
+    receipts = {"verify", "receipt show", "receipt redact"}
+    assert set(LEAVES) == {f"dim {name}" for name in node | offers | jobs | receipts | {"demo"}}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_takes_home_and_json_and_has_its_function(name):
+    parser = LEAVES[name]
+    options = {option for action in parser._actions for option in action.option_strings}
+    assert {"--home", "--json", "--help"} <= options
+    room, _, function = parser.get_default("run").partition(":")
+    assert callable(getattr(import_module(f"dimnode.cli.{room}"), function))
+
+
+def test_help_shows_the_first_steps_and_the_exit_codes(dim, capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert "dim demo" in said
+    assert "5 no node running" in said
+
+
+def test_the_version_is_printed(dim):
+    assert dim("--version").out.startswith("dimnode 0.")
+
+
+@pytest.mark.parametrize("typed", [["nonsense"], ["run"], ["job"], ["job", "show"], ["init", "--profile", "x"]])
+def test_a_usage_mistake_is_two_lines_and_exit_code_2(dim, typed):
+    said = dim(*typed)
+    assert said.code == 2
+    assert said.err.startswith("error E-cli-10: dim")
+    assert said.err.splitlines()[-1].startswith("hint: dim")
+    assert len(said.err.splitlines()) == 2
+
+
+def test_each_family_of_errors_has_its_exit_code():
+    codes = {ConfigError: 2, Refused: 4, NoNode: 5, RunFailed: 1}
+    assert {kind: exit_code(kind("E-x-01", "what")) for kind in codes} == codes
+
+
+def test_an_error_is_at_most_three_lines(capsys):
+    assert complain(Refused("E-x-01", "what", "why", "then")) == 4
+    assert capsys.readouterr().err == "error E-x-01: what\ncause: why\nhint: then\n"
+
+
+@pytest.mark.parametrize("typed", [["status"], ["peers"], ["stop"], ["job", "ls"], ["models", "ls"], ["rep", "ls"]])
+def test_without_a_node_every_question_ends_with_5_and_the_next_command(dim, typed):
+    said = dim(*typed)
+    assert (said.code, said.out) == (5, "")
+    assert said.err.splitlines()[0].startswith("error E-cli-01")
+    assert "hint: dim up" in said.err
+
+
+def test_an_error_with_json_is_a_document_too(dim):
+    said = dim("status", "--json")
+    assert '"code": "E-cli-01"' in said.out
+
+
+def test_home_chooses_the_node(dim, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    with FakeNode(other, job__ls={"result": {"jobs": []}}) as node:
+        assert dim("job", "ls", "--home", other).code == 0
+    assert len(node.requests) == 1
+
+
+def test_a_refusal_of_the_node_is_shown_in_its_own_words(dim, tmp_path):
+    with FakeNode(tmp_path, job__show=refusal("E-job-13", "no such job")):
+        said = dim("job", "show", "xyz")
+    assert (said.code, said.err) == (4, "error E-job-13: no such job\ncause: a cause\nhint: a hint\n")
+
+
+def test_a_story_that_does_not_exist_yet_is_said_so(dim):
+    assert dim("demo", "--story", "llm").code == 2

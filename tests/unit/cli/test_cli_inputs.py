@@ -1,0 +1,169 @@
+"""Input as people give it."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from dimnode.cli.inputs import Choice, choice_of, file_of_job, read_input, read_job_file
+from dimnode.client import read_output
+from dimnode.errors import ConfigError, DimError, Refused
+
+TWO = [["x", "float32", [-1, 2]]]
+
+
+@pytest.fixture
+def given(tmp_path):
+    """A file with this text; its path."""
+
+    def write(text, name="rows.csv"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_numeric_columns_of_a_csv_file_become_the_models_input(given):
+    blob = read_input(given("a,b\n1,2\n3.5,-4\n"), Choice(), TWO)
+    assert read_output(blob) == {"x": [[1.0, 2.0], [3.5, -4.0]]}
+
+
+def test_the_input_takes_the_name_and_type_that_the_model_declares(given):
+    blob = read_input(given("a,b\n1,2\n"), Choice(), [["measures", "int64", [-1, 2]]])
+    assert read_output(blob) == {"measures": [[1, 2]]}
+
+
+def test_text_columns_are_left_out_aloud(given, capsys):
+    blob = read_input(given("who,a,b\nanna,1,2\n"), Choice(), TWO)
+    assert read_output(blob) == {"x": [[1.0, 2.0]]}
+    assert "left out, not numbers: who" in capsys.readouterr().err
+
+
+def test_columns_are_chosen_in_the_order_in_which_they_are_named(given):
+    path = given("a,b,c\n1,2,3\n")
+    assert read_output(read_input(path, Choice(columns=("c", "a")), TWO)) == {"x": [[3.0, 1.0]]}
+    assert read_output(read_input(path, Choice(drop=("b",)), TWO)) == {"x": [[1.0, 3.0]]}
+
+
+def test_rows_are_numbered_from_one(given):
+    path = given("a,b\n1,2\n3,4\n5,6\n")
+    assert read_output(read_input(path, Choice(rows=(3, 1)), TWO)) == {"x": [[5.0, 6.0], [1.0, 2.0]]}
+
+
+def test_a_model_of_one_dimension_takes_one_column(given):
+    assert read_output(read_input(given("a\n1\n2\n"), Choice(), [["v", "float64", [-1]]])) == {"v": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("text", "choice", "code"),
+    [
+        ("a,b\n1,nan\n", Choice(), "E-input-02"),
+        ("a,b\n1,2\n3,inf\n", Choice(), "E-input-02"),
+        ("a,b\n1,2\n3,x\n", Choice(), "E-input-01"),
+        ("a,b\n1,2\n3\n", Choice(), "E-input-01"),
+        ("a,b\n1,2\n3,\n", Choice(), "E-input-01"),
+        ("a,b\nx,y\n", Choice(), "E-input-01"),
+        ("a,b,c\n1,2,3\n", Choice(), "E-input-06"),
+        ("a,b\n1,1e300\n", Choice(), "E-input-01"),
+        ("a,b\n", Choice(), "E-input-04"),
+        ("", Choice(), "E-input-04"),
+        ("a,a\n1,2\n", Choice(), "E-cli-41"),
+        ("a,b\n1,2\n", Choice(columns=("z",)), "E-cli-42"),
+        ("a,b\n1,2\n", Choice(drop=("z",)), "E-cli-42"),
+        ("a,b\n1,2\n", Choice(rows=(2,)), "E-cli-42"),
+        ("a,b\n1,2\n", Choice(rows=(0,)), "E-cli-42"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_used_is_refused_by_code(given, text, choice, code):
+    with pytest.raises(DimError) as caught:
+        read_input(given(text), choice, TWO)
+    assert caught.value.complaint.code == code
+
+
+def test_a_bad_cell_is_named_with_its_row_and_column(given):
+    with pytest.raises(Refused, match="row 2, column 'b' is no number"):
+        read_input(given("a,b\n1,2\n3,x\n"), Choice(), TWO)
+
+
+@pytest.mark.parametrize(
+    ("text", "tensors"),
+    [
+        ("[[1, 2], [3, 4]]", {"x": [[1.0, 2.0], [3.0, 4.0]]}),
+        ('{"x": [[1, 2]], "steps": [3]}', {"steps": [3], "x": [[1.0, 2.0]]}),
+        ('{"x": [[1, 2]], "rate": 0.5}', {"rate": 0.5, "x": [[1.0, 2.0]]}),
+    ],
+)
+def test_json_is_nested_lists_or_tensors_by_name(given, text, tensors):
+    assert read_output(read_input(given(text, "i.json"), Choice(), TWO)) == tensors
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("[[NaN, 1]]", "E-input-02"),
+        ("[[1, 2], [3]]", "E-input-01"),
+        ('[["a", "b"]]', "E-input-01"),
+        ("[[true, false]]", "E-input-01"),
+        ("[[1, 2, 3]]", "E-input-06"),
+        ("[1, 2]", "E-input-06"),
+        ("[[1, 2]", "E-cli-40"),
+        ("{}", "E-input-03"),
+    ],
+)
+def test_json_that_cannot_be_used_is_refused_by_code(given, text, code):
+    with pytest.raises(DimError) as caught:
+        read_input(given(text, "i.json"), Choice(), TWO)
+    assert caught.value.complaint.code == code
+
+
+def test_whole_numbers_are_required_where_the_model_takes_integers(given):
+    with pytest.raises(Refused, match="E-input-01"):
+        read_input(given("a\n0.5\n"), Choice(), [["n", "int64", [-1, 1]]])
+
+
+def test_a_dash_reads_stdin_and_knows_json_by_its_first_letter(monkeypatch):
+    for text in ("a,b\n1,2\n", " [[1, 2]]"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        assert read_output(read_input("-", Choice(), TWO)) == {"x": [[1.0, 2.0]]}
+
+
+def test_a_model_with_several_inputs_wants_names(given):
+    with pytest.raises(ConfigError, match="E-cli-43"):
+        read_input(given("a\n1\n"), Choice(), [["a", "float32", [-1]], ["b", "float32", [-1]]])
+
+
+def test_a_job_file_is_yaml_or_json(given):
+    assert read_job_file(Path(given("pattern: chained\ntasks: [{model: m}]\n", "j.yaml")))["pattern"] == "chained"
+    assert read_job_file(Path(given('{"tasks": []}', "j.json"))) == {"tasks": []}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "place"),
+    [
+        ("a: 1\nb: {c\nd: ]\n", "j.yaml", "line 3"),
+        ('{\n"a": }', "j.json", "line 2"),
+        ("a: !!python/none x", "j.yml", ""),
+    ],
+)
+def test_a_malformed_job_file_is_named_with_the_line(given, text, name, place):
+    with pytest.raises(ConfigError, match="E-cli-40") as caught:
+        read_job_file(Path(given(text, name)))
+    assert place in caught.value.complaint.what
+
+
+def test_a_job_file_that_is_no_map_or_not_there_is_refused(given, tmp_path):
+    with pytest.raises(ConfigError, match="E-cli-40"):
+        read_job_file(Path(given("- 1\n", "j.yaml")))
+    with pytest.raises(ConfigError, match="E-cli-41"):
+        read_job_file(tmp_path / "nowhere.yaml")
+
+
+def test_an_input_that_names_a_file_is_recognised_and_checked():
+    assert file_of_job({"input": {"x": [[1]]}}) is None
+    wanted = file_of_job({"input": {"file": "rows.csv", "rows": [2], "drop": ["a"], "name": "y"}})
+    assert wanted is not None
+    assert choice_of(wanted) == Choice(drop=("a",), rows=(2,), name="y")
+    for wrong in ({"file": "r.csv", "column": ["a"]}, {"file": "r.csv", "rows": "2"}):
+        with pytest.raises(ConfigError, match="E-cli-43"):
+            choice_of(wrong)

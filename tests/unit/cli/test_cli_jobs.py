@@ -1,0 +1,269 @@
+"""Running jobs and looking at them, against a node that says what the test wants."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import GOLDEN
+from fake_node import FakeNode, refusal
+
+from dimnode.client import read_output
+from dimnode.records.ids import cid_text, short
+from dimnode.records.receipt import parse_receipt
+
+RECEIPT = (GOLDEN / "plain.dimr").read_bytes()
+PARSED = parse_receipt(RECEIPT)
+VERDICT = PARSED.records[PARSED.root]
+SPEC = PARSED.records[VERDICT.payload["job"]]
+INPUT = PARSED.blobs[PARSED.openings[SPEC.payload["inputs"][0]].cid]
+OUTPUT = PARSED.blobs[PARSED.openings[VERDICT.payload["outputs"][0]].cid]
+MODEL = {
+    "model": "m",
+    "name": "triage:1",
+    "publisher": "p",
+    "inputs": [["x", "float32", [-1]]],
+    "outputs": [],
+    "labels": [],
+    "here": False,
+    "peers": ["alba"],
+}
+STEP = {"op": "infer", "model": "triage:1", "cabinet": "", "peers": ["alba", "brio"]}
+PLAN = {
+    "pattern": "chained",
+    "tier": "signed",
+    "cost_factor": 1.0,
+    "residual_risk": "one executor that answers wrongly is not caught",
+    "steps": [STEP],
+    "runnable": True,
+}
+EVENT = {"at_ms": 1, "job": SPEC.id, "what": "submitted", "task": 0, "epoch": 0, "peer": None, "text": ""}
+
+
+def ended(**more):
+    words = {"job": SPEC.id, "status": "ok", "verdict": VERDICT.id, "outputs": [OUTPUT], "receipt": RECEIPT}
+    return {"result": {**words, **more}}
+
+
+def node(tmp_path, **answers):
+    usual = {
+        "models__ls": {"result": {"models": [MODEL]}},
+        "job__validate": {"result": PLAN},
+        "job__submit": ended(),
+        "peers": {"result": {"peers": []}},
+        "status": {"result": {"peer": "12D3KooWxxxxxxxx"}},
+    }
+    return FakeNode(tmp_path, **{**usual, **answers})
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """The golden job's input, as a person would write it."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(read_output(INPUT)))
+    return path
+
+
+def test_a_run_says_where_and_at_what_risk_then_the_answer_then_the_receipt(dim, tmp_path, rows):
+    with node(tmp_path) as fake:
+        said = dim("run", "triage", rows)
+    assert said.code == 0, said.err
+    assert "step 1  infer triage:1  at alba, brio (chosen by standing, speed and load)" in said.err
+    assert "one executor that answers wrongly is not caught" in said.err
+    path = tmp_path / "receipts" / f"{short(SPEC.id)}.dimr"
+    assert said.err.rstrip().endswith(f"receipt {path}  verified")
+    assert said.out
+    assert path.read_bytes() == RECEIPT
+    assert path.stat().st_mode & 0o777 == 0o600
+    [request] = fake.asked("job.submit")
+    assert request["blobs"] == [INPUT]
+    assert request["job"] == {"pattern": "chained", "tasks": [{"model": "triage"}], "tier": "signed"}
+
+
+def test_a_run_with_json_is_one_document(dim, tmp_path, rows):
+    with node(tmp_path):
+        said = dim("run", "triage", rows, "--json")
+    document = json.loads(said.out)
+    assert document["job"] == cid_text(SPEC.id)
+    assert document["verified"] is True
+    assert document["answer"] == read_output(OUTPUT)
+
+
+def test_the_flags_of_a_run_mean_a_job(dim, tmp_path, rows):
+    with node(tmp_path) as fake:
+        dim("run", "triage", rows, "--tier", "quorum", "--n", 5, "--k", 3, "--peer", "alba", "--timeout", 9)
+    job = fake.asked("job.submit")[0]["job"]
+    assert job == {
+        "pattern": "chained",
+        "tasks": [{"model": "triage", "peer": "alba"}],
+        "tier": "quorum",
+        "quorum": {"n": 5, "k": 3},
+        "deadline_seconds": 9.0,
+    }
+
+
+def test_a_mapping_is_written_as_name_and_tensor(dim, tmp_path, rows):
+    with node(tmp_path) as fake:
+        dim("run", "triage", rows, "--take", "x=x[0:2]", "--take", "y=z")
+    take = fake.asked("job.submit")[0]["job"]["tasks"][0]["take"]
+    assert take == [
+        {"name": "x", "from": "input", "tensor": "x", "columns": [0, 2]},
+        {"name": "y", "from": "input", "tensor": "z"},
+    ]
+
+
+@pytest.mark.parametrize(("typed", "code"), [(["--n", "3", "--tier", "signed"], 2), (["--take", "x"], 2)])
+def test_flags_that_mean_nothing_are_a_usage_error(dim, tmp_path, rows, typed, code):
+    with node(tmp_path) as fake:
+        said = dim("run", "triage", rows, *typed)
+    assert (said.code, said.err.split(":")[0]) == (code, "error E-cli-44")
+    assert not fake.asked("job.submit")
+
+
+def test_an_answer_whose_receipt_does_not_verify_is_not_shown(dim, tmp_path, rows):
+    broken = bytearray(RECEIPT)
+    broken[len(broken) // 2] ^= 1
+    with node(tmp_path, job__submit=ended(receipt=bytes(broken))):
+        said = dim("run", "triage", rows)
+    assert (said.code, said.out) == (1, "")
+    assert "error E-cli-50" in said.err
+
+
+@pytest.mark.parametrize("other", [{"outputs": [INPUT]}, {"verdict": bytes(37)}, {"job": VERDICT.id}])
+def test_an_answer_that_its_receipt_is_not_about_is_not_shown(dim, tmp_path, rows, other):
+    with node(tmp_path, job__submit=ended(**other)):
+        said = dim("run", "triage", rows)
+    assert (said.code, said.out) == (1, "")
+    assert "error E-cli-50" in said.err
+
+
+def test_a_receipt_about_another_input_is_not_believed(dim, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text("[123.0]")
+    with node(tmp_path):
+        said = dim("run", "triage", path)
+    assert (said.code, said.out) == (1, "")
+
+
+@pytest.mark.parametrize(("status", "code"), [("failed", 1), ("expired", 1), ("refused", 4)])
+def test_a_job_that_did_not_end_well_says_why(dim, tmp_path, rows, status, code):
+    failed = ended(status=status, code="E-cabinet-06", reason="too few rows")
+    with node(tmp_path, job__submit=failed):
+        said = dim("run", "triage", rows)
+    assert said.code == code
+    assert "error E-cabinet-06" in said.err
+    assert "too few rows" in said.err
+    assert f"hint: dim job show {short(SPEC.id)}" in said.err
+
+
+def test_an_unknown_model_is_refused_in_three_lines(dim, tmp_path, rows):
+    with node(tmp_path, job__validate=refusal("E-models-01", "unknown model 'x'")):
+        said = dim("run", "x", rows)
+    assert said.code == 4
+    assert len(said.err.splitlines()) == 3
+
+
+def test_a_receipt_that_cannot_be_written_does_not_cost_the_answer(dim, tmp_path, rows):
+    with node(tmp_path):
+        said = dim("run", "triage", rows, "--receipt", "/proc/nowhere/r.dimr")
+    assert said.code == 0
+    assert "E-cli-45" in said.err
+    assert said.out
+
+
+def test_a_job_file_finds_its_rows_beside_itself(dim, tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "rows.json").write_text(json.dumps(read_output(INPUT)))
+    path = tmp_path / "inner" / "job.yaml"
+    path.write_text("pattern: chained\ntasks:\n  - model: triage\ninput: {file: rows.json}\n")
+    with node(tmp_path) as fake:
+        said = dim("job", "run", path)
+    assert said.code == 0, said.err
+    [request] = fake.asked("job.submit")
+    assert (request["blobs"], request["job"]) == ([INPUT], {"pattern": "chained", "tasks": [{"model": "triage"}]})
+
+
+def test_a_detached_job_prints_its_id_and_does_not_wait(dim, tmp_path):
+    path = tmp_path / "job.json"
+    path.write_text('{"tasks": [{"model": "triage"}], "input": {"x": [1]}}')
+    with node(tmp_path, job__submit={"result": {"job": SPEC.id, "status": "submitted"}}) as fake:
+        said = dim("job", "run", path, "--detach")
+    assert (said.code, said.out) == (0, cid_text(SPEC.id) + "\n")
+    assert fake.asked("job.submit")[0]["wait"] is False
+
+
+@pytest.mark.parametrize(("wanted", "code"), [(2, 0), (3, 4)])
+def test_a_dry_run_counts_the_peers_that_a_quorum_needs(dim, tmp_path, wanted, code):
+    path = tmp_path / "job.yaml"
+    path.write_text(f"tasks: [{{model: triage}}]\ntier: quorum\nquorum: {{n: {wanted}, k: 2}}\n")
+    with node(tmp_path):
+        said = dim("job", "validate", path)
+        document = json.loads(dim("job", "validate", path, "--json").out)
+    assert said.code == code
+    assert document["runnable"] is (code == 0)
+    assert ("TOO FEW" in said.out) is (code == 4)
+
+
+def test_the_list_of_jobs_is_a_table(dim, tmp_path):
+    job = {"job": cid_text(SPEC.id), "label": "", "pattern": "chained", "tier": "signed", "at_ms": 1, "status": "ok"}
+    with node(tmp_path, job__ls={"result": {"jobs": [job]}}):
+        said = dim("job", "ls")
+    assert said.out.splitlines()[1].startswith(short(SPEC.id))
+
+
+def test_events_are_followed_to_the_end_and_none_is_told_twice(dim, tmp_path):
+    shown = {"job": cid_text(SPEC.id), "records": [], "end": {"status": "ok"}, "frames_in": [], "frames_out": []}
+    past = {**EVENT, "job": cid_text(SPEC.id), "peer": ""}
+    live = {"events": [EVENT, {**EVENT, "at_ms": 2, "what": "ok"}]}
+    answers = {"job__show": {"result": shown}, "job__events": {"result": {"events": [past]}}, "job__watch": live}
+    with node(tmp_path, **answers):
+        said = dim("job", "events", "x", "--follow")
+    assert [line.split("  ")[1] for line in said.out.splitlines()] == ["submitted", "ok"]
+
+
+def test_a_result_is_verified_again(dim, tmp_path):
+    result = {key: value for key, value in ended()["result"].items() if key != "receipt"}
+    answers = {"job__result": {"result": result}, "job__receipt": {"result": {"receipt": RECEIPT}}}
+    with node(tmp_path, **answers):
+        assert dim("job", "result", "x").code == 0
+    with node(_fresh(tmp_path), **{**answers, "job__receipt": {"result": {"receipt": b"junk"}}}) as fake:
+        said = dim("job", "result", "x", "--home", fake.home)
+    assert (said.code, said.out) == (1, "")
+
+
+def test_cancelling_what_is_over_is_refused(dim, tmp_path):
+    with node(tmp_path, job__cancel={"result": {"job": "x", "cancelling": False}}):
+        assert dim("job", "cancel", "x").code == 4
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_command_and_not_the_job(tmp_path, rows):
+    with node(tmp_path, job__submit={"events": [EVENT]}) as fake:
+        command = [sys.executable, "-m", "dimnode.cli.main", "run", "triage", str(rows), "--home", str(tmp_path)]
+        # In a group of its own, so that the signal is for it alone.
+        typed = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        try:
+            assert typed.stderr is not None
+            lines = [os.fsdecode(typed.stderr.readline())]
+            while "submitted" not in lines[-1]:  # the first event, told after a second of quiet
+                lines.append(os.fsdecode(typed.stderr.readline()))
+                assert lines[-1], lines
+            typed.send_signal(signal.SIGINT)
+            out, err = typed.communicate(timeout=20)
+        finally:
+            if typed.poll() is None:
+                typed.kill()
+                typed.wait()
+        assert (typed.returncode, out) == (130, b"")
+        assert b"goes on without you" in err
+        assert f"dim job show {short(SPEC.id)}".encode() in err
+        assert not fake.asked("job.cancel")
+
+
+def _fresh(tmp_path):
+    other = tmp_path / f"h{time.monotonic_ns()}"
+    other.mkdir()
+    return other

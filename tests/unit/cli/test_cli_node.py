@@ -1,0 +1,184 @@
+"""init, doctor and the offers, as far as they go without a real node."""
+
+import json
+import logging
+import os
+import tomllib
+
+import pytest
+from fake_node import FakeNode
+
+from dimnode.cli.node import configure_logging
+from dimnode.config import Config, load_config
+from dimnode.errors import ConfigError
+from dimnode.store.home import load_key
+
+CSV = "age,score,truth\n1,2,0\n"
+
+
+def test_init_makes_settings_that_load_and_a_key_nobody_else_can_read(dim, tmp_path):
+    home = tmp_path / "new"
+    said = dim("init", "--home", home, "--name", "alba", "--listen", "/ip4/127.0.0.1/tcp/0", "--json")
+    assert said.code == 0
+    config = load_config(home)
+    assert (config.name, config.listen) == ("alba", ("/ip4/127.0.0.1/tcp/0",))
+    assert (home / "identity.key").stat().st_mode & 0o777 == 0o600
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert json.loads(said.out)["peer"].startswith("12D3KooW")
+
+
+def test_init_says_what_comes_next(dim, tmp_path):
+    said = dim("init", "--home", tmp_path / "new")
+    assert said.err.startswith(f"next: dim up --home {tmp_path / 'new'}")
+    assert "12D3KooW" in said.out
+
+
+def test_a_second_init_changes_nothing_unless_forced_and_never_the_key(dim, tmp_path):
+    dim("init")
+    key = load_key(tmp_path).peer
+    again = dim("init", "--name", "other")
+    assert (again.code, again.err.split(":")[0]) == (2, "error E-cli-20")
+    assert load_config(tmp_path).name == ""
+    assert dim("init", "--name", "other", "--force", "--profile", "prod").code == 0
+    assert (load_config(tmp_path).name, load_config(tmp_path).profile) == ("other", "prod")
+    assert load_key(tmp_path).peer == key
+
+
+def test_settings_that_are_wrong_are_one_paragraph(dim, tmp_path):
+    (tmp_path / "config.toml").write_text("workers = 'many'\n")
+    said = dim("up")
+    assert said.code == 2
+    assert "E-config-01" in said.err
+    assert "workers" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_doctor_without_a_node_looks_around_and_says_that_none_runs(dim, tmp_path):
+    dim("init")
+    said = dim("doctor")
+    assert said.code == 5
+    assert "✓ settings" in said.out
+    assert "✗" not in said.out
+    assert "dim up" in said.err
+    (tmp_path / "identity.key").chmod(0o644)
+    assert f"mend: chmod 600 {tmp_path / 'identity.key'}" in dim("doctor").out
+
+
+def test_a_doctor_changes_nothing(dim, tmp_path):
+    dim("doctor", "--home", tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
+def test_a_doctor_shows_the_mend_of_what_is_not_fine(dim, tmp_path, ok, code):
+    finding = {"check": "peers", "ok": ok, "detail": "0 linked", "mend": "" if ok else "dim up --bootstrap ADDRESS"}
+    with FakeNode(tmp_path, doctor={"result": {"findings": [finding]}}):
+        said = dim("doctor")
+    assert said.code == code
+    assert ("mend: dim up --bootstrap ADDRESS" in said.out) is not ok
+
+
+def test_a_card_beside_the_model_says_everything(dim, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"model")
+    card = 'name = "m"\nfile = "m.onnx"\nlicence = "MIT"\ninputs = [["x", "float32", [-1, 2]]]\nlabels = ["a", "b"]\n'
+    (tmp_path / "m.toml").write_text(card + "trained = 2024-01-01\n")
+    with FakeNode(tmp_path, models__add={"result": {"name": "m:1", "model": "b…"}}) as node:
+        assert dim("models", "add", tmp_path / "m.onnx", "--version", "2").code == 0
+        assert dim("models", "add", tmp_path / "m.toml", "--labels", "c,d").code == 0
+    first, second = node.asked("models.add")
+    assert first["path"] == second["path"] == str(tmp_path / "m.onnx")
+    plain = {"name": "m", "licence": "MIT", "inputs": [["x", "float32", [-1, 2]]]}
+    assert first["card"] == {**plain, "labels": ["a", "b"], "version": "2"}
+    assert second["card"] == {**plain, "labels": ["c", "d"]}
+
+
+@pytest.mark.parametrize("card", ["not toml [", 'name = "m"\n'])
+def test_a_card_that_cannot_be_used_is_a_usage_error(dim, tmp_path, card):
+    (tmp_path / "m.toml").write_text(card)
+    said = dim("models", "add", tmp_path / "m.toml")
+    assert (said.code, said.err.split(":")[0]) == (2, "error E-cli-30")
+
+
+@pytest.mark.slow
+def test_the_schema_of_a_bare_model_is_read_in_a_process_of_its_own(dim, tmp_path):
+    from dimnode.exec.onnx_runtime import IDENTITY
+
+    (tmp_path / "identity.onnx").write_bytes(IDENTITY)
+    (tmp_path / "junk.onnx").write_bytes(os.urandom(1000))
+    with FakeNode(tmp_path, models__add={"result": {"name": "identity:1", "model": "b…"}}) as node:
+        assert dim("models", "add", tmp_path / "identity.onnx").code == 0
+        refused = dim("models", "add", tmp_path / "junk.onnx")
+    [request] = node.asked("models.add")
+    assert request["card"]["inputs"] == [["x", "float32", [-1]]]
+    assert request["card"]["name"] == "identity"
+    assert refused.code == 1
+    assert "E-exec-22" in refused.err
+
+
+def test_allowed_operations_become_a_policy_for_any_peer(dim, tmp_path):
+    (tmp_path / "rows.csv").write_text(CSV)
+    added = {"result": {"name": "ward", "columns": ["age"], "policy": "b…"}}
+    with FakeNode(tmp_path, data__add=added) as node:
+        typed = ["data", "add", "ward", tmp_path / "rows.csv", "--label", "truth", "--exclude", "score"]
+        assert dim(*typed, "--allow", "evaluate,statistics", "--min-cohort", "20").code == 0
+    [request] = node.asked("data.add")
+    assert (request["label"], request["exclude"]) == ("truth", ["score"])
+    assert request["policy"] == {
+        "operations": ["evaluate", "statistics"],
+        "submitters": "any",
+        "models": "any",
+        "min_cohort": 20,
+        "output_classes": ["count", "mean"],
+    }
+
+
+def test_the_expiry_of_a_policy_travels_as_milliseconds(dim, tmp_path):
+    (tmp_path / "rows.csv").write_text(CSV)
+    policy = 'operations = ["evaluate"]\nsubmitters = "any"\nmodels = "any"\nexpires = 2030-01-01T00:00:00Z\n'
+    (tmp_path / "policy.toml").write_text(policy)
+    with FakeNode(tmp_path, data__add={"result": {"name": "w", "columns": [], "policy": "b…"}}) as node:
+        assert dim("data", "add", "w", tmp_path / "rows.csv", "--policy", tmp_path / "policy.toml").code == 0
+    assert node.asked("data.add")[0]["policy"]["expires_ms"] == 1_893_456_000_000
+    assert tomllib.loads(policy)["expires"].year == 2030
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [
+        ([], "E-cli-33"),
+        (["--allow", "evaluate", "--policy", "p.toml"], "E-cli-33"),
+        (["--policy", "nowhere.toml"], "E-cli-34"),
+        (["--allow", "everything"], "E-cabinet-10"),
+    ],
+)
+def test_a_cabinet_without_a_clear_policy_is_not_offered(dim, tmp_path, typed, code):
+    with FakeNode(tmp_path) as node:
+        said = dim("data", "add", "ward", tmp_path / "rows.csv", *typed)
+    assert said.code == 2
+    assert said.err.startswith(f"error {code}")
+    assert not node.requests
+
+
+def test_log_records_are_one_line_each(capsys):
+    before = logging.getLogger().handlers[:]
+    try:
+        configure_logging("info")
+        try:
+            raise ValueError("two\nlines")
+        except ValueError:
+            logging.getLogger("dimnode.test").exception("it\nbroke")
+        logging.getLogger("libp2p").info("chatter")
+    finally:
+        logging.basicConfig(handlers=before, force=True)
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "it | broke" in said
+    assert "chatter" not in said
+
+
+def test_every_profile_of_init_is_one_that_up_accepts(dim, tmp_path):
+    for profile in ("dev", "prod"):
+        assert dim("init", "--profile", profile, "--home", tmp_path / profile).code == 0
+        assert isinstance(load_config(tmp_path / profile), Config)
+    with pytest.raises(ConfigError):
+        load_config(tmp_path / "dev", {"profile": "other"})

@@ -1,0 +1,123 @@
+"""verify, receipt show and receipt redact, on the golden receipts."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import GOLDEN
+
+from dimnode.audit.report import CODES
+from dimnode.records.ids import peer_text
+
+sys.path.insert(0, str(GOLDEN))
+from scene import PEERS
+
+RECEIPTS = sorted(path.stem for path in GOLDEN.glob("*.dimr"))
+
+
+@pytest.fixture
+def trust(tmp_path):
+    """A list of the golden peers."""
+    path = tmp_path / "peers.toml"
+    lines = [f'{name} = "{peer_text(peer)}"' for name, peer in PEERS.items()]
+    path.write_text("\n".join(["[peers]", *lines]))
+    return path
+
+
+@pytest.mark.parametrize("story", RECEIPTS)
+def test_a_golden_receipt_is_verified_and_drawn(dim, trust, story):
+    path = GOLDEN / f"{story}.dimr"
+    verified = dim("verify", path)
+    assert verified.code == 0
+    assert verified.out.rstrip().endswith("verified")
+    drawn = dim("receipt", "show", path, "--trust", trust)
+    assert drawn.code == 0
+    assert drawn.out.startswith("1 ")
+    assert "signed by nora" in drawn.out
+
+
+def test_a_comparison_is_drawn_with_its_tally_and_who_dissents(dim, trust):
+    said = dim("receipt", "show", GOLDEN / "comparative.dimr", "--trust", trust).out
+    assert "2 of 3 agree; dissenting: brio (boosting)" in said
+    assert "tally: 3 rows, 2 unanimous" in said
+    assert "row 3: benign 1, malignant 2" in said
+
+
+def test_a_refusal_is_drawn_with_its_reason(dim):
+    said = dim("receipt", "show", GOLDEN / "lone_refusal.dimr").out
+    assert "cohort 3 is below the minimum of 10" in said
+    assert "redacted" not in said
+
+
+def test_every_record_stands_in_the_json_tree_once(dim):
+    document = json.loads(dim("receipt", "show", GOLDEN / "collaborative.dimr", "--json").out)
+    numbers = [row["number"] for row in document["records"]]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert document["records"][0]["id"] == document["root"]
+
+
+def test_a_corrupted_receipt_is_refuted_with_exit_code_1(dim, tmp_path):
+    broken = tmp_path / "broken.dimr"
+    raw = bytearray((GOLDEN / "plain.dimr").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    broken.write_bytes(raw)
+    said = dim("verify", broken)
+    assert said.code == 1
+    assert "FAIL" in said.out
+    drawn = dim("receipt", "show", broken)
+    assert (drawn.code, drawn.out) == (1, "")
+    assert drawn.err.startswith("error E-cli-54")
+
+
+def test_of_several_files_the_worst_counts(dim, tmp_path):
+    whole, redacted, junk = GOLDEN / "plain.dimr", tmp_path / "r.dimr", tmp_path / "junk.dimr"
+    junk.write_bytes(b"junk")
+    assert dim("receipt", "redact", whole, redacted).code == 0
+    assert dim("verify", redacted).code == 3
+    assert dim("verify", whole, redacted).code == 3
+    assert dim("verify", redacted, junk, whole).code == 1
+
+
+def test_verify_with_json_is_one_document_with_every_check(dim):
+    said = dim("verify", "--json", GOLDEN / "plain.dimr", GOLDEN / "chain.dimr")
+    document = json.loads(said.out)
+    assert document["status"] == 0
+    assert [Path(row["file"]).stem for row in document["receipts"]] == ["plain", "chain"]
+    assert all(check["code"] in CODES for check in document["receipts"][0]["checks"])
+
+
+def test_redacting_keeps_signatures_drops_contents_and_never_overwrites(dim, tmp_path):
+    out = tmp_path / "small.dimr"
+    assert dim("receipt", "redact", GOLDEN / "plain.dimr", out).code == 0
+    drawn = dim("receipt", "show", out)
+    assert "0 openings, 0 blobs (redacted" in drawn.out
+    again = dim("receipt", "redact", GOLDEN / "plain.dimr", out)
+    assert again.code == 2
+    assert "E-cli-53" in again.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [
+        (["--require", "cosign=2"], "E-cli-52"),
+        (["--require", "cosign"], "E-cli-51"),
+        (["--trust", "nowhere.toml"], "E-verify-02"),
+    ],
+)
+def test_what_verify_cannot_do_is_a_usage_error(dim, typed, code):
+    said = dim("verify", GOLDEN / "plain.dimr", *typed)
+    assert said.code == 2
+    assert said.err.startswith(f"error {code}")
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(dim):
+    assert dim("verify", "nowhere.dimr").code == 2
+
+
+def test_verifying_needs_no_home_and_leaves_nothing_behind(dim, tmp_path):
+    shutil.copy(GOLDEN / "plain.dimr", tmp_path / "p.dimr")
+    before = sorted(tmp_path.iterdir())
+    assert dim("verify", tmp_path / "p.dimr", "--home", tmp_path / "no-such-home").code == 0
+    assert sorted(tmp_path.iterdir()) == before
