@@ -19,7 +19,6 @@ from dimnode.api.jobfile import compile_job, new_nonce, read_job
 from dimnode.api.port import Answer, NodePort
 from dimnode.errors import ConfigError, DimError, PeerFault, Refused
 from dimnode.jobs.effects import Refuse, Reply
-from dimnode.jobs.events import Submitted
 from dimnode.limits import LIMITS, Limits
 from dimnode.records.ids import RecordId
 from dimnode.wire import FrameDecoder, pack_frame, unpack_body

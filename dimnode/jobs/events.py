@@ -98,7 +98,7 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunRefused:
-    """The pool would not take the run, or the count that a policy asked for (queue full, model not here, no sandbox)."""
+    """The pool would not take the run, or the count that a policy needs: queue full, model not here, no sandbox."""
 
     key: Key
     code: str

@@ -84,7 +84,7 @@ class Answers:
             raise Refused("E-api-02", f"this node does not know {op!r}", "client and node are of different versions")
         for name, allowed in _ARGUMENTS.get(op, {}).items():
             if type(arguments.get(name)) not in allowed:
-                wanted = " or ".join(found.__name__ for found in allowed)
+                wanted = " or ".join(found.__name__ for found in allowed if found is not _NOTHING)
                 raise Refused("E-api-03", f"{op}: a wrong argument", f"{name} has to be: {wanted}")
         return await operation(arguments)
 
@@ -319,7 +319,8 @@ class Answers:
             "LEFT JOIN ends e ON e.job = r.id WHERE r.kind = 'spec' ORDER BY r.seq DESC LIMIT ?"
         )
         rows = []
-        for identity, envelope, status in self._node.journal.rows(query, (max(1, min(arguments.get("most") or 20, 1000)),)):
+        most = max(1, min(arguments.get("most") or 20, 1000))
+        for identity, envelope, status in self._node.journal.rows(query, (most,)):
             spec = open_envelope(envelope, check_signature=False).payload
             rows.append(
                 {

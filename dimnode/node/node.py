@@ -43,7 +43,7 @@ from dimnode.p2p.frames import RecordFault, TaskFrame, arrival, read_task_frame
 from dimnode.p2p.gossip import TOPICS
 from dimnode.p2p.host.host import Host, open_host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
-from dimnode.p2p.info import INFO, serve_info
+from dimnode.p2p.introduction import INFO, serve_info
 from dimnode.p2p.links import PING, TASK, Link, Links
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import Cid, PeerId

@@ -29,7 +29,7 @@ from dimnode.p2p.gossip import (
 )
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
-from dimnode.p2p.info import Introduction, fetch_introduction
+from dimnode.p2p.introduction import Introduction, fetch_introduction
 from dimnode.p2p.membership import Members, heartbeat_seconds
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import PeerId, RecordId

@@ -14,7 +14,7 @@ from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
-from dimnode.p2p.info import one_frame
+from dimnode.p2p.introduction import one_frame
 from dimnode.records.ids import Cid, PeerId, blob_cid
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
 

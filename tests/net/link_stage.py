@@ -63,8 +63,8 @@ async def site(seed: bytes, limits: Limits = LIMITS, **handlers: Any) -> AsyncIt
         made: list[Site] = []
         links = Links(
             SigningKey.from_seed(seed).peer,
-            lambda link, body: made[0].frame(link, body),
-            lambda peer, up: made[0].notice(peer, up),
+            made[0].frame,
+            made[0].notice,
             limits,
         )
         served = {TASK: handlers.get("task", links.serve_task), PING: handlers.get("ping", links.serve_ping)}

@@ -17,7 +17,12 @@ SPEC = spec_of()
 LEASE = lease_of(SPEC)
 FRAMES = (lease_frame(SPEC, LEASE), answer_frame(answer_of(LEASE)), TaskFrame("ack", (SPEC.id, 0, 1)))
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=8) | st.binary(max_size=60),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=60),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )

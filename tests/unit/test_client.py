@@ -175,9 +175,9 @@ def test_a_followed_job_yields_events_and_silence(tmp_path):
 
 
 def test_a_detached_job_returns_its_id_at_once(tmp_path):
-    with FakeNode(tmp_path, job__submit={"result": {"job": JOB_ID, "status": "submitted"}}) as node:
-        with Client(tmp_path) as client:
-            assert client.detach(JOB) == JOB_ID
+    submitted = {"result": {"job": JOB_ID, "status": "submitted"}}
+    with FakeNode(tmp_path, job__submit=submitted) as node, Client(tmp_path) as client:
+        assert client.detach(JOB) == JOB_ID
     assert node.asked("job.submit")[0]["wait"] is False
 
 

@@ -37,8 +37,7 @@ def test_only_the_end_frame_ends_a_stream() -> None:
 def test_bytes_after_the_end_frame_are_a_fault(chunks) -> None:
     decoder = FrameDecoder()
     with pytest.raises(PeerFault, match="after the end"):
-        for chunk in chunks:
-            decoder.feed(chunk)
+        list(map(decoder.feed, chunks))
 
 
 def test_frames_before_the_end_in_one_chunk_are_all_given() -> None:
@@ -47,7 +46,9 @@ def test_frames_before_the_end_in_one_chunk_are_all_given() -> None:
     assert decoder.ended
 
 
-@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x92\x01", b"\x01\x02", b"\xa1\xff", b"\xdd\xff\xff\xff\xff", b"\x91" * 3000])
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc1", b"\x92\x01", b"\x01\x02", b"\xa1\xff", b"\xdd\xff\xff\xff\xff", b"\x91" * 3000]
+)
 def test_a_body_that_is_not_one_value_is_a_fault(body) -> None:
     with pytest.raises(PeerFault):
         unpack_body(body)
