@@ -148,7 +148,7 @@ class Client:
         """Offer a model file under this card (docs/operator.md); its id and label."""
         return self.ask("models.add", card=dict(card), path=str(Path(path).absolute()))
 
-    def data(self) -> list[dict[str, Any]]:
+    def cabinets(self) -> list[dict[str, Any]]:
         """This node's cabinets."""
         return self._rows("cabinets", "data.ls")
 

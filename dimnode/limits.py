@@ -121,8 +121,12 @@ class PeerLimits:
     manifests_per_advert_max: int = 256
     blob_grants_max: int = 4096
     blob_fetches_max: int = 8
+    blob_fetches_per_peer: int = 2
+    heartbeat_age_ms_max: int = 600_000
     manifests_heard_max: int = 4096
     foreign_jobs_per_peer: int = 64
+    foreign_requests_read_per_peer: int = 2
+    foreign_bytes_max: int = 128 * 1024 * 1024
     blob_seconds_max: float = 60.0
 
 

@@ -34,7 +34,7 @@ def add(chosen: argparse.Namespace) -> int:
 def ls(chosen: argparse.Namespace) -> int:
     """The cabinets of this node."""
     with open_client(chosen) as client:
-        rows = client.data()
+        rows = client.cabinets()
     if chosen.json:
         say_json({"cabinets": rows})
         return 0

@@ -50,10 +50,8 @@ def ls(chosen: argparse.Namespace) -> int:
     for row in rows:
         where = (["here"] if row["here"] else []) + row["peers"]
         takes = ", ".join(f"{name} {dtype}{_shape(shape)}" for name, dtype, shape in row["inputs"])
-        publisher, size = f"…{row['publisher'][-8:]}", size_text(row["bytes"])
-        cells.append([row["name"], where, takes, row["labels"], row["licence"], publisher, size, row["summary"]])
-    columns = ("name", "where", "takes", "labels", "licence", "publisher", "size", "summary")
-    table(columns, cells, "no models yet; hint: dim models add FILE")
+        cells.append([row["name"], where, takes, row["labels"], size_text(row["bytes"]), row["summary"]])
+    table(("name", "where", "takes", "labels", "size", "summary"), cells, "no models yet; hint: dim models add FILE")
     return 0
 
 

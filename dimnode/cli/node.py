@@ -24,6 +24,7 @@ from dimnode.records.ids import peer_text
 
 _STOP_SECONDS_MAX = 10.0
 _WATCH_SECONDS = 2.0
+_WALLS = frozenset({"landlock", "seccomp", "rlimits"})
 
 
 def home_of(chosen: argparse.Namespace) -> Path:
@@ -120,8 +121,7 @@ def _executes(config: Config, sandbox: str) -> str:
     """What foreign jobs find here, without flattery."""
     if not config.execute:
         return "nothing: it submits and relays only"
-    walls = {"landlock", "seccomp", "rlimits"}
-    missing = sorted(walls - set(sandbox.split(" ")[0].split("+")))
+    missing = sorted(_WALLS - set(sandbox.split(" ")[0].split("+")))
     if not missing and "leaks" not in sandbox:
         return f"models, in a sandbox of {sandbox}"
     lacking = f"no {', '.join(missing)}" if missing else sandbox
@@ -224,29 +224,21 @@ def peers(chosen: argparse.Namespace) -> int:
     if chosen.json:
         say_json({"peers": rows})
         return 0
-    columns = ("name", "peer", "path", "rtt ms", "free", "load", "models", "cabinets", "sandbox", "heard")
+    columns = ("name", "peer", "path", "rtt ms", "free", "sandbox", "heard", "offers")
     table(columns, [_peer_row(row) for row in rows], "no other peer was heard so far; hint: dim doctor")
     return 0
 
 
 def _peer_row(row: dict[str, Any]) -> list[Any]:
-    heard = "-" if row["heard_seconds_ago"] is None else f"{row['heard_seconds_ago']:.0f} s ago"
+    heard = None if row["heard_seconds_ago"] is None else f"{row['heard_seconds_ago']:.0f} s ago"
     rtt = None if row["rtt_ms"] is None else f"{row['rtt_ms']:.1f}"
-    free, load = f"{row['free_slots']}/{row['slots']}", f"{row['load_percent']:.0f} %"
-    walls = "complete" if {"landlock", "seccomp", "rlimits"} <= set(row["sandbox"].split("+")) else row["sandbox"]
-    path = row["path"] if row["linked"] else "no link"
-    return [
-        row["name"],
-        f"…{row['peer'][-8:]}",
-        path,
-        rtt,
-        free,
-        load,
-        row["models"],
-        list(row["cabinets"]),
-        walls,
-        heard,
-    ]
+    walls = "complete" if set(row["sandbox"].split("+")) >= _WALLS else row["sandbox"]
+    path, offers = (
+        row["path"] if row["linked"] else "no link",
+        row["models"] + [f"data {name}" for name in row["cabinets"]],
+    )
+    free = f"{row['free_slots']}/{row['slots']}"
+    return [row["name"], f"…{row['peer'][-8:]}", path, rtt, free, walls, heard, offers]
 
 
 def doctor(chosen: argparse.Namespace) -> int:

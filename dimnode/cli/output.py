@@ -139,8 +139,8 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
+    for column in columns:  # one line per fact: what is too wide is cut at its end, and whole in --json and in pipes
+        drawn.add_column(column, no_wrap=True, overflow="ellipsis")
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
     Console(no_color="NO_COLOR" in os.environ, highlight=False).print(drawn)

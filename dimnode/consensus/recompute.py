@@ -80,8 +80,8 @@ def tally(votes: Sequence[Vote], weights_permille: Mapping[bytes, int] | None = 
     """Majority vote, or weighted vote when each voter has a weight.
 
     Voters are models, not peers: two models may vote from one peer, each with its own answer; `weights_permille` is by
-    answer id. In each row the label with the most votes wins; of labels with equally many, the smallest. Labels are column
-    numbers: a row has as many columns as the largest label seen plus one.
+    answer id. In each row the label with the most votes wins; of labels with equally many, the smallest. Labels are
+    column numbers: a row has as many columns as the largest label seen plus one.
     Raises `PeerFault`: no votes, too many, an answer twice, unequal rows, a label out of range, a voter
     without a weight, a weight out of range, weights that are all zero.
     """

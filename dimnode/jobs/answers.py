@@ -17,6 +17,9 @@ def misfit(job: Job, task: Task, event: AnswerReceived) -> str:
         return "answer: other inputs"
     if event.inputs is not None and event.model != job.template(task).get("model"):
         return "answer: another model"
+    cabinet = job.template(task).get("cabinet", "")
+    if event.cabinets and any(named != cabinet for named in event.cabinets):
+        return "answer: a permission for another cabinet"
     if event.status == "ok" and event.output is None:
         return "answer: no output"
     if event.status == "ok" and "cabinet" in job.template(task) and not event.rulings:

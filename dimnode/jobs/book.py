@@ -34,6 +34,11 @@ class JobBook:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def remembered(self) -> int:
+        """How many nonces are known here, of open jobs and of ended ones."""
+        return len(self._job_of)
+
     def open(self, job: Job) -> None:
         """A job begins."""
         self._open[job.id] = job

@@ -127,11 +127,15 @@ class AnswerReceived:
     policies: tuple[RecordId, ...] = ()
     inputs: tuple[Ref, ...] | None = None
     model: RecordId | None = None
+    cabinets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RulingReceived:
-    """The owner of a cabinet refused a lease by its policy; the envelopes of the ruling and its policies are held."""
+    """The owner of a cabinet refused a lease by its policy; the envelopes of the ruling and its policies are held.
+
+    `lease` and `cabinet` are what the ruling says it is about; None: the maker of the event has checked them.
+    """
 
     peer: PeerId
     ruling: RecordId
@@ -139,6 +143,8 @@ class RulingReceived:
     code: str
     reason: str
     policies: tuple[RecordId, ...] = ()
+    lease: RecordId | None = None
+    cabinet: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ class Leasing:
 
     def due(self) -> float | None:
         """When this wants to be looked at again."""
-        return earliest(self._ends.due(), self._busy_ends.due(), self._patience)
+        concerned = self._patience is not None and (self._waiting or self._stranded)
+        return earliest(self._ends.due(), self._busy_ends.due(), self._patience if concerned else None)
 
     # ---- giving out
 

@@ -134,6 +134,9 @@ class Owner:
         if leased is None:
             return [ack, Release((event.ruling, *event.policies))]
         job, task = leased
+        if event.lease is not None and (event.lease, event.cabinet) != (task.lease, job.template(task).get("cabinet")):
+            rejected = self._reject(job, task, "ruling: another lease or cabinet", now)
+            return [*rejected, Release((event.ruling, *event.policies)), *self.deciding.follow(now)]
         job.held += (event.ruling, *event.policies)
         job.refusals.append(event.ruling)
         appends = [Append("policy", policy, event.key) for policy in event.policies]
@@ -218,7 +221,8 @@ class Owner:
 
     def restore(self, jobs: list[Job], now: Now) -> None:
         """Take over jobs from the journal; `go_on` follows."""
-        self._leasing.be_patient(now)
+        if jobs:
+            self._leasing.be_patient(now)
         for job in jobs:
             self.deciding.open(job)
             for task in job.tasks.values():

@@ -14,18 +14,14 @@ import msgspec
 import psutil
 import trio
 
-from dimnode.api.control import blobs_of
-from dimnode.api.jobfile import compile_job, read_job
 from dimnode.api.port import Answer
-from dimnode.consensus.selection import Need
-from dimnode.consensus.tiers import check_quorum, quote
 from dimnode.errors import Refused
 from dimnode.node.doctor import findings
+from dimnode.node.job_answers import JobAnswers
 from dimnode.node.library import ModelCard, model_label
 from dimnode.node.swarm import AGENT
 from dimnode.p2p.host.streams import DialFailed
-from dimnode.records.envelope import Record, open_envelope
-from dimnode.records.ids import Cid, RecordId, cid_text, peer_text, short
+from dimnode.records.ids import RecordId, cid_text, peer_text, short
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -53,7 +49,7 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
 class Answers:
     """One method per operation; `to` finds it."""
 
-    def __init__(self, node: Node, backstage: Backstage) -> None:
+    def __init__(self, node: Node, backstage: Backstage, jobs: JobAnswers) -> None:
         self._node, self._backstage = node, backstage
         self._started = time.monotonic()
         self._operations = {
@@ -64,17 +60,11 @@ class Answers:
             "stop": self._stop,
             "models.add": self._models_add,
             "models.ls": self._models,
-            "data.add": self._data_add,
-            "data.ls": self._data,
+            "data.add": self._cabinet_add,
+            "data.ls": self._cabinets,
             "rep.ls": self._standing,
             "rep.explain": self._explain,
-            "job.validate": self._validate,
-            "job.ls": self._jobs,
-            "job.show": self._job,
-            "job.events": self._events,
-            "job.result": self._result,
-            "job.receipt": self._receipt,
-            "job.cancel": self._cancel,
+            **jobs.operations,
         }
 
     async def to(self, op: str, arguments: Mapping[str, Any]) -> Answer:
@@ -207,7 +197,7 @@ class Answers:
                 )
         return {"models": rows}
 
-    async def _data_add(self, arguments: Mapping[str, Any]) -> Answer:
+    async def _cabinet_add(self, arguments: Mapping[str, Any]) -> Answer:
         cabinet = await self._node.library.add_cabinet(
             arguments["name"],
             Path(arguments["path"]),
@@ -219,7 +209,7 @@ class Answers:
         self._node.swarm.renew_advert()
         return {"name": cabinet.name, "columns": list(cabinet.columns), "policy": cid_text(cabinet.policy_record.id)}
 
-    async def _data(self, _: Mapping[str, Any]) -> Answer:
+    async def _cabinets(self, _: Mapping[str, Any]) -> Answer:
         rows = [
             {
                 "name": cabinet.name,
@@ -280,161 +270,3 @@ class Answers:
                 }
             )
         return {"peer": peer_text(peer), "contexts": lines}
-
-    # ---- jobs
-
-    async def _validate(self, arguments: Mapping[str, Any]) -> Answer:
-        job = read_job(arguments["job"])
-        compiled = compile_job(job, self._backstage, blobs_of(arguments))
-        quorum = check_quorum(job.quorum.n, job.quorum.k) if job.quorum else None
-        found = quote(job.tier, quorum)
-        steps = []
-        for task, model in zip(compiled.body["tasks"], compiled.models, strict=True):
-            need = Need(task.get("model", b""), task["op"], task.get("cabinet", ""), task.get("peer"))
-            peers = [seat.peer for seat in self._node.engine.roster.capable(need)]
-            steps.append(
-                {
-                    "op": task["op"],
-                    "model": model_label(model) if model else "-",
-                    "cabinet": task.get("cabinet", ""),
-                    "peers": [self._label(peer) for peer in peers],
-                }
-            )
-        return {
-            "pattern": job.pattern,
-            "tier": found.tier,
-            "cost_factor": found.cost_permille / 1000,
-            "residual_risk": found.residual,
-            "steps": steps,
-            "runnable": all(step["peers"] for step in steps),
-        }
-
-    def job_ids(self) -> list[RecordId]:
-        """All jobs that this node owns, oldest first."""
-        return [RecordId(row[0]) for row in self._node.journal.each("SELECT n.job FROM nonces n")]
-
-    async def _jobs(self, arguments: Mapping[str, Any]) -> Answer:
-        query = (
-            "SELECT r.id, r.envelope, e.status FROM records r JOIN nonces n ON n.job = r.id "
-            "LEFT JOIN ends e ON e.job = r.id WHERE r.kind = 'spec' ORDER BY r.seq DESC LIMIT ?"
-        )
-        rows = []
-        most = max(1, min(arguments.get("most") or 20, 1000))
-        for identity, envelope, status in self._node.journal.rows(query, (most,)):
-            spec = open_envelope(envelope, check_signature=False).payload
-            rows.append(
-                {
-                    "job": cid_text(identity),
-                    "label": spec.get("label", ""),
-                    "pattern": spec["pattern"],
-                    "tier": spec["tier"],
-                    "at_ms": spec["at_ms"],
-                    "status": status or "open",
-                }
-            )
-        return {"jobs": rows}
-
-    def _records(self, job: RecordId) -> list[Record]:
-        query = "SELECT envelope FROM records WHERE job=? ORDER BY seq"
-        return [open_envelope(row[0], check_signature=False) for row in self._node.journal.rows(query, (job,))]
-
-    async def _job(self, arguments: Mapping[str, Any]) -> Answer:
-        job = self._backstage.find_job(arguments["job"])
-        records = self._records(job)
-        if not records:
-            raise Refused("E-job-13", "no such job on this node", "", "dim job ls")
-        trail = self._node.watchers.trail(job)
-        return {
-            "job": cid_text(job),
-            "records": [
-                {
-                    "record": cid_text(record.id),
-                    "kind": record.kind,
-                    "by": self._label(record.by),
-                    "at_ms": record.payload["at_ms"],
-                    "task": record.payload.get("task"),
-                    "epoch": record.payload.get("epoch"),
-                    "status": record.payload.get("status", record.payload.get("reason", "")),
-                    "executor": self._label(record.payload["executor"]) if "executor" in record.payload else "",
-                }
-                for record in records
-            ],
-            "end": _without_outputs(self.end(job)),
-            "frames_in": _counts(trail.bytes_in, self._label) if trail else [],
-            "frames_out": _counts(trail.bytes_out, self._label) if trail else [],
-        }
-
-    async def _events(self, arguments: Mapping[str, Any]) -> Answer:
-        job = self._backstage.find_job(arguments["job"])
-        trail = self._node.watchers.trail(job)
-        events = [dict(event) for event in trail.events] if trail else []
-        for event in events:
-            event["job"] = cid_text(event["job"])
-            event["peer"] = self._label(event["peer"]) if event["peer"] else ""
-        if not events:  # after a restart: what the records say
-            for record in self._records(job):
-                said = record.payload
-                events.append(
-                    {
-                        "at_ms": said["at_ms"],
-                        "job": cid_text(job),
-                        "what": record.kind,
-                        "task": said.get("task", 0),
-                        "epoch": said.get("epoch", 0),
-                        "peer": self._label(said.get("executor", record.by)),
-                        "text": said.get("status", ""),
-                    }
-                )
-        return {"events": events}
-
-    async def _result(self, arguments: Mapping[str, Any]) -> Answer:
-        job = self._backstage.find_job(arguments["job"])
-        ended = self.end(job)
-        if ended is None:
-            raise Refused("E-job-12", "this job has no verdict yet, or is not known here", "", "dim job ls")
-        return ended
-
-    async def _receipt(self, arguments: Mapping[str, Any]) -> Answer:
-        return {"receipt": self._backstage.receipt(self._backstage.find_job(arguments["job"]))}
-
-    async def _cancel(self, arguments: Mapping[str, Any]) -> Answer:
-        job = self._backstage.find_job(arguments["job"])
-        await self._backstage.cancel(job)
-        return {"job": cid_text(job), "cancelling": self._node.engine.owner.book.find(job) is not None}
-
-    def end(self, job: RecordId) -> Answer | None:
-        """Verdict, status and output bytes of an ended job."""
-        found = self._node.journal.end_of(job)
-        if found is None:
-            return None
-        verdict, status = found
-        envelope = self._node.journal.envelope(verdict)
-        assert envelope is not None
-        said = open_envelope(envelope, check_signature=False).payload
-        cids = {}
-        query = "SELECT o.ref, o.cid FROM openings o JOIN records r ON r.id = o.record WHERE r.job=?"
-        for ref, cid in self._node.journal.rows(query, (job,)):
-            cids[ref] = Cid(cid)
-        outputs = [self._node.journal.blob(cids[ref]) for ref in said["outputs"] if ref in cids]
-        ended: Answer = {"job": job, "status": status, "verdict": verdict, "outputs": outputs}
-        if "code" in said:
-            ended |= {"code": said["code"], "reason": said.get("reason", "")}
-        return ended
-
-    def _label(self, peer: Any) -> str:
-        """A name that the peer claims, or the end of its id."""
-        if peer == self._node.me:
-            return self._node.config.name or "self"
-        member = self._node.swarm.members.get(peer)
-        return (member.name if member else "") or short(peer)
-
-
-def _without_outputs(ended: Answer | None) -> Answer | None:
-    if ended is None:
-        return None
-    plain = {key: value for key, value in ended.items() if key != "outputs"}
-    return {**plain, "job": cid_text(plain["job"]), "verdict": cid_text(plain["verdict"])}
-
-
-def _counts(counted: Any, label: Any) -> list[Answer]:
-    return [{"peer": label(peer), "what": what, "bytes": count} for (peer, what), count in sorted(counted.items())]

@@ -16,6 +16,7 @@ from dimnode.api.port import Answer, Token
 from dimnode.errors import PeerFault, Refused
 from dimnode.jobs.events import CancelAsked, Submitted
 from dimnode.node.answers import Answers
+from dimnode.node.job_answers import JobAnswers
 from dimnode.node.library import compose_or_refuse
 from dimnode.node.receipts import make_receipt
 from dimnode.records.envelope import Record
@@ -31,7 +32,8 @@ class Backstage:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.me, self.net = node.me, node.net
-        self._answers = Answers(node, self)
+        self._jobs = JobAnswers(node, self)
+        self._answers = Answers(node, self, self._jobs)
 
     def control_door(self, path: Path) -> ControlDoor:
         """The control socket's door over this port."""
@@ -68,7 +70,7 @@ class Backstage:
             raw = b""
         if raw.startswith(RECORD_PREFIX):
             return RecordId(raw)
-        found = [job for job in self._answers.job_ids() if _ends(job, str(name))]
+        found = [job for job in self._jobs.job_ids() if _ends(job, str(name))]
         if len(found) == 1:
             return found[0]
         what = "no job" if not found else f"{len(found)} jobs"
@@ -105,7 +107,7 @@ class Backstage:
 
     def job_end(self, job: RecordId) -> Answer | None:
         """How a job ended, with its outputs."""
-        return self._answers.end(job)
+        return self._jobs.end(job)
 
     def receipt(self, job: RecordId) -> bytes:
         """See `receipts.make_receipt`."""

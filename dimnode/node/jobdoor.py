@@ -8,6 +8,7 @@ stream. If the stream breaks the job goes on; the same spec sent again finds it 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -29,12 +30,21 @@ JOB: Final = "/dim/job/1"
 _CHUNK_BYTES: Final = 256 * 1024
 
 
+@dataclass(slots=True)
+class Desk:
+    """One peer's jobs here. A request may be large and need never be finished: few are read at a time."""
+
+    reading: trio.CapacityLimiter
+    jobs: int = 0
+
+
 class JobDoor:
     """Serves one stream per foreign job."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._open: dict[PeerId, int] = {}
+        self._desks: dict[PeerId, Desk] = {}
+        self._bytes = 0
 
     def handlers(self) -> dict[str, Callable[[Stream], Awaitable[None]]]:
         """For the host."""
@@ -42,20 +52,33 @@ class JobDoor:
 
     async def serve(self, stream: Stream) -> None:
         """Take one job and stay until it has ended."""
-        peer = PeerId(stream.peer)
-        limits = self._node.limits
-        with trio.fail_after(limits.peers.blob_seconds_max):
-            body = await _first_frame(stream, limits.wire.frame_bytes_max)
-        if self._open.get(peer, 0) >= limits.peers.foreign_jobs_per_peer:
-            await stream.write(pack_frame(["refused", "E-jobs-01", "too many open jobs of yours", 1000]) + END)
+        peer, limits = PeerId(stream.peer), self._node.limits.peers
+        desk = self._desks.setdefault(peer, Desk(trio.CapacityLimiter(limits.foreign_requests_read_per_peer)))
+        desk.jobs += 1
+        try:
+            if desk.jobs > limits.foreign_jobs_per_peer:
+                await self._refuse(stream, "E-jobs-01", "too many open jobs of yours", 1000)
+                return
+            with trio.fail_after(limits.blob_seconds_max):
+                async with desk.reading:
+                    body = await _first_frame(stream, self._node.limits.wire.frame_bytes_max)
+            await self._take(stream, body)
+        finally:
+            desk.jobs -= 1
+            if not desk.jobs:
+                del self._desks[peer]
+
+    async def _take(self, stream: Stream, body: bytes) -> None:
+        """The inputs of all foreign jobs together have a bound, whoever sent them."""
+        size = len(body)
+        if self._bytes + size > self._node.limits.peers.foreign_bytes_max:
+            await self._refuse(stream, "E-jobs-01", "too many bytes of open jobs here", 1000)
             return
-        self._open[peer] = self._open.get(peer, 0) + 1
+        self._bytes += size
         try:
             await self._one_job(stream, body)
         finally:
-            self._open[peer] -= 1
-            if not self._open[peer]:
-                del self._open[peer]
+            self._bytes -= size
 
     async def _one_job(self, stream: Stream, body: bytes) -> None:
         node = self._node
@@ -65,18 +88,21 @@ class JobDoor:
             await node.inbox.put_door(stream.peer, event)
             await waiting.over.wait()
             job = waiting.job or job
+        if (said := waiting.refusal) is not None:
+            await self._refuse(stream, said.code, said.what, said.retry_after_ms)
+            return
+        end = node.journal.end_of(job)
+        assert end is not None, "whoever waits for a job is answered after the commit that ended it"
+        receipt = make_receipt(node.journal, job)
         with trio.fail_after(node.limits.peers.blob_seconds_max):
-            if waiting.refusal is not None:
-                said = waiting.refusal
-                await stream.write(pack_frame(["refused", said.code, said.what, said.retry_after_ms]) + END)
-                return
-            end = node.journal.end_of(job)
-            assert end is not None, "whoever waits for a job is answered after the commit that ended it"
-            receipt = make_receipt(node.journal, job)
             await stream.write(pack_frame(["ended", end[1], len(receipt)]))
             for start in range(0, len(receipt), _CHUNK_BYTES):
                 await stream.write(pack_frame(receipt[start : start + _CHUNK_BYTES]))
             await stream.write(END)
+
+    async def _refuse(self, stream: Stream, code: str, what: str, retry_after_ms: int) -> None:
+        with trio.fail_after(self._node.limits.peers.blob_seconds_max):
+            await stream.write(pack_frame(["refused", code, what, retry_after_ms]) + END)
 
     def _read(self, body: bytes, peer: PeerId, waiting: Foreign) -> tuple[RecordId, Submitted | None]:
         row = unpack_body(body)

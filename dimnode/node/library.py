@@ -114,14 +114,16 @@ class Library:
         wanted = [record for record in self.manifests.values() if _fits(record, name)]
         if not wanted:
             raise Refused("E-models-01", f"unknown model {name!r}", "no peer heard so far offers it", "dim models ls")
-        newest = max(_version(record) for record in wanted)
-        best = [record for record in wanted if _version(record) == newest]
-        if len({record.by for record in best}) > 1:
-            names = ", ".join(f"{peer_text(record.by)}/{name}" for record in best[:3])
-            raise Refused(
-                "E-models-02", f"{name!r} is published by several peers", f"one of {names}", "name one in full"
-            )
-        return max(best, key=lambda record: (record.payload["at_ms"], record.id))
+        if len({record.by for record in wanted}) > 1:
+            # A stranger may publish version 999 of anything: what this node offers itself goes before it.
+            mine = [record for record in wanted if record.id in self.models]
+            if len({record.by for record in mine}) != 1:
+                names = ", ".join(sorted({f"{peer_text(record.by)}/{name}" for record in wanted})[:3])
+                raise Refused(
+                    "E-models-02", f"{name!r} is published by several peers", f"one of {names}", "name one in full"
+                )
+            wanted = mine
+        return max(wanted, key=lambda record: (_version(record), record.payload["at_ms"], record.id))
 
     async def add_model(self, card: ModelCard, source: Path, at_ms: int) -> Record:
         """Copy the file into the home, sign its manifest, journal both. Raises `Refused` with what to mend."""

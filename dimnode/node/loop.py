@@ -57,7 +57,7 @@ class Loop:
                 batch.append(TimePassed())
             if batch:
                 await self._pass(batch, now)
-            elif self._journal.lazy_rows and (self._commit_by or 0.0) <= now.mono:
+            elif self._commit_by is not None and self._commit_by <= now.mono:
                 await self._commit({})
             else:
                 await trio.lowlevel.checkpoint()
@@ -110,8 +110,6 @@ class Loop:
             self.concluded(verdict)
 
     def _later(self, rows: Rows) -> None:
-        if not self._journal.lazy_rows:
-            self._commit_by = trio.current_time() + self._limits.store.lazy_commit_seconds_max
         self._journal.later(rows)
 
     async def _commit(self, rows: Rows) -> None:
@@ -120,6 +118,11 @@ class Loop:
         self._commit_by = None
 
     def _next_due(self) -> float | None:
+        # Others too leave lazy rows in the journal, and their commits take along ours: only the journal knows.
+        if not self._journal.lazy_rows:
+            self._commit_by = None
+        elif self._commit_by is None:
+            self._commit_by = trio.current_time() + self._limits.store.lazy_commit_seconds_max
         moments = [moment for moment in (self._engine.due(), self._commit_by) if moment is not None]
         return min(moments, default=None)
 

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from dimnode.exec.launch import Zygote, start_zygote
 from dimnode.exec.pool import Pool, open_pool
 from dimnode.jobs.effects import Append, Note
 from dimnode.jobs.engine import Engine
-from dimnode.jobs.events import BadRecord, Event, Now, PeerDown, PeerUp
+from dimnode.jobs.events import BadRecord, Now, PeerDown, PeerUp
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
 from dimnode.node.faults import fault_point
@@ -128,7 +129,7 @@ class Node:
         self.pool: Pool | None = None
         self.discovery: Discovery | None = None
         self._nursery: trio.Nursery | None = None
-        self._fetches = 0
+        self._fetches: Counter[PeerId] = Counter()
         self.stop = trio.Event()
 
     # ---- life
@@ -266,11 +267,15 @@ class Node:
         """A frame from a link: checked, held, and put into the inbox."""
         frame = read_task_frame(body)
         self.watchers.received(frame.key, link.peer, frame.what, len(body) + 4)
-        if self._nursery is not None and self._fetches < self.limits.peers.blob_fetches_max and frame.missing():
-            self._fetches += 1
+        if self._nursery is not None and self._may_fetch(link.peer) and frame.missing():
+            self._fetches[link.peer] += 1
             self._nursery.start_soon(self._fetch_and_take, link.peer, frame)
             return
         await self._take(link.peer, frame, {})
+
+    def _may_fetch(self, peer: PeerId) -> bool:
+        limits = self.limits.peers
+        return self._fetches[peer] < limits.blob_fetches_per_peer and self._fetches.total() < limits.blob_fetches_max
 
     async def _fetch_and_take(self, peer: PeerId, frame: TaskFrame) -> None:
         """Fetch what was too large to travel inline, then go on as usual."""
@@ -282,7 +287,7 @@ class Node:
         except (PeerFault, DialFailed, StreamLost) as error:
             log.info("a blob could not be fetched: %s", error)
         finally:
-            self._fetches -= 1
+            self._fetches[peer] -= 1
         await self._take(peer, frame, fetched)
 
     async def _take(self, peer: PeerId, frame: TaskFrame, fetched: Mapping[Cid, bytes]) -> None:
@@ -302,10 +307,10 @@ class Node:
         for identity, content in held:
             self.vault.hold(identity, content)
 
-    async def _link(self, peer: PeerId, up: bool) -> None:
+    def _link(self, peer: PeerId, up: bool) -> None:
         self.swarm.link(peer, up)
-        event: Event = PeerUp(peer) if up else PeerDown(peer)
-        await self.inbox.put_peer(event)
+        # Not through the peers' lane: it may be full just then, and ups and downs must keep their order.
+        self.inbox.put_local(PeerUp(peer) if up else PeerDown(peer))
 
     def _granted_blob(self, cid: Cid) -> bytes | None:
         return self.vault.get(cid) or self.journal.blob(cid)

@@ -4,6 +4,7 @@ Rule: the journal alone is enough, so the same job gives the same file today and
 """
 
 from dimnode.errors import Refused
+from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record, open_envelope
 from dimnode.records.ids import Cid, RecordId, Ref
 from dimnode.records.links import record_links
@@ -27,7 +28,11 @@ def make_receipt(journal: Journal, job: RecordId) -> bytes:
             blob = journal.blob(cid)
             if blob is not None:
                 blobs[Cid(cid)] = blob
-    return pack_receipt(root, records, openings, blobs.values())
+    packed = pack_receipt(root, records, openings, blobs.values())
+    if len(packed) > LIMITS.records.receipt_bytes_max:  # large tensors may stay outside: `dim verify --blobs DIR`
+        small = [blob for blob in blobs.values() if len(blob) <= LIMITS.jobs.inline_bytes_max]
+        packed = pack_receipt(root, records, openings, small)
+    return packed
 
 
 def _tree(journal: Journal, root: RecordId) -> list[Record]:

@@ -170,6 +170,8 @@ class Swarm:
         peer = PeerId(record.by)
         said = record.payload
         if topic == HEARTBEAT_TOPIC:
+            if said["at_ms"] < time.time_ns() // 1_000_000 - self._limits.peers.heartbeat_age_ms_max:
+                return  # replayed, after its author was forgotten
             mono = trio.current_time()
             fresh = self.members.heartbeat(
                 peer, said["advert"], said["at_ms"], said["free_slots"], said["load_permille"], mono

@@ -70,11 +70,13 @@ class Watchers:
 
     def sent(self, key: Key, peer: PeerId, what: str, count: int) -> None:
         """A frame of this size was queued to the peer's stream."""
-        self._of(key[0]).bytes_out[peer, what] += count
+        if (trail := self._trails.get(key[0])) is not None:  # frames about jobs of others make no trail
+            trail.bytes_out[peer, what] += count
 
     def received(self, key: Key, peer: PeerId, what: str, count: int) -> None:
         """A frame of this size was read from the peer's stream."""
-        self._of(key[0]).bytes_in[peer, what] += count
+        if (trail := self._trails.get(key[0])) is not None:
+            trail.bytes_in[peer, what] += count
 
     def late(self, milliseconds: float) -> None:
         """One sample of the loop's lateness."""

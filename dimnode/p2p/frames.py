@@ -189,6 +189,7 @@ def _answer(frame: TaskFrame, peer: PeerId, net: RecordId, blobs: Mapping[Cid, b
         policies=policies,
         inputs=tuple(said["inputs"]),
         model=said.get("model"),
+        cabinets=tuple(ruling.payload["cabinet"] for ruling in rulings),
     )
     return Arrival(event, tuple(held))
 
@@ -199,7 +200,9 @@ def _ruling(frame: TaskFrame, peer: PeerId, net: RecordId, check: bool) -> Arriv
     said = rulings[0].payload
     if len(rulings) > 1 or said["allowed"]:  # what no event names, nobody would ever let go of
         raise PeerFault("ruling: not one refusal")
-    event = RulingReceived(peer, rulings[0].id, frame.key, said["code"], said["reason"], policies)
+    event = RulingReceived(
+        peer, rulings[0].id, frame.key, said["code"], said["reason"], policies, said["parents"][0], said["cabinet"]
+    )
     return Arrival(event, tuple(held))
 
 

@@ -27,7 +27,7 @@ PING_BYTES: Final = 32
 _RTT_BYTES: Final = 4
 
 OnFrame = Callable[["Link", bytes], Awaitable[None]]
-OnLink = Callable[[PeerId, bool], Awaitable[None]]
+OnLink = Callable[[PeerId, bool], None]
 
 
 class Link:
@@ -176,7 +176,7 @@ class Links:
         await self._drop_connection(peer)
 
     async def serve_ping(self, stream: Stream) -> None:
-        """Echo 32 bytes at a time. They begin with the round trip that the other side measured last, in microseconds."""
+        """Echo 32 bytes at a time; they begin with the round trip that the other side measured last, in us."""
         peer = PeerId(stream.peer)
         while True:
             chunk = await stream.read(PING_BYTES)
@@ -195,7 +195,7 @@ class Links:
         if old is not None:
             old.cut()
         try:
-            await self._on_link(link.peer, True)
+            self._on_link(link.peer, True)
             with link.scope:
                 async with trio.open_nursery() as nursery:  # the link's writer and its pings beside its reader
                     nursery.start_soon(self._write, link)
@@ -209,8 +209,7 @@ class Links:
             await link.leave()
             if self._links.get(link.peer) is link:
                 del self._links[link.peer]
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limits.store.stop_seconds_max):
-                    await self._on_link(link.peer, False)
+                self._on_link(link.peer, False)
 
     async def _read(self, link: Link) -> None:
         try:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.books import Books, check_receipts
-from tests.e2e.harness import JOB_SECONDS, NOISE, Nodes, bounded_client, nonce_of, patient, real_nodes, triage, until
 
 from dimnode.client import Client, Ended
 from dimnode.errors import NoNode
 from dimnode.records.ids import peer_bytes
+from tests.e2e.books import Books, check_receipts
+from tests.e2e.harness import JOB_SECONDS, NOISE, Nodes, bounded_client, nonce_of, patient, real_nodes, triage, until
 
 pytestmark = pytest.mark.slow
 EXECUTORS = ("brio", "cara")

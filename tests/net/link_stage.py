@@ -25,8 +25,8 @@ def patient(**changes: Any) -> Limits:
 class Site:
     """One host with its links and what they reported."""
 
-    host: Host
-    links: Links
+    host: Host = field(init=False)
+    links: Links = field(init=False)
     heard: list[tuple[PeerId, bytes]] = field(default_factory=list)
     notices: list[bool] = field(default_factory=list)
     changed: trio.Event = field(default_factory=trio.Event)
@@ -41,7 +41,7 @@ class Site:
         self.heard.append((link.peer, body))
         self.tell()
 
-    async def notice(self, peer: PeerId, up: bool) -> None:
+    def notice(self, peer: PeerId, up: bool) -> None:
         self.notices.append(up)
         self.tell()
 
@@ -60,23 +60,17 @@ class Site:
 async def site(seed: bytes, limits: Limits = LIMITS, **handlers: Any) -> AsyncIterator[Site]:
     """A host that runs links; `handlers` replace theirs: task, ping; None leaves one out."""
     async with AsyncExitStack() as stack:
-        made: list[Site] = []
-        links = Links(
-            SigningKey.from_seed(seed).peer,
-            made[0].frame,
-            made[0].notice,
-            limits,
-        )
+        made = Site()
+        made.links = links = Links(SigningKey.from_seed(seed).peer, made.frame, made.notice, limits)
         served = {TASK: handlers.get("task", links.serve_task), PING: handlers.get("ping", links.serve_ping)}
         served = {protocol: handler for protocol, handler in served.items() if handler is not None}
         listen = ["/ip4/127.0.0.1/tcp/0"]
         opened = open_host(seed, listen, served, dht=False, on_connection=links.connection, limits=limits)
-        host = await stack.enter_async_context(opened)
-        made.append(Site(host, links))
+        made.host = host = await stack.enter_async_context(opened)
         nursery = await stack.enter_async_context(trio.open_nursery())
         if handlers.get("attached", True):
             links.attach(host, nursery)
-        yield made[0]
+        yield made
         nursery.cancel_scope.cancel()
 
 

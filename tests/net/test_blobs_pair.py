@@ -10,7 +10,7 @@ from link_stage import SEEDS, run
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
-from dimnode.p2p import blobs, info
+from dimnode.p2p import blobs, introduction
 from dimnode.p2p.blobs import BLOB, Grants, fetch_blob, serve_blobs
 from dimnode.p2p.host.host import open_host
 from dimnode.p2p.host.streams import DialFailed, StreamEnded, StreamLost
@@ -234,7 +234,7 @@ def test_a_false_introduction_is_a_fault(envelopes) -> None:
 
 
 def test_a_peer_that_says_nothing_of_itself_is_given_up(monkeypatch) -> None:
-    with_limits(monkeypatch, info, host=replace(LIMITS.host, negotiate_seconds_max=0.2))
+    with_limits(monkeypatch, introduction, host=replace(LIMITS.host, negotiate_seconds_max=0.2))
 
     async def scenario() -> None:
         async def silent(stream) -> None:

@@ -26,7 +26,11 @@ def trust(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("story", RECEIPTS)
+@pytest.mark.parametrize(
+    # Averages are repeated with NumPy, whose import alone takes a quarter of a second.
+    "story",
+    [pytest.param(story, marks=pytest.mark.slow) if story == "average" else story for story in RECEIPTS],
+)
 def test_a_golden_receipt_is_verified_and_drawn(dim, trust, story):
     path = GOLDEN / f"{story}.dimr"
     verified = dim("verify", path)

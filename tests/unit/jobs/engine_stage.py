@@ -31,7 +31,7 @@ from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid, peer_of_key, re
 from dimnode.records.kinds import OPEN_SWARM_ID, compose
 from dimnode.records.receipt import Opening
 
-E = TypeVar("E")
+Kind = TypeVar("Kind")
 
 MODEL, OTHER_MODEL, THIRD_MODEL = record_id(b"one"), record_id(b"two"), record_id(b"three")
 MODELS = {MODEL: "mlp", OTHER_MODEL: "mlp", THIRD_MODEL: "mlp"}
@@ -44,7 +44,7 @@ def peer(name: str) -> PeerId:
     return peer_of_key(sha256(name.encode()).digest())
 
 
-ME, A, B, C, D, E_PEER, F_PEER = (peer(name) for name in ("me", "a", "b", "c", "d", "e", "f"))
+ME, A, B, C, D, E, F, ABSENT_PEER = (peer(name) for name in ("me", "a", "b", "c", "d", "e", "f", "absent"))
 
 
 def opening(blob: bytes, salt: str) -> Opening:
@@ -52,7 +52,7 @@ def opening(blob: bytes, salt: str) -> Opening:
     return Opening.of(sha256(salt.encode()).digest(), blob_cid(blob))
 
 
-def of(kind: type[E], effects: Iterable[object]) -> list[E]:
+def of(kind: type[Kind], effects: Iterable[object]) -> list[Kind]:
     """The effects of one kind."""
     return [effect for effect in effects if isinstance(effect, kind)]
 
@@ -150,7 +150,7 @@ class Stage:
         self, other: PeerId, models: Iterable[RecordId] = MODELS, cabinets: Iterable[str] = (CABINET,), slots: int = 4
     ) -> list[Effect]:
         """A peer says what it offers."""
-        return self.do(AdvertHeard(other, {model: "mlp" for model in models}, frozenset(cabinets), slots))
+        return self.do(AdvertHeard(other, dict.fromkeys(models, "mlp"), frozenset(cabinets), slots))
 
     def told(self, other: PeerId, what: str, key: Key, **more: Any) -> list[Effect]:
         """A peer says a word."""
@@ -210,6 +210,7 @@ class Stage:
             "usage": {"cpu_us": 0, "rss_bytes": 0},
             "sandbox": "none",
             "status": status,
+            "weight": 1,
             "parents": [lease.records[0], *rulings],
         }
         if not ok:
@@ -217,10 +218,7 @@ class Stage:
         answer = self._foreign("answer", lease.peer, said)
         self.holds.update([output.cid] if output else [])
         code, error = said.get("code", ""), said.get("error", "")
-        weight = int(more.pop("weight", 1))
-        event = AnswerReceived(
-            lease.peer, answer, lease.key, lease.records[0], status, code, error, weight, rulings, output
-        )
+        event = AnswerReceived(lease.peer, answer, lease.key, lease.records[0], status, code, error, 1, rulings, output)
         return replace(event, **more)
 
     def ruling(self, lease: Send, allowed: bool) -> RulingReceived:
@@ -252,6 +250,23 @@ class Stage:
             lease = sent("lease", self.submit())[0]
             replies += of(Reply, self.do(self.answer(lease)))
         return replies
+
+    # ---- both at once
+
+    def lease_to_self(self, lease: Send) -> LeaseReceived:
+        """A lease of ours to ourselves, as its frame arrives."""
+        job, task, epoch = lease.key
+        self.holds.update([*lease.records, *(found.cid for found in lease.openings)])
+        return LeaseReceived(self.me, lease.records[0], job, task, epoch, 30_000, self.payloads[job], lease.openings)
+
+    def answer_from_self(self, answer: Send) -> AnswerReceived:
+        """An answer of ours to ourselves, as its frame arrives."""
+        said = self.payloads[answer.records[0]]
+        output = answer.openings[0] if answer.openings else None
+        self.holds.update([*answer.records, *(found.cid for found in answer.openings)])
+        return AnswerReceived(
+            self.me, answer.records[0], answer.key, said["parents"][0], said["status"], "", "", 1, (), output
+        )
 
     # ---- owners and the pool, as the executor hears them
 

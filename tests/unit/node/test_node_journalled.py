@@ -144,6 +144,9 @@ def test_a_watcher_hears_its_job_until_it_stops() -> None:
 def test_frames_are_counted_by_peer_and_word_and_old_jobs_are_forgotten() -> None:
     watchers = Watchers(LIMITS.jobs)
     key = (OPEN_SWARM_ID, 0, 1)
+    watchers.sent(key, KEY.peer, "lease", 1)
+    assert watchers.trail(OPEN_SWARM_ID) is None, "frames about jobs of others make no trail"
+    watchers.note(Note(OPEN_SWARM_ID, "submitted"))
     watchers.sent(key, KEY.peer, "lease", 10)
     watchers.sent(key, KEY.peer, "lease", 5)
     watchers.received(key, KEY.peer, "answer", 7)

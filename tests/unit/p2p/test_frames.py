@@ -77,7 +77,7 @@ def test_an_answer_becomes_its_event_and_holds_its_record_and_output() -> None:
     found = taken(answer_frame(answer), EXECUTOR, OWNER)
     inputs = tuple(opening(blob).ref for blob in INPUTS)
     assert found.event == AnswerReceived(
-        EXECUTOR.peer, answer.id, KEY, LEASE.id, "ok", "", "", 7, (), opening(OUTPUT), (), inputs, MODEL
+        EXECUTOR.peer, answer.id, KEY, LEASE.id, "ok", "", "", 7, (), opening(OUTPUT), (), inputs, MODEL, ()
     )
     assert list(found.held) == [(answer.id, answer.envelope), (blob_cid(OUTPUT), OUTPUT)]
 
@@ -97,7 +97,7 @@ def test_an_answer_under_a_policy_names_and_holds_permission_and_policy() -> Non
 
 def test_a_refusal_becomes_its_event_with_or_without_a_policy() -> None:
     event = taken(ruling_frame(REFUSAL, POLICY), EXECUTOR, OWNER).event
-    assert event == RulingReceived(EXECUTOR.peer, REFUSAL.id, KEY, "E-cabinet-06", "small", (POLICY.id,))
+    assert event == RulingReceived(EXECUTOR.peer, REFUSAL.id, KEY, "E-cabinet-06", "small", (POLICY.id,), LEASE.id, "patients")
     bare = ruling_of(LEASE, None, False)
     found = taken(ruling_frame(bare), EXECUTOR, OWNER)
     assert found.event.policies == ()

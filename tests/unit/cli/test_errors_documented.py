@@ -1,0 +1,42 @@
+"""Every code that a person can see stands in docs/errors.md, and nothing else does."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENT = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+CODE = re.compile(r"E-[a-z0-9]+-\d\d")
+ROW = re.compile(r"^\| `([^`]+)` \| (.+) \| (.+) \|$", re.MULTILINE)
+ERRORS = {"ConfigError", "Refused", "RunFailed", "NoNode", "DimError", "ListenFailed", "Complaint"}
+
+
+def codes_in(path):
+    """String constants that are codes or hold one, and whatever an error is constructed with as its code."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from CODE.findall(node.value)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield first.value
+
+
+RAISED = {code for path in (ROOT / "dimnode").rglob("*.py") for code in codes_in(path)}
+DOCUMENTED = [row[0] for row in ROW.findall(DOCUMENT)]
+
+
+def test_every_code_is_documented():
+    assert RAISED - set(DOCUMENTED) == set()
+
+
+def test_every_documented_code_exists():
+    assert set(DOCUMENTED) - RAISED == set()
+
+
+def test_no_code_is_documented_twice():
+    assert len(DOCUMENTED) == len(set(DOCUMENTED))
+
+
+def test_every_row_says_what_happened_and_what_to_do():
+    assert all(len(what) > 10 and len(then) >= 5 for _, what, then in ROW.findall(DOCUMENT))
