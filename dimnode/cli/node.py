@@ -233,10 +233,8 @@ def _peer_row(row: dict[str, Any]) -> list[Any]:
     heard = None if row["heard_seconds_ago"] is None else f"{row['heard_seconds_ago']:.0f} s ago"
     rtt = None if row["rtt_ms"] is None else f"{row['rtt_ms']:.1f}"
     walls = "complete" if set(row["sandbox"].split("+")) >= _WALLS else row["sandbox"]
-    path, offers = (
-        row["path"] if row["linked"] else "no link",
-        row["models"] + [f"data {name}" for name in row["cabinets"]],
-    )
+    path = row["path"] if row["linked"] else "no link"
+    offers = row["models"] + [f"data {name}" for name in row["cabinets"]]
     free = f"{row['free_slots']}/{row['slots']}"
     return [row["name"], f"…{row['peer'][-8:]}", path, rtt, free, walls, heard, offers]
 

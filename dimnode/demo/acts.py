@@ -48,8 +48,8 @@ def collaborative(setting: Setting) -> None:
             "rows_sent": leaked,
         }
         what = f"ran the classifier on {output['rows'][0]} patients it was not trained on"
-        narrator.say(name, f"{what}   sent {sent:,} bytes: {counts} counts   rows sent: {leaked}")
-        narrator.check(leaked == 0)
+        tick = narrator.check(leaked == 0)
+        narrator.say(name, f"{what}   sent {sent:,} bytes: {counts} counts   rows sent: {leaked} {tick}")
     total = read_output(ended.outputs[0])["counts"]
     (tn, fp), (fn, tp) = total
     central = setting.central_counts(MODEL)
@@ -203,14 +203,13 @@ def _tell_chain(setting: Setting, facts: dict[str, Any], killer: _Killer, ended:
     word = ("clear", "suspicious")[outputs[0]["label"][0]]
     finding = ("benign", "malignant")[outputs[1]["label"][0]]
     wait = (resumed - killer.killed_at_ms) / 1000
-    narrator.say(who[0], f"triage      {word} ({triage:.2f})")
-    narrator.say(killer.victim, "diagnosis   killed in the middle (kill -9)")
-    narrator.say(
-        who[1], f"diagnosis   resumed from {who[0]}'s signed step after {wait:.1f} s   {finding} ({diagnosis:.2f})"
-    )
-    narrator.say(who[2], f"referral    priority {outputs[2]['priority'][0]} (rule table R-1, a rule and not a model)")
     epoch = answers[1].payload["epoch"]
     held = ended.status == "ok" and who[1] != killer.victim and epoch > 1
+    narrator.say(who[0], f"triage      {word} ({triage:.2f})")
+    narrator.say(killer.victim, "diagnosis   killed in the middle (kill -9)")
+    resumption = f"resumed from {who[0]}'s signed step after {wait:.1f} s {narrator.check(held)}"
+    narrator.say(who[1], f"diagnosis   {resumption}   {finding} ({diagnosis:.2f})")
+    narrator.say(who[2], f"referral    priority {outputs[2]['priority'][0]} (rule table R-1, a rule and not a model)")
     facts |= {
         "triage": {"by": who[0], "label": word, "probability": triage},
         "killed": killer.victim,
@@ -218,7 +217,6 @@ def _tell_chain(setting: Setting, facts: dict[str, Any], killer: _Killer, ended:
         "referral": {"by": who[2], "priority": outputs[2]["priority"][0]},
         "resumed": held,
     }
-    narrator.check(held)
 
 
 def liar(setting: Setting) -> None:

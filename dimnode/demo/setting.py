@@ -157,8 +157,9 @@ class Setting:
         found = 0
         with (self.swarm[name].home / "patients.csv").open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                values = [float(row[feature]) for feature in FEATURES[:4]]
-                shapes = (struct.pack("<4f", *values), struct.pack("<4d", *values), row[FEATURES[0]].encode() + b",")
+                cells = [row[feature] for feature in FEATURES[:4]]
+                values = list(map(float, cells))
+                shapes = (struct.pack("<4f", *values), struct.pack("<4d", *values), ",".join(cells).encode())
                 found += any(shape in content for shape in shapes)
         return found
 

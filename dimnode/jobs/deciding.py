@@ -4,8 +4,6 @@ Rule: whatever happens to a job comes back to `follow`, and a job ends in `_conc
 verdict is composed, its clients are answered, and all that it held is let go. Pure: no I/O, no clock, no secret.
 """
 
-from dataclasses import replace
-
 from dimnode.jobs.author import Author
 from dimnode.jobs.book import JobBook
 from dimnode.jobs.conclude import Outcome, verdict_body
@@ -146,9 +144,9 @@ class Deciding:
         made_blobs = tuple(opening.cid for opening in made)
         append = Append("verdict", verdict, (job.id, 0, 0), payload, made, made_blobs)
         outputs = tuple(opening.cid for opening in outcome.outputs)
-        reply = Reply(None, job.id, outcome.status, verdict, outputs, outcome.code, outcome.reason)
-        replies = [replace(reply, token=token) for token in job.tokens]
-        self._book.close(job, reply)
+        said = (job.id, outcome.status, verdict, outputs, outcome.code, outcome.reason)
+        replies = [Reply(token, *said) for token in job.tokens]
+        self._book.close(job, Reply(None, *said))
         note = Note(job.id, outcome.status, text=outcome.reason)
         release = Release((*job.held, verdict), (*job.blobs(), *made_blobs))
         return [append, *called_back, *replies, note, release]

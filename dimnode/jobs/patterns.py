@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dimnode.jobs.job import Accepted, Job
+from dimnode.jobs.job import Accepted, Job, Task
 from dimnode.jobs.states import TaskState
 from dimnode.records.plan import step_of, tasks_of
 
@@ -94,14 +94,26 @@ def _chained(job: Job) -> NextMove:
     step = len(job.steps)
     if step == len(job.spec["tasks"]):
         return Succeeded()
+    return _replicated(job, step) if job.quorum else _single(job, step)
+
+
+def _single(job: Job, step: int) -> NextMove:
+    """One answer decides the step; its only task has the same number."""
+    task = job.tasks.get(step)
+    if task is None:
+        return StartTasks((step,))
+    if task.state is TaskState.ANSWERED:
+        return AcceptAnswer(answers_of(job, step)[0])
+    return _end_with(job, task) if task.state is TaskState.FAILED else None
+
+
+def _replicated(job: Job, step: int) -> NextMove:
     numbers = replicas_of(job, step)
     if missing := _missing(job, numbers):
         return StartTasks(missing)
-    needed = int(job.spec["quorum"]["k"]) if job.quorum else 1
-    if (early := _settled(job, numbers, needed)) is not True:
+    if (early := _settled(job, numbers, int(job.spec["quorum"]["k"]))) is not True:
         return early
-    answers = answers_of(job, step)
-    return CompareStep(step, answers) if job.quorum else AcceptAnswer(answers[0])
+    return CompareStep(step, answers_of(job, step))
 
 
 def _parallel(job: Job) -> NextMove:
@@ -122,6 +134,10 @@ def _settled(job: Job, numbers: range, needed: int) -> Literal[True] | GiveUp | 
     tasks = [job.tasks[number] for number in numbers]
     failed = [task for task in tasks if task.state is TaskState.FAILED]
     if len(tasks) - len(failed) < needed:
-        # Named after the last task that failed; "refused" when a site's policy said no and the receipt can show it.
-        return GiveUp("refused" if job.refusals else "failed", failed[-1].code, failed[-1].reason)
+        return _end_with(job, failed[-1])
     return True if all(task.state in _SETTLED for task in tasks) else None
+
+
+def _end_with(job: Job, failed: Task) -> GiveUp:
+    """Named after the task that failed last; "refused" when a site's policy said no and the receipt can show it."""
+    return GiveUp("refused" if job.refusals else "failed", failed.code, failed.reason)

@@ -13,7 +13,7 @@ from dimnode.records.links import record_links
 from dimnode.records.receipt import pack_receipt
 
 from .journal import Broken
-from .universe import EPOCH_SECONDS
+from .universe import EPOCH_SECONDS, key_of
 
 if TYPE_CHECKING:
     from .node import Node
@@ -64,15 +64,18 @@ def check_end(world: "World") -> None:
         raise Broken("a job ended on two nodes")
 
 
+def in_vain(world: "World", spec: dict[str, Any]) -> bool:
+    """The job waits for sites that do not exist, which it may when it can do with fewer than it has tasks."""
+    if "cabinet" not in spec["tasks"][0]:
+        return False
+    sites = {node.peer for node in world.nodes if node.advert.cabinets}
+    return len(spec["tasks"]) > len(sites) or not {task["peer"] for task in spec["tasks"] if "peer" in task} <= sites
+
+
 def _check_expired(world: "World", spec: dict[str, Any]) -> None:
     """A job whose deadline comes long after the last fault has no reason to miss it: silence is noticed before."""
-    offers = {node.peer: node.advert for node in world.nodes}
-    if any("cabinet" in task and not offers[task["peer"]].cabinets for task in spec["tasks"] if "peer" in task):
-        return  # a named site that has no such cabinet is waited for
-    if "cabinet" in spec["tasks"][0] and len(spec["tasks"]) > sum(bool(offer.cabinets) for offer in offers.values()):
-        return  # so is any further site, when a job can do with fewer than it has tasks
     due_seconds = (spec["at_ms"] + spec["deadline_ms"]) / 1000 - EPOCH_SECONDS
-    if due_seconds > world.universe.fault_seconds + _RECOVERY_SECONDS:
+    if due_seconds > world.universe.fault_seconds + _RECOVERY_SECONDS and not in_vain(world, spec):
         raise Broken(f"a job expired {due_seconds - world.universe.fault_seconds:.0f} s after the last fault")
 
 
@@ -88,18 +91,23 @@ def _check_empty(node: "Node") -> None:
         raise Broken(f"node {node.index} waits for {node.engine.due()}")
 
 
-def receipts(world: "World") -> list[tuple[str, bytes]]:
-    """Status and receipt of every verdict, from the owners' journals alone."""
-    found = []
+def check_receipts(world: "World") -> Counter[str]:
+    """The verifier finds nothing wrong with any verdict. Returns how many jobs ended in which way."""
+    ends: Counter[str] = Counter()
     for node in world.nodes:
-        for row in node.journal.verdicts.values():
-            found.append((decode(node.journal.payloads[row.id])["status"], _receipt(world, node, row.id)))
-    return found
+        for job, row in node.journal.verdicts.items():
+            status = decode(node.journal.payloads[row.id])["status"]
+            waited = status == "expired" and in_vain(world, decode(node.journal.payloads[job]))
+            ends["waited in vain" if waited else status] += 1
+            report = verify(_receipt(world, node, row.id))
+            if report.status == 1:
+                failed = [str(check) for check in report.checks if check.outcome == "fail"]
+                raise Broken(f"seed {world.universe.seed}: the verifier refuses a verdict {status}: {failed}")
+    return ends
 
 
 def _receipt(world: "World", node: "Node", root: RecordId) -> bytes:
-    from .universe import key_of
-
+    """The receipt of a verdict, from its owner's journal alone."""
     keys = {other.peer: key_of(other.index) for other in world.nodes}
     journal = node.journal
     records: dict[RecordId, Record] = {}
@@ -112,19 +120,6 @@ def _receipt(world: "World", node: "Node", root: RecordId) -> bytes:
         value = decode(payload)
         records[identity] = open_record(seal(keys[value["by"]], value["kind"], payload), check_signature=False)
         stack += record_links(records[identity])
-    openings = [
-        opening for identity in records if identity in journal.rows for opening in journal.rows[identity].openings
-    ]
+    rows = [journal.rows[identity] for identity in records if identity in journal.rows]
+    openings = [opening for row in rows for opening in row.openings]
     return pack_receipt(root, records.values(), openings, list(journal.blobs.values()))
-
-
-def check_receipts(world: "World") -> Counter[str]:
-    """The verifier finds nothing wrong with any verdict. Returns how many jobs ended in which way."""
-    ends: Counter[str] = Counter()
-    for status, receipt in receipts(world):
-        ends[status] += 1
-        report = verify(receipt)
-        if report.status == 1:
-            failed = [str(check) for check in report.checks if check.outcome == "fail"]
-            raise Broken(f"seed {world.universe.seed}: the verifier refuses a verdict {status}: {failed}")
-    return ends

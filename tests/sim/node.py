@@ -233,7 +233,7 @@ class Node:
                 self._run(effect)
             case Stop(key):
                 self._stop(key)
-            case Consult(key) if self.rng.random() < 0.1:
+            case Consult(key) if not self.world.universe.calm and self.rng.random() < 0.1:
                 self.take(RunRefused(key, "E-exec-01", "the queue is full", 100))
             case Consult(key):
                 allowed = not self.strict

@@ -26,7 +26,7 @@ def parse_listen(texts: Iterable[str]) -> list[Multiaddr]:
         address = parse(text)
         if address is None or _value(address, "tcp") is None:
             raise ConfigError(
-                "listen-address",
+                "E-p2p-03",
                 f"not an address to listen on: {text}",
                 "it must be a TCP multiaddr",
                 "for example /ip4/0.0.0.0/tcp/4001",

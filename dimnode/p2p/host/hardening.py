@@ -43,7 +43,7 @@ def check_version() -> None:
     found = version("libp2p")
     if found != LIBP2P_VERSION:
         raise ConfigError(
-            "libp2p-version",
+            "E-p2p-04",
             f"libp2p {found} is installed, dimnode needs exactly {LIBP2P_VERSION}",
             "its behaviour towards hostile peers is corrected version by version (docs/patches.md)",
             f"pip install libp2p=={LIBP2P_VERSION}",

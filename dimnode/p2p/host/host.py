@@ -197,7 +197,7 @@ async def open_host(
 def listen_failed(missing: Sequence[str]) -> ListenFailed:
     """Return the failure that names the addresses we could not listen on."""
     return ListenFailed(
-        "listen-failed",
+        "E-p2p-02",
         f"cannot listen on {', '.join(missing)}",
         "another process has the port, or the address is not of this machine",
         "choose another port, or 0 for any free one",

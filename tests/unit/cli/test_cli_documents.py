@@ -50,6 +50,7 @@ def hints():
                         yield path.name, match[1], match[2]
 
 
+@pytest.mark.slow
 def test_every_hint_names_a_command_that_exists():
     for file, noun, verb in hints():
         known = noun in NOUNS

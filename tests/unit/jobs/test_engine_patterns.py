@@ -185,6 +185,15 @@ def test_a_site_contributes_once_and_is_not_taken_from_a_task_that_names_it() ->
         assert leases[1] == A and {leases[0], leases[2]} == {B, C}
 
 
+def test_a_site_that_a_task_names_is_kept_for_it_while_the_other_task_waits() -> None:
+    stage = Stage([A, B])
+    stage.do(PeerDown(A))
+    stage.do(PeerDown(B))
+    stage.submit(**sites(None, A))
+    assert [lease.key[1] for lease in sent("lease", stage.link(A))] == [1]
+    assert [lease.key[1] for lease in sent("lease", stage.link(B))] == [0]
+
+
 def test_at_the_deadline_enough_contributions_make_a_result() -> None:
     stage = Stage([A, B, C])
     leases = sent("lease", stage.submit(**sites(A, B, C, min_sites=2), deadline_ms=20_000))
@@ -377,11 +386,22 @@ def test_a_replica_may_use_the_peer_that_another_replica_has_failed_at() -> None
 
 
 def test_a_decision_is_waited_for_when_the_deadline_falls_into_it() -> None:
-    stage = Stage([A])
-    combine = of(Combine, all_answered(stage, sent("lease", stage.submit(**VOTES, deadline_ms=1000))))[0]
+    stage = Stage([A, B, C])
+    compare = of(Compare, all_answered(stage, sent("lease", stage.submit(**quorum(), deadline_ms=1000))))[0]
     stage.later(1.3)
     assert not of(Reply, stage.do(TimePassed()))
-    assert of(Reply, combined(stage, combine))[0].status == "ok"
+    assert of(Reply, decided(stage, compare, 3))[0].status == "ok"
+    assert idle(stage)
+
+
+def test_after_a_late_decision_the_deadline_still_ends_a_job_that_would_go_on() -> None:
+    stage = Stage([A, B, C])
+    compare = of(Compare, all_answered(stage, sent("lease", stage.submit(**quorum(steps=2), deadline_ms=1000))))[0]
+    stage.later(1.3)
+    stage.do(TimePassed())
+    assert sent("lease", decided(stage, compare, 3))
+    stage.later(1.3)
+    assert of(Reply, stage.do(TimePassed()))[0].status == "expired"
     assert idle(stage)
 
 
