@@ -33,7 +33,7 @@ from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
 from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 
 Job = Mapping[str, Any]
-"""A job as docs/jobs.md describes it: the map that a job file holds."""
+"""A job as docs/job-files.md describes it: the map that a job file holds."""
 Watch = Callable[[dict[str, Any]], None]
 """Called with each live event of a job: at_ms, job (bytes), what, task, epoch, peer (bytes or None), text."""
 

@@ -16,6 +16,7 @@ class RecordLimits:
     list_entries_max: int = 512
     receipt_bytes_max: int = 64 * 1024 * 1024
     receipt_envelopes_max: int = 4096
+    receipt_reserve_bytes: int = 1024 * 1024
     tensor_blob_bytes_max: int = 64 * 1024 * 1024
     tensors_per_blob_max: int = 64
     tensor_dimensions_max: int = 8
@@ -28,6 +29,8 @@ class WireLimits:
     frame_bytes_max: int = 2 * 1024 * 1024
     read_bytes: int = 64 * 1024
     question_bytes_max: int = 4 * 1024
+    frame_containers_max: int = 262_144
+    peer_frame_containers_max: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,8 @@ class ConsensusLimits:
     average_weight_sum_max: int = 2**53
     quorum_replicas_max: int = 7
     compared_items_max: int = 65_536
+    summed_items_max: int = 65_536
+    averaged_at_once_items: int = 1_048_576
     tolerance_micro_max: int = 1_000_000_000
 
 

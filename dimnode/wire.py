@@ -23,10 +23,30 @@ def pack_frame(body: Any, frame_bytes_max: int = LIMITS.wire.frame_bytes_max) ->
     return len(packed).to_bytes(_HEADER_BYTES, "big") + packed
 
 
-def unpack_body(body: bytes) -> Any:
-    """The msgpack value of a frame; raises `PeerFault` when it is none. Extension types are refused."""
+def unpack_body(body: bytes, containers_max: int = LIMITS.wire.frame_containers_max) -> Any:
+    """The msgpack value of a frame; raises `PeerFault` when it is none. Extension types are refused.
+
+    `containers_max` bounds its lists and maps: an empty one is one byte here and a hundred in memory.
+    """
+    left = containers_max
+
+    def count(found: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError("too many lists and maps")
+        return found
+
     try:
-        return msgpack.unpackb(body, ext_hook=_no_extension, max_ext_len=0, max_array_len=4096, max_map_len=4096)
+        return msgpack.unpackb(
+            body,
+            list_hook=count,
+            object_hook=count,
+            ext_hook=_no_extension,
+            max_ext_len=0,
+            max_array_len=4096,
+            max_map_len=4096,
+        )
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError, TypeError) as error:
         raise PeerFault(f"frame body: {type(error).__name__}") from None
 

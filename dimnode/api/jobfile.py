@@ -72,7 +72,7 @@ class QuorumEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class JobFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The file. See docs/jobs.md for every key with an example."""
+    """The file. See docs/job-files.md for every key with an example."""
 
     pattern: Literal["chained", "comparative", "collaborative"] = "chained"
     tasks: tuple[TaskEntry, ...] = ()
@@ -112,7 +112,7 @@ def read_job(raw: Mapping[str, Any]) -> JobFile:
     try:
         return msgspec.convert(raw, JobFile)
     except msgspec.ValidationError as error:
-        raise Refused("E-job-01", f"the job file is wrong: {error}", "", "docs/jobs.md shows every key") from None
+        raise Refused("E-job-01", f"the job file is wrong: {error}", "", "docs/job-files.md shows every key") from None
 
 
 def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Compiled:

@@ -114,13 +114,17 @@ class Case:
         opening = self.receipt.openings.get(Ref(ref))
         return None if opening is None else opening.cid
 
+    @cached_property
+    def handed_in(self) -> dict[Cid, bytes]:
+        """The blobs from outside that are what they are named, each hashed once however many references open to it."""
+        return {Cid(cid): blob for cid, blob in self.outside.items() if blob_cid(blob) == cid}
+
     def blob_of(self, ref: bytes) -> bytes | None:
-        """The bytes behind a reference, from the file or from outside; bytes from outside are hashed first."""
+        """The bytes behind a reference, from the file (whose parser hashed them) or from outside."""
         cid = self.cid_of(ref)
         if cid is None:
             return None
-        blob = self.receipt.blobs.get(cid, self.outside.get(cid))
-        return blob if blob is not None and blob_cid(blob) == cid else None
+        return self.receipt.blobs[cid] if cid in self.receipt.blobs else self.handed_in.get(cid)
 
     def output_of(self, record: Record) -> bytes | None:
         """The first output blob of an answer or verdict, None when it is not here."""

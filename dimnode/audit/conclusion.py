@@ -70,13 +70,15 @@ def chain_problems(case: Case) -> Iterator[str]:
 
 
 def parallel_problems(case: Case) -> Iterator[str]:
-    """One entry that holds every good answer; ok needs it."""
+    """One entry that holds every good answer, exactly when the status is ok."""
     verdict = case.root.payload
     if not verdict["steps"]:
         if verdict["status"] == "ok":
             yield "status ok, but nothing was decided"
         return
     entry = verdict["steps"][0]
+    if verdict["status"] != "ok":  # or a total that nobody computed would count as computed again
+        yield f"status {verdict['status']}, but answers were counted"
     if len(verdict["steps"]) != 1 or entry["task"] != 0 or "accepted" in entry:
         yield "a parallel job has one entry, for task 0, that accepts no single answer"
     elif {*entry["supporters"], *entry["dissent"]} != {answer.id for answer in case.good_answers()}:
@@ -108,12 +110,17 @@ def quorum_problems(case: Case, entry: dict[str, Any]) -> Iterator[str]:
     assert case.spec is not None
     spec = case.spec.payload
     answers = [(bytes(a.id), bytes(a.by), _output(case, a)) for a in case.good_answers(entry["task"])]
+    if len({by for _, by, _ in answers}) != len(answers):
+        yield "a peer answers twice, and so agrees with itself or hides what others agree on"
+        return
     try:
         agreed = support(answers, spec.get("comparator", {"kind": "exact"}), spec["quorum"]["k"])
     except PeerFault:
         if "accepted" in entry:
             raise
         return  # what cannot be compared agrees on nothing
+    if not agreed.accepted and set(entry["dissent"]) not in (set(), {answer for answer, _, _ in answers}):
+        yield "on a split nobody, or everybody, dissents"
     if agreed.accepted != entry.get("accepted"):
         yield "the replicas agree on another answer" if agreed.accepted else "the replicas do not agree"
     elif agreed.accepted and set(agreed.supporters) != set(entry["supporters"]):

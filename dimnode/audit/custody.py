@@ -59,6 +59,8 @@ def spec_problems(case: Case) -> Iterator[str]:
         yield "tier, quorum and rule do not fit each other"
     elif quorum is not None and quorum["k"] > quorum["n"]:
         yield "the quorum asks for more agreeing answers than replicas"
+    elif quorum is not None and (quorum["k"] < 2 or 2 * quorum["k"] <= quorum["n"]):
+        yield "the quorum is no majority of at least two"
     weights = spec["rule"].get("weights_permille")
     if (weights is not None) != (method in ("weighted_vote", "weighted_average")):
         yield "weights and rule do not fit each other"
@@ -188,10 +190,18 @@ def parent_problems(case: Case) -> Iterator[str]:
         yield "the verdict's further parents are not answers and rulings"
     if len(set(parents)) != len(parents):
         yield "the verdict names a parent twice"
+    counted = {found.payload["parents"][0] for name in case.counted if (found := case.find(name)) and _leased(found)}
     for identity in case.root.payload.get("abandoned", []):
         lease = case.find(identity)
         if lease is None or lease.kind != "lease":
             yield "the verdict abandons what is not a lease"
+        elif identity in counted:
+            yield "the verdict abandons a lease whose answer it counts"
+
+
+def _leased(record: Record) -> bool:
+    """It is an answer that names a lease."""
+    return record.kind == "answer" and bool(record.payload["parents"])
 
 
 def _first_parent(case: Case, record: Record) -> Record | None:

@@ -6,6 +6,7 @@ Pure: no I/O, no clock.
 
 import hashlib
 from collections.abc import Iterator
+from itertools import islice
 
 from dimnode.audit.report import Check
 from dimnode.errors import PeerFault
@@ -16,6 +17,7 @@ from dimnode.records.receipt import BLOB, ENVELOPE, MAGIC, OPENING, Opening
 
 _NAMES = {ENVELOPE: "record", OPENING: "opening", BLOB: "blob"}
 _DIGEST_BYTES = 32
+_PLACES_TOLD_MAX = 64
 
 
 def damage(raw: bytes, fault: PeerFault) -> list[Check]:
@@ -23,7 +25,7 @@ def damage(raw: bytes, fault: PeerFault) -> list[Check]:
     if len(raw) > LIMITS.records.receipt_bytes_max or not raw.startswith(MAGIC):
         return [_failed("file", fault.rule)]
     body = raw[:-_DIGEST_BYTES]
-    found = list(_damaged_sections(body))
+    found = list(islice(_damaged_sections(body), _PLACES_TOLD_MAX))
     if hashlib.sha256(body).digest() != raw[-_DIGEST_BYTES:]:
         found.insert(0, _failed("file", "receipt: checksum"))
     return found or [_failed("file", fault.rule)]
@@ -36,6 +38,9 @@ def _damaged_sections(body: bytes) -> Iterator[Check]:
     position = len(MAGIC) + RECORD_ID_BYTES
     while position < len(body) and (kind := body[position]) in _NAMES:
         counts[kind] += 1
+        if counts[ENVELOPE] > LIMITS.records.receipt_envelopes_max:  # each costs a signature: enough was looked at
+            yield _failed("file", "receipt: envelopes too many")
+            return
         subject = f"{_NAMES[kind]} {counts[kind]}"
         start = position + 5
         position = start + int.from_bytes(body[position + 1 : start], "big")

@@ -6,10 +6,11 @@ Pure: no I/O, no clock. Codes: docs/receipt.md and docs/errors-verify.md.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Literal
 
 Outcome = Literal["pass", "fail", "not-checked"]
+_PROBLEMS_TOLD_MAX = 16
 
 NOT_IN_THIS_VERSION = frozenset({"R-COMMIT", "R-PROOF"})
 """Checks of mechanisms that receipts do not carry yet: named in every report, no reason to call it incomplete."""
@@ -63,6 +64,16 @@ class Report:
     status: Literal[0, 1, 3]
 
 
+def printable(text: str) -> str:
+    """What a stranger wrote, made harmless: a terminal must not obey it."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def quoted(text: str) -> str:
+    """Free text of a stranger, so that nobody takes it for words of this report."""
+    return '"' + printable(text).replace('"', "'") + '"'
+
+
 class Findings:
     """Collects checks in the order in which they are made."""
 
@@ -70,8 +81,8 @@ class Findings:
         self.checks: list[Check] = []
 
     def judge(self, code: str, subject: str, problems: Iterable[str]) -> bool:
-        """One failed check for each problem, or one that passed; True when it passed."""
-        found = [Check(code, subject, "fail", why) for why in problems]
+        """One failed check for each problem (of very many, the first), or one that passed; True when it passed."""
+        found = [Check(code, subject, "fail", why) for why in islice(problems, _PROBLEMS_TOLD_MAX)]
         self.checks += found or [Check(code, subject, "pass")]
         return not found
 

@@ -10,10 +10,10 @@ from dimnode.audit.case import Case
 from dimnode.audit.conclusion import check_conclusion
 from dimnode.audit.custody import check_custody, net_problems, ruling_problems, spec_problems
 from dimnode.audit.damage import damage
-from dimnode.audit.report import Findings, Report
+from dimnode.audit.report import Findings, Report, printable
 from dimnode.audit.words import not_shown_lines, shown_lines
 from dimnode.errors import PeerFault
-from dimnode.records.ids import blob_cid, cid_text
+from dimnode.records.ids import cid_text
 from dimnode.records.links import blob_refs
 from dimnode.records.receipt import parse_receipt
 
@@ -77,7 +77,7 @@ def _check_blobs(case: Case, findings: Findings) -> None:
     cids = {cid for ref in refs if (cid := case.cid_of(ref)) is not None}
     closed = sum(case.cid_of(ref) is None for ref in refs)
     missing = sum(case.blob_of(ref) is None for ref in refs)
-    wrong = [cid for cid in cids & case.outside.keys() if blob_cid(case.outside[cid]) != cid]
+    wrong = sorted((cids & case.outside.keys()) - case.handed_in.keys())
     if closed:
         findings.skip("R-OPENING", "file", f"{closed} of {len(refs)} references do not open (redacted)")
     else:
@@ -91,7 +91,7 @@ def _check_blobs(case: Case, findings: Findings) -> None:
 def _report(findings: Findings, case: Case | None) -> Report:
     unchecked = findings.unchecked_lines()
     if case is not None and case.root.kind == "verdict":
-        unchecked += [f"the owner itself names as unchecked: {line}" for line in case.root.payload["unchecked"]]
+        unchecked += [f"the owner itself names as unchecked: {printable(it)}" for it in case.root.payload["unchecked"]]
     return Report(
         checks=tuple(findings.checks),
         shown=tuple(shown_lines(case, findings) if case is not None and findings.status != 1 else ()),

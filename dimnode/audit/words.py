@@ -5,9 +5,11 @@ Pure: no I/O, no clock.
 """
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from dimnode.audit.case import Case
-from dimnode.audit.report import Findings
+from dimnode.audit.report import Findings, printable, quoted
 from dimnode.records.envelope import Record
 from dimnode.records.ids import short
 from dimnode.records.kinds import KINDS
@@ -59,12 +61,12 @@ def _signed_line(case: Case, record: Record) -> str:
             kept = len(case.counted)
             dissent = sum(len(step["dissent"]) for step in payload["steps"])
             dissenting = f", {dissent} of them dissenting" if dissent else ""
-            reason = f": {payload['reason']}" if payload.get("reason") else ""
+            reason = f": {quoted(payload['reason'])}" if payload.get("reason") else ""
             words = f"the verdict: {payload['status']} by {payload['rule']}, {kept} answers counted{dissenting}{reason}"
         case "spec":
-            words = f"the spec: {payload['pattern']}, {len(payload['tasks'])} steps, tier {payload['tier']}"
+            words = f"the spec: {payload['pattern']}, {len(payload['tasks'])} steps, tier {_tier(payload)}"
         case "manifest":
-            words = f"the manifest of model {payload['name']} {payload['version']}"
+            words = f"the manifest of model {quoted(payload['name'])} {quoted(payload['version'])}"
         case "lease":
             executor = case.name(payload["executor"])
             words = f"the lease of task {payload['task']}, epoch {payload['epoch']}, to {executor}"
@@ -73,22 +75,30 @@ def _signed_line(case: Case, record: Record) -> str:
             words = f"the answer to task {payload['task']}, epoch {payload['epoch']}: {payload['status']}"
             words += f", model {_model_name(case, payload['model'])}" if "model" in payload else ""
         case "ruling":
-            decision = "permission" if payload["allowed"] else f"refusal ({payload['code']}: {payload['reason']})"
-            words = f"a {decision} for task {payload['task']} on cabinet {payload['cabinet']}"
+            why = f"refusal ({payload['code']}: {quoted(payload['reason'])})"
+            decision = "permission" if payload["allowed"] else why
+            words = f"a {decision} for task {payload['task']} on cabinet {quoted(payload['cabinet'])}"
         case "policy":
-            words = f"the policy of cabinet {payload['cabinet']}, minimum cohort {payload['min_cohort']}"
+            words = f"the policy of cabinet {quoted(payload['cabinet'])}, minimum cohort {payload['min_cohort']}"
         case _:
             return ""
-    # A stranger wrote names and reasons: a terminal must not obey them.
-    plain = words if words.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in words)
-    return f"{signer} signed {plain} ({place})"
+    return f"{signer} signed {printable(words)} ({place})"  # a stranger wrote names and reasons
 
 
 def _model_name(case: Case, model: bytes) -> str:
     manifest = case.find(model)
     if manifest is None or manifest.kind != "manifest":
         return f"…{short(model)}"
-    return f"{manifest.payload['name']} {manifest.payload['version']}"
+    return f"{quoted(manifest.payload['name'])} {quoted(manifest.payload['version'])}"
+
+
+def _tier(spec: Mapping[str, Any]) -> str:
+    """How many had to agree, and how closely: a comparator may be so wide that anything agrees."""
+    if "quorum" not in spec:
+        return str(spec["tier"])
+    rule = spec.get("comparator", {"kind": "exact"})
+    numbers = [f"{key} {number}" for key, number in rule.items() if type(number) is int]
+    return f"{spec['tier']} {spec['quorum']['k']} of {spec['quorum']['n']}, {' '.join([rule['kind'], *numbers])}"
 
 
 def _clock_note(case: Case) -> str:

@@ -134,7 +134,7 @@ def _run(nouns: Any) -> None:
 
 
 def _job(nouns: Any) -> None:
-    job = _noun(nouns, "job", "jobs of all three patterns (docs/jobs.md)")
+    job = _noun(nouns, "job", "jobs of all three patterns (docs/job-files.md)")
     validate = _leaf(job, "validate", "jobs:validate", "a dry run: the plan, its cost and its risk")
     run = _leaf(job, "run", "jobs:run_file", "run a job file")
     for parser in (validate, run):

@@ -257,10 +257,10 @@ def read_job_file(path: Path) -> dict[str, Any]:
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(str(path), error, "docs/jobs.md shows job files") from None
+        raise _unreadable(str(path), error, "docs/job-files.md shows job files") from None
     found = _json(text, path) if path.suffix.lower() == ".json" else _yaml(text, path)
     if not isinstance(found, dict):
-        raise ConfigError("E-cli-40", f"{path} holds no job", "a job file is a map of keys", "docs/jobs.md")
+        raise ConfigError("E-cli-40", f"{path} holds no job", "a job file is a map of keys", "docs/job-files.md")
     return found
 
 
@@ -288,7 +288,7 @@ def _json(text: str, path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError("E-cli-40", f"{path}: malformed JSON in {place}", error.msg, "docs/jobs.md") from None
+        raise ConfigError("E-cli-40", f"{path}: malformed JSON in {place}", error.msg, "docs/job-files.md") from None
 
 
 def _yaml(text: str, path: Path) -> Any:
@@ -299,6 +299,6 @@ def _yaml(text: str, path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError("E-cli-40", f"{path}: malformed YAML{place}", error.problem or "", "docs/jobs.md") from None
+        raise ConfigError("E-cli-40", f"{path}: malformed YAML{place}", error.problem or "", "docs/job-files.md") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError("E-cli-40", f"{path}: malformed YAML", str(error).splitlines()[0], "docs/jobs.md") from None
+        raise ConfigError("E-cli-40", f"{path}: malformed YAML", str(error).splitlines()[0], "docs/job-files.md") from None

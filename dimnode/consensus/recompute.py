@@ -69,6 +69,8 @@ def labels_of(output: bytes, rows: int | None = None) -> tuple[int, ...]:
         raise PeerFault("votes: no label tensor")
     if tensor.dtype != "int64" or len(tensor.shape) != 1:
         raise PeerFault("votes: label is not int64 [rows]")
+    if tensor.items > LIMITS.consensus.vote_rows_max:  # before they become numbers: those take four times the room
+        raise PeerFault("votes: rows")
     labels = _integers(tensor)
     if rows is not None and len(labels) != rows:
         raise PeerFault("votes: rows")
@@ -124,14 +126,19 @@ def sum_counts(parts: Sequence[tuple[bytes, bytes]]) -> bytes:
 
     The sums are exact integers, so the order of the parts cannot matter. Whether a count is plausible is not judged.
     Raises `PeerFault`: no parts, too many, a peer twice, a tensor that is not int64, names or shapes that differ,
-    a sum that does not fit int64.
+    more than 65,536 numbers (they are counts, not weights), a sum that does not fit int64.
     """
     if not 0 < len(parts) <= LIMITS.consensus.parts_max:
         raise PeerFault("sum: count of parts")
     if len({peer for peer, _ in parts}) != len(parts):
         raise PeerFault("sum: a peer twice")
+    most_bytes = 8 * LIMITS.consensus.summed_items_max + 16 * 1024  # numbers, and ample room for names and shapes
+    if any(len(blob) > most_bytes for _, blob in parts):
+        raise PeerFault("sum: too many numbers")
     decoded = [decode_tensors(blob) for _, blob in parts]
     form = [(tensor.name, tensor.shape) for tensor in decoded[0]]
+    if sum(tensor.items for tensor in decoded[0]) > LIMITS.consensus.summed_items_max:
+        raise PeerFault("sum: too many numbers")
     for tensors in decoded:
         if any(tensor.dtype != "int64" for tensor in tensors):
             raise PeerFault("sum: only int64 adds up exactly")

@@ -15,6 +15,7 @@ import msgpack
 HEADER_BYTES = 4
 READ_BYTES = 64 * 1024
 DESCRIPTORS_PER_READ_MAX = 32
+CONTAINERS_MAX = 256
 _INTEGER_BYTES = array.array("i").itemsize
 
 
@@ -30,8 +31,19 @@ def pack_frame(value: Sequence[Any]) -> bytes:
 
 def unpack_body(body: bytes) -> list[Any]:
     """The array in a frame. Raises `BrokenFrame` for anything but one array."""
+    left = CONTAINERS_MAX
+
+    def count(found: Any) -> Any:  # an empty list is one byte here and a hundred in the node's memory
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError("too many lists and maps")
+        return found
+
     try:
-        value = msgpack.unpackb(body, max_array_len=4096, max_map_len=64, max_ext_len=0)
+        value = msgpack.unpackb(
+            body, list_hook=count, object_hook=count, max_array_len=4096, max_map_len=64, max_ext_len=0
+        )
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise BrokenFrame(type(error).__name__) from None
     if type(value) is not list or not value:

@@ -122,6 +122,15 @@ class Job:
         first = tasks_of(self.spec, step_of(self.spec, task.number)).start
         return task.number >= first + int(self.spec["quorum"]["n"])
 
+    def can_do_without(self, task: Task) -> bool:
+        """It is a replica, and the others of its step are enough for a quorum; if not, it waits for a peer to come."""
+        if not self.quorum:
+            return False
+        numbers = tasks_of(self.spec, step_of(self.spec, task.number))
+        others = [self.tasks[number] for number in numbers if number in self.tasks and number != task.number]
+        hopeful = sum(other.state is not TaskState.FAILED for other in others)
+        return self.is_second_round(task) or hopeful >= int(self.spec["quorum"]["k"])
+
     def inputs_of(self, task: Task) -> tuple[Opening, ...]:
         """What the task reads: inputs of the job and outputs of decided steps."""
         count = len(self.inputs)

@@ -113,7 +113,7 @@ class Leasing:
 
     def _hopeless(self, job: Job, task: Task) -> bool:
         """Waiting makes no sense when those who are here have failed it, or when a quorum can be had without it."""
-        return bool(task.failed_at) or (job.quorum and (task.attempts > 0 or job.is_second_round(task)))
+        return bool(task.failed_at) or job.can_do_without(task)
 
     def _lease(self, job: Job, task: Task, peer: PeerId, now: Now) -> list[Effect]:
         if not task.inputs:

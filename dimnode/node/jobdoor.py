@@ -105,7 +105,7 @@ class JobDoor:
             await stream.write(pack_frame(["refused", code, what, retry_after_ms]) + END)
 
     def _read(self, body: bytes, peer: PeerId, waiting: Foreign) -> tuple[RecordId, Submitted | None]:
-        row = unpack_body(body)
+        row = unpack_body(body, self._node.limits.wire.peer_frame_containers_max)
         if type(row) is not list or len(row) != 3 or type(row[0]) is not bytes:
             raise PeerFault("job: form")
         envelope, openings, blobs = row

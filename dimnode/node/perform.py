@@ -154,10 +154,8 @@ class Performer:
         busy = self.pool.offer(order) if self.pool else Busy("E-exec-04", "this node executes nothing", 0)
         if busy is not None:
             key = (RecordId(order.key[0]), order.key[1], order.key[2])
-            if self._consults.pop(key, None) is not None:
-                self._put(Ruled(key, "", False, busy.code, busy.message, None))
-            else:
-                self._put(RunRefused(key, busy.code, busy.message, busy.retry_after_ms))
+            self._consults.pop(key, None)  # a full pool is no ruling: the owner may ask again later
+            self._put(RunRefused(key, busy.code, busy.message, busy.retry_after_ms))
 
     def finished(self, done: Finished) -> None:
         """The pool's callback: a result becomes an event."""

@@ -3,6 +3,8 @@
 Rule: the journal alone is enough, so the same job gives the same file today and after a restart.
 """
 
+from collections.abc import Iterable
+
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record, open_envelope
@@ -28,11 +30,19 @@ def make_receipt(journal: Journal, job: RecordId) -> bytes:
             blob = journal.blob(cid)
             if blob is not None:
                 blobs[Cid(cid)] = blob
-    packed = pack_receipt(root, records, openings, blobs.values())
-    if len(packed) > LIMITS.records.receipt_bytes_max:  # large tensors may stay outside: `dim verify --blobs DIR`
-        small = [blob for blob in blobs.values() if len(blob) <= LIMITS.jobs.inline_bytes_max]
-        packed = pack_receipt(root, records, openings, small)
-    return packed
+    return pack_receipt(root, records, openings, _that_fit(blobs.values()))
+
+
+def _that_fit(blobs: Iterable[bytes]) -> list[bytes]:
+    """The blobs for which a receipt has room, small ones first. Others stay outside: `dim verify --blobs DIR`."""
+    room = LIMITS.records.receipt_bytes_max - LIMITS.records.receipt_reserve_bytes
+    kept = []
+    for blob in sorted(blobs, key=len):
+        room -= len(blob)
+        if room < 0:
+            break
+        kept.append(blob)
+    return kept
 
 
 def _tree(journal: Journal, root: RecordId) -> list[Record]:

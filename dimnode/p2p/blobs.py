@@ -71,7 +71,7 @@ async def fetch_blob(host: Host, peer: PeerId, cid: Cid) -> bytes:
             decoder = FrameDecoder()
             while not decoder.ended:
                 for body in decoder.feed(await stream.read(LIMITS.wire.read_bytes)):
-                    chunk = unpack_body(body)
+                    chunk = unpack_body(body, LIMITS.wire.peer_frame_containers_max)
                     if type(chunk) is not bytes or not chunk:  # empty chunks could go on for ever
                         raise PeerFault("blob: refused")
                     size += len(chunk)

@@ -75,7 +75,7 @@ class Arrival:
 
 def read_task_frame(body: bytes) -> TaskFrame:
     """The frame of these bytes. Raises `PeerFault` when its form is wrong."""
-    row = unpack_body(body)
+    row = unpack_body(body, LIMITS.wire.peer_frame_containers_max)
     if type(row) is not list or len(row) != _FIELDS:
         raise PeerFault("task frame: fields")
     what, job, task, epoch, envelopes, openings, blobs, code, text, retry = row

@@ -55,7 +55,7 @@ async def fetch_introduction(host: Host, peer: PeerId, net: RecordId) -> Introdu
             decoder = FrameDecoder()
             while not decoder.ended:
                 for body in decoder.feed(await stream.read(LIMITS.wire.read_bytes)):
-                    envelope = unpack_body(body)
+                    envelope = unpack_body(body, LIMITS.wire.peer_frame_containers_max)
                     if type(envelope) is not bytes or len(records) > LIMITS.peers.manifests_per_advert_max:
                         raise PeerFault("info: answer")
                     records.append(open_record(envelope))

@@ -6,7 +6,7 @@ JSON header has many spellings for the same tensors, so equal values would get d
 Pure: no I/O, no clock, no NumPy.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -63,6 +63,7 @@ def decode_tensors(blob: bytes) -> tuple[Tensor, ...]:
     try:
         rows = msgpack.unpackb(
             blob,
+            list_hook=_list_counter(),
             max_bin_len=len(blob),
             max_str_len=256,
             max_array_len=max(limits.tensors_per_blob_max, 4),
@@ -75,6 +76,20 @@ def decode_tensors(blob: bytes) -> tuple[Tensor, ...]:
     if msgpack.packb(rows) != blob:
         raise PeerFault("tensors: not canonical")
     return tuple(Tensor(name, dtype, tuple(shape), raw) for name, dtype, shape, raw in rows)
+
+
+def _list_counter() -> Callable[[list[Any]], list[Any]]:
+    """Ends the decoding at the first list too many: an empty list is one byte here and a hundred in memory."""
+    left = 2 * LIMITS.records.tensors_per_blob_max + 1
+
+    def count(found: list[Any]) -> list[Any]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError("more lists than tensors have")
+        return found
+
+    return count
 
 
 def _check_rows(rows: Any) -> None:

@@ -65,7 +65,10 @@ def check_end(world: "World") -> None:
 
 
 def in_vain(world: "World", spec: dict[str, Any]) -> bool:
-    """The job waits for sites that do not exist, which it may when it can do with fewer than it has tasks."""
+    """The job waits for peers that do not exist: sites that it could do without at first, replicas of barred liars."""
+    if spec["tier"] == "quorum":
+        honest = [node.advert.models for node in world.nodes if not node.liar]
+        return any(sum(task["model"] in models for models in honest) < spec["quorum"]["k"] for task in spec["tasks"])
     if "cabinet" not in spec["tasks"][0]:
         return False
     sites = {node.peer for node in world.nodes if node.advert.cabinets}

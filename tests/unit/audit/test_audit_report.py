@@ -102,7 +102,7 @@ def test_a_report_always_says_what_no_signature_can_show(name: str) -> None:
 
 def test_trusted_names_stand_in_the_place_of_keys() -> None:
     report = verify(refusal(), trust=TRUST)
-    assert any(line.startswith("brio signed a refusal (E-cabinets-03: cohort 3") for line in report.shown)
+    assert any(line.startswith('brio signed a refusal (E-cabinets-03: "cohort 3') for line in report.shown)
     assert any(line.startswith("nora signed the verdict: refused by sum_counts") for line in report.shown)
     assert not any("not in your list" in line for line in report.not_shown)
     assert any("1 of 3 keys are not in your list" in line for line in _without(TRUST, "sam"))

@@ -359,6 +359,27 @@ def test_a_quorum_closes_with_k_of_n_when_a_replica_is_silent_and_nobody_can_rep
     assert of(Reply, decided(stage, compare, 2))[0].status == "ok"
 
 
+def test_a_later_step_does_without_the_peer_that_an_earlier_one_has_barred() -> None:
+    stage = Stage([A, B, C])
+    compare = of(Compare, all_answered(stage, sent("lease", stage.submit(**quorum(steps=2)))))[0]
+    second = sent("lease", decided(stage, compare, 2))
+    assert len(second) == 2
+    compare = of(Compare, all_answered(stage, second))[0]
+    assert of(Reply, decided(stage, compare, 2))[0].status == "ok"
+    assert idle(stage)
+
+
+def test_a_quorum_that_needs_every_replica_waits_for_a_peer_to_come() -> None:
+    stage = Stage([A, B])
+    leases = sent("lease", stage.submit(**quorum(n=2)))
+    stage.do(stage.answer(leases[0]))
+    stage.do(PeerDown(leases[1].peer))
+    stage.later(TTL_SECONDS + 1)
+    assert not of(Reply, stage.do(TimePassed()))
+    lease = sent("lease", stage.link(C))[0]
+    assert of(Compare, stage.do(stage.answer(lease)))
+
+
 def test_a_quorum_that_cannot_be_had_any_more_fails_at_once() -> None:
     stage = Stage([A, B, C])
     leases = sent("lease", stage.submit(**quorum()))
