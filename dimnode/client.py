@@ -86,8 +86,8 @@ class Client:
     breaks. May be shared by threads.
     """
 
-    def __init__(self, home: Path | None = None, socket: Path | None = None) -> None:
-        path = socket or socket_path(home or default_home())
+    def __init__(self, home: Path | str | None = None, socket: Path | str | None = None) -> None:
+        path = socket or socket_path(Path(home) if home else default_home())
         self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         try:
             self._socket.connect(str(path))
@@ -494,7 +494,7 @@ def _numbers(tensor: Tensor) -> list[Any]:
 def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
     if not shape:
         return flat[0]
-    if len(shape) == 1:
+    if len(shape) == 1 or not flat:  # a shape like [2147483647, 0] holds nothing and would become as many lists
         return flat
     step = prod(shape[1:])
     return [_nested(flat[row * step : (row + 1) * step], shape[1:]) for row in range(shape[0])]

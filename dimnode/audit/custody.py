@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from dimnode.audit.case import Case
 from dimnode.audit.report import Findings
+from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.links import record_links
 from dimnode.records.plan import replicas_per_step, sources_exist
@@ -61,6 +62,8 @@ def spec_problems(case: Case) -> Iterator[str]:
         yield "the quorum asks for more agreeing answers than replicas"
     elif quorum is not None and (quorum["k"] < 2 or 2 * quorum["k"] <= quorum["n"]):
         yield "the quorum is no majority of at least two"
+    elif len(spec["tasks"]) * replicas_per_step(spec) > LIMITS.jobs.tasks_per_job_max:
+        yield f"more than {LIMITS.jobs.tasks_per_job_max} tasks, counting replicas of both rounds"
     weights = spec["rule"].get("weights_permille")
     if (weights is not None) != (method in ("weighted_vote", "weighted_average")):
         yield "weights and rule do not fit each other"

@@ -14,7 +14,7 @@ from dimnode.cli.node import home_of
 from dimnode.cli.output import clock, say_json, shown, talk
 from dimnode.cli.results import labels_of, named_labels, show_output
 from dimnode.client import Client, Ended, Pending, read_output
-from dimnode.errors import DimError, RunFailed
+from dimnode.errors import ConfigError, DimError, RunFailed
 from dimnode.records.ids import RecordId, Ref, blob_cid, short
 from dimnode.records.receipt import Receipt, parse_receipt
 
@@ -138,7 +138,8 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
 
     raw = ended.receipt or b""
     report = verify(raw)
-    path = _keep(raw, order.receipt or home_of(chosen) / "receipts" / f"{short(ended.job)}.dimr")
+    path = order.receipt or home_of(chosen) / "receipts" / f"{short(ended.job)}.dimr"
+    kept = _keep(raw, path, ended.job)
     if report.status == 1:
         for line in report_lines(report):
             talk(line)
@@ -149,12 +150,13 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
         raise RunFailed("E-cli-50", what, "", f"dim receipt show {path}")
     labels = labels_of(receipt)
     if chosen.json:
-        _say_document(ended, plan, path, report.status, labels)
+        _say_document(ended, plan, path if kept else None, report.status, labels)
     elif ended.outputs:
         for blob in ended.outputs:
             show_output(blob, labels, order.rows)
-    talk(f"receipt {path}  {'verified' if report.status == 0 else 'authentic but incomplete'}")
-    return tell_status(ended)
+    outcome = "verified" if report.status == 0 else "authentic but incomplete"
+    talk(f"receipt {path}  {outcome}" if kept else f"receipt {outcome}, not written")
+    return tell_status(ended) or (0 if kept else 1)
 
 
 def _is_about(receipt: Receipt, ended: Ended, blobs: Sequence[bytes]) -> bool:
@@ -193,7 +195,9 @@ def _show(ended: Ended) -> str:
     return f"dim job show {short(ended.job)}"
 
 
-def _say_document(ended: Ended, plan: Mapping[str, Any] | None, path: Path, status: int, labels: Sequence[str]) -> None:
+def _say_document(
+    ended: Ended, plan: Mapping[str, Any] | None, path: Path | None, status: int, labels: Sequence[str]
+) -> None:
     answer = read_output(ended.outputs[0]) if ended.outputs else None
     document: dict[str, Any] = {"job": ended.job, "status": ended.status, "verdict": ended.verdict}
     if ended.code:
@@ -201,19 +205,22 @@ def _say_document(ended: Ended, plan: Mapping[str, Any] | None, path: Path, stat
     document |= {"answer": answer, "labels": list(labels)}
     if ended.outputs and (named := named_labels(ended.outputs[0], labels)) is not None:
         document["predicted"] = named
-    document |= {"receipt": str(path), "verified": status == 0}
+    document |= {"receipt": None if path is None else str(path), "verified": status == 0}
     if plan is not None:
         document |= {key: plan[key] for key in ("tier", "cost_factor", "residual_risk")}
     say_json(document)
 
 
-def _keep(raw: bytes, path: Path) -> Path:
-    """Write the receipt; a job that ran is not lost because a path was wrong."""
+def _keep(raw: bytes, path: Path, job: bytes) -> bool:
+    """Write the receipt; a job that ran is not lost because a path was wrong. False when that failed."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_bytes(raw)
         path.chmod(0o600)
     except OSError as error:
-        what = f"cannot write the receipt {path} ({error.strerror})"
-        talk(f"error E-cli-45: {what}; hint: dim job result JOB --receipt PATH")
-    return path
+        hint = f"dim job result {short(job)} --receipt PATH"
+        lost = ConfigError("E-cli-45", f"cannot write the receipt {path}", error.strerror or "", hint)
+        for line in lost.complaint.lines():
+            talk(line)
+        return False
+    return True

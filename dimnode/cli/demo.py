@@ -16,8 +16,19 @@ def demo(chosen: argparse.Namespace) -> int:
     if chosen.story not in _STORIES:
         raise ConfigError("E-cli-12", f"there is no story {chosen.story!r} in this version", "", "make demo")
     from dimnode.demo.assets_index import WDBC_CSV
+    from dimnode.demo.split import read_patients
     from dimnode.demo.story import main
 
+    if chosen.patients:
+        try:
+            read_patients(Path(chosen.patients))
+        except OSError as error:
+            raise ConfigError("E-cli-41", f"cannot read {chosen.patients}", error.strerror or "") from None
+        except ValueError as error:
+            what = f"{chosen.patients} is no table of patients"
+            raise ConfigError(
+                "E-cli-41", what, str(error), "dim demo without --patients uses the shipped file"
+            ) from None
     return main(
         as_json=chosen.json,
         keep=chosen.keep,

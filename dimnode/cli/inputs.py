@@ -38,6 +38,7 @@ class Choice:
 def read_input(source: str, choice: Choice, declared: Sequence[Sequence[Any]]) -> bytes:
     """The blob for a file name or `-`. `declared` are the model's inputs as [name, dtype, shape], empty if unknown."""
     text, is_json = _text_of(source)
+    source = "stdin" if source == "-" else source
     if is_json:
         return _from_json(text, source, choice, declared)
     return _from_csv(text, source, choice, declared)
@@ -82,9 +83,10 @@ def _from_csv(text: str, source: str, choice: Choice, declared: Sequence[Sequenc
     if len(set(header)) != len(header):
         raise ConfigError("E-cli-41", f"{source} has two columns of one name", ", ".join(header[:12]))
     numbered = list(enumerate(lines[1:], 1))
+    _check_ragged(numbered, len(header))
     if choice.rows:
         numbered = [numbered[row - 1] for row in _checked_rows(choice.rows, len(numbered))]
-    columns = _columns(header, numbered[0][1], choice)
+    columns = _columns(header, numbered, choice)
     entry = _entry(choice, declared)
     _check_width(entry, [header[place] for place in columns])
     table = [[_number(cells, place, header, row) for place in columns] for row, cells in numbered]
@@ -95,8 +97,19 @@ def _from_csv(text: str, source: str, choice: Choice, declared: Sequence[Sequenc
     return _blob([_tensor(entry[0], entry[1] or "float32", shape, flat)])
 
 
-def _columns(header: Sequence[str], first: Sequence[str], choice: Choice) -> list[int]:
-    """Places of the wanted columns: those named, or all that hold numbers but those dropped."""
+def _check_ragged(numbered: Sequence[tuple[int, Sequence[str]]], width: int) -> None:
+    """A row with a cell too few or too many says nothing about which: its numbers would stand under other names."""
+    for row, cells in numbered:
+        if len(cells) != width:
+            what = f"row {row} has {len(cells)} cells, the header has {width}"
+            raise Refused("E-input-01", what, "a cell is missing, or one too many", "mend that row in the file")
+
+
+def _columns(header: Sequence[str], numbered: Sequence[tuple[int, Sequence[str]]], choice: Choice) -> list[int]:
+    """Places of the wanted columns: those named, or all that hold numbers but those dropped.
+
+    A column without a single number is text; one with some is kept, and the cell that is none is refused later.
+    """
     for name in (*choice.columns, *choice.drop):
         if name not in header:
             raise ConfigError("E-cli-42", f"there is no column {name!r}", f"columns: {', '.join(header[:40])}")
@@ -107,7 +120,7 @@ def _columns(header: Sequence[str], first: Sequence[str], choice: Choice) -> lis
     for place, name in enumerate(header):
         if name in choice.drop:
             continue
-        numeric = place < len(first) and _is_number(first[place])
+        numeric = any(_is_number(cells[place]) for _, cells in numbered)
         (places if numeric else left_out).append(place)
     if left_out:
         talk(f"left out, not numbers: {', '.join(header[place] for place in left_out)}")
@@ -299,6 +312,10 @@ def _yaml(text: str, path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError("E-cli-40", f"{path}: malformed YAML{place}", error.problem or "", "docs/job-files.md") from None
+        raise ConfigError(
+            "E-cli-40", f"{path}: malformed YAML{place}", error.problem or "", "docs/job-files.md"
+        ) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError("E-cli-40", f"{path}: malformed YAML", str(error).splitlines()[0], "docs/job-files.md") from None
+        raise ConfigError(
+            "E-cli-40", f"{path}: malformed YAML", str(error).splitlines()[0], "docs/job-files.md"
+        ) from None

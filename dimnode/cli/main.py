@@ -59,14 +59,14 @@ def _dispatch(arguments: list[str]) -> int:
 
 def complain(error: DimError, as_json: bool = False) -> int:
     """Tell a person what went wrong; the exit code that says whose turn it is."""
-    for line in error.complaint.lines():
-        print(line, file=sys.stderr)
-    if as_json:
-        import json
+    from dimnode.cli.output import say_json, talk
 
+    for line in error.complaint.lines():
+        talk(line)
+    if as_json:
         said = error.complaint
         told = {"code": said.code, "what": said.what, "cause": said.cause, "hint": said.hint}
-        print(json.dumps({"error": told}, ensure_ascii=False))
+        say_json({"error": told}, indent=None)
     return exit_code(error)
 
 

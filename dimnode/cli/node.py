@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dimnode.cli.mechanic import look_around
-from dimnode.cli.output import bold, facts, say, say_json, shown, size_text, table, talk
+from dimnode.cli.output import bold, facts, harmless, say, say_json, shown, size_text, table, talk
 from dimnode.client import Client
 from dimnode.config import CONFIG_FILE, PROFILES, Config, default_home, load_config, render_config
 from dimnode.errors import ConfigError, DimError, NoNode, RunFailed
@@ -47,7 +47,8 @@ def init(chosen: argparse.Namespace) -> int:
     home = home_of(chosen)
     path = home / CONFIG_FILE
     if path.exists() and not chosen.force:
-        hint = "dim up, or dim init --force to write new settings (the key stays)"
+        flag = _home_flag(chosen)
+        hint = f"dim up{flag}, or dim init{flag} --force to write new settings (the key stays)"
         raise ConfigError("E-cli-20", f"{home} is set up already", f"{path} exists", hint)
     listen = tuple(chosen.listen or PROFILES[chosen.profile]["listen"])
     bootstrap = tuple(chosen.bootstrap or ())
@@ -142,7 +143,7 @@ class _OneLine(logging.Formatter):
     """Newlines in messages and tracebacks become bars, so that a line is a record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return " | ".join(part for part in super().format(record).splitlines() if part.strip())
+        return " | ".join(harmless(part) for part in super().format(record).splitlines() if part.strip())
 
 
 def _expected(group: BaseExceptionGroup[BaseException]) -> BaseException | None:

@@ -32,13 +32,15 @@ def say(text: str = "") -> None:
 
 
 def talk(text: str) -> None:
-    """One line about what is going on."""
-    print(text, file=sys.stderr, flush=True)
+    """One line about what is going on. Reasons and codes of strangers are in it: a terminal must not obey them."""
+    words = text.lstrip("\n")
+    print("\n" * (len(text) - len(words)) + harmless(words), file=sys.stderr, flush=True)
 
 
 def say_json(value: Any, indent: int | None = 2) -> None:
-    """The result as one JSON document."""
-    say(json.dumps(plain(value), ensure_ascii=False, indent=indent))
+    """The result as one JSON document. What a terminal might obey is escaped; JSON itself only does it below U+0020."""
+    text = json.dumps(plain(value), ensure_ascii=False, indent=indent)
+    say("".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text))
 
 
 def plain(value: Any) -> Any:
@@ -79,6 +81,7 @@ def bold(text: str) -> str:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "nothing yet") -> None:
     """Rows under their columns: drawn by rich on a terminal, else aligned with spaces, so that awk can read it."""
+    columns = [shown(column) for column in columns]  # names of tensors and classes are a stranger's too
     cells = [[shown(cell) for cell in row] for row in rows]
     if not cells:
         talk(empty)
@@ -114,7 +117,12 @@ def shown(value: Any) -> str:
         case list() | tuple():
             return ", ".join(shown(entry) for entry in value)
         case _:
-            return "".join(letter if letter.isprintable() else "?" for letter in str(value))
+            return harmless(str(value))
+
+
+def harmless(text: str) -> str:
+    """Nothing in it moves a cursor, changes a colour or turns the direction of writing."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def clock(at_ms: int, *, date: bool = False) -> str:
@@ -133,14 +141,33 @@ def size_text(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
+def narrowed(widths: Sequence[int], room: int) -> list[int]:
+    """Widths that fit into `room` together, taken from the widest first and from none below its fair share.
+
+    The first column is what people type into the next command: it stays whole while it leaves half of the room.
+    """
+    kept = list(widths[:1]) if len(widths) > 1 and 2 * widths[0] <= room else []
+    rest = widths[len(kept) :]
+    room -= sum(kept)
+    least = max(1, room // len(rest))
+    widest = max(rest)
+    while widest > least and sum(min(width, widest) for width in rest) > room:
+        widest -= 1
+    return [*kept, *(min(width, widest) for width in rest)]
+
+
 def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(no_color="NO_COLOR" in os.environ, highlight=False)
+    widths = [max(cell_len(row[place]) for row in (columns, *cells)) for place in range(len(columns))]
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:  # one line per fact: what is too wide is cut at its end, and whole in --json and in pipes
-        drawn.add_column(column, no_wrap=True, overflow="ellipsis")
+    # One line per fact: the widest columns are cut at their end, so that ids stay whole; --json and pipes cut nothing.
+    for column, width in zip(columns, narrowed(widths, console.width - 2 * (len(columns) - 1)), strict=True):
+        drawn.add_column(column, no_wrap=True, overflow="ellipsis", width=width)
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
-    Console(no_color="NO_COLOR" in os.environ, highlight=False).print(drawn)
+    console.print(drawn)

@@ -11,7 +11,7 @@ from typing import Any
 from dimnode.audit.case import Case
 from dimnode.audit.files import read_receipt, read_trust
 from dimnode.cli.output import bold, clock, say, say_json, shown, talk
-from dimnode.cli.results import counts_summary, labels_of
+from dimnode.cli.results import are_counts, counts_summary, labels_of
 from dimnode.client import read_output
 from dimnode.errors import ConfigError, PeerFault, RunFailed
 from dimnode.records.envelope import Record
@@ -153,14 +153,22 @@ def _conclusion(case: Case) -> Iterator[str]:
     if blob is None:
         return
     tensors, labels = read_output(blob), labels_of(case.receipt)
-    if {"label", "margin", "votes"} == set(tensors):
+    if _is_tally(tensors):
         yield from _tally_lines(tensors, labels)
-    elif {"counts", "rows"} == set(tensors):
+    elif are_counts(tensors):
         rates = ", ".join(f"{name} {rate}" for name, rate in counts_summary(tensors["counts"]))
         yield f"sum over all sites: {tensors['rows'][0]} rows; {rates}"
     else:
         shapes = ", ".join(f"{name} ({_length(value)} rows)" for name, value in tensors.items())
         yield f"output: {shapes}"
+
+
+def _is_tally(tensors: Mapping[str, Any]) -> bool:
+    """A tally's tensors, of a tally's shape; any executor may call any tensors by these names."""
+    votes = tensors.get("votes")
+    return set(tensors) == {"label", "margin", "votes"} and (
+        isinstance(votes, list) and all(isinstance(row, list) and all(type(n) is int for n in row) for row in votes)
+    )
 
 
 def _tally_lines(tensors: Mapping[str, Any], labels: list[str]) -> Iterator[str]:

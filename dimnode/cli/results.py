@@ -31,7 +31,7 @@ def labels_of(receipt: Receipt) -> list[str]:
 def show_output(blob: bytes, labels: Sequence[str], rows: Sequence[int] = ()) -> None:
     """One output. `rows` are the numbers that the rows had in the input file."""
     tensors = read_output(blob)
-    if set(tensors) == {"counts", "rows"}:
+    if are_counts(tensors):
         _show_counts(tensors["counts"], tensors["rows"][0], labels)
         return
     count = _common_rows(tensors)
@@ -51,6 +51,16 @@ def named_labels(blob: bytes, labels: Sequence[str]) -> list[str] | None:
     if not _are_classes(found, labels):
         return None
     return [labels[number] for number in found or ()]
+
+
+def are_counts(tensors: Mapping[str, Any]) -> bool:
+    """A confusion matrix and its number of rows; any executor may call any tensors by these names."""
+    if set(tensors) != {"counts", "rows"}:
+        return False
+    counts, rows = tensors["counts"], tensors["rows"]
+    square = isinstance(counts, list) and all(isinstance(line, list) and len(line) == len(counts) for line in counts)
+    plain_cells = square and all(type(cell) is int for line in counts for cell in line)
+    return plain_cells and isinstance(rows, list) and len(rows) == 1
 
 
 def counts_summary(counts: Sequence[Sequence[int]]) -> list[tuple[str, str]]:

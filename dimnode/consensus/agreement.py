@@ -9,8 +9,9 @@ Pure: no I/O, no clock, no NumPy.
 """
 
 import math
+import operator
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -179,9 +180,8 @@ def _agree(one: _Output, other: _Output, near: Near) -> bool:
     if [(t.name, t.dtype, t.shape) for t in one.tensors] != [(t.name, t.dtype, t.shape) for t in other.tensors]:
         return False
     return all(
-        near(mine.name, mine, one.numbers[mine.name], other.numbers[mine.name])
-        if mine.name in one.numbers
-        else mine.raw == theirs.raw
+        mine.raw == theirs.raw  # equal bytes are within every comparator, and quickly seen
+        or (mine.name in one.numbers and near(mine.name, mine, one.numbers[mine.name], other.numbers[mine.name]))
         for mine, theirs in zip(one.tensors, other.tensors, strict=True)
     )
 
@@ -191,17 +191,22 @@ def _rule(comparator: Mapping[str, object]) -> Near:
         case {"kind": "argmax_atol", "tensor": str(named), "atol_micro": int(atol_micro)}:
             atol = atol_micro / 1_000_000
             return lambda name, tensor, a, b: (
-                all(abs(x - y) <= atol for x, y in zip(a, b, strict=True))
+                max(_distances(a, b), default=0.0) <= atol
                 and (name != named or _places(tensor, a) == _places(tensor, b))
             )
         case {"kind": "rtol", "rtol_micro": int(rtol_micro)}:
             rtol = rtol_micro / 1_000_000
             return lambda name, tensor, a, b: all(
-                abs(x - y) <= rtol * max(abs(x), abs(y)) for x, y in zip(a, b, strict=True)
+                map(operator.le, _distances(a, b), map(rtol.__mul__, map(max, map(abs, a), map(abs, b))))
             )
         case {"kind": "cosine", "min_ppm": int(min_ppm)}:
             return lambda name, tensor, a, b: _cosine(a, b) >= min_ppm / 1_000_000
     raise AssertionError("check_comparator lets no other pass")
+
+
+def _distances(a: Numbers, b: Numbers) -> Iterator[float]:
+    """|x - y| of each pair. Here and above `map` over C functions: a stranger chooses how many pairs there are."""
+    return map(abs, map(operator.sub, a, b))
 
 
 def _places(tensor: Tensor, numbers: Numbers) -> list[int]:

@@ -132,7 +132,7 @@ def sum_counts(parts: Sequence[tuple[bytes, bytes]]) -> bytes:
         raise PeerFault("sum: count of parts")
     if len({peer for peer, _ in parts}) != len(parts):
         raise PeerFault("sum: a peer twice")
-    most_bytes = 8 * LIMITS.consensus.summed_items_max + 16 * 1024  # numbers, and ample room for names and shapes
+    most_bytes = 8 * LIMITS.consensus.summed_items_max + 64 * 1024  # numbers, and ample room for names and shapes
     if any(len(blob) > most_bytes for _, blob in parts):
         raise PeerFault("sum: too many numbers")
     decoded = [decode_tensors(blob) for _, blob in parts]

@@ -47,7 +47,8 @@ def weighted_average(parts: Sequence[tuple[bytes, int, bytes]]) -> bytes:
     total = sum(weights)
     if min(weights) < 0 or not 0 < total <= LIMITS.consensus.average_weight_sum_max:
         raise PeerFault("average: weights")
-    decoded = [decode_tensors(part.blob) for part in ordered]
+    once = {blob: decode_tensors(blob) for blob in {part.blob for part in ordered}}  # many may have sent the same
+    decoded = [once[part.blob] for part in ordered]
     form = [(tensor.name, tensor.dtype, tensor.shape) for tensor in decoded[0]]
     if any([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors] != form for tensors in decoded):
         raise PeerFault("average: names, shapes or dtypes differ")
@@ -55,23 +56,30 @@ def weighted_average(parts: Sequence[tuple[bytes, int, bytes]]) -> bytes:
 
 
 def _average(tensors: Sequence[Tensor], weights: Sequence[int], total: int) -> Tensor:
-    first = tensors[0]
-    mean: Floats = np.zeros(first.items, dtype=np.float64)
+    """A piece at a time: float64 takes up to eight times the room of the tensors themselves."""
+    first, most = tensors[0], LIMITS.consensus.averaged_at_once_items
+    starts = range(0, max(first.items, 1), most)
+    pieces = [_average_piece(tensors, weights, total, slice(start, start + most)) for start in starts]
+    return Tensor(first.name, first.dtype, first.shape, b"".join(pieces))
+
+
+def _average_piece(tensors: Sequence[Tensor], weights: Sequence[int], total: int, piece: slice) -> bytes:
+    mean: Floats = np.zeros(1, dtype=np.float64)
     with np.errstate(all="ignore"):  # overflow is looked for below, where it can be refused
         for tensor, weight in zip(tensors, weights, strict=True):
             # Two statements, so that no compiler may fuse them into one multiply-add with a single rounding.
-            product = _numbers(tensor) * np.float64(weight)
+            product = _numbers(tensor, piece) * np.float64(weight)
             mean = mean + product
         mean = mean / np.float64(total)
     if not np.isfinite(mean).all():
         raise PeerFault("average: not finite")
-    return Tensor(first.name, first.dtype, first.shape, _rounded(mean, first.dtype).tobytes())
+    return _rounded(mean, tensors[0].dtype).tobytes()
 
 
-def _numbers(tensor: Tensor) -> Floats:
+def _numbers(tensor: Tensor, piece: slice) -> Floats:
     if tensor.dtype == "bool":
         raise PeerFault("average: bool has no average")
-    items: NDArray[Any] = np.frombuffer(tensor.raw, dtype=_little_endian(tensor.dtype))
+    items: NDArray[Any] = np.frombuffer(tensor.raw, dtype=_little_endian(tensor.dtype))[piece]
     numbers = items.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise PeerFault("average: not finite")

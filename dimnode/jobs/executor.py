@@ -101,8 +101,7 @@ class Executor:
             return [*appends, run_of(work)]
         work.refused = True
         work.move(WorkMove.REFUSE)
-        self._settle(work, now)
-        return [*appends, _result(work)]
+        return [*appends, _result(work), self._settle(work, now)]
 
     def finished(self, event: RunFinished, now: Now) -> list[Effect]:
         """A run ended, well or badly: sign the answer, keep it, send it."""
@@ -116,12 +115,11 @@ class Executor:
         work.move(WorkMove.FINISH)
         work.output = event.output
         work.answer, payload = self._author.compose("answer", answer_body(work, event), now)
-        self._settle(work, now)
         openings = (event.output,) if event.output else ()
         blobs = tuple(opening.cid for opening in openings)
         lease = Append("lease", work.lease, work.key, lazy=True)
         answer = Append("answer", work.answer, work.key, payload, openings, blobs)
-        return [lease, answer, _result(work)]
+        return [lease, answer, _result(work), self._settle(work, now)]
 
     def run_refused(self, event: RunRefused, now: Now) -> list[Effect]:
         """The pool has no room or cannot run this (or not count the cohort): say so, keep nothing."""
@@ -183,10 +181,11 @@ class Executor:
             return [_result(work)]
         return [Send(work.owner, "accepted", work.key)]
 
-    def _settle(self, work: Work, now: Now) -> None:
+    def _settle(self, work: Work, now: Now) -> Release:
         """The result exists: there is nothing more to report, only to keep."""
         self._report_at.drop(work.key)
         self._keep_until.set(work.key, now.mono + self._limits.jobs.answer_keep_seconds)
+        return work.settle()
 
     def _keep(self, work: Work) -> None:
         place = (work.job, work.task)

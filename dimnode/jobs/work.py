@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dimnode.jobs.effects import Consult, Run
+from dimnode.jobs.effects import Consult, Release, Run
 from dimnode.jobs.events import Key, LeaseReceived, Ruled, RunFinished
 from dimnode.jobs.states import WorkMove, WorkState, step_work
 from dimnode.records.ids import Cid, PeerId, RecordId
@@ -24,7 +24,7 @@ _SANDBOX_CHARACTERS: Final = 128
 class Work:
     """One lease that this node executes or has answered.
 
-    `spec` is None when it was restored: then only the result is held, not what it was made from. `rulings` are this
+    `spec` is None once there is a result: then only that is held, not what it was made from. `rulings` are this
     node's own, `refused` when the last of them said no.
     """
 
@@ -57,6 +57,13 @@ class Work:
     def move(self, move: WorkMove) -> None:
         """Change state by the table; an impossible move is our own bug."""
         self.state = step_work(self.state, move)
+
+    def settle(self) -> Release:
+        """The result exists: let go of what it was made from. An owner that never acknowledges must not fill memory."""
+        assert self.spec is not None
+        release = Release((self.lease, self.job), tuple(opening.cid for opening in self.inputs))
+        self.spec, self.inputs = None, ()
+        return release
 
     def records(self) -> tuple[RecordId, ...]:
         """Every record this work holds, once per hold."""

@@ -221,3 +221,8 @@ def test_the_client_is_a_lazy_attribute_and_imports_neither_trio_nor_libp2p_nor_
         "assert not hasattr(dimnode, 'Server')\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_a_home_may_be_given_as_text(tmp_path):
+    with pytest.raises(NoNode, match="E-cli-01"):
+        Client(str(tmp_path))

@@ -62,6 +62,9 @@ def test_a_model_of_one_dimension_takes_one_column(given):
         ("a,b\n1,2\n3,inf\n", Choice(), "E-input-02"),
         ("a,b\n1,2\n3,x\n", Choice(), "E-input-01"),
         ("a,b\n1,2\n3\n", Choice(), "E-input-01"),
+        ("id,a,b,c\n7,1,2,9\n8,3,4\n", Choice(drop=("id", "c")), "E-input-01"),
+        ("a,b\n1,2,3\n", Choice(), "E-input-01"),
+        ("a,b\n,2\n3,4\n", Choice(), "E-input-01"),
         ("a,b\n1,2\n3,\n", Choice(), "E-input-01"),
         ("a,b\nx,y\n", Choice(), "E-input-01"),
         ("a,b,c\n1,2,3\n", Choice(), "E-input-06"),
@@ -84,6 +87,11 @@ def test_a_csv_file_that_cannot_be_used_is_refused_by_code(given, text, choice, 
 def test_a_bad_cell_is_named_with_its_row_and_column(given):
     with pytest.raises(Refused, match="row 2, column 'b' is no number"):
         read_input(given("a,b\n1,2\n3,x\n"), Choice(), TWO)
+
+
+def test_a_row_with_a_cell_too_few_never_moves_numbers_under_other_names(given):
+    with pytest.raises(Refused, match="row 2 has 3 cells, the header has 4"):
+        read_input(given("id,a,b,c\n7,1,2,9\n8,3,4\n"), Choice(drop=("id", "c")), TWO)
 
 
 @pytest.mark.parametrize(

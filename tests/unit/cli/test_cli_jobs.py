@@ -169,8 +169,10 @@ def test_an_unknown_model_is_refused_in_three_lines(dim, tmp_path, rows):
 def test_a_receipt_that_cannot_be_written_does_not_cost_the_answer(dim, tmp_path, rows):
     with node(tmp_path):
         said = dim("run", "triage", rows, "--receipt", "/proc/nowhere/r.dimr")
-    assert said.code == 0
-    assert "E-cli-45" in said.err
+    assert said.code == 1
+    assert "error E-cli-45: cannot write the receipt /proc/nowhere/r.dimr\ncause: " in said.err
+    assert f"hint: dim job result {short(SPEC.id)} --receipt PATH" in said.err
+    assert said.err.rstrip().endswith("receipt verified, not written")
     assert said.out
 
 

@@ -2,7 +2,9 @@
 
 import json
 
-from dimnode.cli.output import aligned, plain, say_json, shown, size_text, table
+import pytest
+
+from dimnode.cli.output import aligned, narrowed, plain, say_json, shown, size_text, table
 from dimnode.records.ids import blob_cid, cid_text, peer_of_key, peer_text, record_id
 
 
@@ -40,3 +42,19 @@ def test_columns_begin_at_the_same_place():
 
 def test_sizes_have_units():
     assert [size_text(count) for count in (0, 1023, 1024, 5 * 1024**3)] == ["0 B", "1023 B", "1.0 KiB", "5.0 GiB"]
+
+
+@pytest.mark.parametrize(
+    ("widths", "room", "narrow"),
+    [
+        ([8, 40, 12], 70, [8, 40, 12]),
+        ([8, 40, 12], 50, [8, 30, 12]),
+        ([8, 40, 30], 40, [8, 16, 16]),
+        ([20, 40, 9], 41, [20, 12, 9]),
+        ([30, 40, 9], 41, [16, 16, 9]),
+        ([8, 40, 30], 6, [2, 2, 2]),
+        ([8, 40], -3, [1, 1]),
+    ],
+)
+def test_a_narrow_terminal_takes_from_the_widest_columns_first(widths, room, narrow):
+    assert narrowed(widths, room) == narrow
