@@ -17,7 +17,7 @@ setup: $(STAMP)
 
 $(STAMP): $(SOURCES)
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "dimnode needs Python 3.11, 3.12 or 3.13; this is %d.%d. hint: make PYTHON=python3.12 demo" % sys.version_info[:2])'
-	@echo "setting up $(VENV) (once, less than a minute)"
+	@echo "setting up $(VENV) (once, a minute or two)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install ./third_party/fastecdsa
 	@$(PIP) install -c constraints.txt -e '.[onnx]'
@@ -57,4 +57,5 @@ interop:
 	@echo 'interop with foreign libp2p implementations comes with the overlay; today `make test` checks stock py-libp2p'; exit 2
 
 clean:
-	@rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	@rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info third_party/fastecdsa/build third_party/fastecdsa/*.egg-info
+	@find dimnode tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

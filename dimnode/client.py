@@ -277,7 +277,7 @@ class Client:
         return bytes(self.ask("job.receipt", job=job)["receipt"])
 
     def cancel(self, job: bytes | str) -> dict[str, Any]:
-        """Ask for the end of a job; harmless when it is over."""
+        """Ask for the end of an open job. Raises `Refused` (E-jobs-11) when there is none with this id."""
         return self.ask("job.cancel", job=job)
 
     def ask(self, op: str, **arguments: Any) -> dict[str, Any]:

@@ -101,7 +101,10 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
         place = (
             "a flag" if key in from_flags else f"DIM_{key.upper()}" if key in from_environment else home / CONFIG_FILE
         )
-        raise ConfigError("E-config-01", f"a setting is wrong: {error}", f"{key} was read from {place}") from None
+        keys = ", ".join(field.encode_name for field in msgspec.structs.fields(Config))
+        raise ConfigError(
+            "E-config-01", f"a setting is wrong: {error}", f"{key} was read from {place}", f"the keys are {keys}"
+        ) from None
     if config.faults and config.profile != "dev":
         raise ConfigError("E-config-03", "fault points exist only in the dev profile")
     return config

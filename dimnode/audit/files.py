@@ -19,7 +19,8 @@ def read_trust(path: Path) -> dict[bytes, str]:
         return {bytes(peer_bytes(text)): str(name) for name, text in peers.items()}
     except (OSError, ValueError, AttributeError, TypeError, PeerFault) as error:
         hint = 'a table [peers] with lines like: alba = "12D3KooW…"'
-        raise ConfigError("E-verify-02", f"{path} is no list of peers", str(error), hint) from None
+        cause = error.strerror or "" if isinstance(error, OSError) else "its form is another"
+        raise ConfigError("E-verify-02", f"{path} is no list of peers", cause, hint) from None
 
 
 def read_blobs(folder: Path, raw: bytes) -> dict[bytes, bytes]:
@@ -40,4 +41,4 @@ def read_receipt(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(LIMITS.records.receipt_bytes_max + 1)
     except OSError as error:
-        raise ConfigError("E-verify-01", f"cannot read {path}", error.strerror or "") from None
+        raise ConfigError("E-verify-01", f"cannot read {path}", error.strerror or "", "check the path") from None

@@ -5,6 +5,7 @@ Rule: the central computation is made here, straight with onnxruntime over all r
 
 import csv
 import os
+import shutil
 import sqlite3
 import struct
 import time
@@ -22,6 +23,7 @@ from dimnode.demo.split import FEATURES, Patient, read_patients, write_hospital_
 from dimnode.demo.swarm import Member, Swarm
 from dimnode.records.ids import peer_bytes
 from dimnode.records.receipt import parse_receipt
+from dimnode.store.home import model_file
 
 HOSPITALS: Final = ("alba", "brio", "cara")
 CABINET: Final = "patients"
@@ -94,9 +96,10 @@ class Setting:
         member.stop()
         member.wait_stopped()
         card = read_model_card(real)
+        shutil.copyfile(card.path, model_file(member.home, card.sha256))
         with sqlite3.connect(member.home / "journal.db") as books:
             digest = read_model_card(claimed).sha256
-            books.execute("UPDATE models SET path=?, sha256=? WHERE sha256=?", (str(card.path), card.sha256, digest))
+            books.execute("UPDATE models SET sha256=? WHERE sha256=?", (card.sha256, digest))
         books.close()
         member.launch(self.swarm[self.swarm.first].addresses[0])
         member.wait_ready()

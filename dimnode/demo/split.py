@@ -74,13 +74,16 @@ class Patient:
 
 
 def read_patients(path: Path = WDBC_CSV) -> tuple[Patient, ...]:
-    """All patients in a CSV with the columns of `COLUMNS`. Raises `ValueError` when the columns are others."""
+    """All patients in a CSV with the columns of `COLUMNS`. Raises `ValueError` when it is another table."""
     with path.open(newline="", encoding="ascii") as lines:
         reader = csv.reader(lines)
         header = tuple(next(reader, ()))
         if header != COLUMNS:
             raise ValueError(f"{path} does not have the columns of the demo's table")
-        return tuple(_patient(cells) for cells in reader)
+        patients = tuple(_patient(cells) for cells in reader)
+    if len(patients) != PATIENTS:
+        raise ValueError(f"{path} has {len(patients)} patients, the demo's table has {PATIENTS}")
+    return patients
 
 
 def write_hospital_csv(hospital: int, path: Path, source: Path = WDBC_CSV) -> int:

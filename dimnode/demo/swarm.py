@@ -20,7 +20,7 @@ from typing import Any, Final
 from dimnode.client import Client
 from dimnode.errors import ConfigError, DimError
 from dimnode.records.ids import peer_text
-from dimnode.store.home import load_key
+from dimnode.store.home import load_key, locked
 
 READY_SECONDS_MAX: Final = 30.0
 JOIN_SECONDS_MAX: Final = 30.0
@@ -194,6 +194,11 @@ def prepare(folder: Path, names: Mapping[str, str]) -> None:
             "E-demo-13", f"{folder} is not a folder of the demo", "it holds other files", "--folder OTHER"
         )
     (folder / MARKER).touch()
+    for name in names:  # a swarm that still runs here must not lose its homes under its feet
+        home = folder / "nodes" / name
+        if home.exists():
+            with locked(home):
+                pass
     for part in ("nodes", "receipts"):
         shutil.rmtree(folder / part, ignore_errors=True)
     (folder / "receipts").mkdir()

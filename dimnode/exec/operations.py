@@ -64,12 +64,13 @@ def evaluate(model: Model, wanted: Rows, stream: io.TextIOBase, limits: ExecLimi
 
 
 def statistics(wanted: Rows, stream: io.TextIOBase, limits: ExecLimits) -> Outcome:
-    """`mean` float64 [features] over the matching rows, `rows` [1]. Raises `RunFailed`, also for no matching row."""
+    """`mean` float64 [features] over the matching rows. Raises `RunFailed`, also for no matching row."""
     table = rows.read_table(stream, limits)
     matrix = rows.features(table, wanted, rows.matching(table, wanted.where))
     if not len(matrix):
         raise RunFailed(orders.NO_ROWS, "no row meets the conditions")
-    return Outcome(_counted({"mean": rows.means(matrix)}, len(matrix)), len(matrix), len(matrix))
+    # The number of rows is the answer's weight; as a tensor it would be averaged with the means.
+    return Outcome(pack({"mean": rows.means(matrix)}), len(matrix), len(matrix))
 
 
 def cohort(wanted: Rows, stream: io.TextIOBase, limits: ExecLimits) -> Outcome:

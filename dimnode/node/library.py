@@ -22,6 +22,7 @@ from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_text
 from dimnode.records.kinds import check_schema, compose, open_record
+from dimnode.store.home import model_file
 from dimnode.store.journal import Journal
 
 _MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
@@ -80,11 +81,11 @@ class Library:
         self._load()
 
     def _load(self) -> None:
-        for manifest, path, sha256 in self._journal.rows("SELECT manifest, path, sha256 FROM models"):
+        for manifest, sha256 in self._journal.rows("SELECT manifest, sha256 FROM models"):
             envelope = self._journal.envelope(manifest)
             assert envelope is not None
             record = open_record(envelope, kind="manifest", check_signature=False)
-            self.models[record.id] = LocalModel(record, path, sha256)
+            self.models[record.id] = LocalModel(record, str(model_file(self._home, sha256)), sha256)
             self.manifests[record.id] = record
             self._kept.add(record.id)
         rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets")
@@ -138,7 +139,7 @@ class Library:
             return await self._add_model(card, source, at_ms)
 
     async def _add_model(self, card: ModelCard, source: Path, at_ms: int) -> Record:
-        kept, digest, size = await trio.to_thread.run_sync(_keep_model, source, self._home / "models")
+        digest, size = await trio.to_thread.run_sync(_keep_model, source, self._home)
         if card.sha256 and card.sha256 != digest:
             raise Refused("E-models-04", f"{source.name} does not have the declared sha256", "the file changed")
         cid = Cid(BLOB_PREFIX + bytes.fromhex(digest))
@@ -160,10 +161,10 @@ class Library:
         await self._journal.commit(
             {
                 "records": [("manifest", record.id, b"", 0, 0, record.envelope)],
-                "models": [(record.id, str(kept), digest)],
+                "models": [(record.id, digest)],
             }
         )
-        self.models[record.id] = LocalModel(record, str(kept), digest)
+        self.models[record.id] = LocalModel(record, str(model_file(self._home, digest)), digest)
         self.manifests[record.id] = record
         self._kept.add(record.id)
         return record
@@ -288,8 +289,9 @@ def _version(record: Record) -> tuple[int, ...]:
     return tuple(int(part) if part.isdecimal() else 0 for part in parts)
 
 
-def _keep_model(source: Path, folder: Path) -> tuple[Path, str, int]:
-    """Copy the file into `folder` under its own digest: path, sha256 as hex, bytes. What is hashed is what is kept."""
+def _keep_model(source: Path, home: Path) -> tuple[str, int]:
+    """Copy the file into the home under its own digest: sha256 as hex, bytes. What is hashed is what is kept."""
+    folder = home / "models"
     partial = folder / "adding.part"
     size, digest = 0, hashlib.sha256()
     try:
@@ -308,13 +310,12 @@ def _keep_model(source: Path, folder: Path) -> tuple[Path, str, int]:
             os.fsync(copy.fileno())
         if not size:
             raise Refused("E-models-05", f"{source} is empty", "", "check the path")
-        kept = folder / f"{digest.hexdigest()}.onnx"
-        os.replace(partial, kept)
+        os.replace(partial, model_file(home, digest.hexdigest()))
     except OSError as error:
         raise Refused("E-models-05", f"cannot copy {source}", str(error), "check the path and the free space") from None
     finally:
         partial.unlink(missing_ok=True)
-    return kept, digest.hexdigest(), size
+    return digest.hexdigest(), size
 
 
 def _place_and_header(source: Path) -> tuple[str, list[str]]:

@@ -9,7 +9,6 @@ import logging
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from dimnode.jobs.events import BadRecord, Now, PeerDown, PeerUp
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
 from dimnode.node.faults import fault_point
+from dimnode.node.fetching import Fetching, busy
 from dimnode.node.inbox import Inbox
 from dimnode.node.jobdoor import JobDoor
 from dimnode.node.library import Library
@@ -38,12 +38,12 @@ from dimnode.node.restore import load_engine, load_standing
 from dimnode.node.swarm import Swarm, jitter
 from dimnode.node.usage import CabinetUse
 from dimnode.node.watch import Watchers
-from dimnode.p2p.blobs import BLOB, Grants, fetch_blob, serve_blobs
+from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
 from dimnode.p2p.discovery import Discovery
 from dimnode.p2p.frames import RecordFault, TaskFrame, arrival, read_task_frame
 from dimnode.p2p.gossip import TOPICS
+from dimnode.p2p.host.addresses import check_dial
 from dimnode.p2p.host.host import Host, open_host
-from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.p2p.introduction import INFO, serve_info
 from dimnode.p2p.links import PING, TASK, Link, Links
 from dimnode.records.envelope import SigningKey
@@ -72,6 +72,8 @@ class Ready:
 def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], None]) -> None:
     """Run a node until SIGINT or SIGTERM. Raises `ConfigError` when it cannot start."""
     config = load_config(home, flags)
+    for address in config.bootstrap:
+        check_dial(address)
     prepare_home(home)
     # The journal's thread must not keep the loop waiting for Python's lock: the default of 5 ms is three fsyncs long.
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -129,7 +131,7 @@ class Node:
         self.pool: Pool | None = None
         self.discovery: Discovery | None = None
         self._nursery: trio.Nursery | None = None
-        self._fetches: Counter[PeerId] = Counter()
+        self.fetching = Fetching(limits)
         self.stop = trio.Event()
 
     # ---- life
@@ -267,28 +269,28 @@ class Node:
         """A frame from a link: checked, held, and put into the inbox."""
         frame = read_task_frame(body)
         self.watchers.received(frame.key, link.peer, frame.what, len(body) + 4)
-        if self._nursery is not None and self._may_fetch(link.peer) and frame.missing():
-            self._fetches[link.peer] += 1
+        if frame.what == "ruling" or not frame.missing():
+            await self._take(link.peer, frame, {})
+        elif frame.what == "answer" and not self.engine.owner.expects(link.peer, frame.key):
+            await self._take(link.peer, frame, {})  # nobody waits for it: it is refused for want of its blob
+        elif self.fetching.begin(link.peer, frame):
+            assert self._nursery is not None
             self._nursery.start_soon(self._fetch_and_take, link.peer, frame)
-            return
-        await self._take(link.peer, frame, {})
-
-    def _may_fetch(self, peer: PeerId) -> bool:
-        limits = self.limits.peers
-        return self._fetches[peer] < limits.blob_fetches_per_peer and self._fetches.total() < limits.blob_fetches_max
+        elif frame.what == "lease":
+            self._send(link.peer, busy(frame, self.limits))
 
     async def _fetch_and_take(self, peer: PeerId, frame: TaskFrame) -> None:
         """Fetch what was too large to travel inline, then go on as usual."""
         assert self.host is not None
-        fetched: dict[Cid, bytes] = {}
+        fetched: dict[Cid, bytes] | None = {}
         try:
-            for opening in frame.missing():
-                fetched[opening.cid] = await fetch_blob(self.host, peer, opening.cid)
-        except (PeerFault, DialFailed, StreamLost) as error:
-            log.info("a blob could not be fetched: %s", error)
-        finally:
-            self._fetches[peer] -= 1
-        await self._take(peer, frame, fetched)
+            fetched = await self.fetching.fetch(self.host, peer, frame)
+        except PeerFault as fault:
+            log.info("a blob could not be fetched: %s", fault.rule)
+        if fetched is not None:
+            await self._take(peer, frame, fetched)
+        elif frame.what == "lease":  # a lost stream is no fault of a record; an answer is asked for again by its owner
+            self._send(peer, busy(frame, self.limits))
 
     async def _take(self, peer: PeerId, frame: TaskFrame, fetched: Mapping[Cid, bytes]) -> None:
         try:

@@ -4,7 +4,7 @@ Rule: default deny. A blob is served to the peer to whom this node granted it by
 it, and to nobody else. Chunks carry no trust: the CID is checked over the whole when the end frame has come.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -44,10 +44,23 @@ class Grants:
 def serve_blobs(grants: Grants, read: Callable[[Cid], bytes | None]) -> Callable[[Stream], Awaitable[None]]:
     """A stream handler: one CID asked, chunks and an end frame, or one refusal frame."""
 
+    serving: Counter[PeerId] = Counter()
+
     async def serve(stream: Stream) -> None:
         with trio.fail_after(LIMITS.host.negotiate_seconds_max):
             asked = unpack_body(await one_frame(stream))
         peer = PeerId(stream.peer)
+        if serving[peer] >= 2 * LIMITS.peers.blob_fetches_per_peer:  # each may hold a copy of its own
+            raise PeerFault("blob: too many at once")
+        serving[peer] += 1
+        try:
+            await send(stream, peer, asked)
+        finally:
+            serving[peer] -= 1
+            if not serving[peer]:
+                del serving[peer]
+
+    async def send(stream: Stream, peer: PeerId, asked: object) -> None:
         blob = read(Cid(asked)) if type(asked) is bytes and grants.allowed(peer, Cid(asked)) else None
         with trio.fail_after(LIMITS.peers.blob_seconds_max):
             if blob is None:  # one word for "not here" and "not for you": it tells nothing
@@ -60,7 +73,9 @@ def serve_blobs(grants: Grants, read: Callable[[Cid], bytes | None]) -> Callable
     return serve
 
 
-async def fetch_blob(host: Host, peer: PeerId, cid: Cid) -> bytes:
+async def fetch_blob(
+    host: Host, peer: PeerId, cid: Cid, bytes_max: int = LIMITS.records.tensor_blob_bytes_max
+) -> bytes:
     """The bytes of a blob from this peer. Raises `PeerFault` when they are refused, too many or not of this CID."""
     chunks: list[bytes] = []
     size = 0
@@ -75,7 +90,7 @@ async def fetch_blob(host: Host, peer: PeerId, cid: Cid) -> bytes:
                     if type(chunk) is not bytes or not chunk:  # empty chunks could go on for ever
                         raise PeerFault("blob: refused")
                     size += len(chunk)
-                    if size > LIMITS.records.tensor_blob_bytes_max:
+                    if size > bytes_max:
                         raise PeerFault("blob: too large")
                     chunks.append(chunk)
         except (StreamEnded, StreamLost):

@@ -121,8 +121,10 @@ class Discovery:
         try:
             await self._host.connect(address)
         except DialFailed as error:
-            self.found.last_error = f"{address}: {error.reason}"
-            log.info("cannot reach %s: %s", address, error.reason)
+            said = f"{address}: {error.reason}"
+            if said != self.found.last_error:  # once, not at every try
+                log.info("cannot reach %s", said)
+            self.found.last_error = said
             return False
         return True
 

@@ -29,6 +29,11 @@ def prepare_home(home: Path) -> None:
         raise ConfigError("E-store-05", f"cannot use {home}", str(error), "choose another DIM_HOME") from None
 
 
+def model_file(home: Path, sha256: str) -> Path:
+    """Where a model's file is: named by its hash, and found again when the home has been moved."""
+    return home / "models" / f"{sha256}.onnx"
+
+
 def load_seed(home: Path) -> bytes:
     """The node's 32-byte secret seed, made at first use."""
     path = home / KEY_FILE

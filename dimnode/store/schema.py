@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS forgotten(
 CREATE TABLE IF NOT EXISTS evidence(
   seq INTEGER PRIMARY KEY, peer BLOB, context TEXT, at_ms INTEGER,
   good INTEGER, weight INTEGER, kind TEXT, record BLOB);
-CREATE TABLE IF NOT EXISTS models(manifest BLOB PRIMARY KEY, path TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS models(manifest BLOB PRIMARY KEY, sha256 TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cabinets(
   name TEXT PRIMARY KEY, path TEXT NOT NULL, label TEXT NOT NULL, columns TEXT NOT NULL, policy BLOB NOT NULL)
   WITHOUT ROWID;
@@ -45,7 +45,7 @@ INSERTS: Final = {
     "ends": "INSERT INTO ends VALUES(?,?,?)",
     "forgotten": "INSERT INTO forgotten VALUES(?,?,?) ON CONFLICT DO NOTHING",
     "evidence": "INSERT INTO evidence(peer,context,at_ms,good,weight,kind,record) VALUES(?,?,?,?,?,?,?)",
-    "models": "INSERT OR REPLACE INTO models VALUES(?,?,?)",
+    "models": "INSERT OR REPLACE INTO models VALUES(?,?)",
     "cabinets": "INSERT OR REPLACE INTO cabinets VALUES(?,?,?,?,?)",
     "queries": "INSERT INTO queries(cabinet,at_ms,submitter,rows) VALUES(?,?,?,?)",
 }

@@ -86,6 +86,6 @@ def check_receipts(client: Client, jobs: Iterable[bytes]) -> int:
     for job in jobs:
         report = verify(client.receipt(job))
         failures = [check for check in report.checks if check.outcome == "fail"]
-        assert report.status == 0, failures
+        assert report.status in (0, 3) and not failures, failures  # 3: an input for which no receipt has room
         checked += 1
     return checked

@@ -49,6 +49,15 @@ def parse_dial(text: str) -> tuple[ID, Multiaddr]:
         raise DialFailed(f"not a peer id: {peer_text}") from None
 
 
+def check_dial(text: str) -> None:
+    """Raises `ConfigError` when an operator wrote what can never be dialled."""
+    try:
+        parse_dial(text)
+    except DialFailed as error:
+        hint = "copy the whole address that `dim up` prints: /ip4/…/tcp/…/p2p/12D3KooW…"
+        raise ConfigError("E-p2p-05", f"{text!r} is no address to join through", error.reason, hint) from None
+
+
 def parse(text: str) -> Multiaddr | None:
     """Return the multiaddr, or None when the text is none."""
     try:

@@ -141,10 +141,11 @@ def test_evaluate_needs_a_label_output() -> None:
         operations.evaluate(onnx_runtime.load(doubling()), Rows("", "label"), io.StringIO(text), LIMITS)
 
 
-def test_statistics_are_means_and_a_count_and_nothing_else() -> None:
+def test_statistics_are_means_and_nothing_else_and_the_rows_are_counted_beside_them() -> None:
     text = csv_of(np.array([[1.0, 10.0], [2.0, 20.0], [9.0, 90.0]]), np.array([0, 1, 1]))
     spec = Rows("", "label", (), (Condition("f0", "lt", 5_000_000),))
-    assert numbers(operations.statistics(spec, io.StringIO(text), LIMITS).output) == {"mean": [1.5, 15.0], "rows": [2]}
+    outcome = operations.statistics(spec, io.StringIO(text), LIMITS)
+    assert (numbers(outcome.output), outcome.rows) == ({"mean": [1.5, 15.0]}, 2)
     with pytest.raises(RunFailed, match="no row meets"):
         operations.statistics(replace(spec, where=(Condition("f0", "lt", 0),)), io.StringIO(text), LIMITS)
 
