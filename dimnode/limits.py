@@ -126,7 +126,9 @@ class PeerLimits:
     blob_fetches_max: int = 8
     blob_fetches_per_peer: int = 2
     heartbeat_age_ms_max: int = 600_000
-    manifests_heard_max: int = 4096
+    manifests_heard_bytes_max: int = 16 * 1024 * 1024
+    manifest_share_bytes_min: int = 4 * 1024
+    introduction_bytes_max: int = 4 * 1024 * 1024
     foreign_jobs_per_peer: int = 64
     foreign_requests_read_per_peer: int = 2
     foreign_bytes_max: int = 128 * 1024 * 1024

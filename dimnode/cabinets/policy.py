@@ -8,14 +8,18 @@ the rows came from a condition on the data, their number is itself an answer, an
 `min_cohort` is to hide: then only the minimum is told. (That the cohort is too small is still one bit; so refused
 queries should count towards the day's quota.)
 Differencing. Two allowed queries over row sets that differ in a few rows reveal those rows by subtraction. So a query
-is refused when its rows differ from those of an earlier one by fewer than `min_cohort` rows, and by at least one: the
-same rows again (another model on the same patients) reveal no smaller group. Compare with the earlier queries of *all*
-submitters: two may share what they learn. Chains of three and more overlapping queries are not caught by this; noise
-(differential privacy) is the answer to those.
+is refused when its rows differ from those of an earlier one by fewer than `min_cohort` rows, unless it names them by
+the very same conditions (another model on the same patients): that reveals no smaller group. Other conditions that
+happen to pick the same rows are refused too: were they answered, a refusal would say that the patient whom they leave
+out is among the rows. Compare with the earlier queries of *all* submitters: two may share what they learn. Chains of
+three and more overlapping queries are not caught by this; noise (differential privacy) is the answer to those.
+Who reads the answer. A job's owner sees every answer; whoever has seen a spec could own its tasks. So the owner of the
+job has to be an allowed submitter, not only the signer of the spec.
 `purpose` is text for people and for the use log: no code can judge it.
 Pure: no I/O, no clock.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -74,7 +78,8 @@ class Request:
     """One query: who asks, what for, with which model (b"" for none), over how many rows, when.
 
     `rows` is the set of rows as a bit mask (`rows_mask`), 0 when it is not known. `rows_named` says that the submitter
-    listed the rows, so that their count is no news to them.
+    listed the rows, so that their count is no news to them. `owner` is the peer that gets the answer, b"" when it is
+    the submitter. `repeated` says that these very conditions picked these very rows in an earlier allowed query.
     """
 
     submitter: bytes
@@ -85,6 +90,8 @@ class Request:
     at_ms: int
     rows: int = 0
     rows_named: bool = False
+    owner: bytes = b""
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,8 @@ def decide(policy: Policy | None, request: Request, used_today: int, previous: S
         return _refusal("E-cabinet-02", "the policy of this cabinet has expired")
     if not _allows(policy.submitters, request.submitter):
         return _refusal("E-cabinet-03", "the owner does not allow this submitter")
+    if request.owner and not _allows(policy.submitters, request.owner):
+        return _refusal("E-cabinet-03", "the owner does not allow the peer that would get the answer")
     if request.operation not in policy.operations:
         return _refusal("E-cabinet-04", f"the owner does not allow the operation {request.operation!r}")
     modelless = request.operation == "statistics" and not request.model  # its operation alone bounds what it may do
@@ -122,17 +131,26 @@ def decide(policy: Policy | None, request: Request, used_today: int, previous: S
     output_class = OUTPUT_CLASS_OF.get(request.operation, "")
     if output_class not in policy.output_classes:
         return _refusal("E-cabinet-08", f"the owner lets no {output_class} out, only {_words(policy.output_classes)}")
-    if differs_too_little(previous, request.rows, policy.min_cohort):
+    if not request.repeated and differs_too_little(previous, request.rows, policy.min_cohort):
         return _refusal("E-cabinet-09", f"the rows differ from an earlier query's by fewer than {policy.min_cohort}")
     return Ruling(True, "", "the owner's policy allows it")
 
 
 def differs_too_little(previous: Sequence[int], rows: int, min_cohort: int) -> bool:
-    """True when `rows` and one of the earlier row masks differ in at least 1 and fewer than `min_cohort` rows.
+    """True when `rows` and one of the earlier row masks differ in fewer than `min_cohort` rows, also when in none.
+
+    With a minimum of 1 single rows may be told, and nothing differs too little.
 
     A mask of 0 rows says nothing and is passed over, on either side.
     """
-    return rows != 0 and any(earlier and 0 < (earlier ^ rows).bit_count() < min_cohort for earlier in previous)
+    if rows == 0 or min_cohort <= 1:
+        return False
+    return any(earlier and (earlier ^ rows).bit_count() < min_cohort for earlier in previous)
+
+
+def conditions_digest(where: Iterable[tuple[str, str, int]]) -> bytes:
+    """16 bytes that are equal for the same set of conditions, in whatever order they stand."""
+    return hashlib.sha256(repr(sorted(set(where))).encode()).digest()[:16]
 
 
 def rows_mask(rows: Iterable[int]) -> int:

@@ -56,9 +56,10 @@ def evaluate(model: Model, wanted: Rows, stream: io.TextIOBase, limits: ExecLimi
     predicted = rows.whole_labels(
         np.concatenate(parts) if parts else np.zeros(0), limits.evaluate_classes_max, "the model's output 'label'"
     )
-    classes = max(
-        2, _declared_classes(model, limits), *(int(found.max(initial=0)) + 1 for found in (actual, predicted))
-    )
+    known = rows.known_classes(table, wanted, limits.evaluate_classes_max)
+    if predicted.max(initial=0) >= known:  # further classes would be room to write a row's cells into
+        raise RunFailed(orders.UNFIT_MODEL, "the model calls classes that the label column does not have")
+    classes = max(known, _declared_classes(model, limits))
     counts = rows.confusion(actual, predicted, classes)
     return Outcome(_counted({"counts": counts}, len(values)), len(values), min(step, max(len(values), 1)))
 

@@ -150,6 +150,13 @@ def labels(table: Table, rows: Rows, keep: NDArray[np.bool_], classes_max: int) 
     return whole_labels(values, classes_max, f"label column {rows.label!r}")
 
 
+def known_classes(table: Table, rows: Rows, classes_max: int) -> int:
+    """How many classes the label column of the whole file has: its largest label and one more, at least two."""
+    values = _column(table, rows.label)
+    largest = np.max(values, where=np.isfinite(values), initial=1.0)
+    return int(min(largest, classes_max - 1)) + 1
+
+
 def whole_labels(values: NDArray[np.generic], classes_max: int, what: str) -> NDArray[np.int64]:
     """Labels as int64, checked to be whole and in [0, classes_max). The message names no value."""
     numbers = values.astype(np.float64)

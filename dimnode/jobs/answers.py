@@ -7,6 +7,7 @@ Pure: no I/O, no clock.
 from dimnode.jobs.effects import Append, Effect, Release
 from dimnode.jobs.events import AnswerReceived
 from dimnode.jobs.job import Job, Task
+from dimnode.limits import LIMITS
 
 
 def misfit(job: Job, task: Task, event: AnswerReceived) -> str:
@@ -20,6 +21,8 @@ def misfit(job: Job, task: Task, event: AnswerReceived) -> str:
     cabinet = job.template(task).get("cabinet", "")
     if event.cabinets and any(named != cabinet for named in event.cabinets):
         return "answer: a permission for another cabinet"
+    if event.weight > LIMITS.cabinets.rows_max:  # one site's claim would outweigh all others in an average
+        return "answer: a weight of more rows than a cabinet holds"
     if event.status == "ok" and event.output is None:
         return "answer: no output"
     if event.status == "ok" and "cabinet" in job.template(task) and not event.rulings:

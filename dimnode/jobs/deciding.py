@@ -66,7 +66,7 @@ class Deciding:
             for identity in answers:
                 answer = job.answers[identity]
                 task = job.tasks[answer.task]
-                effects.append(self._roster.judge(job, task, answer.peer, agrees, "quorum", identity, now))
+                effects += self._roster.judge(job, task, answer.peer, agrees, "quorum", identity, now)
                 if not agrees:
                     effects.append(Note(job.id, "contradicted", task.number, task.epoch, answer.peer))
         return effects + self.follow(now, job)

@@ -78,10 +78,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Consult:
-    """Ask the cabinet's policy about a lease (its cohort is counted in a worker); `Ruled` or `RunRefused` follows."""
+    """Ask the cabinet's policy about a lease (its cohort is counted in a worker); `Ruled` or `RunRefused` follows.
+
+    `submitter` signed the spec, `owner` gets the answer.
+    """
 
     key: Key
     submitter: PeerId
+    owner: PeerId
     cabinet: str
     op: str
     model: RecordId | None

@@ -161,11 +161,15 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """A peer sent a record about this lease that does not hold. The link stays; the task goes elsewhere."""
+    """A peer sent a record about this lease that does not hold. The link stays; the task goes elsewhere.
+
+    `blame` is False when the fault may be the submitter's, who chose the model: an output that its rule cannot read.
+    """
 
     peer: PeerId
     key: Key
     rule: str
+    blame: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,9 @@ class Executor:
         if (no := self._objection(event, known)) is not None:
             return [no, release]
         effects = self._drop(known) if known is not None else []
+        if known is not None and known.owner != event.peer:  # or its silence would look like this node's fault
+            text = "the job's submitter has leased this task itself"
+            effects.append(Send(known.owner, "refused", known.key, code="E-jobs-23", text=text))
         work = begun(event)
         self._keep(work)
         self._report_at.set(work.key, now.mono + self._limits.jobs.accepted_after_ms / 1000)

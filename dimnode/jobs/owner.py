@@ -118,13 +118,13 @@ class Owner:
         note = Note(job.id, "answered", task.number, task.epoch, event.peer)
         if job.quorum:  # it is judged when it has been compared
             return [note]
-        return [note, self._roster.judge(job, task, event.peer, True, UNVERIFIED, event.answer, now)]
+        return [note, *self._roster.judge(job, task, event.peer, True, UNVERIFIED, event.answer, now)]
 
     def _answered_badly(self, job: Job, task: Task, event: AnswerReceived, now: Now) -> list[Effect]:
         job.failed.append(event.answer)
         effects: list[Effect] = [Release((), (event.output.cid,))] if event.output else []
         if event.status != "failed":  # a failed run may be the input's or the model's fault, the rest is the peer's
-            effects.append(self._roster.judge(job, task, event.peer, False, "late", event.answer, now))
+            effects += self._roster.judge(job, task, event.peer, False, "late", event.answer, now)
         return effects + self._retrying.failed(job, task, event.code, event.error, now, counts=True)
 
     def ruled_out(self, event: RulingReceived, now: Now) -> list[Effect]:
@@ -169,13 +169,13 @@ class Owner:
         leased = self._leasing.find(event.peer, event.key)
         if leased is None:
             return [Send(event.peer, "refused", event.key, code=_BAD_RECORD, text=event.rule)]
-        return self._reject(*leased, event.rule, now) + self.deciding.follow(now)
+        return self._reject(*leased, event.rule, now, blame=event.blame) + self.deciding.follow(now)
 
-    def _reject(self, job: Job, task: Task, rule: str, now: Now) -> list[Effect]:
+    def _reject(self, job: Job, task: Task, rule: str, now: Now, *, blame: bool = True) -> list[Effect]:
         assert task.peer is not None and task.lease is not None
-        judged = self._roster.judge(job, task, task.peer, False, "record", task.lease, now)
+        judged = self._roster.judge(job, task, task.peer, False, "record", task.lease, now) if blame else []
         refused = Send(task.peer, "refused", job.key(task), code=_BAD_RECORD, text=rule)
-        return [judged, refused, *self._retrying.failed(job, task, _BAD_RECORD, rule, now, counts=True)]
+        return [*judged, refused, *self._retrying.failed(job, task, _BAD_RECORD, rule, now, counts=True)]
 
     # ---- links and time
 
@@ -211,7 +211,7 @@ class Owner:
         if self._roster.seat(task.peer).up:
             judged = self._roster.judge(job, task, task.peer, False, "lost", task.lease, now)
             call_off = Send(task.peer, "cancel", job.key(task))
-            return [judged, call_off, *self._retrying.lost(job, task, now)]
+            return [*judged, call_off, *self._retrying.lost(job, task, now)]
         if job.quorum or self._roster.usable(job.need(task), now):
             return self._retrying.lost(job, task, now)
         self._leasing.renew(job, task, now)

@@ -17,6 +17,8 @@ from dimnode.limits import Limits
 from dimnode.records.ids import PeerId, RecordId
 
 _REFUSAL_DOUBLINGS_MAX = 8
+_OWN_FAULTS = frozenset({"record", "lost"})
+"""Bad evidence that no choice of a job's submitter can bring about."""
 
 
 @dataclass(slots=True)
@@ -156,13 +158,21 @@ class Roster:
         trusted = sum(not self.standing.barred_until(seat.peer, context, now.wall_ms) for seat in able)
         return len(able), trusted
 
-    def judge(self, job: Job, task: Task, peer: PeerId, good: bool, kind: str, record: RecordId, now: Now) -> Remember:
-        """One point for or against a peer, tied to the record that shows it; it counts from now on."""
+    def judge(
+        self, job: Job, task: Task, peer: PeerId, good: bool, kind: str, record: RecordId, now: Now
+    ) -> list[Remember]:
+        """One point for or against a peer, tied to the record that shows it; it counts from now on.
+
+        A stranger's job says nothing about how well a peer works: model, inputs, comparator and peers of it are the
+        stranger's choice, who could have friends agree for merit, or outvote an honest peer to have it barred.
+        """
+        if job.spec["by"] != self.me and kind not in _OWN_FAULTS:
+            return []
         template = job.template(task)
         context = task.context or self.context(template["op"], template.get("model", b""))
         evidence = Evidence(peer, context, now.wall_ms, good, WEIGHTS_PERMILLE[kind, good], kind, record)
         self.standing.record(evidence)
-        return Remember(evidence)
+        return [Remember(evidence)]
 
     def _offer_nothing(self, seat: Seat) -> None:
         for model in seat.models:

@@ -114,6 +114,7 @@ def consult_of(work: Work) -> Consult:
     return Consult(
         key=work.key,
         submitter=spec["by"],
+        owner=work.owner,
         cabinet=template["cabinet"],
         op=template["op"],
         model=template.get("model"),

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import os
 import re
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,9 @@ class Library:
         self.cabinets: dict[str, Cabinet] = {}
         self.manifests: dict[RecordId, Record] = {}
         self._kept: set[RecordId] = set()
+        self._told: dict[PeerId, OrderedDict[RecordId, int]] = {}
+        self._told_bytes: Counter[PeerId] = Counter()
+        self._tellers: dict[RecordId, set[PeerId]] = {}
         self._adding = trio.Lock()
         self._load()
 
@@ -99,10 +103,34 @@ class Library:
 
     # ---- models
 
-    def hear(self, manifest: Record) -> None:
-        """Remember a manifest that a peer showed; bounded, and only kept on disk when a job uses it."""
-        if len(self.manifests) < LIMITS.peers.manifests_heard_max:
-            self.manifests.setdefault(manifest.id, manifest)
+    def hear(self, manifest: Record, teller: PeerId) -> None:
+        """Remember a manifest that a peer showed; only kept on disk when a job uses it.
+
+        When there is no room the peer that told most forgets its oldest: a stranger who tells of thousands of models
+        displaces its own.
+        """
+        told = self._told.setdefault(teller, OrderedDict())
+        if manifest.id in told:
+            return
+        told[manifest.id] = cost = max(len(manifest.envelope), LIMITS.peers.manifest_share_bytes_min)
+        self._tellers.setdefault(manifest.id, set()).add(teller)
+        self.manifests.setdefault(manifest.id, manifest)
+        self._told_bytes[teller] += cost
+        while self._told_bytes.total() > LIMITS.peers.manifests_heard_bytes_max:
+            self._forget_oldest(self._told_bytes.most_common(1)[0][0])
+
+    def _forget_oldest(self, teller: PeerId) -> None:
+        told = self._told[teller]
+        identity, cost = told.popitem(last=False)
+        self._told_bytes[teller] -= cost
+        if not told:
+            del self._told[teller], self._told_bytes[teller]
+        tellers = self._tellers[identity]
+        tellers.discard(teller)
+        if not tellers:
+            del self._tellers[identity]
+            if identity not in self._kept:
+                del self.manifests[identity]
 
     def unkept(self, models: list[RecordId]) -> list[Record]:
         """Manifests of these models that the journal lacks; they count as kept from now on."""

@@ -24,7 +24,7 @@ from dimnode.exec.launch import Zygote, start_zygote
 from dimnode.exec.pool import Pool, open_pool
 from dimnode.jobs.effects import Append, Note
 from dimnode.jobs.engine import Engine
-from dimnode.jobs.events import BadRecord, Now, PeerDown, PeerUp
+from dimnode.jobs.events import AnswerReceived, BadRecord, Now, PeerDown, PeerUp
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
 from dimnode.node.faults import fault_point
@@ -33,14 +33,14 @@ from dimnode.node.inbox import Inbox
 from dimnode.node.jobdoor import JobDoor
 from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
-from dimnode.node.perform import Performer
+from dimnode.node.perform import Performer, check_part
 from dimnode.node.restore import load_engine, load_standing
 from dimnode.node.swarm import Swarm, jitter
 from dimnode.node.usage import CabinetUse
 from dimnode.node.watch import Watchers
 from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
 from dimnode.p2p.discovery import Discovery
-from dimnode.p2p.frames import RecordFault, TaskFrame, arrival, read_task_frame
+from dimnode.p2p.frames import Arrival, RecordFault, TaskFrame, arrival, read_task_frame
 from dimnode.p2p.gossip import TOPICS
 from dimnode.p2p.host.addresses import check_dial
 from dimnode.p2p.host.host import Host, open_host
@@ -302,8 +302,25 @@ class Node:
             else:
                 await self.inbox.put_peer(BadRecord(peer, frame.key, fault.rule))
             return
+        if rule := self._unreadable(found):
+            await self.inbox.put_peer(BadRecord(peer, frame.key, rule, blame=False))
+            return
         self._hold(found.held)
         await self.inbox.put_peer(found.event)
+
+    def _unreadable(self, found: Arrival) -> str:
+        """Why the job's rule cannot read this output, "" when it can: said now, or one voter would end the job."""
+        event = found.event
+        if not isinstance(event, AnswerReceived) or event.output is None:
+            return ""
+        job = self.engine.owner.book.find(event.key[0])
+        if job is None or not self.engine.owner.expects(event.peer, event.key):
+            return ""
+        try:
+            check_part(job.spec["rule"]["method"], event.peer, dict(found.held)[event.output.cid])
+        except PeerFault as fault:
+            return fault.rule
+        return ""
 
     def _hold(self, held: tuple[tuple[bytes, bytes], ...]) -> None:
         for identity, content in held:

@@ -5,9 +5,10 @@ Rule: nothing here decides. Whatever comes back (a result, a comparison, a refus
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, assert_never
 
-from dimnode.cabinets.policy import Request, Ruling, decide, rows_mask
+from dimnode.cabinets.policy import Request, Ruling, conditions_digest, decide, rows_mask
 from dimnode.consensus.recompute import Vote, encode_tally_blob, labels_of, sum_counts, support, tally
 from dimnode.consensus.tensors import weighted_average
 from dimnode.errors import PeerFault
@@ -198,6 +199,11 @@ class Performer:
             ruling = decide(None, self._request(consult, 0, 0), 0)
             self._put(_ruled(consult, ruling, None))
             return
+        cabinet = self._library.cabinets[consult.cabinet]
+        early = decide(cabinet.policy, self._request(consult, cabinet.policy.min_cohort, 0), 0)
+        if not early.allowed:  # who may not ask at all makes nobody read the file, and uses up nobody's queries
+            self._put(_ruled(consult, early, cabinet.policy_record.id))
+            return
         self._consults[consult.key] = consult
         self._offer(Order(consult.key, "cohort", "", "", (), (), rows, "normal", self._timeout_seconds))
 
@@ -209,15 +215,18 @@ class Performer:
             named = {tensor.name: tensor for tensor in decode_tensors(counted.output)}
             mask = rows_mask(_set_bits(named["mask"].raw)) if "mask" in named else 0
             now_ms = self._uses.now_ms()
+            conditions = conditions_digest(consult.where)
             request = self._request(consult, counted.rows, mask)
+            request = replace(request, repeated=self._uses.repeated(consult.cabinet, mask, conditions))
             used, previous = self._uses.so_far(consult.cabinet, now_ms)
             ruling = decide(cabinet.policy, request, used, previous)
-            self._uses.note(consult.cabinet, now_ms, consult.submitter, mask if ruling.allowed else 0)
+            self._uses.note(consult.cabinet, now_ms, consult.submitter, mask if ruling.allowed else 0, conditions)
         self._put(_ruled(consult, ruling, cabinet.policy_record.id))
 
     def _request(self, consult: Consult, cohort: int, mask: int) -> Request:
         return Request(
             submitter=consult.submitter,
+            owner=consult.owner,
             operation=consult.op,
             model=consult.model or b"",
             cohort=cohort,
@@ -283,6 +292,17 @@ class Performer:
     def _reply(self, reply: Reply) -> None:
         if reply.token is not None:
             reply.token.ended(reply, tuple(self._bytes(cid) for cid in reply.outputs))
+
+
+def check_part(method: str, peer: PeerId, blob: bytes) -> None:
+    """Raises `PeerFault` when this rule could make nothing of this one output, whatever the others are."""
+    match method:
+        case "sum_counts":
+            sum_counts([(peer, blob)])
+        case "federated_average" | "weighted_average":
+            weighted_average([(peer, 1, blob)])
+        case "majority_vote" | "weighted_vote":
+            labels_of(blob)
 
 
 def _ruled(consult: Consult, ruling: Ruling, policy: RecordId | None) -> Ruled:

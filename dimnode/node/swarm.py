@@ -74,8 +74,13 @@ class Swarm:
     def introduction(self) -> Sequence[bytes]:
         """Our advert's envelope and the manifests it names."""
         assert self._advert is not None
-        mine = [model.manifest.envelope for model in self._library.models.values()]
-        return [self._advert[1], *mine[: self._limits.peers.manifests_per_advert_max]]
+        room_bytes, mine = self._limits.peers.introduction_bytes_max - len(self._advert[1]), []
+        for model in list(self._library.models.values())[: self._limits.peers.manifests_per_advert_max]:
+            room_bytes -= len(model.manifest.envelope)
+            if room_bytes < 0:
+                break
+            mine.append(model.manifest.envelope)
+        return [self._advert[1], *mine]
 
     def renew_advert(self) -> None:
         """After any change of what we offer; the next heartbeat tells the others."""
@@ -211,7 +216,7 @@ class Swarm:
 
     def _take(self, peer: PeerId, found: Introduction) -> None:
         for manifest in found.manifests:
-            self._library.hear(manifest)
+            self._library.hear(manifest, peer)
         said = found.advert.payload
         member = self.members.entry(peer)
         member.advert = found.advert.id

@@ -17,9 +17,10 @@ class CabinetUse:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._times: dict[str, list[int]] = {}
-        self._masks: dict[str, dict[int, None]] = {}
-        for cabinet, at_ms, rows in journal.rows("SELECT cabinet, at_ms, rows FROM queries ORDER BY seq"):
-            self._take(cabinet, at_ms, int.from_bytes(rows, "little"))
+        self._masks: dict[str, dict[int, bytes]] = {}
+        query = "SELECT cabinet, at_ms, rows, conditions FROM queries ORDER BY seq"
+        for cabinet, at_ms, rows, conditions in journal.rows(query):
+            self._take(cabinet, at_ms, int.from_bytes(rows, "little"), conditions)
 
     def now_ms(self) -> int:
         """Wall clock, for policies that expire and quotas by day."""
@@ -34,14 +35,18 @@ class CabinetUse:
         self._times[cabinet] = recent
         return len(recent), list(masks)
 
-    def note(self, cabinet: str, now_ms: int, submitter: bytes, rows: int) -> None:
-        """Write down a query; `rows` is its row mask when it was allowed, else 0."""
-        self._take(cabinet, now_ms, rows)
-        raw = rows.to_bytes((rows.bit_length() + 7) // 8, "little")
-        self._journal.later({"queries": [(cabinet, now_ms, submitter, raw)]})
+    def repeated(self, cabinet: str, rows: int, conditions: bytes) -> bool:
+        """These very conditions picked these very rows in an earlier allowed query."""
+        return self._masks.get(cabinet, {}).get(rows) == conditions
 
-    def _take(self, cabinet: str, at_ms: int, rows: int) -> None:
+    def note(self, cabinet: str, now_ms: int, submitter: bytes, rows: int, conditions: bytes = b"") -> None:
+        """Write down a query; `rows` is its row mask when it was allowed, else 0."""
+        self._take(cabinet, now_ms, rows, conditions)
+        raw = rows.to_bytes((rows.bit_length() + 7) // 8, "little")
+        self._journal.later({"queries": [(cabinet, now_ms, submitter, raw, conditions)]})
+
+    def _take(self, cabinet: str, at_ms: int, rows: int, conditions: bytes) -> None:
         self._times.setdefault(cabinet, []).append(at_ms)
         masks = self._masks.setdefault(cabinet, {})
         if rows and len(masks) < LIMITS.cabinets.row_sets_kept_max:
-            masks[rows] = None
+            masks.setdefault(rows, conditions)

@@ -48,6 +48,7 @@ def serve_info(current: Callable[[], Sequence[bytes]]) -> Callable[[Stream], Awa
 async def fetch_introduction(host: Host, peer: PeerId, net: RecordId) -> Introduction:
     """Ask a connected peer who it is. Raises `PeerFault` on a bad answer, `DialFailed`/`StreamLost` without one."""
     records: list[Record] = []
+    room_bytes = LIMITS.peers.introduction_bytes_max
     with trio.move_on_after(LIMITS.host.negotiate_seconds_max) as deadline:
         stream = await host.open_stream(peer, INFO)
         try:
@@ -58,6 +59,9 @@ async def fetch_introduction(host: Host, peer: PeerId, net: RecordId) -> Introdu
                     envelope = unpack_body(body, LIMITS.wire.peer_frame_containers_max)
                     if type(envelope) is not bytes or len(records) > LIMITS.peers.manifests_per_advert_max:
                         raise PeerFault("info: answer")
+                    room_bytes -= len(envelope)
+                    if room_bytes < 0:
+                        raise PeerFault("info: too long")
                     records.append(open_record(envelope))
         except StreamEnded:
             raise PeerFault("info: cut off") from None

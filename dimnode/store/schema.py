@@ -5,7 +5,7 @@ Rule: rows are only ever added. Records stand in the order of their commits; eve
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 TABLES: Final = """
 CREATE TABLE IF NOT EXISTS records(
@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS models(manifest BLOB PRIMARY KEY, sha256 TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS cabinets(
   name TEXT PRIMARY KEY, path TEXT NOT NULL, label TEXT NOT NULL, columns TEXT NOT NULL, policy BLOB NOT NULL)
   WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS queries(seq INTEGER PRIMARY KEY, cabinet TEXT, at_ms INTEGER, submitter BLOB, rows BLOB);
+CREATE TABLE IF NOT EXISTS queries(
+  seq INTEGER PRIMARY KEY, cabinet TEXT, at_ms INTEGER, submitter BLOB, rows BLOB, conditions BLOB);
 """
 
 INSERTS: Final = {
@@ -47,6 +48,6 @@ INSERTS: Final = {
     "evidence": "INSERT INTO evidence(peer,context,at_ms,good,weight,kind,record) VALUES(?,?,?,?,?,?,?)",
     "models": "INSERT OR REPLACE INTO models VALUES(?,?)",
     "cabinets": "INSERT OR REPLACE INTO cabinets VALUES(?,?,?,?,?)",
-    "queries": "INSERT INTO queries(cabinet,at_ms,submitter,rows) VALUES(?,?,?,?)",
+    "queries": "INSERT INTO queries(cabinet,at_ms,submitter,rows,conditions) VALUES(?,?,?,?,?)",
 }
 """One statement per table, in the order in which a transaction runs them."""

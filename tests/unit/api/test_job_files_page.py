@@ -25,13 +25,15 @@ class Names:
 
     def find_model(self, name: str) -> Record:
         body = {
-            **{
-                "name": name,
-                "version": "1",
-                "format": "onnx",
-                "files": [["m.onnx", b"\x01\x55\x12\x20" + bytes(32), 1]],
-            },
-            **{"inputs": [["x", "float32", [-1, 30]]], "outputs": [], "labels": [], "licence": "", "origin": "trained"},
+            "name": name,
+            "version": "1",
+            "format": "onnx",
+            "files": [["m.onnx", b"\x01\x55\x12\x20" + bytes(32), 1]],
+            "inputs": [["x", "float32", [-1, 30]]],
+            "outputs": [],
+            "labels": [],
+            "licence": "",
+            "origin": "trained",
             "access": "public",
         }
         _, payload = compose("manifest", {"net": OPEN_SWARM_ID, "by": KEY.peer, "at_ms": 0}, body)
@@ -53,7 +55,12 @@ def job_of(example: str) -> dict:
 def test_an_example_of_the_page_is_a_job_that_a_node_takes(example):
     compiled = compile_job(read_job(job_of(example)), Names())
     spec = {
-        **{"v": 1, "kind": "spec", "net": OPEN_SWARM_ID, "by": KEY.peer, "at_ms": 0, "nonce": bytes(16)},
+        "v": 1,
+        "kind": "spec",
+        "net": OPEN_SWARM_ID,
+        "by": KEY.peer,
+        "at_ms": 0,
+        "nonce": bytes(16),
         **compiled.body,
         "inputs": [bytes(32)] * len(compiled.inputs),
     }

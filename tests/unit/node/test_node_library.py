@@ -94,7 +94,7 @@ def test_the_same_card_added_twice_at_once_is_the_same_model(library, model) -> 
 def test_a_model_is_found_by_name_version_publisher_and_id(library) -> None:
     old, new, other = heard(OTHER, version="1.9.0"), heard(OTHER, version="1.10.0"), heard(THIRD, "else")
     for record in (old, new, other):
-        library.hear(record)
+        library.hear(record, OTHER.peer)
     assert library.find("iris") == new
     assert library.find("iris:1.9.0") == old
     assert library.find(f"{peer_text(OTHER.peer)}/iris:1.9.0") == old
@@ -106,8 +106,8 @@ def test_a_model_is_found_by_name_version_publisher_and_id(library) -> None:
 
 def test_a_name_that_several_publish_is_refused_until_one_is_named(library) -> None:
     mine, theirs = heard(OTHER), heard(THIRD)
-    library.hear(mine)
-    library.hear(theirs)
+    library.hear(mine, OTHER.peer)
+    library.hear(theirs, OTHER.peer)
     with pytest.raises(Refused) as caught:
         library.find("iris:1.0.0")
     assert caught.value.complaint.code == "E-models-02"
@@ -116,21 +116,21 @@ def test_a_name_that_several_publish_is_refused_until_one_is_named(library) -> N
 
 
 def test_of_one_publishers_equal_versions_the_newest_counts(library) -> None:
-    library.hear(heard(OTHER, at_ms=1))
-    library.hear(heard(OTHER, at_ms=2))
+    library.hear(heard(OTHER, at_ms=1), OTHER.peer)
+    library.hear(heard(OTHER, at_ms=2), OTHER.peer)
     assert library.find("iris").payload["at_ms"] == 2
 
 
 @pytest.mark.parametrize("version", ["²", "1.²", "", "1..2", "v1", "1.0-beta", "٣", "9" * 32])
 def test_any_version_that_a_stranger_writes_can_be_compared(library, version) -> None:
-    library.hear(heard(OTHER, version=version or "0"))
-    library.hear(heard(OTHER, version="0.1"))
+    library.hear(heard(OTHER, version=version or "0"), OTHER.peer)
+    library.hear(heard(OTHER, version="0.1"), OTHER.peer)
     library.find("iris")
 
 
 def test_a_manifest_is_kept_once_when_a_job_uses_it(library) -> None:
     record = heard(OTHER)
-    library.hear(record)
+    library.hear(record, OTHER.peer)
     assert library.unkept([record.id]) == [record]
     assert library.unkept([record.id]) == []
 

@@ -97,7 +97,9 @@ def test_an_answer_under_a_policy_names_and_holds_permission_and_policy() -> Non
 
 def test_a_refusal_becomes_its_event_with_or_without_a_policy() -> None:
     event = taken(ruling_frame(REFUSAL, POLICY), EXECUTOR, OWNER).event
-    assert event == RulingReceived(EXECUTOR.peer, REFUSAL.id, KEY, "E-cabinet-06", "small", (POLICY.id,), LEASE.id, "patients")
+    assert event == RulingReceived(
+        EXECUTOR.peer, REFUSAL.id, KEY, "E-cabinet-06", "small", (POLICY.id,), LEASE.id, "patients"
+    )
     bare = ruling_of(LEASE, None, False)
     found = taken(ruling_frame(bare), EXECUTOR, OWNER)
     assert found.event.policies == ()
