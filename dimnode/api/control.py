@@ -194,13 +194,16 @@ class Client:
             if known is not None and (ended := self._node.job_end(known)) is not None:
                 self.put({"id": waiting.identity, "result": waiting.with_receipt(known, ended)})
                 return
-            compiled = compile_job(read_job(request.get("job", {})), self._node, blobs_of(request))
-            event = self._node.compose_spec({**compiled.body, "nonce": nonce}, compiled.inputs, waiting)
+            if known is not None:  # open, whoever could run it by now
+                event = self._node.rejoin(known, waiting)
+            else:
+                compiled = compile_job(read_job(request.get("job", {})), self._node, blobs_of(request))
+                event = self._node.compose_spec({**compiled.body, "nonce": nonce}, compiled.inputs, waiting)
         except DimError as error:
             self.put({"id": waiting.identity, "error": complaint_of(error)})
             return
         self._open += 1
-        waiting.start(known or event.job)
+        waiting.start(event.job)
         if known is not None:  # durable since it was first submitted
             waiting.tell_begun(known)
         try:

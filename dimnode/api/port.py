@@ -40,6 +40,9 @@ class NodePort(Protocol):
     def compose_spec(self, body: Mapping[str, Any], inputs: Sequence[bytes], token: Token) -> Submitted:
         """The event for a new job of this node's own; its inputs are held."""
 
+    def rejoin(self, job: RecordId, token: Token) -> Submitted:
+        """The event by which one more client waits for an open job."""
+
     async def submit(self, client: object, event: Submitted) -> None:
         """Put a job into the inbox; waits while this client's lane is full."""
 

@@ -19,7 +19,9 @@ def read_trust(path: Path) -> dict[bytes, str]:
         return {bytes(peer_bytes(text)): str(name) for name, text in peers.items()}
     except (OSError, ValueError, AttributeError, TypeError, PeerFault) as error:
         hint = 'a table [peers] with lines like: alba = "12D3KooW…"'
-        cause = error.strerror or "" if isinstance(error, OSError) else "its form is another"
+        cause = error.strerror or "" if isinstance(error, OSError) else str(error)
+        if isinstance(error, AttributeError | TypeError):  # Python's words, of no use to a person
+            cause = "[peers] is not a table of texts"
         raise ConfigError("E-verify-02", f"{path} is no list of peers", cause, hint) from None
 
 

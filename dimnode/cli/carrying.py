@@ -4,7 +4,9 @@ Rule: before an answer is shown, its receipt is verified by this process and not
 """
 
 import argparse
+import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +117,11 @@ class _News:
 
 
 def names_of_peers(client: Client) -> dict[str, str]:
-    """What peers call themselves, by the last letters of their ids; this node is `self`."""
-    names = {row["peer"][-8:]: row["name"] for row in client.peers() if row["name"]}
+    """What peers call themselves, by the last letters of their ids; this node is `self`, and nobody else is."""
+    rows = [row for row in client.peers() if row["name"]]
+    often = Counter(["self", *(row["name"] for row in rows)])
+    tails = {row["peer"][-8:]: row["name"] for row in rows}
+    names = {tail: name if often[name] == 1 else f"{name} …{tail}" for tail, name in tails.items()}
     return names | {client.status()["peer"][-8:]: "self"}
 
 
@@ -215,7 +220,9 @@ def _keep(raw: bytes, path: Path, job: bytes) -> bool:
     """Write the receipt; a job that ran is not lost because a path was wrong. False when that failed."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_bytes(raw)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # not readable for a moment either
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
         path.chmod(0o600)
     except OSError as error:
         hint = f"dim job result {short(job)} --receipt PATH"

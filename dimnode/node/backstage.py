@@ -19,7 +19,7 @@ from dimnode.node.answers import Answers
 from dimnode.node.job_answers import JobAnswers
 from dimnode.node.library import compose_or_refuse
 from dimnode.node.receipts import make_receipt
-from dimnode.records.envelope import Record
+from dimnode.records.envelope import Record, open_envelope
 from dimnode.records.ids import RECORD_PREFIX, PeerId, RecordId, cid_bytes, peer_bytes, short
 
 if TYPE_CHECKING:
@@ -91,14 +91,21 @@ class Backstage:
             raise
         return Submitted(token, identity, {"v": 1, "kind": "spec", **common, **full}, payload, openings)
 
+    def rejoin(self, job: RecordId, token: Token) -> Submitted:
+        """The spec of an open job once more, from the journal; `submit` or `abandon` must follow."""
+        envelope = self._node.journal.envelope(job)
+        assert envelope is not None, "an open job's spec is in the journal"
+        self._node.vault.hold(job, envelope)
+        return Submitted(token, job, open_envelope(envelope, check_signature=False).payload, b"", ())
+
     async def submit(self, client: object, event: Submitted) -> None:
         """Into the doors' lane of the inbox."""
         await self._node.inbox.put_door(client, event)
 
     def abandon(self, event: Submitted) -> None:
-        """Release what `compose_spec` held."""
-        for opening in event.openings:
-            self._node.vault.release(opening.cid)
+        """Release what the event holds."""
+        for identity in (*(() if event.payload else (event.job,)), *(opening.cid for opening in event.openings)):
+            self._node.vault.release(identity)
 
     def known_job(self, nonce: bytes) -> RecordId | None:
         """From the journal: it outlives the verdict and the restart."""

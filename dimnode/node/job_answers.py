@@ -177,11 +177,15 @@ class JobAnswers:
         return ended
 
     def _label(self, peer: Any) -> str:
-        """A name that the peer claims, or the end of its id."""
+        """A name that this peer alone claims, or the end of its id; who takes another's name is shown with both."""
+        own = self._node.config.name or "self"
         if peer == self._node.me:
-            return self._node.config.name or "self"
+            return own
         member = self._node.swarm.members.get(peer)
-        return (member.name if member else "") or short(peer)
+        if member is None or not member.name:
+            return short(peer)
+        taken = member.name in (own, "self") or self._node.swarm.members.claims(member.name) > 1
+        return f"{member.name} …{short(peer)}" if taken else member.name
 
 
 def _without_outputs(ended: Answer | None) -> Answer | None:

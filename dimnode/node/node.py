@@ -6,6 +6,7 @@ before what it stands on. The zygote starts before trio and before the key is re
 
 import gc
 import logging
+import os
 import signal
 import sys
 import time
@@ -74,6 +75,7 @@ def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], N
     config = load_config(home, flags)
     for address in config.bootstrap:
         check_dial(address)
+    os.umask(0o077)  # whatever this process writes is its account's alone, also in a home that was opened to others
     prepare_home(home)
     # The journal's thread must not keep the loop waiting for Python's lock: the default of 5 ms is three fsyncs long.
     sys.setswitchinterval(SWITCH_SECONDS)

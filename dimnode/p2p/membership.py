@@ -56,6 +56,10 @@ class Members:
         """The peer's entry, if there is one."""
         return self._members.get(peer)
 
+    def claims(self, name: str) -> int:
+        """How many peers call themselves so."""
+        return sum(member.name == name for member in self._members.values())
+
     def entry(self, peer: PeerId) -> Member:
         """The peer's entry, made at first sight."""
         found = self._members.get(peer)

@@ -236,14 +236,15 @@ class Nodes:
         for node in fresh:
             node.wait_ready()
 
-    def restart(self, *names: str, faults: str = "") -> None:
-        """Start again who has ended, and wait until all nodes are linked."""
+    def restart(self, *names: str, faults: str = "", linked: bool = True) -> None:
+        """Start again who has ended, and wait until all nodes are `linked`."""
         known = self._addresses()
         for name in names:
             self[name].launch(known, faults)
         for name in names:
             self[name].wait_ready()
-        self.wait_linked()
+        if linked:
+            self.wait_linked()
 
     def heal(self) -> None:
         """Whatever the last test left: everybody runs and is linked to everybody."""

@@ -30,6 +30,7 @@ from .liar import Liar
 
 SESSION_SECONDS: Final = 5.0
 _STREAM_SECONDS: Final = 2.0
+Plan = Callable[[Any, Liar], Awaitable[None]]
 _HANDSHAKE_SECONDS: Final = 20.0
 
 
@@ -45,13 +46,16 @@ class Stranger:
         """Session after session, until cancelled."""
         plans = (self.talk_garbage, self.lie, self.flood)
         while True:
-            plan = self._chance.choices(plans, (5, 4, 1))[0]
-            try:
-                await self.session(plan)
-            except Exception as error:  # a stock host may fail in many ways when it is cut off
-                self.sent[f"session ended by {_innermost(error)}"] += 1
+            await self.try_session(self._chance.choices(plans, (5, 4, 1))[0])
 
-    async def session(self, plan: Callable[[Any, Liar], Awaitable[None]]) -> None:
+    async def try_session(self, plan: Plan) -> None:
+        """One session, however it ends."""
+        try:
+            await self.session(plan)
+        except Exception as error:  # a stock host may fail in many ways when it is cut off
+            self.sent[f"session ended by {_innermost(error)}"] += 1
+
+    async def session(self, plan: Plan) -> None:
         """Connect under a new key and carry out a plan."""
         seed = self._chance.randbytes(32)
         # Who has the larger id and no link is disconnected: mere garbage would come to an end too soon.

@@ -21,7 +21,7 @@ RECEIPTS = sorted(path.stem for path in GOLDEN.glob("*.dimr"))
 def trust(tmp_path):
     """A list of the golden peers."""
     path = tmp_path / "peers.toml"
-    lines = [f'{name} = "{peer_text(peer)}"' for name, peer in PEERS.items()]
+    lines = [f'"{name}" = "{peer_text(peer)}"' for name, peer in PEERS.items()]
     path.write_text("\n".join(["[peers]", *lines]))
     return path
 

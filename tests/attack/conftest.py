@@ -1,0 +1,6 @@
+"""The golden stories are the stage for forged receipts too."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))

@@ -1,0 +1,124 @@
+"""What a peer must not fill up: the table of models, the memory for blobs, the space of names."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from dimnode.errors import PeerFault
+from dimnode.limits import LIMITS
+from dimnode.node.fetching import Fetching
+from dimnode.node.library import Library
+from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
+from dimnode.p2p.frames import TaskFrame
+from dimnode.p2p.host.host import open_host
+from dimnode.records.envelope import Record, SigningKey
+from dimnode.records.ids import PeerId, RecordId, blob_cid
+from dimnode.records.kinds import OPEN_SWARM_ID
+from dimnode.store.journal import Journal
+from tests.attack.attacker import opening, record
+
+KEYS = [SigningKey.from_seed(bytes([number]) * 32) for number in range(1, 9)]
+LISTEN = ["/ip4/127.0.0.1/tcp/0"]
+KEY = (RecordId(OPEN_SWARM_ID), 0, 1)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Library]:
+    with Journal(tmp_path / "journal.db") as journal:
+        yield Library(tmp_path, KEYS[0], OPEN_SWARM_ID, journal)
+
+
+def manifest(key: SigningKey, name: str, summary: str = "") -> Record:
+    return record(
+        key,
+        "manifest",
+        name=name,
+        version="1",
+        format="onnx",
+        files=[["m.onnx", blob_cid(b"m"), 1]],
+        inputs=[],
+        outputs=[],
+        labels=[summary[:64]] * 64 if summary else [],
+        licence="",
+        origin="imported",
+        access="public",
+    )
+
+
+def test_a_stranger_who_tells_of_thousands_of_models_displaces_only_its_own(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dimnode.node.library.LIMITS", _with_room_for(32))
+    honest, flood = [manifest(KEYS[1], f"early {n}") for n in range(3)], KEYS[2]
+    for told in honest:
+        library.hear(told, KEYS[1].peer)
+    for number in range(100):
+        library.hear(manifest(flood, f"flood {number}"), flood.peer)
+    late = manifest(KEYS[3], "late")
+    library.hear(late, KEYS[3].peer)
+    assert {told.id for told in (*honest, late)} <= library.manifests.keys()
+    assert len(library.manifests) == 32
+
+
+def test_a_models_manifest_stays_while_anybody_honest_tells_of_it(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flooder that repeats what others offer does not take it along when its share is cut."""
+    monkeypatch.setattr("dimnode.node.library.LIMITS", _with_room_for(8))
+    shared = manifest(KEYS[1], "shared")
+    for teller in (KEYS[2], KEYS[1]):
+        library.hear(shared, teller.peer)
+    for number in range(50):
+        library.hear(manifest(KEYS[2], f"flood {number}"), KEYS[2].peer)
+    assert library.find("shared") == shared
+
+
+def _with_room_for(count: int) -> object:
+    peers = LIMITS.peers
+    return replace(LIMITS, peers=replace(peers, manifests_heard_bytes_max=count * peers.manifest_share_bytes_min))
+
+
+def frame(what: str, blobs: list[bytes]) -> TaskFrame:
+    return TaskFrame(what, KEY, openings=tuple(opening(blob) for blob in blobs))
+
+
+def test_all_blobs_of_a_frame_have_one_bound_together() -> None:
+    """Sixty-four references may stand in a frame: each within its limit, all together gigabytes."""
+    blobs = [os.urandom(100_000) for _ in range(8)]
+    limits = replace(LIMITS, exec=replace(LIMITS.exec, input_bytes_max=250_000))
+    grants, served = Grants(), []
+
+    def read(cid: bytes) -> bytes:
+        served.append(cid)
+        return next(blob for blob in blobs if blob_cid(blob) == cid)
+
+    async def main() -> None:
+        handlers = {BLOB: serve_blobs(grants, read)}
+        async with (
+            open_host(b"a" * 32, LISTEN, {}, dht=False) as victim,
+            open_host(b"b" * 32, LISTEN, handlers, dht=False) as attacker,
+        ):
+            for blob in blobs:
+                grants.allow(PeerId(victim.peer), blob_cid(blob))
+            await victim.connect(attacker.addresses()[0])
+            fetching, lease = Fetching(limits), frame("lease", blobs)
+            assert fetching.begin(PeerId(attacker.peer), lease)
+            with pytest.raises(PeerFault, match="too large"):
+                await fetching.fetch(victim, PeerId(attacker.peer), lease)
+            assert len(served) == 3, "the rest was not even asked for"
+            assert fetching.begin(PeerId(attacker.peer), lease), "and the place is free again"
+
+    trio.run(main)
+
+
+def test_leases_of_strangers_do_not_keep_an_awaited_answer_waiting() -> None:
+    fetching, blobs = Fetching(LIMITS), [b"large"]
+    taken = [fetching.begin(key.peer, frame("lease", blobs)) for key in KEYS for _ in range(3)]
+    assert sum(taken) == LIMITS.peers.blob_fetches_max
+    assert max(taken[place : place + 3].count(True) for place in range(0, len(taken), 3)) == 2
+    assert fetching.begin(KEYS[0].peer, frame("answer", blobs))
+    assert not fetching.begin(KEYS[0].peer, frame("answer", blobs)), "the same answer is not fetched twice at once"
