@@ -128,7 +128,8 @@ class PeerLimits:
     heartbeat_age_ms_max: int = 600_000
     manifests_heard_bytes_max: int = 16 * 1024 * 1024
     manifest_share_bytes_min: int = 4 * 1024
-    introduction_bytes_max: int = 4 * 1024 * 1024
+    introduction_bytes_max: int = 1024 * 1024
+    introduction_seconds_min: float = 1.0
     foreign_jobs_per_peer: int = 64
     foreign_requests_read_per_peer: int = 2
     foreign_bytes_max: int = 128 * 1024 * 1024
@@ -174,6 +175,8 @@ class StoreLimits:
     lazy_rows_max: int = 512
     wal_checkpoint_pages: int = 4000
     stop_seconds_max: float = 1.0
+    free_bytes_min: int = 1024**3
+    free_look_seconds: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,11 @@ class Swarm:
 
     async def _fetch(self, peer: PeerId) -> None:
         assert self._host is not None
+        member = self.members.entry(peer)
         try:
+            # Reading one costs hundreds of signatures: a peer may not name another advert with every heartbeat.
+            await trio.sleep_until(member.asked_mono + self._limits.peers.introduction_seconds_min)
+            member.asked_mono = trio.current_time()
             found = await fetch_introduction(self._host, peer, self._net)
         except (DialFailed, StreamLost, PeerFault) as error:
             log.info("no advert: %s", error)

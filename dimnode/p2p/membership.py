@@ -5,6 +5,7 @@ unless a link to it stands. The advert is the only truth about what a peer offer
 """
 
 from dataclasses import dataclass, field
+from math import inf
 
 from dimnode.limits import LIMITS, PeerLimits
 from dimnode.records.ids import PeerId, RecordId
@@ -33,6 +34,7 @@ class Member:
     addresses: tuple[str, ...] = ()
     heartbeat_ms: int = 0
     heard_mono: float = 0.0
+    asked_mono: float = -inf
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
