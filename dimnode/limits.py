@@ -86,6 +86,7 @@ class HostLimits:
     close_seconds_max: float = 1.0
     linger_seconds_max: float = 60.0
     connections_max: int = 512
+    open_files_wanted: int = 4096
     session_unsent_bytes_max: int = 256 * 1024
     frame_bytes_max: int = 16 * 1024 * 1024
     small_write_bytes_max: int = 16 * 1024
@@ -116,6 +117,7 @@ class PeerLimits:
     gossip_message_bytes_max: int = 1024
     frames_per_checkpoint_max: int = 4
     dials_at_once_max: int = 8
+    dials_per_round_max: int = 32
     redial_seconds_min: float = 0.2
     redial_seconds_max: float = 10.0
     link_outgoing_bytes_max: int = 64 * 1024 * 1024
@@ -131,6 +133,7 @@ class PeerLimits:
     introduction_bytes_max: int = 1024 * 1024
     introduction_seconds_min: float = 1.0
     foreign_jobs_per_peer: int = 64
+    foreign_jobs_max: int = 4096
     foreign_requests_read_per_peer: int = 2
     foreign_bytes_max: int = 128 * 1024 * 1024
     blob_seconds_max: float = 60.0
@@ -229,6 +232,7 @@ class ApiLimits:
     """The people's doors."""
 
     clients_waiting_max: int = 128
+    accept_again_seconds: float = 0.2
     request_bytes_max: int = 72 * 1024 * 1024
     client_unread_bytes_max: int = 128 * 1024 * 1024
     inline_rows_max: int = 4096

@@ -40,7 +40,12 @@ class ControlDoor:
             async with trio.open_nursery() as nursery:  # a task per client
                 task_status.started()
                 while True:
-                    connection, _ = await listener.accept()
+                    try:
+                        connection, _ = await listener.accept()
+                    except OSError as error:  # too many open files, say: that passes, and who waits is let in then
+                        log.warning("a client cannot be let in now: %s", error)
+                        await trio.sleep(self._limits.api.accept_again_seconds)
+                        continue
                     nursery.start_soon(self._client, trio.SocketStream(connection))
         finally:
             listener.close()
@@ -172,6 +177,9 @@ class Client:
             result = await self._node.ask(request["op"], request)
         except DimError as error:
             self.put({"id": identity, "error": complaint_of(error)})
+        except OSError as error:  # the same: no question is worth the node
+            no = Refused("E-api-05", f"{request['op']}: the system refused", str(error), "dim doctor")
+            self.put({"id": identity, "error": complaint_of(no)})
         else:
             self.put({"id": identity, "result": result})
         finally:

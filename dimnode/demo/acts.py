@@ -45,11 +45,12 @@ def collaborative(setting: Setting) -> None:
             "patients": output["rows"][0],
             "bytes_sent": sent,
             "counts": counts,
-            "rows_sent": leaked,
+            "rows_in_receipt": leaked,
         }
         what = f"ran the classifier on {output['rows'][0]} patients it was not trained on"
         tick = narrator.check(leaked == 0)
-        narrator.say(name, f"{what}   sent {sent:,} bytes: {counts} counts   rows sent: {leaked} {tick}")
+        sent_text = f"sent {sent:,} bytes: {counts} counts"
+        narrator.say(name, f"{what}   {sent_text}   rows found in the receipt: {leaked} {tick}")
     total = read_output(ended.outputs[0])["counts"]
     (tn, fp), (fn, tp) = total
     central = setting.central_counts(MODEL)

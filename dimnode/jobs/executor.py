@@ -53,7 +53,12 @@ class Executor:
             return [*self._again(known), release]
         if (no := self._objection(event, known)) is not None:
             return [no, release]
-        effects = self._drop(known) if known is not None else []
+        effects = self._drop(known) if known is not None else self._make_room(event.peer)
+        if known is None and self._is_full(event.peer):
+            key, wait_ms = (event.job, event.task, event.epoch), self._limits.jobs.retry_after_ms_min
+            text = "too many leases and unacknowledged answers here"
+            no = Send(event.peer, "refused", key, code="E-jobs-22", text=text, retry_after_ms=wait_ms)
+            return [*effects, no, release]
         if known is not None and known.owner != event.peer:  # or its silence would look like this node's fault
             text = "the job's submitter has leased this task itself"
             effects.append(Send(known.owner, "refused", known.key, code="E-jobs-23", text=text))
@@ -78,14 +83,27 @@ class Executor:
             # Whoever has seen a spec can lease its tasks too; only its submitter may take one over.
             if known.owner != event.peer and event.spec["by"] != event.peer:
                 return no("E-jobs-23", "another owner has leased this task", self._limits.jobs.retry_after_ms_min)
-            return None
-        limits = self._limits.jobs
-        if (
-            len(self._works_of.get(event.peer, ())) >= limits.works_per_owner_max
-            or len(self._works) >= limits.works_max
-        ):
-            return no("E-jobs-22", "too many leases and unacknowledged answers here", limits.retry_after_ms_min)
         return None
+
+    def _is_full(self, owner: PeerId) -> bool:
+        limits = self._limits.jobs
+        theirs = len(self._works_of.get(owner, ()))
+        return theirs >= limits.works_per_owner_max or len(self._works) >= limits.works_max
+
+    def _make_room(self, owner: PeerId) -> list[Effect]:
+        """When it is full here, forget the oldest answer that this owner, or who has most here, did not acknowledge.
+
+        A few peers that never acknowledge would otherwise keep everybody out for a day. An owner whose answer was
+        forgotten hears `unknown` when it asks, and leases again.
+        """
+        if not self._is_full(owner):
+            return []
+        crowd = owner
+        if len(self._works_of.get(owner, ())) < self._limits.jobs.works_per_owner_max:
+            crowd = max(self._works_of, key=lambda peer: len(self._works_of[peer]))
+        answered = (work for work in self._works_of[crowd].values() if work.state is WorkState.ANSWERED)
+        oldest = next(answered, None)
+        return [] if oldest is None else self._drop(oldest)
 
     # ---- the run
 

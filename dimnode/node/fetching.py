@@ -76,7 +76,8 @@ class Fetching:
             del self._leases[peer]
 
 
-def busy(frame: TaskFrame, limits: Limits) -> TaskFrame:
-    """What is said to a lease that cannot be fetched now."""
-    wait_ms = limits.jobs.retry_after_ms_min
-    return TaskFrame("refused", frame.key, code="E-jobs-22", text="too much is being fetched", retry_after_ms=wait_ms)
+def busy(
+    frame: TaskFrame, limits: Limits, code: str = "E-jobs-22", text: str = "too much is being fetched"
+) -> TaskFrame:
+    """What is said to a lease that cannot be taken in now."""
+    return TaskFrame("refused", frame.key, code=code, text=text, retry_after_ms=limits.jobs.retry_after_ms_min)

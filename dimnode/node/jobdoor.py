@@ -44,7 +44,7 @@ class JobDoor:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._desks: dict[PeerId, Desk] = {}
-        self._bytes = 0
+        self._bytes = self._jobs = 0
 
     def handlers(self) -> dict[str, Callable[[Stream], Awaitable[None]]]:
         """For the host."""
@@ -55,8 +55,10 @@ class JobDoor:
         peer, limits = PeerId(stream.peer), self._node.limits.peers
         desk = self._desks.setdefault(peer, Desk(trio.CapacityLimiter(limits.foreign_requests_read_per_peer)))
         desk.jobs += 1
+        self._jobs += 1
         try:
-            if desk.jobs > limits.foreign_jobs_per_peer:
+            # All strangers together leave room among the open jobs for this node's own.
+            if desk.jobs > limits.foreign_jobs_per_peer or self._jobs > limits.foreign_jobs_max:
                 await self._refuse(stream, "E-jobs-01", "too many open jobs of yours", 1000)
                 return
             with trio.fail_after(limits.blob_seconds_max):
@@ -64,6 +66,7 @@ class JobDoor:
                     body = await _first_frame(stream, self._node.limits.wire.frame_bytes_max)
             await self._take(stream, body)
         finally:
+            self._jobs -= 1
             desk.jobs -= 1
             if not desk.jobs:
                 del self._desks[peer]
@@ -71,6 +74,9 @@ class JobDoor:
     async def _take(self, stream: Stream, body: bytes) -> None:
         """The inputs of all foreign jobs together have a bound, whoever sent them."""
         size = len(body)
+        if self._node.space.scarce:
+            await self._refuse(stream, "E-jobs-24", "the disk of this node is nearly full", 5000)
+            return
         if self._bytes + size > self._node.limits.peers.foreign_bytes_max:
             await self._refuse(stream, "E-jobs-01", "too many bytes of open jobs here", 1000)
             return

@@ -7,6 +7,7 @@ before what it stands on. The zygote starts before trio and before the key is re
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -36,6 +37,7 @@ from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
 from dimnode.node.perform import Performer, check_part
 from dimnode.node.restore import load_engine, load_standing
+from dimnode.node.space import Space
 from dimnode.node.swarm import Swarm, jitter
 from dimnode.node.usage import CabinetUse
 from dimnode.node.watch import Watchers
@@ -77,6 +79,7 @@ def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], N
         check_dial(address)
     os.umask(0o077)  # whatever this process writes is its account's alone, also in a home that was opened to others
     prepare_home(home)
+    _allow_open_files()
     # The journal's thread must not keep the loop waiting for Python's lock: the default of 5 ms is three fsyncs long.
     sys.setswitchinterval(SWITCH_SECONDS)
     with ExitStack() as stack:
@@ -86,6 +89,16 @@ def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], N
         journal = stack.enter_context(Journal(home / "journal.db"))
         node = Node(home, config, seed, journal, LIMITS)
         trio.run(node.run, zygote, on_ready)
+
+
+def _allow_open_files() -> None:
+    """Systems give a program 256 (macOS) or 1024 files unless it asks for more, and each connection takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = LIMITS.host.open_files_wanted
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Node:
@@ -134,6 +147,7 @@ class Node:
         self.discovery: Discovery | None = None
         self._nursery: trio.Nursery | None = None
         self.fetching = Fetching(limits)
+        self.space = Space(home, limits.store)
         self.stop = trio.Event()
 
     # ---- life
@@ -205,6 +219,7 @@ class Node:
         nursery.start_soon(discovery.run)
         nursery.start_soon(self.swarm.run)
         nursery.start_soon(self._watch_lateness)
+        nursery.start_soon(self.space.watch)
         control = Backstage(self).control_door(socket_path(self.home))
         await nursery.start(control.serve)
         # Python's cycle collector stalls the loop by up to 50 ms in a process with libp2p imported; what exists now
@@ -249,7 +264,11 @@ class Node:
             return 0, 0
         stats = self.pool.stats()
         busy = stats.queued + stats.running
-        return max(0, self.config.max_concurrent_jobs - busy), int(psutil.cpu_percent() * 10)
+        try:
+            load = int(psutil.cpu_percent() * 10)
+        except OSError:  # no file is left to read it from: strangers' connections may have taken them all
+            load = 1000
+        return max(0, self.config.max_concurrent_jobs - busy), load
 
     # ---- peers
 
@@ -271,7 +290,9 @@ class Node:
         """A frame from a link: checked, held, and put into the inbox."""
         frame = read_task_frame(body)
         self.watchers.received(frame.key, link.peer, frame.what, len(body) + 4)
-        if frame.what == "ruling" or not frame.missing():
+        if frame.what == "lease" and self.space.scarce:
+            self._send(link.peer, busy(frame, self.limits, "E-jobs-24", "the disk is nearly full"))
+        elif frame.what == "ruling" or not frame.missing():
             await self._take(link.peer, frame, {})
         elif frame.what == "answer" and not self.engine.owner.expects(link.peer, frame.key):
             await self._take(link.peer, frame, {})  # nobody waits for it: it is refused for want of its blob

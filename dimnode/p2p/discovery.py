@@ -114,7 +114,10 @@ class Discovery:
         self._wanted.clear()
         known = {self._host.peer, *self._host.connected()}
         strangers = [peer for peer in candidates if peer not in known]
-        await self._several(self._dial_peer, strangers[: max(0, room)])
+        # Whose address is known goes first, and of the others few: anybody may gossip of peers that do not exist.
+        strangers.sort(key=lambda peer: not self._host.addresses_of(peer))
+        most = min(room, self._limits.peers.dials_per_round_max)
+        await self._several(self._dial_peer, strangers[: max(0, most)])
         return bool(set(self._host.connected()) - before)
 
     async def _dial(self, address: str) -> bool:

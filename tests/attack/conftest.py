@@ -1,6 +1,7 @@
-"""The golden stories are the stage for forged receipts too."""
+"""The golden stories are the stage for forged receipts too, and the engine's stage for its limits."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "golden"), str(TESTS / "unit" / "jobs")]

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from engine_stage import ABSENT_PEER, ME, A, B, Stage, key_of, of, sent
 
 from dimnode.errors import PeerFault
-from dimnode.limits import LIMITS
+from dimnode.jobs.effects import Compare, Forget, Run
+from dimnode.jobs.events import Compared
+from dimnode.limits import LIMITS, JobLimits, Limits
 from dimnode.node.fetching import Fetching
 from dimnode.node.library import Library
 from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
@@ -122,3 +125,39 @@ def test_leases_of_strangers_do_not_keep_an_awaited_answer_waiting() -> None:
     assert max(taken[place : place + 3].count(True) for place in range(0, len(taken), 3)) == 2
     assert fetching.begin(KEYS[0].peer, frame("answer", blobs))
     assert not fetching.begin(KEYS[0].peer, frame("answer", blobs)), "the same answer is not fetched twice at once"
+
+
+def answered(stage: Stage, owner: PeerId, number: int) -> None:
+    """A lease of this owner that was carried out and is never acknowledged."""
+    lease = stage.lease(owner, nonce=number.to_bytes(16, "big"))
+    stage.do(lease)
+    stage.do(stage.finished(key_of(lease)))
+
+
+def test_owners_that_never_acknowledge_do_not_keep_the_others_out_for_a_day() -> None:
+    stage = Stage([A, B], limits=Limits(jobs=JobLimits(works_max=3)))
+    for number in range(3):
+        answered(stage, A, number)
+    effects = stage.do(stage.lease(B))
+    assert len(of(Run, effects)) == len(of(Forget, effects)) == 1
+    assert stage.engine.executor.sizes()["works"] == 3
+
+
+def test_an_answer_kept_for_its_owner_keeps_nothing_of_what_it_was_made_from() -> None:
+    stage = Stage([A])
+    before = stage.held
+    answered(stage, A, 1)
+    assert stage.held == before + 2, "the answer's record and its output"
+
+
+def test_a_strangers_job_neither_bars_an_honest_peer_nor_makes_anybody_established() -> None:
+    """Its submitter chooses model, comparator and who is asked: two of its friends outvote the honest third."""
+    for submitter, remembered in ((ABSENT_PEER, 0), (ME, 3)):
+        stage = Stage()
+        asked = {"tier": "quorum", "rule": {"method": "quorum"}, "quorum": {"n": 3, "k": 2}, "by": submitter}
+        leases = sent("lease", stage.submit(**asked))
+        answers = [stage.answer(lease, blob) for lease, blob in zip(leases, (b"a", b"a", b"b"), strict=True)]
+        [compare] = [found for answer in answers for found in of(Compare, stage.do(answer))]
+        agreeing, dissent = tuple(part.answer for part in compare.parts[:2]), (compare.parts[2].answer,)
+        stage.do(Compared(compare.job, 0, agreeing[0], agreeing, dissent))
+        assert len(stage.evidence) == remembered

@@ -4,15 +4,19 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from dimnode.audit.verifier import verify
 from dimnode.client import Client, Ended
 from dimnode.errors import NoNode
 from dimnode.records.ids import peer_bytes
+from dimnode.records.receipt import parse_receipt
 from tests.e2e.books import Books, check_receipts
 from tests.e2e.harness import JOB_SECONDS, NOISE, Nodes, bounded_client, nonce_of, patient, real_nodes, triage, until
+from tests.e2e.stranger import Stranger
 
 pytestmark = pytest.mark.slow
 EXECUTORS = ("brio", "cara")
@@ -118,6 +122,32 @@ def test_a_killed_owner_takes_up_its_jobs_and_the_answers_that_executors_kept(no
         assert row == (0, answer.payload["epoch"], answer.id)
     books.check_once()
     assert check_receipts(alba.client, [one.job for one in ended]) == count
+
+
+def test_a_strangers_job_outlives_the_death_of_its_owner(nodes: Nodes) -> None:
+    alba, books = nodes["alba"], Books(nodes["alba"].home)
+    stranger, began = Stranger(alba), books.last()
+    request = stranger.request(patient(77))
+    for name in EXECUTORS:
+        nodes[name].pause()
+    stranger.hand_in(request, lambda: bool(books.records("spec", began)))
+    (spec,) = books.records("spec", began)
+    alba.kill()
+    for name in EXECUTORS:
+        nodes[name].resume()
+    nodes.restart("alba", linked=False)
+
+    async def ask_again(ask: Callable[[bytes], Any]) -> None:
+        word, status, receipt = await ask(request)
+        assert (word, status) == ("ended", "ok")
+        assert spec.id in parse_receipt(receipt).records
+        assert verify(receipt).status == 0
+
+    stranger.run(ask_again)
+    nodes.wait_linked()
+    nodes.wait_idle()
+    assert len(books.records("spec", began)) == 1
+    books.check_once()
 
 
 def _unsent(nodes: Nodes, name: str, since_ms: int) -> int:

@@ -2,10 +2,12 @@
 
 import csv
 import os
+import resource
 import socket
 import statistics
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,14 @@ from dimnode.client import tensor_rows
 from dimnode.config import socket_path
 from dimnode.errors import DimError, NoNode
 from dimnode.limits import LIMITS
-from dimnode.p2p.host.host import open_host
-from dimnode.p2p.host.streams import Stream, StreamLost
-from dimnode.records.envelope import SigningKey, seal
-from dimnode.records.ids import blob_cid, cid_bytes, peer_bytes
-from dimnode.records.kinds import OPEN_SWARM_ID, compose
-from dimnode.records.receipt import Opening, parse_receipt
+from dimnode.p2p.host.streams import StreamLost
+from dimnode.records.ids import blob_cid, peer_bytes
+from dimnode.records.receipt import parse_receipt
 from dimnode.records.tensors import Tensor, encode_tensors
-from dimnode.wire import FrameDecoder, pack_frame, unpack_body
+from dimnode.wire import pack_frame, unpack_body
 from tests.e2e.books import Books, check_receipts
 from tests.e2e.harness import JOB_SECONDS, MODEL_FEATURES, Nodes, bounded_client, patient, real_nodes, triage, until
+from tests.e2e.stranger import Stranger
 
 pytestmark = pytest.mark.slow
 FLOOD_JOBS = int(os.environ.get("DIM_TEST_FLOOD_JOBS", "2000"))
@@ -122,6 +122,39 @@ def test_a_detached_job_is_named_when_it_is_on_disk_and_refused_when_it_is_not_t
     with pytest.raises(DimError) as refused:
         alba.client.detach({"tasks": [{"model": "triage"}], "tier": "quorum", "quorum": {"n": 4, "k": 3}}, [patient(4)])
     assert refused.value.complaint.code == "E-jobs-03"
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are set on Linux alone")
+@pytest.mark.parametrize("door", ["for clients", "for peers"])
+def test_a_node_whose_files_are_all_taken_by_visitors_lives_and_serves_again_when_they_left(
+    nodes: Nodes, door: str
+) -> None:
+    brio = nodes["brio"]
+    assert brio.client.run(triage("brio"), [patient(5)], timeout_seconds=JOB_SECONDS).status == "ok"
+    before, visitors = brio.open_files(), []
+    limits = resource.prlimit(brio.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(brio.pid, resource.RLIMIT_NOFILE, (before + 20, limits[1]))
+    try:
+        for _ in range(60):
+            if door == "for clients":
+                visitors.append(socket.socket(socket.AF_UNIX))
+                visitors[-1].connect(str(socket_path(brio.home)))
+            else:
+                port = int(brio.addresses[0].split("/")[4])
+                visitors.append(socket.create_connection(("127.0.0.1", port), timeout=JOB_SECONDS))
+        until(lambda: brio.open_files() >= before + 20, JOB_SECONDS, "no file is left")
+        full = time.monotonic()  # a heartbeat each second wants to read the machine's load from a file
+        until(lambda: time.monotonic() > full + 2.5 or not brio.running, 2 * JOB_SECONDS, "some heartbeats")
+        assert brio.running, brio.log_end()
+    finally:
+        for visitor in visitors:
+            visitor.close()
+        if brio.running:
+            resource.prlimit(brio.pid, resource.RLIMIT_NOFILE, limits)
+    until(lambda: brio.open_files() < before + 20, JOB_SECONDS, "visitors are let go")
+    with bounded_client(brio.home) as client:
+        assert client.run(triage("brio"), [patient(6)], timeout_seconds=JOB_SECONDS).status == "ok"
+    nodes.wait_linked()
 
 
 # ---- nonsense from clients
@@ -297,7 +330,7 @@ def _average() -> dict[str, Any]:
 
 
 def test_a_stranger_hands_in_a_signed_job_and_gets_a_receipt_that_verifies(nodes: Nodes) -> None:
-    stranger = Stranger(nodes)
+    stranger = Stranger(nodes["alba"])
     request = stranger.request(patient(9))
 
     async def main(ask: Callable[[bytes], Any]) -> None:
@@ -314,7 +347,7 @@ def test_a_stranger_hands_in_a_signed_job_and_gets_a_receipt_that_verifies(nodes
 
 
 def test_a_stranger_who_asks_again_while_the_job_runs_waits_for_its_one_end(nodes: Nodes) -> None:
-    stranger = Stranger(nodes)
+    stranger = Stranger(nodes["alba"])
     request = stranger.request(patient(10))
     found: list[Any] = []
 
@@ -332,7 +365,7 @@ def test_a_stranger_who_asks_again_while_the_job_runs_waits_for_its_one_end(node
 
 
 def test_the_receipt_of_a_large_job_reaches_a_stranger_too(nodes: Nodes) -> None:
-    stranger = Stranger(nodes)
+    stranger = Stranger(nodes["alba"])
     blob = patient(11, rows=45_000)  # 1.8 MB in, and with the answer more than one frame carries
 
     async def main(ask: Callable[[bytes], Any]) -> None:
@@ -345,8 +378,8 @@ def test_the_receipt_of_a_large_job_reaches_a_stranger_too(nodes: Nodes) -> None
 
 
 def test_a_job_that_a_stranger_did_not_sign_is_not_taken(nodes: Nodes) -> None:
-    stranger = Stranger(nodes)
-    other = Stranger(nodes)
+    stranger = Stranger(nodes["alba"])
+    other = Stranger(nodes["alba"])
     before = Books(nodes["alba"].home).count("spec")
     request = stranger.request(patient(12))
     place = request.index(b"nonce")
@@ -366,64 +399,6 @@ def test_a_job_that_a_stranger_did_not_sign_is_not_taken(nodes: Nodes) -> None:
     stranger.run(main)
     assert Books(nodes["alba"].home).count("spec") == before
     nodes.wait_idle()
-
-
-class Stranger:
-    """A peer of its own in this process, which is no node: it only knows how to hand in a job."""
-
-    def __init__(self, nodes: Nodes) -> None:
-        self._address = nodes["alba"].addresses[0]
-        self._owner = peer_bytes(nodes["alba"].peer)
-        self._model = next(row["model"] for row in nodes["alba"].client.models() if row["name"].startswith("triage"))
-        self._seed = os.urandom(32)
-        # Of two connected peers the larger id waits for the other one to open a link; this one never will.
-        while SigningKey.from_seed(self._seed).peer > self._owner:
-            self._seed = os.urandom(32)
-        self._key = SigningKey.from_seed(self._seed)
-
-    def request(self, blob: bytes, net: bytes = OPEN_SWARM_ID, **changes: Any) -> bytes:
-        """A frame for the job door."""
-        opening = Opening.of(os.urandom(32), blob_cid(blob))
-        body = {
-            "pattern": "chained",
-            "tasks": [{"op": "infer", "model": cid_bytes(self._model)}],
-            "inputs": [opening.ref],
-            "tier": "signed",
-            "rule": {"method": "first"},
-            "deadline_ms": 60_000,
-            "priority": "normal",
-            "visibility": "swarm",
-            "nonce": os.urandom(16),
-        }
-        _, payload = compose("spec", {"net": net, "by": self._key.peer, "at_ms": 1}, body | changes)
-        return pack_frame([seal(self._key, "spec", payload), [opening.to_bytes()], [blob]])
-
-    def run(self, act: Callable[[Callable[[bytes], Any]], Any]) -> None:
-        """Connect to the owner and act; `act` gets the function that hands in a request."""
-
-        async def main() -> None:
-            with trio.fail_after(2 * JOB_SECONDS):
-                async with open_host(self._seed, [], {}, dht=False) as host:
-                    peer = await host.connect(self._address)
-
-                    async def ask(request: bytes) -> Any:
-                        return await self._ask(await host.open_stream(peer, "/dim/job/1"), request)
-
-                    await act(ask)
-
-        trio.run(main)
-
-    async def _ask(self, stream: Stream, request: bytes) -> list[Any]:
-        await stream.write(request)
-        decoder, said = FrameDecoder(), []
-        while not decoder.ended:
-            said += [unpack_body(body) for body in decoder.feed(await stream.read(65536))]
-        word = said[0]
-        if word[0] == "refused":
-            return list(word)
-        receipt = b"".join(said[1:])
-        assert len(receipt) == word[2]
-        return [word[0], word[1], receipt]
 
 
 def test_every_receipt_of_this_owner_verifies(nodes: Nodes) -> None:

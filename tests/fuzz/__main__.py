@@ -74,10 +74,10 @@ async def attack(node: RealNode, models: list[bytes], seconds: float, seed: int)
 
 
 async def warm(node: RealNode, models: list[bytes], seed: int) -> None:
-    """One session of each kind."""
+    """One session of each kind, and as many floods as there will be at once."""
     stranger = Stranger(node.addresses[0], peer_bytes(node.peer), models, random.Random(seed))
     async with trio.open_nursery() as nursery:
-        for plan in (stranger.talk_garbage, stranger.lie, stranger.flood):
+        for plan in (stranger.talk_garbage, stranger.lie, stranger.flood, stranger.flood):
             nursery.start_soon(stranger.try_session, plan)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from dimnode.client import tensor_rows
 from dimnode.p2p.frames import TaskFrame
+from dimnode.p2p.gossip import HEARTBEAT_TOPIC
 from dimnode.records.codec import encode
 from dimnode.records.envelope import Record, SigningKey, open_envelope, seal
-from dimnode.records.ids import PeerId, RecordId, blob_cid, record_id
-from dimnode.records.kinds import METHODS, OPEN_SWARM_ID, OPERATIONS, PATTERNS, PRIORITIES, compose
+from dimnode.records.ids import RECORD_PREFIX, PeerId, RecordId, blob_cid, record_id
+from dimnode.records.kinds import METHODS, OPEN_SWARM_ID, OPERATIONS, PATTERNS, PRIORITIES
 from dimnode.records.plan import step_of
 from dimnode.records.receipt import Opening
 from dimnode.records.tensors import Tensor, encode_tensors
@@ -147,6 +148,18 @@ class Liar:
         }
         return [self.signed("advert", body).envelope]
 
+    def announcement(self, topic: str) -> bytes:
+        """What is gossiped: mostly a heartbeat or an event as it should be, of things that do not exist."""
+        chance = self.chance
+        some = RECORD_PREFIX + chance.randbytes(32)
+        if topic == HEARTBEAT_TOPIC:
+            load = {"free_slots": chance.choice((0, 100_000)), "load_permille": chance.choice((0, 100_000))}
+            found = self.signed("heartbeat", {"advert": some, **load})
+        else:
+            jobs = [[some, chance.choice(("ok", "", "x" * 16))] for _ in range(chance.randrange(10))]
+            found = self.signed("event", {"jobs": jobs, "verdicts": [some] * chance.randrange(10)})
+        return found.envelope if chance.randrange(10) else some_bytes(chance, 1200)
+
     # ---- frames
 
     def job_request(self) -> bytes:
@@ -268,10 +281,3 @@ class Liar:
             "parents": [parent] if parent else [],
         }
         return TaskFrame("ruling", key, (self.signed("ruling", body).envelope,)).to_bytes()
-
-
-def honest(key: SigningKey, kind: str, body: dict[str, Any], at_ms: int) -> Record:
-    """A record as its schema wants it, or AssertionError."""
-    identity, packed = compose(kind, {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": at_ms}, body)
-    envelope = seal(key, kind, packed)
-    return Record(identity, kind, key.peer, open_envelope(envelope).payload, envelope)

@@ -15,12 +15,16 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
+from libp2p.pubsub.pubsub import Pubsub
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
+from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from dimnode.errors import PeerFault
 from dimnode.p2p.frames import read_task_frame
+from dimnode.p2p.gossip import TOPICS
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import PeerId
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
@@ -44,9 +48,9 @@ class Stranger:
 
     async def run(self) -> None:
         """Session after session, until cancelled."""
-        plans = (self.talk_garbage, self.lie, self.flood)
+        plans = (self.talk_garbage, self.lie, self.flood, self.gossip)
         while True:
-            await self.try_session(self._chance.choices(plans, (5, 4, 1))[0])
+            await self.try_session(self._chance.choices(plans, (5, 4, 1, 2))[0])
 
     async def try_session(self, plan: Plan) -> None:
         """One session, however it ends."""
@@ -115,6 +119,22 @@ class Stranger:
             for _ in range(100):
                 nursery.start_soon(self._begin, await self._open(host, JOB), begun)
             await trio.sleep_forever()
+
+    async def gossip(self, host: Any, liar: Liar) -> None:
+        """Announcements under a good gossip signature, whatever they say."""
+        router = GossipSub([PROTOCOL_ID_V11], 6, 4, 12, heartbeat_interval=1, spam_protection_enabled=False)
+        pubsub = Pubsub(host, router)
+        async with background_trio_service(pubsub), background_trio_service(router):
+            await pubsub.wait_until_ready()
+            for topic in TOPICS:
+                await pubsub.subscribe(topic)
+            await host.disconnect(self._info.peer_id)  # pubsub only knows connections that were made after it
+            await host.connect(self._info)
+            while True:
+                topic = self._chance.choice(TOPICS)
+                await pubsub.publish(topic, liar.announcement(topic))
+                self.sent["announcement"] += 1
+                await trio.sleep(0.02)
 
     async def _begin(self, stream: Any, begun: bytes) -> None:
         try:
