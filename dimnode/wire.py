@@ -66,6 +66,10 @@ class FrameDecoder:
         self._frame_bytes_max = frame_bytes_max
         self.ended = False
 
+    def allow(self, frame_bytes_max: int) -> None:
+        """From now on frames may be this long: who was a stranger when the stream began is not one any more."""
+        self._frame_bytes_max = frame_bytes_max
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """All frame bodies completed by `chunk`. Raises `PeerFault` on a too long frame or bytes after the end."""
         buffer: bytes | bytearray = chunk

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 
+from dimnode.api.inputs import check_inputs
 from dimnode.consensus.agreement import check_comparator
 from dimnode.consensus.tiers import check_quorum, check_tier
 from dimnode.errors import PeerFault, Refused
@@ -25,6 +26,10 @@ MICRO = 1_000_000
 _CONDITION_MAX = 1e12
 _SOURCE = re.compile(r"(input|step)\.([0-9]{1,3})")
 _VOTES = ("majority_vote", "weighted_vote")
+_COMPARATORS = (
+    "exact; argmax_atol with tensor and atol_micro; rtol with rtol_micro; cosine with min_ppm; "
+    "numbers are whole: millionths, at most 1000 (10^9), for min_ppm at most 10^6"
+)
 _AGGREGATES = ("sum_counts", "federated_average", "weighted_average")
 
 
@@ -146,6 +151,7 @@ def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Comp
     if job.label:
         body["label"] = job.label[:128]
     _check_pattern(job, bool(inputs))
+    check_inputs(body["tasks"], models, inputs, chained=job.pattern == "chained")
     return Compiled(body, inputs, models)
 
 
@@ -235,7 +241,11 @@ def _comparator(job: JobFile) -> dict[str, Any]:
     try:
         check_comparator(job.comparator)
     except PeerFault as fault:
-        raise Refused("E-job-06", f"the comparator is wrong: {fault.rule}", "", "comparator: {kind: exact}") from None
+        wrong = fault.rule.removeprefix("comparator: ")
+        what = f"`comparator: {wrong}` is out of range or no whole number"
+        if wrong == "fields":
+            what = f"there is no comparator {{{', '.join(f'{key}: {job.comparator[key]}' for key in job.comparator)}}}"
+        raise Refused("E-job-06", what, _COMPARATORS, "comparator: {kind: exact}") from None
     return dict(job.comparator)
 
 

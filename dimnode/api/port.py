@@ -4,6 +4,7 @@ Rule: doors never import other doors. They speak in plain maps and `Refused`; th
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from dimnode.jobs.effects import Refuse, Reply
@@ -53,13 +54,43 @@ class NodePort(Protocol):
         """The job that this node's own submission with this nonce named."""
 
     def job_end(self, job: RecordId) -> Answer | None:
-        """How a job ended, from the journal."""
+        """How a job ended, from the journal. Raises `Refused` when its outputs are no longer kept."""
 
     def receipt(self, job: RecordId) -> bytes:
         """The receipt of an ended job. Raises `Refused`."""
 
     def watch(self, job: RecordId, watcher: Callable[[Answer], None]) -> Callable[[], None]:
         """Live events of a job; call the result to stop."""
+
+    def find_job(self, name: str | bytes) -> RecordId:
+        """A job of this node by id, or by the letters that tables show. Raises `Refused` E-job-13."""
+
+    def trail(self, job: RecordId, after: int, most: int) -> list[Answer]:
+        """What is on record of a job after event `after`, oldest first: id, at_ms, what, task, epoch, peer, text."""
+
+    def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
+        """An input or output of a job, when its bytes are here."""
+
+    async def add_model(self, card: Mapping[str, Any], path: Path) -> Answer:
+        """Offer a file as a model; without `inputs` in the card they are read from it, in a sandbox.
+
+        Raises `Refused` and `RunFailed`.
+        """
+
+    async def model_file(self, model: Record, name: str) -> bytes:
+        """A small file of a model, from this home or from a peer that offers the model. Raises `Refused`."""
+
+    def readiness(self) -> Answer:
+        """ready, swarm_joined, workers_ready, disk_ok."""
+
+    def numbers(self) -> Answer:
+        """Gauges and counters by name, for metrics."""
+
+    def job_of_verdict(self, verdict: RecordId) -> RecordId | None:
+        """The job of this node that ended with this verdict."""
+
+    def job_rows(self, jobs: Sequence[bytes] | None, most: int, before_ms: int) -> list[Answer]:
+        """Lines of these jobs, or of all of this node's, newest first: job, label, pattern, tier, at_ms, status."""
 
     async def ask(self, op: str, arguments: Mapping[str, Any]) -> Answer:
         """Any other question or command by name. Raises `Refused`."""

@@ -5,8 +5,6 @@ Pure: no I/O, no clock.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from dimnode.records.envelope import Record
@@ -15,41 +13,52 @@ from dimnode.records.plan import step_of, step_sources
 from dimnode.records.receipt import Receipt
 
 
-@dataclass(frozen=True)
 class Case:
-    """A job's records. `outside` holds blobs that were handed in beside the file, by CID."""
+    """A job's records: `numbers` are their places in the file, from 1; `spec`, `accepted` and `counted` (answers, for
+    or against) are what a verdict names; `newest` is the highest epoch of each task among the leases.
 
-    receipt: Receipt
-    outside: Mapping[bytes, bytes]
-    names: Mapping[bytes, str]
+    `outside` holds blobs that were handed in beside the file, by CID, and `handed_in` those of them that are what they
+    are named. `names` are those of peers.
+    """
 
-    @cached_property
-    def root(self) -> Record:
-        """The record that the receipt is about."""
-        return self.receipt.records[self.receipt.root]
+    def __init__(self, receipt: Receipt, outside: Mapping[bytes, bytes], names: Mapping[bytes, str]) -> None:
+        self.receipt, self.outside, self.names = receipt, outside, names
+        self.handed_in = {Cid(cid): blob for cid, blob in outside.items() if blob_cid(blob) == cid}
+        self.root = receipt.records[receipt.root]
+        self.numbers = {identity: place for place, identity in enumerate(receipt.records, 1)}
+        self._by_kind: dict[str, list[Record]] = {}
+        for record in receipt.records.values():
+            self._by_kind.setdefault(record.kind, []).append(record)
+        self.newest: dict[int, int] = {}
+        for lease in self.of_kind("lease"):
+            task, epoch = lease.payload["task"], lease.payload["epoch"]
+            self.newest[task] = max(epoch, self.newest.get(task, 0))
+        self.spec: Record | None = None
+        self.accepted: dict[int, RecordId] = {}
+        self.counted: set[RecordId] = set()
+        self._good_answers: list[Record] | None = None
+        if self.root.kind == "verdict":
+            self._read_verdict(self.root.payload)
 
-    @cached_property
-    def numbers(self) -> dict[RecordId, int]:
-        """Each record's place in the file, from 1."""
-        return {identity: place for place, identity in enumerate(self.receipt.records, 1)}
+    def _read_verdict(self, verdict: Mapping[str, Any]) -> None:
+        first = self.find(verdict["parents"][0]) if verdict["parents"] else None
+        if first is not None and first.kind == "spec":
+            self.spec = first
+        for entry in verdict["steps"]:
+            self.counted.update(entry["supporters"], entry["dissent"])
+            if "accepted" in entry:
+                self.accepted[entry["task"]] = entry["accepted"]
+                self.counted.add(entry["accepted"])
 
-    @cached_property
-    def spec(self) -> Record | None:
-        """The job's spec: the first parent of a verdict."""
-        parents = self.root.payload.get("parents", []) if self.root.kind == "verdict" else []
-        found = self.find(parents[0]) if parents else None
-        return found if found is not None and found.kind == "spec" else None
-
-    @cached_property
-    def counted(self) -> set[RecordId]:
-        """Ids of the answers that the verdict counts, for or against."""
-        steps = self.root.payload.get("steps", [])
-        kept = {step["accepted"] for step in steps if "accepted" in step}
-        return kept.union(*(step["supporters"] + step["dissent"] for step in steps))
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What the spec asks for; only of a case that has one."""
+        assert self.spec is not None, "R-SPEC comes before what leans on it"
+        return self.spec.payload
 
     def of_kind(self, kind: str) -> list[Record]:
         """All records of a kind, in file order."""
-        return [record for record in self.receipt.records.values() if record.kind == kind]
+        return self._by_kind.get(kind, [])
 
     def find(self, identity: bytes) -> Record | None:
         """The record with this id."""
@@ -65,45 +74,36 @@ class Case:
 
     def step(self, record: Record) -> int:
         """The step that a lease, answer or ruling belongs to."""
-        assert self.spec is not None
-        return step_of(self.spec.payload, record.payload["task"])
+        return step_of(self.terms, record.payload["task"])
 
-    @cached_property
-    def newest(self) -> dict[int, int]:
-        """The highest epoch of each task among the leases that are here."""
-        epochs: dict[int, int] = {}
-        for lease in self.of_kind("lease"):
-            task, epoch = lease.payload["task"], lease.payload["epoch"]
-            epochs[task] = max(epoch, epochs.get(task, 0))
-        return epochs
+    def good_answers(self) -> list[Record]:
+        """Answers to the spec's steps with status ok and an output, under the newest lease of their task; by task."""
+        if self._good_answers is None:
+            steps, newest = len(self.terms["tasks"]), self.newest
+            self._good_answers = [
+                answer
+                for answer in self.of_kind("answer")
+                if (said := answer.payload)["status"] == "ok"
+                and said["outputs"]
+                and said["epoch"] >= newest.get(said["task"], 0)
+                and self.step(answer) < steps
+            ]
+            self._good_answers.sort(key=lambda answer: (answer.payload["task"], answer.id))
+        return self._good_answers
 
-    def is_superseded(self, answer: Record) -> bool:
-        """True when a newer lease of its task is here."""
-        return bool(answer.payload["epoch"] < self.newest.get(answer.payload["task"], 0))
-
-    def is_good(self, answer: Record) -> bool:
-        """Status ok, with an output, under the newest lease of its task."""
-        payload = answer.payload
-        return payload["status"] == "ok" and bool(payload["outputs"]) and not self.is_superseded(answer)
-
-    def good_answers(self, step: int | None = None) -> list[Record]:
-        """The good answers of one step, or of all steps that the spec has, in the order of their tasks."""
-        assert self.spec is not None
-        steps = range(len(self.spec.payload["tasks"])) if step is None else (step,)
-        good = [answer for answer in self.of_kind("answer") if self.is_good(answer) and self.step(answer) in steps]
-        return sorted(good, key=lambda answer: (answer.payload["task"], answer.id))
+    def good_answers_to(self, step: int) -> list[Record]:
+        """The good answers of one step."""
+        return [answer for answer in self.good_answers() if self.step(answer) == step]
 
     def step_inputs(self, step: int) -> list[bytes] | None:
         """The references that a lease of this step must name; None when an earlier step has no accepted output."""
-        assert self.spec is not None
-        inputs: list[bytes] = self.spec.payload["inputs"]
-        accepted = {entry["task"]: entry.get("accepted", b"") for entry in self.root.payload["steps"]}
+        inputs: list[bytes] = self.terms["inputs"]
         wanted = []
-        for source in step_sources(self.spec.payload, step):
+        for source in step_sources(self.terms, step):
             if source < len(inputs):
                 wanted.append(inputs[source])
                 continue
-            answer = self.find(accepted.get(source - len(inputs), b""))
+            answer = self.find(self.accepted.get(source - len(inputs), b""))
             if answer is None or not answer.payload.get("outputs"):
                 return None
             wanted.append(answer.payload["outputs"][0])
@@ -114,19 +114,8 @@ class Case:
         opening = self.receipt.openings.get(Ref(ref))
         return None if opening is None else opening.cid
 
-    @cached_property
-    def handed_in(self) -> dict[Cid, bytes]:
-        """The blobs from outside that are what they are named, each hashed once however many references open to it."""
-        return {Cid(cid): blob for cid, blob in self.outside.items() if blob_cid(blob) == cid}
-
-    def blob_of(self, ref: bytes) -> bytes | None:
-        """The bytes behind a reference, from the file (whose parser hashed them) or from outside."""
-        cid = self.cid_of(ref)
-        if cid is None:
-            return None
-        return self.receipt.blobs[cid] if cid in self.receipt.blobs else self.handed_in.get(cid)
-
     def output_of(self, record: Record) -> bytes | None:
-        """The first output blob of an answer or verdict, None when it is not here."""
-        outputs: list[Any] = record.payload["outputs"]
-        return self.blob_of(outputs[0]) if outputs else None
+        """The first output blob of an answer or verdict, from the file or from outside; None when it is not here."""
+        outputs: list[bytes] = record.payload["outputs"]
+        cid = self.cid_of(outputs[0]) if outputs else None
+        return None if cid is None else self.receipt.blobs.get(cid, self.handed_in.get(cid))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dimnode.audit.case import Case
-from dimnode.audit.report import Findings
+from dimnode.audit.findings import Findings
 from dimnode.consensus.agreement import support
 from dimnode.consensus.recompute import Vote, encode_tally_blob, labels_of, sum_counts, tally
 from dimnode.errors import PeerFault
@@ -24,8 +24,7 @@ class MissingError(Exception):
 
 def check_conclusion(case: Case, findings: Findings) -> None:
     """The verdict's rule, steps and outputs."""
-    assert case.spec is not None
-    spec, verdict = case.spec.payload, case.root.payload
+    spec, verdict = case.terms, case.root.payload
     method = spec["rule"]["method"]
     findings.judge("R-RULE", "verdict", [] if verdict["rule"] == method else ["the spec asked for another rule"])
     findings.judge("R-OUTPUT", "verdict", output_problems(case))
@@ -49,8 +48,7 @@ def check_conclusion(case: Case, findings: Findings) -> None:
 
 def chain_problems(case: Case) -> Iterator[str]:
     """One entry for each decided step, in order; ok exactly when every step has an accepted answer."""
-    assert case.spec is not None
-    verdict, spec = case.root.payload, case.spec.payload
+    verdict, spec = case.root.payload, case.terms
     entries = verdict["steps"]
     if [entry["task"] for entry in entries] != list(range(min(len(entries), len(spec["tasks"])))):
         yield "the steps are not 0, 1, 2, … of the spec"
@@ -91,15 +89,14 @@ def entry_problems(case: Case, entry: dict[str, Any], step: int | None) -> Itera
 
     Voters are models, not peers: in the comparative pattern one peer may run several.
     """
-    assert case.spec is not None
     named = entry["supporters"] + entry["dissent"]
-    good = {answer.id: answer for answer in case.good_answers(step)}
+    good = {answer.id: answer for answer in (case.good_answers() if step is None else case.good_answers_to(step))}
     answers = [good[identity] for identity in named if identity in good]
     if len(answers) != len(named):
         yield f"step {entry['task']} counts what is no good answer of it that is here"
     if "accepted" in entry and entry["accepted"] not in entry["supporters"]:
         yield f"step {entry['task']} accepts an answer that is not among its supporters"
-    if case.spec.payload["pattern"] != "comparative" and len({answer.by for answer in answers}) != len(answers):
+    if case.terms["pattern"] != "comparative" and len({answer.by for answer in answers}) != len(answers):
         yield f"step {entry['task']} counts a peer twice"
     if len({answer.payload["task"] for answer in answers}) != len(answers):
         yield f"step {entry['task']} counts a task twice"
@@ -107,9 +104,8 @@ def entry_problems(case: Case, entry: dict[str, Any], step: int | None) -> Itera
 
 def quorum_problems(case: Case, entry: dict[str, Any]) -> Iterator[str]:
     """Agreement of the replicas, computed again."""
-    assert case.spec is not None
-    spec = case.spec.payload
-    answers = [(bytes(a.id), bytes(a.by), _output(case, a)) for a in case.good_answers(entry["task"])]
+    spec = case.terms
+    answers = [(bytes(a.id), bytes(a.by), _output(case, a)) for a in case.good_answers_to(entry["task"])]
     if len({by for _, by, _ in answers}) != len(answers):
         yield "a peer answers twice, and so agrees with itself or hides what others agree on"
         return
@@ -118,7 +114,8 @@ def quorum_problems(case: Case, entry: dict[str, Any]) -> Iterator[str]:
     except PeerFault:
         if "accepted" in entry:
             raise
-        return  # what cannot be compared agrees on nothing
+        # What cannot be compared agrees on nothing; but nothing was counted here either, and nobody shall think so.
+        raise MissingError("the spec's comparator compares nothing, so there is no agreement to count") from None
     if not agreed.accepted and set(entry["dissent"]) not in (set(), {answer for answer, _, _ in answers}):
         yield "on a split nobody, or everybody, dissents"
     if agreed.accepted != entry.get("accepted"):
@@ -131,7 +128,6 @@ def quorum_problems(case: Case, entry: dict[str, Any]) -> Iterator[str]:
 
 def vote_problems(case: Case) -> Iterator[str]:
     """Votes counted again: the tally blob, and who supports or dissents."""
-    assert case.spec is not None
     answers = case.good_answers()
     votes = [Vote(answer.by, labels_of(_output(case, answer)), answer.id) for answer in answers]
     counted = tally(votes, _weights_by_answer(case, answers))
@@ -144,9 +140,8 @@ def vote_problems(case: Case) -> Iterator[str]:
 
 def aggregate_problems(case: Case) -> Iterator[str]:
     """The sum or average of all contributions, computed again."""
-    assert case.spec is not None
     answers = case.good_answers()
-    method = case.spec.payload["rule"]["method"]
+    method = case.terms["rule"]["method"]
     if case.root.payload["steps"][0]["dissent"]:
         yield "contributions cannot dissent"
     if method == "sum_counts":
@@ -163,8 +158,7 @@ def aggregate_problems(case: Case) -> Iterator[str]:
 
 def output_problems(case: Case) -> Iterator[str]:
     """A verdict that is not ok has no outputs; a chain's are those of its last accepted answer."""
-    assert case.spec is not None
-    verdict, spec = case.root.payload, case.spec.payload
+    verdict, spec = case.root.payload, case.terms
     if verdict["status"] != "ok":
         if verdict["outputs"]:
             yield f"status {verdict['status']} has outputs"
@@ -181,8 +175,7 @@ def output_problems(case: Case) -> Iterator[str]:
 
 
 def _weights_by_answer(case: Case, answers: list[Record]) -> dict[bytes, int] | None:
-    assert case.spec is not None
-    permille = case.spec.payload["rule"].get("weights_permille")
+    permille = case.terms["rule"].get("weights_permille")
     return None if permille is None else {answer.id: permille[case.step(answer)] for answer in answers}
 
 

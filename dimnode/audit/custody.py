@@ -4,11 +4,10 @@ Rule: each function yields one sentence per problem it finds, and nothing when a
 Pure: no I/O, no clock.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 
 from dimnode.audit.case import Case
-from dimnode.audit.report import Findings
+from dimnode.audit.findings import Findings
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.links import record_links
@@ -23,13 +22,12 @@ METHODS_OF = {
 
 def check_custody(case: Case, findings: Findings) -> None:
     """Leases, answers, rulings, models and parents of a verdict whose spec is sound."""
-    for kind, code, problems_of in (
-        ("lease", "R-LEASE", lease_problems),
-        ("answer", "R-LEASE", answer_problems),
-        ("ruling", "R-RULING", ruling_problems),
-    ):
-        for record in case.of_kind(kind):
-            findings.judge(code, case.place(record), problems_of(case, record))
+    for lease in case.of_kind("lease"):
+        findings.judge("R-LEASE", case.place(lease), lease_problems(case, lease))
+    for answer in case.of_kind("answer"):
+        findings.judge("R-LEASE", case.place(answer), answer_problems(case, answer))
+    for ruling in case.of_kind("ruling"):
+        findings.judge("R-RULING", case.place(ruling), ruling_problems(case, ruling))
     findings.judge("R-RULING", "file", cabinet_problems(case))
     findings.judge("R-EPOCH", "file", epoch_problems(case))
     check_models(case, findings)
@@ -38,8 +36,9 @@ def check_custody(case: Case, findings: Findings) -> None:
 
 def net_problems(case: Case) -> Iterator[str]:
     """All records name the root's swarm."""
+    net = case.root.payload["net"]
     for record in case.receipt.records.values():
-        if record.payload.get("net") != case.root.payload.get("net"):
+        if record.payload.get("net") != net:
             yield f"{case.place(record)} belongs to another swarm"
 
 
@@ -48,7 +47,7 @@ def spec_problems(case: Case) -> Iterator[str]:
     if case.spec is None:
         yield "the verdict's first parent is not a spec that is here"
         return
-    spec = case.spec.payload
+    spec = case.terms
     if case.root.payload["job"] != case.spec.id:
         yield "the verdict is about another job"
     if not sources_exist(spec):
@@ -73,11 +72,10 @@ def spec_problems(case: Case) -> Iterator[str]:
 
 def lease_problems(case: Case, lease: Record) -> Iterator[str]:
     """Signed by the owner, for this job, a step of it, the peer that the spec pins, and the step's inputs."""
-    assert case.spec is not None
-    payload, spec = lease.payload, case.spec.payload
+    payload, spec = lease.payload, case.terms
     if lease.by != case.root.by:
         yield "the lease is not signed by the owner"
-    if payload["job"] != case.spec.id:
+    if payload["job"] != case.root.payload["job"]:  # which R-SPEC found to be the spec
         yield "the lease is of another job"
     if payload["task"] >= len(spec["tasks"]) * replicas_per_step(spec):
         yield "the lease is for a task that the spec does not have"
@@ -137,9 +135,8 @@ def ruling_problems(case: Case, ruling: Record) -> Iterator[str]:
 
 def cabinet_problems(case: Case) -> Iterator[str]:
     """A step that names a cabinet is answered under a permission for that cabinet, and only for that one."""
-    assert case.spec is not None
     for answer in case.good_answers():
-        wanted = case.spec.payload["tasks"][case.step(answer)].get("cabinet")
+        wanted = case.terms["tasks"][case.step(answer)].get("cabinet")
         rulings = [case.find(parent) for parent in answer.payload["parents"][1:]]
         cabinets = {ruling.payload["cabinet"] for ruling in rulings if ruling is not None and ruling.kind == "ruling"}
         if cabinets != ({wanted} if wanted is not None else set()):
@@ -148,30 +145,31 @@ def cabinet_problems(case: Case) -> Iterator[str]:
 
 def epoch_problems(case: Case) -> Iterator[str]:
     """One lease for each task and epoch; an answer that counts was given under the newest of its task."""
-    leases = Counter((lease.payload["task"], lease.payload["epoch"]) for lease in case.of_kind("lease"))
-    for (task, epoch), count in leases.items():
-        if count > 1:
-            yield f"task {task} has {count} leases of epoch {epoch}"
+    leased = set()
+    for lease in case.of_kind("lease"):
+        turn = lease.payload["task"], lease.payload["epoch"]
+        if turn in leased:
+            yield f"task {turn[0]} has several leases of epoch {turn[1]}"
+        leased.add(turn)
     for answer in case.of_kind("answer"):
-        if answer.id in case.counted and case.is_superseded(answer):
+        if answer.id in case.counted and answer.payload["epoch"] < case.newest.get(answer.payload["task"], 0):
             yield f"{case.place(answer)} counts, but a newer lease of its task is here"
 
 
 def check_models(case: Case, findings: Findings) -> None:
     """Each answer names the model of its step; a manifest that is not here leaves that unexplained."""
-    assert case.spec is not None
-    tasks = case.spec.payload["tasks"]
-    answers = [answer for answer in case.of_kind("answer") if case.step(answer) < len(tasks)]
+    tasks = case.terms["tasks"]
+    models = dict(enumerate(task.get("model") for task in tasks))
     findings.judge(
         "R-MODEL",
         "file",
         [
             f"{case.place(answer)} names another model than its step"
-            for answer in answers
-            if answer.payload.get("model") != tasks[case.step(answer)].get("model")
+            for answer in case.of_kind("answer")
+            if answer.payload.get("model") != models.get(case.step(answer), answer.payload.get("model"))
         ],
     )
-    for model in dict.fromkeys(task["model"] for task in tasks if "model" in task):
+    for model in {model: None for model in models.values() if model is not None}:
         manifest = case.find(model)
         if manifest is None:
             findings.skip("R-MODEL", "spec", "the manifest of a model is not here")
@@ -185,7 +183,7 @@ def parent_problems(case: Case) -> Iterator[str]:
     A cycle cannot be: an id is the hash of a payload that contains its parents' ids.
     """
     for record in case.receipt.records.values():
-        if record.kind != "spec" and any(case.find(link) is None for link in record_links(record)):
+        if record.kind != "spec" and not case.numbers.keys() >= set(record_links(record)):
             yield f"{case.place(record)} names a record that is not here"
     parents = case.root.payload["parents"]
     kinds = {found.kind for parent in parents[1:] if (found := case.find(parent)) is not None}

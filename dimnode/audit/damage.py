@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from itertools import islice
 
-from dimnode.audit.report import Check
+from dimnode.audit.findings import Check
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
 from dimnode.records.ids import RECORD_ID_BYTES, blob_cid

@@ -4,16 +4,15 @@ Rule: a report never claims more than its checks found; whatever could not be ch
 Pure: no I/O, no clock. Codes: docs/receipt.md and docs/errors-verify.md.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby, islice
+from functools import cached_property
+from itertools import groupby
 from typing import Any, Literal
 
-Outcome = Literal["pass", "fail", "not-checked"]
-_PROBLEMS_TOLD_MAX = 16
-
-NOT_IN_THIS_VERSION = frozenset({"R-COMMIT", "R-PROOF"})
-"""Checks of mechanisms that receipts do not carry yet: named in every report, no reason to call it incomplete."""
+from dimnode.audit import words
+from dimnode.audit.case import Case
+from dimnode.audit.findings import Check
 
 CODES: Mapping[str, str] = {
     "R-LIMITS": "the file and each of its parts are within their bounds",
@@ -43,64 +42,32 @@ CODES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of a report. `subject` is `file`, `record 5`, `step 0`, …; `why` explains what did not pass."""
-
-    code: str
-    subject: str
-    outcome: Outcome
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Report:
-    """All checks in their order; `status` is 0 (all passed), 1 (a check failed) or 3 (authentic but incomplete)."""
+    """All checks in their order; `status` is 0 (all passed), 1 (a check failed) or 3 (authentic but incomplete).
+
+    `case` is None for a file that is damaged. The sentences are made when somebody reads them: a program that verifies
+    many receipts looks at `status` and `checks`.
+    """
 
     checks: tuple[Check, ...]
-    shown: tuple[str, ...]
-    not_shown: tuple[str, ...]
-    not_checked: tuple[str, ...]
     status: Literal[0, 1, 3]
+    case: Case | None
 
+    @cached_property
+    def shown(self) -> tuple[str, ...]:
+        """Who signed what, and what was computed again; nothing when a check failed."""
+        return () if self.case is None or self.status == 1 else tuple(words.shown_lines(self.case, self.checks))
 
-def printable(text: str) -> str:
-    """What a stranger wrote, made harmless: a terminal must not obey it."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+    @cached_property
+    def not_shown(self) -> tuple[str, ...]:
+        """What no check can show."""
+        return tuple(words.not_shown_lines(self.case))
 
-
-def quoted(text: str) -> str:
-    """Free text of a stranger, so that nobody takes it for words of this report."""
-    return '"' + printable(text).replace('"', "'") + '"'
-
-
-class Findings:
-    """Collects checks in the order in which they are made."""
-
-    def __init__(self) -> None:
-        self.checks: list[Check] = []
-
-    def judge(self, code: str, subject: str, problems: Iterable[str]) -> bool:
-        """One failed check for each problem (of very many, the first), or one that passed; True when it passed."""
-        found = [Check(code, subject, "fail", why) for why in islice(problems, _PROBLEMS_TOLD_MAX)]
-        self.checks += found or [Check(code, subject, "pass")]
-        return not found
-
-    def skip(self, code: str, subject: str, why: str) -> None:
-        """A check that could not be made."""
-        self.checks.append(Check(code, subject, "not-checked", why))
-
-    @property
-    def status(self) -> Literal[0, 1, 3]:
-        """The exit status that these checks amount to."""
-        if any(check.outcome == "fail" for check in self.checks):
-            return 1
-        missing = any(check.outcome == "not-checked" and check.code not in NOT_IN_THIS_VERSION for check in self.checks)
-        return 3 if missing else 0
-
-    def unchecked_lines(self) -> list[str]:
-        """What was not checked, for people."""
-        return [f"{check.code} {check.subject}: {check.why}" for check in self.checks if check.outcome == "not-checked"]
+    @cached_property
+    def not_checked(self) -> tuple[str, ...]:
+        """What was not checked, by the verifier or in the owner's own words."""
+        return tuple(words.not_checked_lines(self.case, self.checks))
 
 
 def report_lines(report: Report) -> list[str]:

@@ -5,19 +5,22 @@ Pure: no I/O, no clock. Needs pynacl and msgpack; NumPy only to repeat averages.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from dimnode.audit.case import Case
 from dimnode.audit.conclusion import check_conclusion
 from dimnode.audit.custody import check_custody, net_problems, ruling_problems, spec_problems
 from dimnode.audit.damage import damage
-from dimnode.audit.report import Findings, Report, printable
-from dimnode.audit.words import not_shown_lines, shown_lines
+from dimnode.audit.findings import Check, Findings
+from dimnode.audit.report import Report
 from dimnode.errors import PeerFault
 from dimnode.records.ids import cid_text
-from dimnode.records.links import blob_refs
 from dimnode.records.receipt import parse_receipt
 
-_FORM = ("R-LIMITS", "R-CHECKSUM", "R-CANONICAL", "R-SIGNATURE", "R-SCHEMA")
+_SOUND: Final = [
+    Check(code, "file", "pass") for code in ("R-LIMITS", "R-CHECKSUM", "R-CANONICAL", "R-SIGNATURE", "R-SCHEMA")
+]
+"""What a file has passed when it parses."""
 
 
 def verify(
@@ -38,9 +41,8 @@ def verify(
     except PeerFault as fault:
         findings.checks += damage(raw, fault)
         findings.skip("R-SPEC", "file", "the file is damaged: what its records say to each other was not looked at")
-        return _report(findings, None)
-    for code in _FORM:
-        findings.judge(code, "file", [])
+        return Report(tuple(findings.checks), findings.status(), None)
+    findings.checks += _SOUND
     case = Case(receipt, blobs or {}, trust or {})
     if findings.judge("R-ROOT", case.place(case.root), _root_problems(case)):
         findings.judge("R-NET", "file", net_problems(case))
@@ -49,7 +51,7 @@ def verify(
     findings.skip("R-PROOF", "file", "logs are not in this version")
     for name, least in (require or {}).items():
         findings.judge("R-REQUIRE", name, [f"{least} asked for, none here"] if least > 0 else [])
-    return _report(findings, case)
+    return Report(tuple(findings.checks), findings.status(), case)
 
 
 def _root_problems(case: Case) -> Iterator[str]:
@@ -73,29 +75,18 @@ def _check_records(case: Case, findings: Findings) -> None:
 
 def _check_blobs(case: Case, findings: Findings) -> None:
     """What is missing, or wrong beside the file; inside it, the parser refused openings and blobs that do not fit."""
-    refs = list(dict.fromkeys(ref for record in case.receipt.records.values() for ref in blob_refs(record)))
-    cids = {cid for ref in refs if (cid := case.cid_of(ref)) is not None}
-    closed = sum(case.cid_of(ref) is None for ref in refs)
-    missing = sum(case.blob_of(ref) is None for ref in refs)
-    wrong = sorted((cids & case.outside.keys()) - case.handed_in.keys())
+    receipt = case.receipt
+    cids = [
+        opening.cid for opening in receipt.openings.values()
+    ]  # of refs that stand in a record, or it would not parse
+    closed = len(receipt.refs) - len(cids)
+    missing = closed + sum(cid not in receipt.blobs and cid not in case.handed_in for cid in cids)
+    wrong = sorted((case.outside.keys() & cids) - case.handed_in.keys())
     if closed:
-        findings.skip("R-OPENING", "file", f"{closed} of {len(refs)} references do not open (redacted)")
+        findings.skip("R-OPENING", "file", f"{closed} of {len(receipt.refs)} references do not open (redacted)")
     else:
         findings.judge("R-OPENING", "file", [])
     if missing and not wrong:
-        findings.skip("R-BLOB", "file", f"{missing} of {len(refs)} blobs are not here (redacted or left out)")
+        findings.skip("R-BLOB", "file", f"{missing} of {len(receipt.refs)} blobs are not here (redacted or left out)")
     else:
         findings.judge("R-BLOB", "file", [f"the bytes given for {cid_text(cid)} hash to another CID" for cid in wrong])
-
-
-def _report(findings: Findings, case: Case | None) -> Report:
-    unchecked = findings.unchecked_lines()
-    if case is not None and case.root.kind == "verdict":
-        unchecked += [f"the owner itself names as unchecked: {printable(it)}" for it in case.root.payload["unchecked"]]
-    return Report(
-        checks=tuple(findings.checks),
-        shown=tuple(shown_lines(case, findings) if case is not None and findings.status != 1 else ()),
-        not_shown=tuple(not_shown_lines(case)),
-        not_checked=tuple(unchecked),
-        status=findings.status,
-    )

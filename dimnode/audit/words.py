@@ -5,11 +5,11 @@ Pure: no I/O, no clock.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dimnode.audit.case import Case
-from dimnode.audit.report import Findings, printable, quoted
+from dimnode.audit.findings import Check
 from dimnode.records.envelope import Record
 from dimnode.records.ids import short
 from dimnode.records.kinds import KINDS
@@ -20,13 +20,30 @@ _WORDS_OF_RULE = {
 }
 
 
-def shown_lines(case: Case, findings: Findings) -> list[str]:
+def printable(text: str) -> str:
+    """What a stranger wrote, made harmless: a terminal must not obey it."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def quoted(text: str) -> str:
+    """Free text of a stranger, so that nobody takes it for words of this report."""
+    return '"' + printable(text).replace('"', "'") + '"'
+
+
+def shown_lines(case: Case, checks: Sequence[Check]) -> list[str]:
     """Who signed what, in file order, then what was computed again."""
     lines = [line for record in case.receipt.records.values() if (line := _signed_line(case, record))]
     for code, words in _WORDS_OF_RULE.items():
-        outcomes = [check.outcome for check in findings.checks if check.code == code]
-        if outcomes and set(outcomes) == {"pass"}:
+        if {check.outcome for check in checks if check.code == code} == {"pass"}:
             lines.append(words)
+    return lines
+
+
+def not_checked_lines(case: Case | None, checks: Sequence[Check]) -> list[str]:
+    """What was not checked here, then what the owner says that it did not check."""
+    lines = [f"{check.code} {check.subject}: {check.why}" for check in checks if check.outcome == "not-checked"]
+    if case is not None and case.root.kind == "verdict":
+        lines += [f"the owner itself names as unchecked: {printable(it)}" for it in case.root.payload["unchecked"]]
     return lines
 
 
@@ -62,9 +79,10 @@ def _signed_line(case: Case, record: Record) -> str:
             dissent = sum(len(step["dissent"]) for step in payload["steps"])
             dissenting = f", {dissent} of them dissenting" if dissent else ""
             reason = f": {quoted(payload['reason'])}" if payload.get("reason") else ""
-            words = f"the verdict: {payload['status']} by {payload['rule']}, {kept} answers counted{dissenting}{reason}"
+            counted = f"{_plural(kept, 'answer')} counted{dissenting}"
+            words = f"the verdict: {payload['status']} by {payload['rule']}, {counted}{reason}"
         case "spec":
-            words = f"the spec: {payload['pattern']}, {len(payload['tasks'])} steps, tier {_tier(payload)}"
+            words = f"the spec: {payload['pattern']}, {_plural(len(payload['tasks']), 'step')}, tier {_tier(payload)}"
         case "manifest":
             words = f"the manifest of model {quoted(payload['name'])} {quoted(payload['version'])}"
         case "lease":
@@ -83,6 +101,10 @@ def _signed_line(case: Case, record: Record) -> str:
         case _:
             return ""
     return f"{signer} signed {printable(words)} ({place})"  # a stranger wrote names and reasons
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _model_name(case: Case, model: bytes) -> str:

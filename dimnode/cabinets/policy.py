@@ -13,6 +13,9 @@ the very same conditions (another model on the same patients): that reveals no s
 happen to pick the same rows are refused too: were they answered, a refusal would say that the patient whom they leave
 out is among the rows. Compare with the earlier queries of *all* submitters: two may share what they learn. Chains of
 three and more overlapping queries are not caught by this; noise (differential privacy) is the answer to those.
+Picking single persons. A minimum cohort hides nobody from one who can name nine others: whoever may write conditions on
+a birthday, a number or a measure asks about nine rows that they know and one that they do not. So conditions may use
+only the columns that the policy lists in `where`, and it lists none unless the owner writes them down.
 Who reads the answer. A job's owner sees every answer; whoever has seen a spec could own its tasks. So the owner of the
 job has to be an allowed submitter, not only the signer of the spec.
 `purpose` is text for people and for the use log: no code can judge it.
@@ -44,6 +47,7 @@ CODES: Final = {
     "E-cabinet-03": "the submitter is not allowed",
     "E-cabinet-04": "the operation is not allowed",
     "E-cabinet-05": "the model is not allowed",
+    "E-cabinet-11": "a condition uses a column that is not allowed",
     "E-cabinet-06": "the cohort is below its minimum",
     "E-cabinet-07": "the quota of the day is used up",
     "E-cabinet-08": "the kind of output is not allowed",
@@ -53,15 +57,21 @@ CODES: Final = {
 
 _KEYS = frozenset(
     {"operations", "submitters", "models", "output_classes", "min_cohort", "queries_per_day"}
-    | {"expires", "expires_ms", "purpose"}
+    | {"expires", "expires_ms", "purpose", "where"}
 )
+
+_REASON_CHARS_MAX: Final = 256
+"""What the signed ruling has room for."""
 
 Allowed = frozenset[bytes] | Literal["any"]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What an owner allows. `Policy()` allows nothing. `expires_ms` 0 means never; `models` are manifest ids."""
+    """What an owner allows. `Policy()` allows nothing. `expires_ms` 0 means never; `models` are manifest ids.
+
+    `where` names the columns that a request's conditions may use.
+    """
 
     operations: frozenset[str] = frozenset()
     submitters: Allowed = frozenset()
@@ -71,6 +81,7 @@ class Policy:
     queries_per_day: int = LIMITS.cabinets.queries_per_day_default
     expires_ms: int = 0
     purpose: str = ""
+    where: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ class Request:
     `rows` is the set of rows as a bit mask (`rows_mask`), 0 when it is not known. `rows_named` says that the submitter
     listed the rows, so that their count is no news to them. `owner` is the peer that gets the answer, b"" when it is
     the submitter. `repeated` says that these very conditions picked these very rows in an earlier allowed query.
+    `where` names the columns that the conditions use.
     """
 
     submitter: bytes
@@ -92,6 +104,7 @@ class Request:
     rows_named: bool = False
     owner: bytes = b""
     repeated: bool = False
+    where: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,9 @@ def decide(policy: Policy | None, request: Request, used_today: int, previous: S
     modelless = request.operation == "statistics" and not request.model  # its operation alone bounds what it may do
     if not modelless and not _allows(policy.models, request.model):
         return _refusal("E-cabinet-05", "the owner does not allow this model")
+    if forbidden := sorted(request.where - policy.where):
+        only = f"only on {_words(policy.where)}" if policy.where else "on none at all"
+        return _refusal("E-cabinet-11", f"no condition on {forbidden[0][:64]!r} is allowed, {only}"[:_REASON_CHARS_MAX])
     if request.cohort < policy.min_cohort:
         cohort = f"cohort {request.cohort}" if request.rows_named else "the cohort"
         return _refusal("E-cabinet-06", f"{cohort} is below its minimum of {policy.min_cohort}")
@@ -170,8 +186,9 @@ def parse_policy(settings: Mapping[str, object]) -> Policy:
     """The policy that an owner wrote as TOML, already parsed into a map. Raises `ConfigError` E-cabinet-10.
 
     operations, submitters, models: required, so that whatever is allowed was written down. submitters: peer ids as
-    text, or "any". models: manifest ids as text, or "any". output_classes, min_cohort, queries_per_day, purpose:
-    optional. expires: a TOML date-time with an offset; or expires_ms, milliseconds since 1970; without either, never.
+    text, or "any". models: manifest ids as text, or "any". where: columns that conditions may use, by default none.
+    output_classes, min_cohort, queries_per_day, purpose: optional. expires: a TOML date-time with an offset; or
+    expires_ms, milliseconds since 1970; without either, never.
     """
     unknown = sorted(settings.keys() - _KEYS)
     if unknown:
@@ -191,6 +208,7 @@ def parse_policy(settings: Mapping[str, object]) -> Policy:
         ),
         expires_ms=_expiry_ms(settings),
         purpose=_purpose(settings),
+        where=_columns(settings),
     )
     for operation in sorted(policy.operations):
         if OUTPUT_CLASS_OF[operation] not in policy.output_classes:
@@ -203,7 +221,7 @@ def policy_payload(policy: Policy) -> dict[str, int | str | list[str] | list[byt
     """The policy's own fields of a cmp/1 `policy` record (the caller adds cabinet and the common fields).
 
     Lists are sorted. What is absent: `submitters` or `models` when any is allowed, `expires_ms` when never, `purpose`
-    when empty.
+    and `x_where` when empty. (`x_where` is no field of the kind's first schema, which allows any `x_` key.)
     """
     payload: dict[str, int | str | list[str] | list[bytes]] = {
         "operations": sorted(policy.operations),
@@ -219,6 +237,8 @@ def policy_payload(policy: Policy) -> dict[str, int | str | list[str] | list[byt
         payload["expires_ms"] = policy.expires_ms
     if policy.purpose:
         payload["purpose"] = policy.purpose
+    if policy.where:
+        payload["x_where"] = sorted(policy.where)
     return payload
 
 
@@ -244,6 +264,15 @@ def _vocabulary(
     if not words <= known:
         raise _mistake(f"{key!r} does not know {min(words - known)!r}", f"choose from {_words(known)}")
     return words
+
+
+def _columns(settings: Mapping[str, object]) -> frozenset[str]:
+    limits = LIMITS.cabinets
+    names = frozenset(_list_of_text(settings, "where")) if "where" in settings else frozenset()
+    if len(names) > limits.where_columns_max or any(not 0 < len(name) <= limits.column_chars_max for name in names):
+        most = f"at most {limits.where_columns_max} columns, each of 1 to {limits.column_chars_max} characters"
+        raise _mistake("'where' names too many columns, or one too long", most)
+    return names
 
 
 def _ids(settings: Mapping[str, object], key: str, parse: Callable[[str], bytes]) -> Allowed:

@@ -40,8 +40,10 @@ def build_parser() -> Parser:
     parser.add_argument("--version", dest="show_version", action="store_true", help="print the version and exit")
     nouns = parser.add_subparsers(title="commands", metavar="COMMAND", dest="noun")
     _node(nouns)
+    _swarm(nouns)
     _offers(nouns)
     _standing(nouns)
+    _keys(nouns)
     _run(nouns)
     _job(nouns)
     _receipts(nouns)
@@ -49,12 +51,13 @@ def build_parser() -> Parser:
     return parser
 
 
-def _leaf(nouns: Any, name: str, run: str, summary: str, **more: Any) -> Parser:
-    """A command that does something; every one takes --home and --json."""
+def _leaf(nouns: Any, name: str, run: str, summary: str, *, nested: bool = False, **more: Any) -> Parser:
+    """A command that does something; every one takes --home and --json, `nested` ones also before their name."""
     found: Parser = nouns.add_parser(name, help=summary, description=summary, **more)
     found.set_defaults(run=run)
-    found.add_argument("--home", type=Path, metavar="DIR", help="the node's directory (default: DIM_HOME)")
-    found.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    unsaid: dict[str, Any] = {"default": argparse.SUPPRESS} if nested else {}
+    found.add_argument("--home", type=Path, metavar="DIR", help="the node's directory (default: DIM_HOME)", **unsaid)
+    found.add_argument("--json", action="store_true", help="one JSON document on stdout", **unsaid)
     return found
 
 
@@ -68,24 +71,68 @@ def _comma_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _trust(parser: Parser) -> None:
+    words = "names of peers that you know; they go before what peers call themselves"
+    parser.add_argument("--trust", type=Path, metavar="peers.toml", help=words)
+
+
 def _node(nouns: Any) -> None:
-    init = _leaf(nouns, "init", "node:init", "make a node's directory: settings and key")
+    init = _leaf(nouns, "init", "init:init", "make a node's directory: settings and key")
     init.add_argument("--profile", choices=("dev", "prod"), default="dev", help="dev: this machine only; prod: network")
     init.add_argument("--force", action="store_true", help="write new settings over old ones (the key stays)")
+    init.add_argument("--certificate", type=Path, metavar="FILE", help="TLS for the HTTP door, PEM")
+    init.add_argument("--private-key", type=Path, metavar="FILE", help="of that certificate, PEM")
+    init.add_argument("--self-signed", action="store_true", help="TLS for the HTTP door with a certificate of its own")
     up = _leaf(nouns, "up", "node:up", "run the node in the foreground")
     up.add_argument("--profile", choices=("dev", "prod"))
     up.add_argument("--no-execute", action="store_true", help="submit and relay only: run no models")
     for parser in (init, up):
+        parser.add_argument("--http", metavar="HOST:PORT", help="where the HTTP door listens once there is a key")
         parser.add_argument("--name", help="what this node calls itself")
         parser.add_argument("--listen", action="append", metavar="MULTIADDR", help="e.g. /ip4/0.0.0.0/tcp/4710")
         parser.add_argument("--bootstrap", action="append", metavar="MULTIADDR", help="a node to join through")
     status = _leaf(nouns, "status", "node:status", "what the node is doing")
     status.add_argument("--watch", action="store_true", help="a line every two seconds until Ctrl-C")
-    _leaf(nouns, "peers", "node:peers", "who else is there")
+    _peers(nouns)
     _leaf(nouns, "doctor", "node:doctor", "what is wrong, and how to mend it")
     connect = _leaf(nouns, "connect", "node:connect", "dial a peer now")
     connect.add_argument("address", metavar="MULTIADDR", help="/ip4/…/tcp/…/p2p/PEER")
     _leaf(nouns, "stop", "node:stop", "stop the node in good order")
+
+
+def _peers(nouns: Any) -> None:
+    peers = _leaf(nouns, "peers", "peers:peers", "who else is there; block, allow, blocked: who is let in")
+    peers.add_argument("--watch", action="store_true", help="then a line for each change until Ctrl-C")
+    verbs = peers.add_subparsers(title="commands", metavar="COMMAND", dest="verb")
+    target = "a peer id, its last letters, a name, an IP address, or a network such as 192.0.2.0/24"
+    block = _leaf(verbs, "block", "peers:block", "keep a peer or an address out, at once and for good", nested=True)
+    block.add_argument("target", metavar="PEER|ADDRESS", help=target)
+    block.add_argument("--reason", default="", help="for `dim peers blocked`; nobody else is told")
+    allow = _leaf(verbs, "allow", "peers:allow", "take a block back, or add to the settings' allow list", nested=True)
+    allow.add_argument("target", metavar="PEER|ADDRESS", help=target)
+    _leaf(verbs, "blocked", "peers:blocked", "who is kept out, and why", nested=True)
+
+
+def _swarm(nouns: Any) -> None:
+    swarm = _noun(nouns, "swarm", "a swarm of your own: who may join, who is in (docs/swarms.md)")
+    new = _leaf(swarm, "new", "swarms:new", "found a private swarm; this node is its admin")
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--psk", action="store_true", help="hide all traffic behind a pre-shared key too (slower)")
+    new.add_argument("--admin", action="append", metavar="PEER", help="one more admin, by peer id; repeatable")
+    invite = _leaf(swarm, "invite", "swarms:invite", "one string that lets another machine join (admins)")
+    invite.add_argument("--expires", default="7d", metavar="7d", help="how long it lets somebody in (default 7d)")
+    invite.add_argument("--uses", type=int, default=1, metavar="N", help="how many machines may use it (default 1)")
+    invite.add_argument("--member-expires", metavar="30d", help="membership ends after this long (default: never)")
+    invite.add_argument("--label", metavar="TEXT", help="what dim swarm show calls it; the invited see it")
+    invite.add_argument("--address", action="append", metavar="MULTIADDR", help="where to join (default: this node's)")
+    join = _leaf(swarm, "join", "swarms:join", "use an invitation; then dim up")
+    join.add_argument("invitation", nargs="+", metavar="INVITATION", help="dim1:…, or - to read it from stdin")
+    _leaf(swarm, "members", "swarms:members", "who may take part")
+    remove = _leaf(swarm, "remove", "swarms:remove", "remove a member, or withdraw an invite (admins)")
+    remove.add_argument("target", metavar="PEER|INVITE", help="an id, its last letters, or a peer's name")
+    remove.add_argument("--reason", metavar="TEXT", help="members can read it")
+    _leaf(swarm, "show", "swarms:show", "the swarm, this node's place in it, invites and removals")
+    _leaf(swarm, "leave", "swarms:leave", "back to the open swarm; what was done is set aside")
 
 
 def _offers(nouns: Any) -> None:
@@ -106,6 +153,10 @@ def _offers(nouns: Any) -> None:
     add.add_argument("--policy", type=Path, metavar="policy.toml", help="what is allowed to whom")
     add.add_argument("--allow", type=_comma_list, metavar="OPS", help="instead: evaluate, statistics, for any peer")
     add.add_argument("--min-cohort", type=int, help="with --allow: fewer rows are refused (default 10)")
+    add.add_argument("--where", type=_comma_list, metavar="A,B", help="with --allow: columns that conditions may use")
+    which = add.add_mutually_exclusive_group()
+    which.add_argument("--models", type=_comma_list, metavar="A,B", help="with --allow: names or ids of these models")
+    which.add_argument("--any-model", action="store_true", help="with --allow: any model that this node holds")
     _leaf(cabinets, "ls", "cabinets:ls", "the cabinets of this node")
 
 
@@ -114,6 +165,22 @@ def _standing(nouns: Any) -> None:
     _leaf(rep, "ls", "standing:ls", "every peer's standing, by context")
     explain = _leaf(rep, "explain", "standing:explain", "why: the events and the records behind them")
     explain.add_argument("peer", help="a peer id, its last letters, or a name")
+    _trust(explain)
+
+
+def _keys(nouns: Any) -> None:
+    keys = _noun(nouns, "keys", "keys of the HTTP door (docs/http.md)")
+    new = _leaf(keys, "new", "keys:new", "make a key; it is shown once")
+    new.add_argument("--name", default="", help="what it is for")
+    scopes = "submit, read, review, admin (default: submit and read); repeatable"
+    new.add_argument("--scope", action="append", metavar="SCOPE", help=scopes)
+    new.add_argument("--model", action="append", default=[], metavar="NAME", help="only these models; repeatable")
+    new.add_argument("--expires", default="90d", metavar="TIME", help="30m, 12h, 7d … or never (default 90d)")
+    new.add_argument("--per-minute", type=int, metavar="N", help="requests a minute")
+    new.add_argument("--open-jobs", type=int, metavar="N", help="how many of its jobs may be open at once")
+    _leaf(keys, "ls", "keys:ls", "all keys, without their secrets")
+    revoke = _leaf(keys, "revoke", "keys:revoke", "refuse a key from now on")
+    revoke.add_argument("key", help="its id or name")
 
 
 def _run(nouns: Any) -> None:
@@ -129,6 +196,7 @@ def _run(nouns: Any) -> None:
     run.add_argument("--n", type=int, help="with tier quorum: how many peers run it (default 3)")
     run.add_argument("--k", type=int, help="with tier quorum: how many must agree (default 2)")
     run.add_argument("--peer", help="run it there and nowhere else")
+    _trust(run)
     run.add_argument("--receipt", type=Path, metavar="PATH", help="where the receipt goes (default: in the home)")
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after this long (default 120)")
 
@@ -139,6 +207,7 @@ def _job(nouns: Any) -> None:
     run = _leaf(job, "run", "jobs:run_file", "run a job file")
     for parser in (validate, run):
         parser.add_argument("file", type=Path, metavar="FILE", help="YAML or JSON")
+        _trust(parser)
     run.add_argument("--receipt", type=Path, metavar="PATH", help="where the receipt goes (default: in the home)")
     run.add_argument("--detach", action="store_true", help="print the job's id and do not wait")
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="stop waiting after this long; the job goes on")

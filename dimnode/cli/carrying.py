@@ -14,9 +14,9 @@ from typing import Any
 
 from dimnode.cli.node import home_of
 from dimnode.cli.output import clock, say_json, shown, talk
-from dimnode.cli.results import labels_of, named_labels, show_output
-from dimnode.client import Client, Ended, Pending, read_output
-from dimnode.errors import ConfigError, DimError, RunFailed
+from dimnode.cli.results import forms, labels_of, listed, named_labels, show_output
+from dimnode.client import Client, Ended, Pending
+from dimnode.errors import ConfigError, DimError, Refused, RunFailed
 from dimnode.records.ids import RecordId, Ref, blob_cid, short
 from dimnode.records.receipt import Receipt, parse_receipt
 
@@ -42,6 +42,8 @@ def plan_lines(plan: Mapping[str, Any], replicas: int = 1) -> list[str]:
     lines = []
     for number, step in enumerate(plan["steps"], 1):
         what = f"{step['op']} {shown(step['model'])}" if step["model"] != "-" else step["op"]
+        if step.get("publishers", 1) > 1:  # a name is anybody's: say whose model it became
+            what += f" published by {shown(step['publisher'])} ({step['publishers']} peers publish this name)"
         at = f" on cabinet {shown(step['cabinet'])}" if step["cabinet"] else ""
         lines.append(f"step {number}  {what}{at}  {_where([shown(peer) for peer in step['peers']], replicas)}")
     cost = "the cost of one run" if plan["cost_factor"] == 1 else f"the cost of {plan['cost_factor']:g} runs"
@@ -164,6 +166,24 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
     return tell_status(ended) or (0 if kept else 1)
 
 
+def conclude_without_answer(chosen: argparse.Namespace, no: Refused, raw: bytes) -> int:
+    """The node let go of the answer's bytes and kept the records: the receipt is written, the answer is not shown."""
+    from dimnode.audit.verifier import verify
+
+    report, receipt = verify(raw), parse_receipt(raw)
+    if report.status == 1:
+        raise RunFailed("E-cli-50", "the receipt does not verify", "", "dim job show JOB")
+    job = bytes(receipt.records[receipt.root].payload["job"])
+    path = chosen.receipt or home_of(chosen) / "receipts" / f"{short(job)}.dimr"
+    kept = not path.exists() and _keep(raw, path, job)  # one that was written in time may still hold the answer
+    if chosen.json:
+        say_json({"job": job, "answer": None, "receipt": str(path), "verified": report.status == 0})
+    for line in no.complaint.lines():
+        talk(line)
+    talk(f"receipt {path}  authentic, without inputs and answer" if kept else f"receipt {path}  was there already")
+    return 3
+
+
 def _is_about(receipt: Receipt, ended: Ended, blobs: Sequence[bytes]) -> bool:
     """True when it is the receipt of this answer and, as far as they are known, of these inputs."""
     verdict = receipt.records[receipt.root]
@@ -203,13 +223,15 @@ def _show(ended: Ended) -> str:
 def _say_document(
     ended: Ended, plan: Mapping[str, Any] | None, path: Path | None, status: int, labels: Sequence[str]
 ) -> None:
-    answer = read_output(ended.outputs[0]) if ended.outputs else None
+    answer = listed(ended.outputs[0]) if ended.outputs else None
     document: dict[str, Any] = {"job": ended.job, "status": ended.status, "verdict": ended.verdict}
     if ended.code:
         document |= {"code": ended.code, "reason": ended.reason}
     document |= {"answer": answer, "labels": list(labels)}
     if ended.outputs and (named := named_labels(ended.outputs[0], labels)) is not None:
         document["predicted"] = named
+    if ended.outputs and answer is None:
+        document["answer_forms"] = forms(ended.outputs[0])
     document |= {"receipt": None if path is None else str(path), "verified": status == 0}
     if plan is not None:
         document |= {key: plan[key] for key in ("tier", "cost_factor", "residual_risk")}

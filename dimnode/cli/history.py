@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from dimnode.cli.carrying import Order, conclude, event_line, names_of_peers
+from dimnode.cli.carrying import Order, conclude, conclude_without_answer, event_line, names_of_peers
 from dimnode.cli.node import open_client
 from dimnode.cli.output import clock, facts, say, say_json, size_text, table, talk
 from dimnode.client import Ended
@@ -15,6 +15,7 @@ from dimnode.errors import Refused
 from dimnode.records.ids import cid_bytes
 
 _POLL_SECONDS = 0.2
+_ANSWER_GONE = "E-job-15"
 _OVER = frozenset({"ok", "failed", "refused", "cancelled", "expired", "split"})
 
 
@@ -109,7 +110,12 @@ def _tell_event(event: Mapping[str, Any], names: Mapping[str, str], as_json: boo
 def result(chosen: argparse.Namespace) -> int:
     """The answer of a job that has ended, after its receipt was verified again."""
     with open_client(chosen) as client:
-        ended = client.result(chosen.job)
+        try:
+            ended = client.result(chosen.job)
+        except Refused as no:
+            if no.complaint.code != _ANSWER_GONE:
+                raise
+            return conclude_without_answer(chosen, no, client.receipt(chosen.job))
         raw = client.receipt(ended.job)
     whole = Ended(ended.job, ended.status, ended.verdict, ended.outputs, raw, ended.code, ended.reason)
     return conclude(chosen, whole, Order({}, [], receipt=chosen.receipt), None)

@@ -12,15 +12,17 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from dimnode.cli.output import talk
-from dimnode.client import ITEM_CODES
+from dimnode.cli.output import counted, talk
 from dimnode.errors import ConfigError, PeerFault, Refused
 from dimnode.limits import LIMITS
+from dimnode.records.lists import ITEM_CODES
 from dimnode.records.tensors import Tensor, encode_tensors
 
+_NAMES_TOLD = 6
 _INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
 
 
@@ -112,7 +114,9 @@ def _columns(header: Sequence[str], numbered: Sequence[tuple[int, Sequence[str]]
     """
     for name in (*choice.columns, *choice.drop):
         if name not in header:
-            raise ConfigError("E-cli-42", f"there is no column {name!r}", f"columns: {', '.join(header[:40])}")
+            near = get_close_matches(name, header, 1)
+            hint = f"did you mean {near[0]!r}?" if near else ""
+            raise ConfigError("E-cli-42", f"there is no column {name!r}", _columns_text(header), hint)
     if choice.columns:
         return [header.index(name) for name in choice.columns]
     places: list[int] = []
@@ -125,7 +129,7 @@ def _columns(header: Sequence[str], numbered: Sequence[tuple[int, Sequence[str]]
     if left_out:
         talk(f"left out, not numbers: {', '.join(header[place] for place in left_out)}")
     if not places:
-        raise Refused("E-input-01", "no column holds numbers", f"columns: {', '.join(header[:40])}", "--columns A,B")
+        raise Refused("E-input-01", "no column holds numbers", _columns_text(header), "--columns A,B")
     return places
 
 
@@ -135,9 +139,14 @@ def _check_width(entry: Sequence[Any], names: Sequence[str]) -> None:
     wanted = shape[1] if len(shape) == 2 else 1 if len(shape) == 1 else -1
     if wanted in (-1, len(names)):
         return
-    shown = ", ".join(names[:6]) + (" …" if len(names) > 6 else "")
-    what = f"the model takes {wanted} columns, the input has {len(names)}"
-    raise Refused("E-input-06", what, f"columns: {shown}", "--columns A,B,… or --drop A,B,…")
+    what = f"the model takes {counted(wanted, 'column')}, the input has {len(names)}"
+    raise Refused("E-input-06", what, _columns_text(names), "--columns A,B,… or --drop A,B,…")
+
+
+def _columns_text(names: Sequence[str]) -> str:
+    """The first ones, and how many there are."""
+    more = f" … ({len(names)} in all)" if len(names) > _NAMES_TOLD else ""
+    return f"columns: {', '.join(names[:_NAMES_TOLD])}{more}"
 
 
 def _is_number(cell: str) -> bool:

@@ -13,6 +13,7 @@ from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines, re
 from dimnode.cli.inputs import Choice, choice_of, file_of_job, read_input, read_job_file
 from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, talk
+from dimnode.cli.trust import pinned
 from dimnode.client import Client
 from dimnode.errors import ConfigError
 from dimnode.records.ids import cid_text, short
@@ -28,7 +29,7 @@ def run(chosen: argparse.Namespace) -> int:
         if chosen.take:
             choice = Choice(choice.columns, choice.drop, choice.rows, "x")
         blob = read_input(chosen.input, choice, row["inputs"] if row else [])
-        job = _job_of(chosen)
+        job = pinned(chosen, _job_of(chosen))
         wait_seconds = job["deadline_seconds"] + GRACE_SECONDS if "deadline_seconds" in job else None
         return carry_out(client, chosen, Order(job, [blob], choice.rows, wait_seconds, chosen.receipt))
 
@@ -37,6 +38,7 @@ def run_file(chosen: argparse.Namespace) -> int:
     """A job file."""
     with open_client(chosen) as client:
         job, blobs, rows = _load(client, chosen.file)
+        job = pinned(chosen, job)
         if not chosen.detach:
             return carry_out(client, chosen, Order(job, blobs, rows, chosen.timeout, chosen.receipt))
         identity = client.detach(job, blobs)
@@ -52,7 +54,7 @@ def validate(chosen: argparse.Namespace) -> int:
     """The plan, its cost and its risk; exit code 4 when nobody could run it now."""
     with open_client(chosen) as client:
         job, blobs, _ = _load(client, chosen.file)
-        plan = client.validate(job, blobs)
+        plan = client.validate(pinned(chosen, job), blobs)
     replicas = replicas_of(job)
     runnable = plan["runnable"] and all(len(step["peers"]) >= replicas for step in plan["steps"])
     if chosen.json:

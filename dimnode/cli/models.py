@@ -4,22 +4,34 @@ Rule: a card says what a model is; the file itself is only ever opened by the no
 """
 
 import argparse
+import shutil
+import tempfile
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dimnode.cli.node import open_client
-from dimnode.cli.onnx_schema import declared_schema
-from dimnode.cli.output import say, say_json, size_text, table, talk
+from dimnode.cli.output import say, say_json, shown, size_text, table, talk
 from dimnode.errors import ConfigError, Refused
+from dimnode.exec.onnx_schema import declared_schema
 
-_CARD_KEYS = ("name", "version", "format", "sha256", "licence", "origin", "summary", "inputs", "outputs", "labels")
+_CARD_KEYS = (
+    *("name", "version", "format", "sha256", "licence", "origin", "summary"),
+    *("inputs", "outputs", "labels", "tokenizer", "max_tokens"),
+)
+_EMBEDDING_TOKENS = 256
 _OVERRIDES = ("name", "version", "licence", "origin", "summary", "labels")
 
 
 def add(chosen: argparse.Namespace) -> int:
     """Offer a model: its card from a .toml file, from the .toml beside it, or from flags and the file's own schema."""
-    card, path = _card_and_file(chosen.file.expanduser())
+    source = chosen.file.expanduser()
+    with tempfile.TemporaryDirectory(prefix="dim-model-") as folder:
+        return _add(chosen, *(_converted(source, Path(folder)) if source.is_dir() else _card_and_file(source)))
+
+
+def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
     card |= {key: value for key in _OVERRIDES if (value := getattr(chosen, key)) is not None}
     card.setdefault("name", path.stem)
     if not path.is_file():
@@ -46,13 +58,25 @@ def ls(chosen: argparse.Namespace) -> int:
     if chosen.json:
         say_json({"models": rows})
         return 0
+    publishers = {name: {row["publisher"] for row in rows if _bare(row) == name} for name in map(_bare, rows)}
     cells = []
     for row in rows:
         where = (["here"] if row["here"] else []) + row["peers"]
         takes = ", ".join(f"{name} {dtype}{_shape(shape)}" for name, dtype, shape in row["inputs"])
-        cells.append([row["name"], where, takes, row["labels"], size_text(row["bytes"]), row["summary"]])
-    table(("name", "where", "takes", "labels", "size", "summary"), cells, "no models yet; hint: dim models add FILE")
+        publisher, letters = row.get("publisher_name", ""), f"…{row['publisher'][-8:]}"
+        if len(publishers[_bare(row)]) > 1 and not publisher.endswith(letters):
+            publisher = f"{publisher} {letters}".strip()
+        cells.append([row["name"], publisher, where, takes, row["labels"], size_text(row["bytes"]), row["summary"]])
+    columns = ("name", "publisher", "where", "takes", "labels", "size", "summary")
+    table(columns, cells, "no models yet; hint: dim models add FILE")
+    if several := sorted(name for name, whose in publishers.items() if len(whose) > 1):
+        letters = next(row["publisher"][-8:] for row in rows if _bare(row) == several[0])
+        talk(f"several peers publish {shown(several)}; name one by its publisher: dim run {letters}/{several[0]}")
     return 0
+
+
+def _bare(row: Mapping[str, Any]) -> str:
+    return str(row["name"].rpartition(":")[0])
 
 
 def _shape(shape: list[int]) -> str:
@@ -71,6 +95,31 @@ def _card_and_file(path: Path) -> tuple[dict[str, Any], Path]:
         talk(f"card: {beside}")
         return _kept(_read_card(beside)), path
     return {}, path
+
+
+def _converted(source: Path, folder: Path) -> tuple[dict[str, Any], Path]:
+    """A HuggingFace directory of a BERT sentence encoder, as ONNX with its tokenizer beside it."""
+    try:
+        from dimnode.models.bert import bert_to_onnx
+    except ImportError as error:
+        what = "converting a directory needs packages that are not installed"
+        raise ConfigError("E-cli-36", what, str(error), "pip install 'dimnode[models]'") from None
+    talk(f"converting {source} to ONNX …")
+    path = folder / "model.onnx"
+    shape = bert_to_onnx(source, path)
+    tokenizer = source / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise Refused("E-models-05", f"cannot read {tokenizer}", "there is no such file", "a fast tokenizer is needed")
+    shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    ids = [[name, "int64", [-1, -1]] for name in ("input_ids", "attention_mask")]
+    card = {
+        "name": source.resolve().name,
+        "inputs": ids,
+        "outputs": [["embedding", "float32", [-1, shape.hidden]]],
+        "tokenizer": "tokenizer.json",
+        "max_tokens": min(shape.positions, _EMBEDDING_TOKENS),
+    }
+    return card, path
 
 
 def _kept(card: dict[str, Any]) -> dict[str, Any]:

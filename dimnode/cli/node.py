@@ -1,4 +1,4 @@
-"""The node itself: init, up, status, peers, doctor, connect, stop.
+"""The node itself: init, up, status, doctor, connect, stop.
 
 Rule: `up` is the only command that imports the node, and only when it runs; every other one asks over the socket.
 """
@@ -11,20 +11,21 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dimnode.cli.mechanic import look_around
-from dimnode.cli.output import bold, facts, harmless, say, say_json, shown, size_text, table, talk
+from dimnode.cli.output import bold, counted, facts, harmless, say, say_json, shown, size_text, talk
 from dimnode.client import Client
-from dimnode.config import CONFIG_FILE, PROFILES, Config, default_home, load_config, render_config
-from dimnode.errors import ConfigError, DimError, NoNode, RunFailed
+from dimnode.config import Config, default_home, load_config, unknown_variables
+from dimnode.errors import DimError, NoNode, RunFailed
 from dimnode.records.ids import peer_text
+from dimnode.records.membership_kinds import OPEN_SWARM_NAME
 
 _STOP_SECONDS_MAX = 10.0
 _WATCH_SECONDS = 2.0
-_WALLS = frozenset({"landlock", "seccomp", "rlimits"})
+SANDBOX_WALLS = frozenset({"landlock", "seccomp", "rlimits"})
 
 
 def home_of(chosen: argparse.Namespace) -> Path:
@@ -37,36 +38,6 @@ def open_client(chosen: argparse.Namespace) -> Client:
     return Client(home_of(chosen))
 
 
-# ---- init
-
-
-def init(chosen: argparse.Namespace) -> int:
-    """Write config.toml and the key; say what comes next."""
-    from dimnode.store.home import load_key, prepare_home
-
-    home = home_of(chosen)
-    path = home / CONFIG_FILE
-    if path.exists() and not chosen.force:
-        flag = _home_flag(chosen)
-        hint = f"dim up{flag}, or dim init{flag} --force to write new settings (the key stays)"
-        raise ConfigError("E-cli-20", f"{home} is set up already", f"{path} exists", hint)
-    listen = tuple(chosen.listen or PROFILES[chosen.profile]["listen"])
-    bootstrap = tuple(chosen.bootstrap or ())
-    config = Config(profile=chosen.profile, name=chosen.name or "", listen=listen, bootstrap=bootstrap)
-    prepare_home(home)
-    peer = peer_text(load_key(home).peer)
-    try:
-        path.write_text(render_config(config), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError("E-cli-21", f"cannot write {path}", error.strerror or "", "choose another DIM_HOME") from None
-    if chosen.json:
-        say_json({"peer": peer, "home": str(home), "config": str(path)})
-        return 0
-    facts([("peer id", peer), ("settings", path), ("key", f"{home / 'identity.key'} (keep a copy)")])
-    talk(f"next: dim up{_home_flag(chosen)}")
-    return 0
-
-
 # ---- up
 
 
@@ -75,8 +46,11 @@ def up(chosen: argparse.Namespace) -> int:
     home = home_of(chosen)
     flags: dict[str, Any] = {"profile": chosen.profile, "name": chosen.name}
     flags |= {"listen": chosen.listen, "bootstrap": chosen.bootstrap, "execute": False if chosen.no_execute else None}
+    flags |= {"http_listen": chosen.http}
     config = load_config(home, flags)
     configure_logging(config.log_level)
+    for line in unknown_variables(os.environ):
+        talk(f"warning: {line}")
     starting = threading.Timer(1.0, talk, ["starting …"])
     starting.daemon = True
     starting.start()
@@ -104,17 +78,21 @@ def _announce(chosen: argparse.Namespace, config: Config, ready: Any) -> None:
     """What the operator, and the operator of the next machine, want to know."""
     peer = peer_text(ready.peer)
     if chosen.json:
-        document = {"peer": peer, "name": config.name, "addresses": list(ready.addresses), "execute": config.execute}
+        document = {"peer": peer, "name": config.name, "swarm": ready.swarm, "execute": config.execute}
+        document["addresses"] = list(ready.addresses)
         say_json(document | {"socket": str(ready.socket), "sandbox": ready.sandbox}, indent=None)
         return
     pairs: list[tuple[str, Any]] = [("peer id", peer + (f"  ({config.name})" if config.name else ""))]
     pairs += [("address" if not place else "", address) for place, address in enumerate(ready.addresses)]
-    pairs += [("join with", f"dim up --bootstrap {ready.addresses[0]}")] if ready.addresses else []
+    if ready.swarm != OPEN_SWARM_NAME:
+        pairs += [("swarm", f"{ready.swarm}: private; an admin lets others in with dim swarm invite")]
+    elif ready.addresses:
+        pairs += [("join with", f"dim up --bootstrap {ready.addresses[0]}")]
     pairs += [("executes", _executes(config, ready.sandbox)), ("control", ready.socket)]
     facts(pairs)
     if ready.addresses and all("/ip4/127." in address or "/ip6/::1/" in address for address in ready.addresses):
         talk("only this machine can reach it: --listen /ip4/0.0.0.0/tcp/4710 opens it to the network")
-    here = _home_flag(chosen)
+    here = home_flag(chosen)
     talk(f"ready. dim status{here} · dim models add FILE{here} · Ctrl-C stops it")
 
 
@@ -122,7 +100,7 @@ def _executes(config: Config, sandbox: str) -> str:
     """What foreign jobs find here, without flattery."""
     if not config.execute:
         return "nothing: it submits and relays only"
-    missing = sorted(_WALLS - set(sandbox.split(" ")[0].split("+")))
+    missing = sorted(SANDBOX_WALLS - set(sandbox.split(" ")[0].split("+")))
     if not missing and "leaks" not in sandbox:
         return f"models, in a sandbox of {sandbox}"
     lacking = f"no {', '.join(missing)}" if missing else sandbox
@@ -172,7 +150,7 @@ def _disk_full(error: OSError, home: Path | None) -> DimError | None:
     return RunFailed("E-cli-22", f"cannot write {where}", "the disk is full", hint)
 
 
-def _home_flag(chosen: argparse.Namespace) -> str:
+def home_flag(chosen: argparse.Namespace) -> str:
     return f" --home {chosen.home}" if chosen.home else ""
 
 
@@ -192,14 +170,16 @@ def status(chosen: argparse.Namespace) -> int:
     facts(
         [
             ("peer id", found["peer"] + (f"  ({found['name']})" if found["name"] else "")),
+            ("swarm", found["swarm"]),
             ("version", f"{found['version']}, up for {_duration(found['up_seconds'])}"),
             *[("address" if not place else "", address) for place, address in enumerate(found["addresses"])],
             ("peers", f"{found['peers_linked']} linked, {found['peers_known']} heard, {found['dht_peers']} in the DHT"),
             ("jobs", f"{found['jobs_open']} open"),
             ("tasks", f"{found['tasks_running']} running, {found['tasks_queued']} queued; finished: {finished}"),
-            ("offers", f"{found['models']} models, {found['cabinets']} cabinets"),
+            ("offers", f"{counted(found['models'], 'model')}, {counted(found['cabinets'], 'cabinet')}"),
             ("sandbox", found["sandbox"]),
             ("memory", f"{size_text(found['rss_bytes'])}, {size_text(found['held_bytes'])} held for jobs"),
+            ("journal", f"{size_text(found['journal_bytes'])} of at most {size_text(found['journal_bytes_max'])}"),
             ("loop", f"late by {found['loop_late_p99_ms']:.1f} ms (p99), {found['commits']} commits"),
         ]
     )
@@ -212,36 +192,15 @@ def _watch(client: Client, as_json: bool) -> int:
         if as_json:
             say_json(found, indent=None)
         else:
-            jobs = f"{found['jobs_open']} jobs  {found['tasks_running']} running  {found['tasks_queued']} queued"
+            tasks = f"{found['tasks_running']} running  {found['tasks_queued']} queued"
+            jobs = f"{counted(found['jobs_open'], 'job')}  {tasks}"
             load = f"{size_text(found['rss_bytes'])}  loop late {found['loop_late_p99_ms']:.1f} ms"
-            say(f"{time.strftime('%H:%M:%S')}  {found['peers_linked']} peers  {jobs}  {load}")
+            say(f"{time.strftime('%H:%M:%S')}  {counted(found['peers_linked'], 'peer')}  {jobs}  {load}")
         time.sleep(_WATCH_SECONDS)
 
 
-def peers(chosen: argparse.Namespace) -> int:
-    """Who was heard lately."""
-    with open_client(chosen) as client:
-        rows = client.peers()
-    if chosen.json:
-        say_json({"peers": rows})
-        return 0
-    columns = ("name", "peer", "path", "rtt ms", "free", "sandbox", "heard", "offers")
-    table(columns, [_peer_row(row) for row in rows], "no other peer was heard so far; hint: dim doctor")
-    return 0
-
-
-def _peer_row(row: dict[str, Any]) -> list[Any]:
-    heard = None if row["heard_seconds_ago"] is None else f"{row['heard_seconds_ago']:.0f} s ago"
-    rtt = None if row["rtt_ms"] is None else f"{row['rtt_ms']:.1f}"
-    walls = "complete" if set(row["sandbox"].split("+")) >= _WALLS else row["sandbox"]
-    path = row["path"] if row["linked"] else "no link"
-    offers = row["models"] + [f"data {name}" for name in row["cabinets"]]
-    free = f"{row['free_slots']}/{row['slots']}"
-    return [row["name"], f"…{row['peer'][-8:]}", path, rtt, free, walls, heard, offers]
-
-
 def doctor(chosen: argparse.Namespace) -> int:
-    """What was checked, what is fine, what is not and its mend. Exit code 1 when something is not."""
+    """What was checked, what is fine, what is not and its mend. Exit code 1 when something stops work."""
     home = home_of(chosen)
     try:
         with Client(home) as client:
@@ -251,29 +210,39 @@ def doctor(chosen: argparse.Namespace) -> int:
     if chosen.json:
         say_json({"findings": findings, "node": missing is None})
     else:
-        width = max(len(row["check"]) for row in findings)
-        for row in findings:
-            mark = "✓" if row["ok"] else "✗"
-            check = row["check"].ljust(width)
-            say(f"  {mark} {bold(check)}  {shown(row['detail'])}")
-            if not row["ok"] and row["mend"]:
-                say(f"    {'':<{width}}  mend: {row['mend']}")
+        _diagnose(findings)
     if missing is not None:
         for line in missing.complaint.lines():
             talk(line)
         return 5
-    return 0 if all(row["ok"] for row in findings) else 1
+    return 1 if any(_stops(row) for row in findings) else 0
+
+
+def _diagnose(findings: Sequence[Mapping[str, Any]]) -> None:
+    width = max(len(row["check"]) for row in findings)
+    for row in findings:
+        mark = "✓" if row["ok"] else "✗" if _stops(row) else "!"
+        check = row["check"].ljust(width)
+        say(f"  {mark} {bold(check)}  {shown(row['detail'])}")
+        if not row["ok"] and row["mend"]:
+            say(f"    {'':<{width}}  mend: {row['mend']}")
+
+
+def _stops(row: Mapping[str, Any]) -> bool:
+    """Without a node every finding keeps one from starting."""
+    return not row["ok"] and row.get("stops", True)
 
 
 def connect(chosen: argparse.Namespace) -> int:
-    """Dial now; the peer id that answered."""
+    """Dial now; the peer id that answered. A peer that is connected already is not dialled, and that is said."""
     with open_client(chosen) as client:
-        peer = client.connect(chosen.address)
+        found = client.ask("connect", address=chosen.address)
     if chosen.json:
-        say_json({"peer": peer})
+        say_json(found)
     else:
-        say(peer)
-        talk("connected")
+        say(found["peer"])
+        dialled = found.get("dialled", True)
+        talk("connected" if dialled else "was connected already, over another way; this address was not tried")
     return 0
 
 

@@ -141,6 +141,11 @@ def size_text(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 answer`, `2 answers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def narrowed(widths: Sequence[int], room: int) -> list[int]:
     """Widths that fit into `room` together, taken from the widest first and from none below its fair share.
 

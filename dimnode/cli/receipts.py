@@ -10,9 +10,8 @@ from typing import Any
 
 from dimnode.audit.case import Case
 from dimnode.audit.files import read_receipt, read_trust
-from dimnode.cli.output import bold, clock, say, say_json, shown, talk
-from dimnode.cli.results import are_counts, counts_summary, labels_of
-from dimnode.client import read_output
+from dimnode.cli.output import bold, clock, counted, say, say_json, shown, talk
+from dimnode.cli.results import are_counts, counts_summary, forms, labels_of, listed
 from dimnode.errors import ConfigError, PeerFault, RunFailed
 from dimnode.records.envelope import Record
 from dimnode.records.ids import RecordId, cid_text
@@ -35,9 +34,13 @@ def show(chosen: argparse.Namespace) -> int:
     for line in _conclusion(case):
         say(line)
     receipt = case.receipt
-    parts = f"{len(receipt.records)} records, {len(receipt.openings)} openings, {len(receipt.blobs)} blobs"
+    sizes = (("record", len(receipt.records)), ("opening", len(receipt.openings)), ("blob", len(receipt.blobs)))
+    parts = ", ".join(counted(size, noun) for noun, size in sizes)
     redacted = not receipt.openings and any(blob_refs(record) for record in receipt.records.values())
     say(f"{parts}{' (redacted: inputs and outputs were taken out)' if redacted else ''}")
+    if absent := len({opening.cid for opening in receipt.openings.values()} - receipt.blobs.keys()):
+        has = "is 1 blob" if absent == 1 else f"are {absent} blobs"
+        say(f"there {has} that the file does not hold: too large for it, or its node had let go of what is old")
     talk(f"every signature holds; whether the records fit together says: dim verify {chosen.file}")
     return 0
 
@@ -119,7 +122,7 @@ def _words(case: Case, record: Record) -> str:
         case "spec":
             tier = said["tier"] + (f" {said['quorum']['k']} of {said['quorum']['n']}" if "quorum" in said else "")
             label = f", {said['label']!r}" if "label" in said else ""
-            steps = "1 step" if len(said["tasks"]) == 1 else f"{len(said['tasks'])} steps"
+            steps = counted(len(said["tasks"]), "step")
             return f"{said['pattern']}, {steps}, tier {tier}{label}"
         case "manifest":
             return f"{said['name']} {said['version']}, {said['licence'] or 'no licence stated'}"
@@ -135,7 +138,11 @@ def _words(case: Case, record: Record) -> str:
             decision = "allowed" if said["allowed"] else f"refused ({said['code']}: {said['reason']})"
             return f"task {said['task']} on cabinet {said['cabinet']}: {decision}"
         case "policy":
-            return f"cabinet {said['cabinet']}: {', '.join(said['operations'])}, minimum cohort {said['min_cohort']}"
+            operations = ", ".join(said["operations"]) or "nothing"
+            columns = said.get("x_where")  # no schema holds it: a stranger may have written anything
+            named = isinstance(columns, list) and all(isinstance(column, str) for column in columns)
+            where = f", conditions on {', '.join(columns)}" if named and columns else ""
+            return f"cabinet {said['cabinet']}: {operations}, minimum cohort {said['min_cohort']}{where}"
         case _:
             return ""
 
@@ -145,21 +152,27 @@ def _conclusion(case: Case) -> Iterator[str]:
     if case.root.kind != "verdict" or case.spec is None:
         return
     for step in case.root.payload["steps"]:
-        counted, dissent = len(step["supporters"]) + len(step["dissent"]), [_signer(case, a) for a in step["dissent"]]
+        votes, dissent = len(step["supporters"]) + len(step["dissent"]), [_signer(case, a) for a in step["dissent"]]
         against = f"; dissenting: {', '.join(dissent)}" if dissent else ""
-        if case.spec.payload["tier"] == "quorum" or dissent:
-            yield f"step {step['task']}: {len(step['supporters'])} of {counted} agree{against}"
+        if case.spec.payload["tier"] == "quorum":
+            yield f"step {step['task']}: {len(step['supporters'])} of {votes} agree{against}"
+        elif case.spec.payload["pattern"] == "comparative":
+            side = "are" if len(step["supporters"]) != 1 else "is"
+            others = f"; not on every row: {', '.join(dissent)}" if dissent else ""
+            yield f"votes: {len(step['supporters'])} of {votes} {side} with the majority on every row{others}"
     blob = case.output_of(case.root)
     if blob is None:
         return
-    tensors, labels = read_output(blob), labels_of(case.receipt)
-    if _is_tally(tensors):
+    tensors, labels = listed(blob), labels_of(case.receipt)
+    if tensors is None:
+        yield f"output: {', '.join(forms(blob))}, too large to be shown"
+    elif _is_tally(tensors):
         yield from _tally_lines(tensors, labels)
     elif are_counts(tensors):
         rates = ", ".join(f"{name} {rate}" for name, rate in counts_summary(tensors["counts"]))
-        yield f"sum over all sites: {tensors['rows'][0]} rows; {rates}"
+        yield f"sum over all sites: {counted(tensors['rows'][0], 'row')}; {rates}"
     else:
-        shapes = ", ".join(f"{name} ({_length(value)} rows)" for name, value in tensors.items())
+        shapes = ", ".join(f"{name} ({counted(_length(value), 'row')})" for name, value in tensors.items())
         yield f"output: {shapes}"
 
 
@@ -175,7 +188,7 @@ def _tally_lines(tensors: Mapping[str, Any], labels: list[str]) -> Iterator[str]
     """How many rows all voters agree on, and the first rows on which they do not."""
     votes = tensors["votes"]
     split = [row for row, counts in enumerate(votes) if sum(1 for count in counts if count) > 1]
-    yield f"tally: {len(votes)} rows, {len(votes) - len(split)} unanimous"
+    yield f"tally: {counted(len(votes), 'row')}, {len(votes) - len(split)} unanimous"
     for row in split[:_ROWS_TOLD]:
         counts = ", ".join(f"{_label(labels, place)} {count}" for place, count in enumerate(votes[row]) if count)
         yield f"  row {row + 1}: {counts}"

@@ -7,9 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dimnode.cli.output import facts, plain, say, shown, table
+from dimnode.cli.output import counted, facts, plain, say, shown, table, talk
 from dimnode.client import read_output
+from dimnode.errors import RunFailed
 from dimnode.records.receipt import Receipt
+from dimnode.records.tensors import decode_tensors
 
 _COLUMNS_MAX = 24
 
@@ -28,9 +30,27 @@ def labels_of(receipt: Receipt) -> list[str]:
     return []
 
 
+def listed(blob: bytes) -> dict[str, Any] | None:
+    """The output as nested lists, None when it is too large for that."""
+    try:
+        return read_output(blob)
+    except RunFailed:
+        return None
+
+
+def forms(blob: bytes) -> list[str]:
+    """What an output holds, one line per tensor, whatever its size."""
+    return [f"{shown(tensor.name)}  {tensor.dtype}{list(tensor.shape)}" for tensor in decode_tensors(blob)]
+
+
 def show_output(blob: bytes, labels: Sequence[str], rows: Sequence[int] = ()) -> None:
     """One output. `rows` are the numbers that the rows had in the input file."""
-    tensors = read_output(blob)
+    tensors = listed(blob)
+    if tensors is None:
+        for line in forms(blob):
+            say(line)
+        talk("too large to be shown; the receipt holds it, and Client.result in Python")
+        return
     if are_counts(tensors):
         _show_counts(tensors["counts"], tensors["rows"][0], labels)
         return
@@ -47,7 +67,7 @@ def show_output(blob: bytes, labels: Sequence[str], rows: Sequence[int] = ()) ->
 
 def named_labels(blob: bytes, labels: Sequence[str]) -> list[str] | None:
     """The tensor `label` in words, when there is one and every class has a name."""
-    found = read_output(blob).get("label")
+    found = (listed(blob) or {}).get("label")
     if not _are_classes(found, labels):
         return None
     return [labels[number] for number in found or ()]
@@ -77,7 +97,7 @@ def counts_summary(counts: Sequence[Sequence[int]]) -> list[tuple[str, str]]:
 def _show_counts(counts: Sequence[Sequence[int]], rows: int, labels: Sequence[str]) -> None:
     names = [labels[place] if place < len(labels) else str(place) for place in range(len(counts))]
     lines = [[f"is {name}", *map(str, line)] for name, line in zip(names, counts, strict=True)]
-    table([f"of {rows} rows", *(f"called {name}" for name in names)], lines)
+    table([f"of {counted(rows, 'row')}", *(f"called {name}" for name in names)], lines)
     facts(counts_summary(counts))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dimnode.cli.node import open_client
 from dimnode.cli.output import bold, clock, say, say_json, shown, table
+from dimnode.cli.trust import named_peer
 
 
 def ls(chosen: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def ls(chosen: argparse.Namespace) -> int:
 def explain(chosen: argparse.Namespace) -> int:
     """One peer: each context with its newest events, each event with its record."""
     with open_client(chosen) as client:
-        found = client.explain(chosen.peer)
+        found = client.explain(named_peer(chosen, chosen.peer))
     if chosen.json:
         say_json(found)
         return 0

@@ -42,8 +42,9 @@ def check_tier(tier: str) -> str:
     """The tier, if it can be had. Raises `Refused` E-tier-01."""
     if tier in EXISTING_TIERS:
         return tier
-    cause = "it is planned, not built" if tier in TIERS else f"tiers are {', '.join(TIERS)}"
-    hint = f"use one of {', '.join(t for t in TIERS if t in EXISTING_TIERS)}; `quorum` catches a minority that lies"
+    here = ", ".join(known for known in TIERS if known in EXISTING_TIERS)
+    cause = "it is planned, not built" if tier in TIERS else f"the tiers are {here}"
+    hint = f"use one of {here}; `quorum` catches a minority that lies"
     raise Refused(E_NO_SUCH_TIER, f"there is no tier {tier!r} in this version", cause=cause, hint=hint)
 
 

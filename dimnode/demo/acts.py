@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from dimnode.audit.verifier import verify
 from dimnode.client import read_output
-from dimnode.demo.setting import CABINET, HOSPITALS, UNSEEN, Setting, bytes_out
+from dimnode.demo.setting import CABINET, FEW, HOSPITALS, UNSEEN, Setting, bytes_out
 from dimnode.demo.split import CHAIN_ROW, TRIAGE_FEATURES, VOTE_ROWS
 from dimnode.records.ids import peer_bytes
 from dimnode.records.receipt import parse_receipt
@@ -77,19 +77,18 @@ def _means(setting: Setting, facts: dict[str, Any]) -> None:
 
 def _refusal(setting: Setting, facts: dict[str, Any]) -> None:
     """A question about three patients, which the hospital refuses with a signed ruling."""
-    few = [{"column": "patient", "op": "le", "value": 8}]
+    few = [setting.largest("brio")]
     task = {"op": "evaluate", "model": MODEL, "cabinet": CABINET, "peer": "brio", "where": few}
     ended = setting.swarm["dano"].client.run({"pattern": "collaborative", "label": "three patients", "tasks": [task]})
     receipt = parse_receipt(ended.receipt or b"")
     rulings = [r for r in receipt.records.values() if r.kind == "ruling" and not r.payload["allowed"]]
-    asked = sum(1 for row in range(8) if row % 3 == 1)
+    asked = FEW
     held = ended.status == "refused" and len(rulings) == 1
     reason = rulings[0].payload["reason"] if rulings else ended.status
     facts["refusal"] = {"patients_asked": asked, "code": ended.code, "reason": reason, "signed": held}
     signed = f"signed by {setting.trust().get(rulings[0].by, '?')}" if rulings else "not signed"
-    setting.narrator.say(
-        "", f"asked about {asked} patients only → brio refused: {reason}   ({signed}) {setting.narrator.check(held)}"
-    )
+    text = f"asked about the {asked} patients with the largest tumours → brio refused: {reason}"
+    setting.narrator.say("", f"{text}   ({signed}) {setting.narrator.check(held)}")
     setting.keep(1, "refusal", ended)
 
 

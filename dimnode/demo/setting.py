@@ -19,7 +19,7 @@ from dimnode.audit.verifier import verify
 from dimnode.client import Client, Ended, tensor_rows
 from dimnode.demo.assets_index import ModelCard, read_model_card
 from dimnode.demo.narrator import Narrator
-from dimnode.demo.split import FEATURES, Patient, read_patients, write_hospital_csv
+from dimnode.demo.split import FEATURES, HOSPITAL_ROWS, Patient, read_patients, write_hospital_csv
 from dimnode.demo.swarm import Member, Swarm
 from dimnode.records.ids import peer_bytes
 from dimnode.records.receipt import parse_receipt
@@ -34,6 +34,15 @@ OFFERS: Final = {
     "dano": ("classifier-boosting", "diagnosis"),
     "ezra": ("classifier-mlp",),
 }
+POLICY: Final = {
+    "operations": ["evaluate", "statistics"],
+    "submitters": "any",
+    "models": "any",
+    "min_cohort": 10,
+    "where": ["seen_in_training", "mean_radius"],
+}
+"""What every hospital signs. The patient's number is in the file, and nobody may pick patients by it."""
+FEW: Final = 3
 UNSEEN: Final = {"column": "seen_in_training", "op": "eq", "value": 0}
 
 
@@ -60,7 +69,7 @@ class Setting:
                 path,
                 "diagnosis",
                 ["patient", "seen_in_training"],
-                {"operations": ["evaluate", "statistics"], "submitters": "any", "models": "any", "min_cohort": 10},
+                POLICY,
             )
         wanted = {"classifier-logistic": 3, "classifier-mlp": 3, "diagnosis": 2, "referral": 1, "triage": 1}
         self.swarm.wait_offered("alba", {**wanted, "classifier-boosting": 1})
@@ -86,6 +95,12 @@ class Setting:
     def wait_cabinets(self, asker: str) -> None:
         """Until `asker` has heard of all three cabinets."""
         self.swarm.wait_for(lambda: self._cabinets(asker) >= len(HOSPITALS), f"{asker} heard of too few cabinets")
+
+    def largest(self, hospital: str) -> dict[str, Any]:
+        """A condition that only the `FEW` patients with the largest tumours of a hospital meet."""
+        rows = HOSPITAL_ROWS[HOSPITALS.index(hospital)]
+        radii = sorted((self.patients[row].features[0] for row in rows), reverse=True)
+        return {"column": "mean_radius", "op": "gt", "value": (radii[FEW - 1] + radii[FEW]) / 2}
 
     def _cabinets(self, asker: str) -> int:
         return sum(1 for row in self.swarm[asker].client.peers() if CABINET in row["cabinets"])

@@ -15,7 +15,7 @@ from dimnode.demo.acts import auditor, chained, collaborative, comparative, liar
 from dimnode.demo.assets_index import WDBC_CSV
 from dimnode.demo.narrator import Narrator
 from dimnode.demo.setting import Setting
-from dimnode.demo.swarm import Swarm, complain, running_swarm
+from dimnode.demo.swarm import Swarm, complain, kept_before, running_swarm, settle
 from dimnode.errors import ConfigError, DimError
 
 NAMES: Final = {
@@ -43,6 +43,9 @@ def main(*, as_json: bool = False, keep: bool = False, folder: Path = Path("demo
     except DimError as error:
         print(complain(error), file=sys.stderr)
         return 1
+    finally:
+        if (before := kept_before(folder)) is not None:
+            print(f"the receipts of the last demo that held are in {before}", file=sys.stderr)
 
 
 def _tell(setting: Setting, keep: bool) -> int:
@@ -52,8 +55,10 @@ def _tell(setting: Setting, keep: bool) -> int:
     _curtain(setting)
     for act in ACTS:
         act(setting)
-    _summary(setting)
+    _summary(setting, keep)
     narrator.finish()
+    if narrator.facts["ok"]:
+        settle(setting.folder)
     if keep:
         _stay(setting.swarm)
     return 0 if narrator.facts["ok"] else 1
@@ -81,7 +86,7 @@ def _curtain(setting: Setting) -> None:
     }
 
 
-def _summary(setting: Setting) -> None:
+def _summary(setting: Setting, keep: bool) -> None:
     narrator = setting.narrator
     seconds = narrator.seconds()
     narrator.facts["seconds"] = round(seconds, 1)
@@ -101,7 +106,8 @@ def _summary(setting: Setting) -> None:
     narrator.plain(f"done in {seconds:.0f} s. {BANNER.capitalize()}. Try it yourself:")
     narrator.plain(f"  {shown} verify {paths['chained']}")
     narrator.plain(f"  {shown} receipt show {paths['comparative']}")
-    narrator.plain(f"  {shown} demo --keep        # leave the swarm running and look around")
+    if not keep:
+        narrator.plain(f"  {shown} demo --keep        # leave the swarm running and look around")
 
 
 def _short(path: Path) -> str:

@@ -26,6 +26,8 @@ READY_SECONDS_MAX: Final = 30.0
 JOIN_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 3.0
 MARKER: Final = ".dimnode-demo"
+RECEIPTS: Final = "receipts"
+RECEIPTS_BEFORE: Final = "receipts.before"
 LISTEN: Final = "/ip4/127.0.0.1/tcp/0"
 
 
@@ -187,7 +189,10 @@ def running_swarm(folder: Path, names: Mapping[str, str]) -> Iterator[Swarm]:
 
 
 def prepare(folder: Path, names: Mapping[str, str]) -> None:
-    """Remove what an earlier demo left, and nothing else."""
+    """Remove what an earlier demo left, and nothing else; its receipts stay aside until `settle`.
+
+    What stands aside already is of the last story that held: then the receipts here are of one that did not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / MARKER).exists():
         raise ConfigError(
@@ -199,11 +204,24 @@ def prepare(folder: Path, names: Mapping[str, str]) -> None:
         if home.exists():
             with locked(home):
                 pass
-    for part in ("nodes", "receipts"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-    (folder / "receipts").mkdir()
+    shutil.rmtree(folder / "nodes", ignore_errors=True)
+    if (folder / RECEIPTS).exists() and not (folder / RECEIPTS_BEFORE).exists():
+        (folder / RECEIPTS).rename(folder / RECEIPTS_BEFORE)
+    shutil.rmtree(folder / RECEIPTS, ignore_errors=True)
+    (folder / RECEIPTS).mkdir()
     for name in names:
         os.makedirs(folder / "nodes" / name, mode=0o700)
+
+
+def settle(folder: Path) -> None:
+    """The story held: its receipts take the place of those before."""
+    shutil.rmtree(folder / RECEIPTS_BEFORE, ignore_errors=True)
+
+
+def kept_before(folder: Path) -> Path | None:
+    """Where the receipts of the last story that held are, when this one did not."""
+    found = folder / RECEIPTS_BEFORE
+    return found if found.is_dir() and any(found.iterdir()) else None
 
 
 def complain(error: DimError) -> str:

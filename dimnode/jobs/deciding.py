@@ -142,7 +142,7 @@ class Deciding:
         verdict, payload = self._author.compose("verdict", verdict_body(job, outcome), now)
         made = (outcome.made,) if outcome.made else ()
         made_blobs = tuple(opening.cid for opening in made)
-        append = Append("verdict", verdict, (job.id, 0, 0), payload, made, made_blobs)
+        append = Append("verdict", verdict, (job.id, 0, 0), payload, made, made_blobs, end=outcome.status)
         outputs = tuple(opening.cid for opening in outcome.outputs)
         said = (job.id, outcome.status, verdict, outputs, outcome.code, outcome.reason)
         replies = [Reply(token, *said) for token in job.tokens]

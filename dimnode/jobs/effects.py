@@ -20,7 +20,8 @@ class Append:
     """Remember a record and all that a restart needs with it, in the batch's one transaction.
 
     `payload` of an own record is sealed by the loop; of others' records the envelope is held already (payload b"").
-    `lazy` rows need no fsync of their own: they ride on the next commit, at latest after a second.
+    `lazy` rows need no fsync of their own: they ride on the next commit, at latest after a second. `end` is the status
+    with which a verdict ends its job.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Append:
     nonce: tuple[PeerId, bytes] | None = None
     accepted: tuple[tuple[int, int, RecordId], ...] = ()
     lazy: bool = False
+    end: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ class Executor:
         return [Send(work.owner, "accepted", work.key)]
 
     def _settle(self, work: Work, now: Now) -> Release:
-        """The result exists: there is nothing more to report, only to keep."""
+        """The result exists: there is nothing more to report, only to remember."""
         self._report_at.drop(work.key)
         self._keep_until.set(work.key, now.mono + self._limits.jobs.answer_keep_seconds)
         return work.settle()

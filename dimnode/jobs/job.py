@@ -23,7 +23,8 @@ class Task:
     """One lease-able unit of a job.
 
     A peer in `failed_at` is not asked again; one in `lost_at` (it vanished or was silent) only when nobody else can.
-    `inputs` stay what they were at the first lease: a step's inputs never change.
+    `inputs` stay what they were at the first lease: a step's inputs never change. Words renew a lease until
+    `lease_until` (trio clock) and no longer.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Task:
     epoch: int = 0
     peer: PeerId | None = None
     lease: RecordId | None = None
+    lease_until: float = 0.0
     inputs: tuple[Opening, ...] = ()
     context: str = ""
     attempts: int = 0

@@ -147,16 +147,33 @@ class Leasing:
         seat = self._roster.seat(peer)
         seat.inflight += 1
         self._at.setdefault(peer, {})[job.key(task)] = Leased(job, task)
-        self.renew(job, task, now)
+        self.begin(job, task, now)
         if not seat.up:
             self._stranded[job.key(task)] = peer
 
     # ---- keeping and taking back
 
+    def begin(self, job: Job, task: Task, now: Now) -> None:
+        """The lease runs for a time to live, and may be renewed for as long as a run may take.
+
+        Not longer, and not for more than half of what is left of the job: words cost nothing, and whoever only says
+        that it is at it would hold the task until the job's deadline, though others could take it.
+        """
+        ttl_seconds = self._limits.jobs.lease_ttl_ms / 1000
+        half_seconds = max(ttl_seconds, (job.deadline - now.mono) / 2)
+        task.lease_until = now.mono + min(self._limits.jobs.lease_seconds_max, half_seconds)
+        self.renew(job, task, now)
+
     def renew(self, job: Job, task: Task, now: Now) -> None:
-        """The lease runs for another time to live."""
+        """The lease runs for another time to live, within its bound."""
         assert task.peer is not None
-        self._ends.set((task.peer, job.key(task)), now.mono + self._limits.jobs.lease_ttl_ms / 1000)
+        ttl_seconds = self._limits.jobs.lease_ttl_ms / 1000
+        self._ends.set((task.peer, job.key(task)), min(now.mono + ttl_seconds, task.lease_until))
+
+    def others_can(self, job: Job, task: Task, now: Now) -> bool:
+        """Somebody but the peer that has the task could take it."""
+        assert task.peer is not None
+        return self._roster.usable(_without(job.need(task), {task.peer}), now) > 0
 
     def end(self, job: Job, task: Task) -> None:
         """The lease is no longer out: it was answered, refused or lost."""

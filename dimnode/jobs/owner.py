@@ -25,6 +25,7 @@ from dimnode.limits import Limits
 from dimnode.records.ids import PeerId, RecordId
 
 _BAD_RECORD = "E-records-01"
+_UNREADABLE = "E-consensus-02"
 _STILL_AT_IT = ("accepted", "progress")
 
 
@@ -169,13 +170,16 @@ class Owner:
         leased = self._leasing.find(event.peer, event.key)
         if leased is None:
             return [Send(event.peer, "refused", event.key, code=_BAD_RECORD, text=event.rule)]
-        return self._reject(*leased, event.rule, now, blame=event.blame) + self.deciding.follow(now)
+        code = _BAD_RECORD if event.blame else _UNREADABLE
+        return self._reject(*leased, event.rule, now, code=code, blame=event.blame) + self.deciding.follow(now)
 
-    def _reject(self, job: Job, task: Task, rule: str, now: Now, *, blame: bool = True) -> list[Effect]:
+    def _reject(
+        self, job: Job, task: Task, rule: str, now: Now, *, code: str = _BAD_RECORD, blame: bool = True
+    ) -> list[Effect]:
         assert task.peer is not None and task.lease is not None
         judged = self._roster.judge(job, task, task.peer, False, "record", task.lease, now) if blame else []
-        refused = Send(task.peer, "refused", job.key(task), code=_BAD_RECORD, text=rule)
-        return [*judged, refused, *self._retrying.failed(job, task, _BAD_RECORD, rule, now, counts=True)]
+        refused = Send(task.peer, "refused", job.key(task), code=code, text=rule)
+        return [*judged, refused, *self._retrying.failed(job, task, code, rule, now, counts=True)]
 
     # ---- links and time
 
@@ -206,15 +210,24 @@ class Owner:
         return effects + self.deciding.expire(now) + self.offers_changed(now)
 
     def _silent(self, job: Job, task: Task, now: Now) -> list[Effect]:
-        """No word for a whole time to live. From a linked peer that is a fault; one that is away may yet return."""
+        """No word for a whole time to live, or words for too long.
+
+        Silence of a linked peer is a fault; one that is away may yet return. One that keeps saying that it is at it is
+        left at it while nobody else could take the task.
+        """
         assert task.peer is not None and task.lease is not None
         if self._roster.seat(task.peer).up:
-            judged = self._roster.judge(job, task, task.peer, False, "lost", task.lease, now)
+            too_long = now.mono >= task.lease_until
+            if too_long and not self._leasing.others_can(job, task, now):
+                self._leasing.begin(job, task, now)
+                return []
+            kind = "late" if too_long else "lost"
+            judged = self._roster.judge(job, task, task.peer, False, kind, task.lease, now)
             call_off = Send(task.peer, "cancel", job.key(task))
             return [*judged, call_off, *self._retrying.lost(job, task, now)]
         if job.quorum or self._roster.usable(job.need(task), now):
             return self._retrying.lost(job, task, now)
-        self._leasing.renew(job, task, now)
+        self._leasing.begin(job, task, now)
         return []
 
     # ---- after a restart

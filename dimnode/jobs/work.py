@@ -24,8 +24,8 @@ _SANDBOX_CHARACTERS: Final = 128
 class Work:
     """One lease that this node executes or has answered.
 
-    `spec` is None once there is a result: then only that is held, not what it was made from. `rulings` are this
-    node's own, `refused` when the last of them said no.
+    `spec` is None once there is a result: then nothing is held, and the result is named for whoever asks for it.
+    `rulings` are this node's own, `refused` when the last of them said no.
     """
 
     owner: PeerId
@@ -59,19 +59,25 @@ class Work:
         self.state = step_work(self.state, move)
 
     def settle(self) -> Release:
-        """The result exists: let go of what it was made from. An owner that never acknowledges must not fill memory."""
+        """The result is in the journal: let go of all bytes. An owner that never acknowledges must not fill memory.
+
+        The effect comes after the first sending of the result; whoever asks again gets it from the journal.
+        """
         assert self.spec is not None
-        release = Release((self.lease, self.job), tuple(opening.cid for opening in self.inputs))
+        release = Release(self.records(), self.blobs())
         self.spec, self.inputs = None, ()
         return release
 
     def records(self) -> tuple[RecordId, ...]:
-        """Every record this work holds, once per hold."""
-        received = (self.lease, self.job) if self.spec is not None else ()
-        return (*received, *((self.answer,) if self.answer else ()), *self.rulings)
+        """Every record this work holds, once per hold: none once there is a result."""
+        if self.spec is None:
+            return ()
+        return (self.lease, self.job, *((self.answer,) if self.answer else ()), *self.rulings)
 
     def blobs(self) -> tuple[Cid, ...]:
-        """Every blob this work holds."""
+        """Every blob this work holds: none once there is a result."""
+        if self.spec is None:
+            return ()
         output = (self.output.cid,) if self.output else ()
         return (*(opening.cid for opening in self.inputs), *output)
 

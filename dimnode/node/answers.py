@@ -15,13 +15,18 @@ import psutil
 import trio
 
 from dimnode.api.port import Answer
+from dimnode.cabinets.policy import ANY
 from dimnode.errors import Refused
+from dimnode.node.conduct_answers import conduct_map
 from dimnode.node.doctor import findings
 from dimnode.node.job_answers import JobAnswers
 from dimnode.node.library import ModelCard, model_label
+from dimnode.node.peer_answers import PeerAnswers
 from dimnode.node.swarm import AGENT
+from dimnode.node.swarm_answers import SWARM_ARGUMENTS, SwarmAnswers
+from dimnode.p2p.blocklist import parse_target
 from dimnode.p2p.host.streams import DialFailed
-from dimnode.records.ids import RecordId, cid_text, peer_text, short
+from dimnode.records.ids import RecordId, cid_text, peer_text
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
 _NOTHING: Final = type(None)
 _ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
     "connect": {"address": (str,)},
+    **SWARM_ARGUMENTS,
+    "peers.block": {"target": (str,), "reason": (str, _NOTHING)},
+    "peers.allow": {"target": (str,)},
     "models.add": {"card": (dict,), "path": (str,)},
     "data.add": {
         "name": (str,),
@@ -50,14 +58,14 @@ class Answers:
     """One method per operation; `to` finds it."""
 
     def __init__(self, node: Node, backstage: Backstage, jobs: JobAnswers) -> None:
-        self._node, self._backstage = node, backstage
+        self._node, self._backstage, self._label = node, backstage, jobs.label
         self._started = time.monotonic()
         self._operations = {
             "status": self._status,
-            "peers": self._peers,
             "doctor": self._doctor,
             "connect": self._connect,
             "stop": self._stop,
+            "http.open": self._http_open,
             "models.add": self._models_add,
             "models.ls": self._models,
             "data.add": self._cabinet_add,
@@ -65,6 +73,8 @@ class Answers:
             "rep.ls": self._standing,
             "rep.explain": self._explain,
             **jobs.operations,
+            **PeerAnswers(node, backstage).operations,
+            **SwarmAnswers(node).operations,
         }
 
     async def to(self, op: str, arguments: Mapping[str, Any]) -> Answer:
@@ -81,13 +91,19 @@ class Answers:
     # ---- the node
 
     async def _status(self, _: Mapping[str, Any]) -> Answer:
+        return self.status()
+
+    def status(self) -> Answer:
+        """What the node is and has done so far."""
         node = self._node
         assert node.host is not None
         stats = node.pool.stats() if node.pool else None
         return {
             "peer": peer_text(node.me),
             "name": node.config.name,
+            "swarm": node.swarm_name,
             "version": AGENT,
+            "http": self._backstage.http.url,
             "addresses": node.host.addresses(),
             "up_seconds": round(time.monotonic() - self._started, 1),
             "peers_linked": len(node.links.all()),
@@ -108,9 +124,12 @@ class Answers:
             "held_bytes": node.vault.bytes_held,
             "held_entries": len(node.vault),
             "commits": node.journal.commits,
+            "journal_bytes": node.journal.used_bytes(),
+            "journal_bytes_max": node.upkeep.bytes_max,
             "loop_passes": node.loop.passes,
             "loop_events": node.loop.events,
             "inbox_highest": node.inbox.highest,
+            "conduct": conduct_map(node.host.conduct()),
             "loop_late_p99_ms": round(node.watchers.lateness_p99_ms(), 2),
         }
 
@@ -119,42 +138,24 @@ class Answers:
 
     async def _connect(self, arguments: Mapping[str, Any]) -> Answer:
         assert self._node.host is not None
+        target = parse_target(arguments["address"])
+        if isinstance(target, bytes) and (reason := self._node.guests.refusal(target, "")):
+            hint = f"dim peers allow {peer_text(target)}"
+            raise Refused("E-peers-08", f"not dialled: {arguments['address']}", reason, hint)
+        linked = set(self._node.host.connected())
         try:
             peer = await self._node.host.connect(arguments["address"])
         except DialFailed as error:
             raise Refused("E-p2p-01", f"cannot reach {arguments['address']}", error.reason, "dim doctor") from None
-        return {"peer": peer_text(peer)}
+        return {"peer": peer_text(peer), "dialled": peer not in linked}
+
+    async def _http_open(self, _: Mapping[str, Any]) -> Answer:
+        """A first key was made while the node ran."""
+        return {"url": await self._backstage.http.open(self._node.background())}
 
     async def _stop(self, _: Mapping[str, Any]) -> Answer:
         self._node.stop.set()
         return {"stopping": True}
-
-    async def _peers(self, _: Mapping[str, Any]) -> Answer:
-        node, now = self._node, trio.current_time()
-        rows = []
-        for member in node.swarm.members.alive(now):
-            link = node.links.get(member.peer)
-            rows.append(
-                {
-                    "peer": peer_text(member.peer),
-                    "name": member.name,
-                    "linked": link is not None,
-                    "path": "direct" if link else "-",
-                    "rtt_ms": round(link.rtt_ms, 2) if link and link.rtt_ms is not None else None,
-                    "agent": member.agent,
-                    "models": [model_label(m) for i in member.models if (m := node.library.manifests.get(i))],
-                    "cabinets": {name: list(columns) for name, columns in member.columns.items()},
-                    "slots": member.slots,
-                    "free_slots": member.free_slots,
-                    "load_percent": member.load_permille / 10,
-                    "sandbox": member.sandbox,
-                    "addresses": list(member.addresses),
-                    "heard_seconds_ago": round(now - member.heard_mono, 1) if member.heard_mono else None,
-                    "stream_bytes_in": link.stream.bytes_in if link else 0,
-                    "stream_bytes_out": link.stream.bytes_out if link else 0,
-                }
-            )
-        return {"peers": rows, "me": peer_text(node.me)}
 
     # ---- what is offered
 
@@ -172,7 +173,7 @@ class Answers:
         holders: dict[RecordId, list[str]] = {}
         for member in node.swarm.members.alive(trio.current_time()):
             for model in member.models:
-                holders.setdefault(model, []).append(member.name or short(member.peer))
+                holders.setdefault(model, []).append(self._label(member.peer))
         rows = []
         for record in sorted(node.library.manifests.values(), key=model_label):
             here = record.id in node.library.models
@@ -183,6 +184,7 @@ class Answers:
                         "model": cid_text(record.id),
                         "name": model_label(record),
                         "publisher": peer_text(record.by),
+                        "publisher_name": self._label(record.by),
                         "format": said["format"],
                         "origin": said["origin"],
                         "licence": said["licence"],
@@ -219,6 +221,8 @@ class Answers:
                 "columns": list(cabinet.columns),
                 "operations": sorted(cabinet.policy.operations),
                 "min_cohort": cabinet.policy.min_cohort,
+                "where": sorted(cabinet.policy.where),
+                "any_model": cabinet.policy.models == ANY,
                 "policy": cid_text(cabinet.policy_record.id),
             }
             for cabinet in self._node.library.cabinets.values()

@@ -11,16 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from dimnode.api.control import ControlDoor
 from dimnode.api.port import Answer, Token
 from dimnode.errors import PeerFault, Refused
+from dimnode.exec.onnx_schema import declared_schema
 from dimnode.jobs.events import CancelAsked, Submitted
 from dimnode.node.answers import Answers
+from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.job_answers import JobAnswers
 from dimnode.node.library import compose_or_refuse
 from dimnode.node.receipts import make_receipt
+from dimnode.p2p.blobs import fetch_blob
+from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.records.envelope import Record, open_envelope
-from dimnode.records.ids import RECORD_PREFIX, PeerId, RecordId, cid_bytes, peer_bytes, short
+from dimnode.records.ids import RECORD_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_bytes, peer_text, short
 
 if TYPE_CHECKING:
     from dimnode.node.node import Node
@@ -34,6 +40,7 @@ class Backstage:
         self.me, self.net = node.me, node.net
         self._jobs = JobAnswers(node, self)
         self._answers = Answers(node, self, self._jobs)
+        self.http = HttpPlace(node, self)
 
     def control_door(self, path: Path) -> ControlDoor:
         """The control socket's door over this port."""
@@ -57,8 +64,12 @@ class Backstage:
         claims = [member.peer for member in everyone if member.name == name or _ends(member.peer, name)]
         if len(claims) == 1:
             return claims[0]
-        what = "no peer has" if not claims else f"{len(claims)} peers claim"
-        raise Refused("E-peers-01", f"{what} the name {name!r}", "names are what peers say of themselves", "dim peers")
+        if not claims:
+            cause = "names are what peers say of themselves"
+            raise Refused("E-peers-01", f"no peer has the name {name!r}", cause, "dim peers")
+        ids = ", ".join(sorted(peer_text(peer) for peer in claims)[:4])
+        hint = "give the id of the one that you mean, or its name in your own list: --trust peers.toml"
+        raise Refused("E-peers-01", f"{len(claims)} peers claim the name {name!r}", ids, hint)
 
     def find_job(self, name: Any) -> RecordId:
         """A job by id (bytes or text) or by the last letters of its text that `dim job ls` shows."""
@@ -113,8 +124,8 @@ class Backstage:
         return None if found is None else RecordId(found)
 
     def job_end(self, job: RecordId) -> Answer | None:
-        """How a job ended, with its outputs."""
-        return self._jobs.end(job)
+        """How a job ended, with its outputs. Raises `Refused` when these are no longer kept."""
+        return self._jobs.whole_end(job)
 
     def receipt(self, job: RecordId) -> bytes:
         """See `receipts.make_receipt`."""
@@ -125,6 +136,81 @@ class Backstage:
         watchers = self._node.watchers
         watchers.watch(job, watcher)
         return lambda: watchers.unwatch(job, watcher)
+
+    def trail(self, job: RecordId, after: int, most: int) -> list[Answer]:
+        """See `JobAnswers.trail`."""
+        return self._jobs.trail(job, after, most)
+
+    def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
+        """From the journal."""
+        query = "SELECT 1 FROM openings o JOIN records r ON r.id = o.record WHERE r.job=? AND o.cid=? LIMIT 1"
+        return self._node.journal.blob(cid) if self._node.journal.rows(query, (job, cid)) else None
+
+    async def add_model(self, card: Mapping[str, Any], path: Path) -> Answer:
+        """See `Library.add_model`."""
+        full = dict(card)
+        if not full.get("inputs"):
+            full["inputs"], full["outputs"] = await trio.to_thread.run_sync(declared_schema, path)
+        return await self.ask("models.add", {"op": "models.add", "card": full, "path": str(path)})
+
+    async def model_file(self, model: Record, name: str) -> bytes:
+        """Fetched once, checked by its CID, kept in the home."""
+        node = self._node
+        rows = {row[0]: row for row in model.payload["files"]}
+        if name not in rows or rows[name][2] > node.limits.peers.small_file_bytes_max:
+            raise Refused("E-models-05", f"the model has no small file {name!r}", "", "dim models ls")
+        cid = Cid(rows[name][1])
+        if (found := node.library.kept_file(cid)) is not None:
+            return found
+        for member in node.swarm.members.alive(trio.current_time()):
+            if model.id not in member.models or not member.linked:
+                continue
+            assert node.host is not None
+            try:
+                found = await fetch_blob(node.host, member.peer, cid, node.limits.peers.small_file_bytes_max)
+            except (PeerFault, DialFailed, StreamLost):
+                continue
+            node.library.keep_file(found)
+            return found
+        what = f"no peer hands out {name!r} of this model now"
+        raise Refused("E-models-01", what, "", "a peer that offers it has to be up", 1000)
+
+    def readiness(self) -> Answer:
+        """Alone is joined, too, for a node that was given nobody to join."""
+        node = self._node
+        stats = node.pool.stats() if node.pool is not None else None
+        joined = bool(node.links.all()) or not node.config.bootstrap
+        found = {
+            "swarm_joined": joined,
+            "workers_ready": stats is not None or not node.config.execute,
+            "disk_ok": not node.space.scarce,
+        }
+        return {"ready": all(found.values()), **found}
+
+    def numbers(self) -> Answer:
+        """`dim status`, and what only a graph over time makes sense of."""
+        node = self._node
+        links = node.links.all()
+        commit_ms = sorted(node.journal.commit_ms)
+        most = len(commit_ms) - 1
+        return {
+            **self._answers.status(),
+            "inbox_waiting": len(node.inbox),
+            "link_bytes_in": sum(link.stream.bytes_in for link in links),
+            "link_bytes_out": sum(link.stream.bytes_out for link in links),
+            "commit_p50_ms": commit_ms[most // 2] if commit_ms else None,
+            "commit_p99_ms": commit_ms[most * 99 // 100] if commit_ms else None,
+            "disk_free_bytes": node.space.free_bytes,
+        }
+
+    def job_of_verdict(self, verdict: RecordId) -> RecordId | None:
+        """From the journal."""
+        found = self._node.journal.rows("SELECT job FROM records WHERE id=? AND kind='verdict'", (verdict,))
+        return RecordId(found[0][0]) if found else None
+
+    def job_rows(self, jobs: Sequence[bytes] | None, most: int, before_ms: int) -> list[Answer]:
+        """See `JobAnswers.rows`."""
+        return self._jobs.rows(jobs, most, before_ms)
 
     async def cancel(self, job: RecordId) -> None:
         """Ask the engine to end a job."""

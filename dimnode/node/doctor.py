@@ -1,78 +1,236 @@
 """What could be wrong with this node, each finding with its mend: reads like a good mechanic.
 
-Rule: look, do not guess: every finding comes from a measurement made now.
+Rule: look, do not guess: every finding comes from a measurement made now, and says so where nothing can be known.
+A finding `stops` when work stops with it: nobody can be reached, nothing can be run or stored. Others are worth a look.
 """
 
 from __future__ import annotations
 
+import resource
 import shutil
-from typing import TYPE_CHECKING, Any
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+import psutil
 import trio
+
+from dimnode.limits import LIMITS
+from dimnode.node.conduct_answers import conduct_line
+from dimnode.node.peer_answers import clock_ahead_ms
+from dimnode.node.swarm import AGENT
+from dimnode.p2p.gossip import HEARTBEAT_TOPIC
+from dimnode.records.ids import short
 
 if TYPE_CHECKING:
     from dimnode.node.node import Node
 
-_DISK_BYTES_MIN = 1024**3
-_LATE_MS_MAX = 50.0
+Finding = dict[str, Any]
+
+_LATE_MS_MAX: Final = 50.0
+_FILES_SHARE_MAX: Final = 0.9
+_MEMORY_FREE_BYTES_MIN: Final = 256 * 1024**2
+_SYNC: Final = "set it by the network: timedatectl set-ntp true (Linux), Settings > Date & Time (macOS)"
 
 
-def findings(node: Node) -> list[dict[str, Any]]:
-    """One map per check: check, ok, detail, mend."""
-    return [_addresses(node), _bootstrap(node), _peers(node), _sandbox(node), _offers(node), _disk(node), _loop(node)]
+def findings(node: Node) -> list[Finding]:
+    """One map per check: check, ok, stops, detail, mend ("" when ok)."""
+    return [
+        _listening(node),
+        _port(node),
+        _bootstrap(node),
+        _peers(node),
+        _swarm(node),
+        clocks(_clock_offsets(node)),
+        _versions(node),
+        _blocked(node),
+        _conduct(node),
+        _sandbox(node),
+        _offers(node),
+        _disk(node),
+        _files(),
+        _memory(node),
+        _loop(node),
+    ]
 
 
-def _finding(check: str, ok: bool, detail: str, mend: str = "") -> dict[str, Any]:
-    return {"check": check, "ok": ok, "detail": detail, "mend": "" if ok else mend}
+def finding(check: str, ok: bool, detail: str, mend: str = "", *, stops: bool = False) -> Finding:
+    """One finding. A mend is a command or a setting, in words that can be followed."""
+    return {"check": check, "ok": ok, "stops": stops and not ok, "detail": detail, "mend": "" if ok else mend}
 
 
-def _addresses(node: Node) -> dict[str, Any]:
+# ---- ports, NAT, relay
+
+
+def _listening(node: Node) -> Finding:
     assert node.host is not None
     found = node.host.addresses()
-    only_local = all("/127." in address for address in found)
+    only_local = all("/127." in address or "/ip6/::1/" in address for address in found)
     detail = ", ".join(found) or "none"
-    if only_local and node.config.profile == "dev":
-        return _finding("listening", True, f"{detail} (this machine only: profile dev)")
-    return _finding("listening", bool(found) and not only_local, detail, "dim up --listen /ip4/0.0.0.0/tcp/4710")
+    if found and only_local and node.config.profile == "dev":
+        return finding("listening", True, f"{detail} (this machine only: profile dev)")
+    mend = "dim up --listen /ip4/0.0.0.0/tcp/4710"
+    return finding("listening", bool(found) and not only_local, detail, mend, stops=not found)
 
 
-def _bootstrap(node: Node) -> dict[str, Any]:
+def _port(node: Node) -> Finding:
+    """Whether others can dial us, as far as that can be known: only a connection that came from outside proves it."""
+    found = node.reach.reachability()
+    through = f"; reached through {len(found.relays)} relays" if found.relays else ""
+    lends = f"; relays {found.relayed_circuits} circuits for others" if found.relaying else ""
+    detail = f"{found.because}{through}{lends}"
+    if found.state != "hidden":
+        return finding("port", True, detail)
+    mend = "forward the port, or open it in the firewall; until then others reach this node through relays"
+    if not found.relays:
+        mend += ", and no neighbour offers to relay now: connect to a public node (dim connect ADDRESS)"
+    return finding("port", bool(found.relays), detail, mend)
+
+
+# ---- the swarm
+
+
+def _bootstrap(node: Node) -> Finding:
     if not node.config.bootstrap:
-        return _finding("bootstrap", True, "none configured: others join through this node, or it remembers peers")
+        return finding("bootstrap", True, "none configured: others join through this node, or it remembers peers")
     found = node.discovery.found if node.discovery else None
     ok = found is not None and found.bootstrap_ok
-    detail = "reached" if ok else (found.last_error if found else "not tried yet")
-    return _finding("bootstrap", ok, detail, "is that node up, and its port open? compare with its `dim up` line")
+    detail = "reached" if ok else (found.last_error if found else "") or "not tried yet"
+    mend = "is that node up, and its port open? compare with its `dim up` line"
+    if "another peer answers" in detail:
+        mend = "a node is there, with another key: copy the whole address that its `dim up` prints, /p2p/ and all"
+    if node.links.all() and not ok:
+        mend = "the node found peers without it; " + mend
+    return finding("bootstrap", ok, detail, mend, stops=not node.links.all())
 
 
-def _peers(node: Node) -> dict[str, Any]:
+def _peers(node: Node) -> Finding:
     linked = len(node.links.all())
-    alive = len(node.swarm.members.alive(trio.current_time()))
+    members = node.swarm.members.alive(trio.current_time())
+    paths = Counter(node.host.path_of(link.peer) or "-" for link in node.links.all()) if node.host else Counter[str]()
+    ways = ", ".join(f"{count} {path}" for path, count in sorted(paths.items()))
     mend = "dim up --bootstrap ADDRESS, or let others join through this node"
-    return _finding("peers", linked > 0, f"{linked} linked, {alive} heard", mend)
+    detail = f"{linked} linked" + (f" ({ways})" if ways else "") + f", {len(members)} heard"
+    return finding("peers", linked > 0, detail, mend, stops=True)
 
 
-def _sandbox(node: Node) -> dict[str, Any]:
+def _swarm(node: Node) -> Finding:
+    """The DHT finds peers, gossip spreads what they say: without them a node knows only those that it is linked to."""
+    assert node.host is not None
+    table, neighbours = len(node.host.dht_peers()), len(node.host.gossip_neighbours(HEARTBEAT_TOPIC))
+    ok = not node.links.all() or (table > 0 and neighbours > 0)
+    detail = f"{table} peers in the DHT table, {neighbours} gossip neighbours"
+    return finding("swarm", ok, detail, "wait half a minute; if it stays so: dim stop, dim up, and report it")
+
+
+def _versions(node: Node) -> Finding:
+    agents = Counter(member.agent for member in node.swarm.members.alive(trio.current_time()) if member.agent)
+    others = {agent: count for agent, count in agents.items() if agent != AGENT}
+    if not others:
+        return finding("versions", True, f"{AGENT} here and on {agents.total()} peers")
+    detail = f"{AGENT} here; " + ", ".join(f"{count} with {agent}" for agent, count in sorted(others.items()))
+    mend = "neighbouring versions work together; update whoever is behind (CHANGELOG.md)"
+    return finding("versions", False, detail, mend)
+
+
+def _blocked(node: Node) -> Finding:
+    blocked, allowed = len(node.guests.list.blocked), len(node.guests.list.allowed)
+    if allowed:
+        return finding("blocklist", True, f"an allow list of {allowed}: nobody else is let in; {blocked} blocked")
+    return finding("blocklist", True, f"{blocked} blocked (dim peers blocked)" if blocked else "nobody is blocked")
+
+
+def _conduct(node: Node) -> Finding:
+    """Peers that misbehave are dealt with by the node itself: this is for the operator's curiosity."""
+    assert node.host is not None
+    return finding("conduct", True, conduct_line(node.host.conduct()))
+
+
+# ---- the clock
+
+
+def _clock_offsets(node: Node) -> list[tuple[str, float]]:
+    alive = node.swarm.members.alive(trio.current_time())
+    measured = [(member.name or f"…{short(member.peer)}", clock_ahead_ms(node, member)) for member in alive]
+    return [(name, ahead) for name, ahead in measured if ahead is not None]
+
+
+def clocks(offsets: Sequence[tuple[str, float]], skew_ms_max: float = LIMITS.peers.clock_skew_ms_max) -> Finding:
+    """Our clock against those of the peers; `offsets` says how many ms each is ahead of ours.
+
+    The median of three or more tells who is wrong: when most of the others agree that we are off, we are. A heartbeat
+    whose clock is ten minutes behind is taken for a replay, so that far off stops work.
+    """
+    if not offsets:
+        return finding("clock", True, "no peer to compare it with")
+    middle = statistics.median(ahead for _, ahead in offsets)
+    outliers = [(name, ahead - middle) for name, ahead in offsets if abs(ahead - middle) > skew_ms_max]
+    among = f"the median of {len(offsets)} peers" if len(offsets) > 1 else f"{offsets[0][0]}'s"
+    if abs(middle) > skew_ms_max:
+        detail = f"{_apart(-middle)} {among}"
+        stops = abs(middle) > LIMITS.peers.heartbeat_age_ms_max
+        if len(offsets) < 3:
+            detail += "; with fewer than three peers nobody can tell which clock is wrong"
+            return finding("clock", False, detail, f"compare both with a watch, then {_SYNC}", stops=stops)
+        return finding("clock", False, f"{detail}: it is most likely this one that is wrong", _SYNC, stops=stops)
+    if outliers:
+        said = ", ".join(f"{name}'s is {_apart(ahead)} the others" for name, ahead in outliers[:3])
+        return finding("clock", False, f"this one agrees with {among}, but {said}", f"tell its operator: {_SYNC}")
+    return finding("clock", True, f"{_apart(-middle)} {among}" if abs(middle) >= 100 else f"agrees with {among}")
+
+
+def _apart(ms: float) -> str:
+    return f"{abs(ms) / 1000:.1f} s {'ahead of' if ms > 0 else 'behind'}"
+
+
+# ---- this machine
+
+
+def _sandbox(node: Node) -> Finding:
     if node.pool is None:
-        return _finding("sandbox", True, "this node executes nothing")
+        return finding("sandbox", True, "this node executes nothing")
     stats = node.pool.stats()
     mend = "without all layers foreign tasks are refused; see docs/platforms.md, or set require_sandbox = false"
-    return _finding("sandbox", stats.sandbox_complete, stats.sandbox, mend)
+    return finding("sandbox", stats.sandbox_complete, stats.sandbox, mend, stops=node.config.require_sandbox)
 
 
-def _offers(node: Node) -> dict[str, Any]:
+def _offers(node: Node) -> Finding:
     models, cabinets = len(node.library.models), len(node.library.cabinets)
-    detail = f"{models} models, {cabinets} cabinets"
-    return _finding("offers", models + cabinets > 0 or node.pool is None, detail, "dim models add FILE, dim data add …")
+    detail = f"{models} model{'s' * (models != 1)}, {cabinets} cabinet{'s' * (cabinets != 1)}"
+    return finding("offers", models + cabinets > 0 or node.pool is None, detail, "dim models add FILE, dim data add …")
 
 
-def _disk(node: Node) -> dict[str, Any]:
-    free = shutil.disk_usage(node.home).free
-    return _finding("disk", free >= _DISK_BYTES_MIN, f"{free / 1024**3:.1f} GiB free at {node.home}", "free some space")
+def _disk(node: Node) -> Finding:
+    free, least = shutil.disk_usage(node.home).free, node.limits.store.free_bytes_min
+    detail = f"{free / 1024**3:.1f} GiB free at {node.home}"
+    return finding("disk", free >= least, detail, "free some space, or move the home: DIM_HOME", stops=True)
 
 
-def _loop(node: Node) -> dict[str, Any]:
+def _files() -> Finding:
+    """Every connection takes one; a node without any left refuses whoever comes."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        used = psutil.Process().num_fds()
+    except (OSError, psutil.Error):  # it is read from a file, and there is none left
+        used = most
+    if most == resource.RLIM_INFINITY:
+        return finding("open files", True, f"{used} open, no limit")
+    wanted = min(LIMITS.host.open_files_wanted, LIMITS.host.connections_max * 2)
+    ok = used < most * _FILES_SHARE_MAX and most >= wanted
+    mend = f"ulimit -n {LIMITS.host.open_files_wanted} before dim up, or LimitNOFILE= in the service unit"
+    return finding("open files", ok, f"{used} of {most}", mend, stops=used >= most * _FILES_SHARE_MAX)
+
+
+def _memory(node: Node) -> Finding:
+    free = psutil.virtual_memory().available
+    mine = psutil.Process().memory_info().rss
+    detail = f"{mine / 1024**2:.0f} MiB used by the node, {free / 1024**3:.1f} GiB available"
+    mend = "fewer workers (workers = 1 in config.toml), or close other programs"
+    return finding("memory", free >= _MEMORY_FREE_BYTES_MIN, detail, mend, stops=node.pool is not None)
+
+
+def _loop(node: Node) -> Finding:
     late = node.watchers.lateness_p99_ms()
-    return _finding(
-        "loop", late <= _LATE_MS_MAX, f"late by {late:.1f} ms (p99)", "the machine is overloaded: fewer workers"
-    )
+    mend = "the machine is overloaded: fewer workers (workers = 1 in config.toml)"
+    return finding("loop", late <= _LATE_MS_MAX, f"late by {late:.1f} ms (p99)", mend)

@@ -5,8 +5,8 @@ Rule: a job's records are its truth; byte counts and live events are remembered 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from dimnode.api.control import blobs_of
 from dimnode.api.jobfile import compile_job, read_job
@@ -15,12 +15,23 @@ from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, quote
 from dimnode.errors import Refused
 from dimnode.node.library import model_label
+from dimnode.node.receipts import gone
 from dimnode.records.envelope import Record, open_envelope
-from dimnode.records.ids import Cid, RecordId, cid_text, short
+from dimnode.records.ids import Cid, RecordId, cid_text, peer_text, short
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
     from dimnode.node.node import Node
+
+
+_WHAT_OF_KIND: Final = {
+    "spec": "submitted",
+    "lease": "leased",
+    "answer": "answered",
+    "ruling": "ruled",
+    "verdict": "ended",
+}
+"""What people call the moment at which a record of this kind was made."""
 
 
 class JobAnswers:
@@ -44,15 +55,17 @@ class JobAnswers:
         quorum = check_quorum(job.quorum.n, job.quorum.k) if job.quorum else None
         found = quote(job.tier, quorum)
         steps = []
-        for task, model in zip(compiled.body["tasks"], compiled.models, strict=True):
+        for entry, task, model in zip(job.tasks, compiled.body["tasks"], compiled.models, strict=True):
             need = Need(task.get("model", b""), task["op"], task.get("cabinet", ""), task.get("peer"))
             peers = [seat.peer for seat in self._node.engine.roster.capable(need)]
             steps.append(
                 {
                     "op": task["op"],
                     "model": model_label(model) if model else "-",
+                    "publisher": self.label(model.by) if model else "",
+                    "publishers": self._node.library.publishers(entry.model) if model else 0,
                     "cabinet": task.get("cabinet", ""),
-                    "peers": [self._label(peer) for peer in peers],
+                    "peers": [self.label(peer) for peer in peers],
                 }
             )
         return {
@@ -69,14 +82,21 @@ class JobAnswers:
         return [RecordId(row[0]) for row in self._node.journal.each("SELECT n.job FROM nonces n")]
 
     async def _jobs(self, arguments: Mapping[str, Any]) -> Answer:
+        return {"jobs": self.rows(None, max(1, min(arguments.get("most") or 20, 1000)))}
+
+    def rows(self, jobs: Sequence[bytes] | None, most: int, before_ms: int = 2**62) -> list[Answer]:
+        """A line for each of these jobs, or of all that this node owns, newest first."""
         query = (
             "SELECT r.id, r.envelope, e.status FROM records r JOIN nonces n ON n.job = r.id "
-            "LEFT JOIN ends e ON e.job = r.id WHERE r.kind = 'spec' ORDER BY r.seq DESC LIMIT ?"
+            "LEFT JOIN ends e ON e.job = r.id WHERE r.kind = 'spec' "
         )
+        if jobs is not None:
+            query += f"AND r.id IN ({','.join('?' * len(jobs))}) "
         rows = []
-        most = max(1, min(arguments.get("most") or 20, 1000))
-        for identity, envelope, status in self._node.journal.rows(query, (most,)):
+        for identity, envelope, status in self._node.journal.each(query + "ORDER BY r.seq DESC", tuple(jobs or ())):
             spec = open_envelope(envelope, check_signature=False).payload
+            if spec["at_ms"] >= before_ms:
+                continue
             rows.append(
                 {
                     "job": cid_text(identity),
@@ -87,7 +107,9 @@ class JobAnswers:
                     "status": status or "open",
                 }
             )
-        return {"jobs": rows}
+            if len(rows) >= most:
+                break
+        return rows
 
     def _records(self, job: RecordId) -> list[Record]:
         query = "SELECT envelope FROM records WHERE job=? ORDER BY seq"
@@ -105,19 +127,39 @@ class JobAnswers:
                 {
                     "record": cid_text(record.id),
                     "kind": record.kind,
-                    "by": self._label(record.by),
+                    "by": self.label(record.by),
                     "at_ms": record.payload["at_ms"],
                     "task": record.payload.get("task"),
                     "epoch": record.payload.get("epoch"),
                     "status": record.payload.get("status", record.payload.get("reason", "")),
-                    "executor": self._label(record.payload["executor"]) if "executor" in record.payload else "",
+                    "executor": self.label(record.payload["executor"]) if "executor" in record.payload else "",
                 }
                 for record in records
             ],
             "end": _without_outputs(self.end(job)),
-            "frames_in": _counts(trail.bytes_in, self._label) if trail else [],
-            "frames_out": _counts(trail.bytes_out, self._label) if trail else [],
+            "frames_in": _counts(trail.bytes_in, self.label) if trail else [],
+            "frames_out": _counts(trail.bytes_out, self.label) if trail else [],
         }
+
+    def trail(self, job: RecordId, after: int, most: int) -> list[Answer]:
+        """A job's records as events; an event's id is the record's place in the journal."""
+        query = "SELECT seq, envelope FROM records WHERE job=? AND seq>? ORDER BY seq LIMIT ?"
+        found = []
+        for seq, envelope in self._node.journal.rows(query, (job, after, most)):
+            record = open_envelope(envelope, check_signature=False)
+            said = record.payload
+            found.append(
+                {
+                    "id": seq,
+                    "at_ms": said["at_ms"],
+                    "what": _WHAT_OF_KIND.get(record.kind, record.kind),
+                    "task": said.get("task", 0),
+                    "epoch": said.get("epoch", 0),
+                    "peer": peer_text(said.get("executor", record.by)),
+                    "text": str(said.get("status", "") or said.get("code", "")),
+                }
+            )
+        return found
 
     async def _events(self, arguments: Mapping[str, Any]) -> Answer:
         job = self._backstage.find_job(arguments["job"])
@@ -125,7 +167,7 @@ class JobAnswers:
         events = [dict(event) for event in trail.events] if trail else []
         for event in events:
             event["job"] = cid_text(event["job"])
-            event["peer"] = self._label(event["peer"]) if event["peer"] else ""
+            event["peer"] = self.label(event["peer"]) if event["peer"] else ""
         if not events:  # after a restart: what the records say
             for record in self._records(job):
                 said = record.payload
@@ -136,7 +178,7 @@ class JobAnswers:
                         "what": record.kind,
                         "task": said.get("task", 0),
                         "epoch": said.get("epoch", 0),
-                        "peer": self._label(said.get("executor", record.by)),
+                        "peer": self.label(said.get("executor", record.by)),
                         "text": said.get("status", ""),
                     }
                 )
@@ -144,7 +186,7 @@ class JobAnswers:
 
     async def _result(self, arguments: Mapping[str, Any]) -> Answer:
         job = self._backstage.find_job(arguments["job"])
-        ended = self.end(job)
+        ended = self.whole_end(job)
         if ended is None:
             raise Refused("E-job-12", "this job has no verdict yet, or is not known here", "", "dim job ls")
         return ended
@@ -157,8 +199,15 @@ class JobAnswers:
         await self._backstage.cancel(job)
         return {"job": cid_text(job), "cancelling": self._node.engine.owner.book.find(job) is not None}
 
+    def whole_end(self, job: RecordId) -> Answer | None:
+        """As `end`. Raises `Refused` E-job-15 when the output's bytes made room for newer jobs."""
+        ended = self.end(job)
+        if ended is not None and None in ended["outputs"]:
+            raise gone(ended["status"])
+        return ended
+
     def end(self, job: RecordId) -> Answer | None:
-        """Verdict, status and output bytes of an ended job."""
+        """Verdict, status and output bytes of an ended job; None for bytes that the journal let go of."""
         found = self._node.journal.end_of(job)
         if found is None:
             return None
@@ -176,7 +225,7 @@ class JobAnswers:
             ended |= {"code": said["code"], "reason": said.get("reason", "")}
         return ended
 
-    def _label(self, peer: Any) -> str:
+    def label(self, peer: Any) -> str:
         """A name that this peer alone claims, or the end of its id; who takes another's name is shown with both."""
         own = self._node.config.name or "self"
         if peer == self._node.me:
@@ -192,6 +241,7 @@ def _without_outputs(ended: Answer | None) -> Answer | None:
     if ended is None:
         return None
     plain = {key: value for key, value in ended.items() if key != "outputs"}
+    plain["answer_kept"] = None not in ended["outputs"]
     return {**plain, "job": cid_text(plain["job"]), "verdict": cid_text(plain["verdict"])}
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 JOB: Final = "/dim/job/1"
 _CHUNK_BYTES: Final = 256 * 1024
+_FIELDS_MAX: Final = 8
 
 
 @dataclass(slots=True)
@@ -112,9 +113,9 @@ class JobDoor:
 
     def _read(self, body: bytes, peer: PeerId, waiting: Foreign) -> tuple[RecordId, Submitted | None]:
         row = unpack_body(body, self._node.limits.wire.peer_frame_containers_max)
-        if type(row) is not list or len(row) != 3 or type(row[0]) is not bytes:
+        if type(row) is not list or not 3 <= len(row) <= _FIELDS_MAX or type(row[0]) is not bytes:
             raise PeerFault("job: form")
-        envelope, openings, blobs = row
+        envelope, openings, blobs = row[:3]  # a later version may say more
         spec = open_record(envelope, kind="spec")
         if spec.by != peer or spec.payload["net"] != self._node.net:
             raise PeerFault("job: signer or swarm")

@@ -21,13 +21,12 @@ from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record, SigningKey, seal
-from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_text
-from dimnode.records.kinds import check_schema, compose, open_record
+from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_text, short
+from dimnode.records.kinds import compose, open_record
 from dimnode.store.home import model_file
 from dimnode.store.journal import Journal
 
 _MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
-_COLUMN_CHARACTERS_MAX: Final = 64
 _COPY_BYTES: Final = 1024 * 1024
 
 
@@ -45,6 +44,9 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     inputs: list[tuple[str, str, list[int]]] = []
     outputs: list[tuple[str, str, list[int]]] = []
     labels: list[str] = []
+    tokenizer: str = ""
+    """For a text encoder: its tokenizer.json beside the model. Who asks it cuts text by that, to `max_tokens`."""
+    max_tokens: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,15 @@ class Library:
         self._kept.update(record.id for record in found)
         return found
 
+    def publishers(self, name: str) -> int:
+        """How many peers publish what this name could mean."""
+        return len({record.by for record in self.manifests.values() if _fits(record, name)})
+
     def find(self, name: str) -> Record:
-        """The manifest for `name`, `name:version`, `publisher/name:version` or an id. Raises `Refused`."""
+        """The manifest for `name`, `name:version`, `publisher/name:version` or an id. Raises `Refused`.
+
+        publisher: a whole peer id, or its last letters.
+        """
         wanted = [record for record in self.manifests.values() if _fits(record, name)]
         if not wanted:
             raise Refused("E-models-01", f"unknown model {name!r}", "no peer heard so far offers it", "dim models ls")
@@ -147,10 +156,11 @@ class Library:
             # A stranger may publish version 999 of anything: what this node offers itself goes before it.
             mine = [record for record in wanted if record.id in self.models]
             if len({record.by for record in mine}) != 1:
-                names = ", ".join(sorted({f"{peer_text(record.by)}/{name}" for record in wanted})[:3])
-                raise Refused(
-                    "E-models-02", f"{name!r} is published by several peers", f"one of {names}", "name one in full"
-                )
+                bare = name.rpartition("/")[2]
+                names = sorted({f"{short(record.by)}/{bare}" for record in wanted})
+                cause = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+                hint = f"name one: dim run {names[0]}"
+                raise Refused("E-models-02", f"{name!r} is published by {len(names)} peers", cause, hint)
             wanted = mine
         return max(wanted, key=lambda record: (_version(record), record.payload["at_ms"], record.id))
 
@@ -168,14 +178,14 @@ class Library:
 
     async def _add_model(self, card: ModelCard, source: Path, at_ms: int) -> Record:
         digest, size = await trio.to_thread.run_sync(_keep_model, source, self._home)
+        files: list[list[Any]] = [[source.name, Cid(BLOB_PREFIX + bytes.fromhex(digest)), size]]
         if card.sha256 and card.sha256 != digest:
             raise Refused("E-models-04", f"{source.name} does not have the declared sha256", "the file changed")
-        cid = Cid(BLOB_PREFIX + bytes.fromhex(digest))
-        body = {
+        body: dict[str, Any] = {
             "name": card.name,
             "version": card.version,
             "format": card.format,
-            "files": [[source.name, cid, size]],
+            "files": files,
             "inputs": [list(entry) for entry in card.inputs],
             "outputs": [list(entry) for entry in card.outputs],
             "labels": list(card.labels),
@@ -185,6 +195,11 @@ class Library:
         }
         if card.summary:
             body["summary"] = card.summary
+        if card.tokenizer:
+            beside = source.parent / card.tokenizer
+            also, count = await trio.to_thread.run_sync(_keep_model, beside, self._home)
+            files.append([beside.name, Cid(BLOB_PREFIX + bytes.fromhex(also)), count])
+            body["x_text"] = {"tokenizer": beside.name, "max_tokens": card.max_tokens}
         record = self._published(body) or self._publish(body, at_ms)
         await self._journal.commit(
             {
@@ -196,6 +211,29 @@ class Library:
         self.manifests[record.id] = record
         self._kept.add(record.id)
         return record
+
+    def small_file(self, cid: Cid) -> bytes | None:
+        """What belongs to a public model of this node beside its weights, for whoever asks: a tokenizer, say."""
+        for model in self.models.values():
+            for _, found, size in model.manifest.payload["files"][1:]:
+                if found == cid and size <= LIMITS.peers.small_file_bytes_max:
+                    return self.kept_file(cid)
+        return None
+
+    def kept_file(self, cid: Cid) -> bytes | None:
+        """A file of some model that lies in this home."""
+        path = model_file(self._home, cid[len(BLOB_PREFIX) :].hex())
+        try:
+            return path.read_bytes()
+        except OSError:
+            return None
+
+    def keep_file(self, content: bytes) -> None:
+        """Keep a small file of a peer's model, whose CID was checked."""
+        path = model_file(self._home, hashlib.sha256(content).hexdigest())
+        partial = path.with_suffix(".fetched")
+        partial.write_bytes(content)
+        os.replace(partial, path)
 
     def _published(self, body: Mapping[str, Any]) -> Record | None:
         """The manifest that already says the same of the same file: ours, or another publisher's whose model we offer.
@@ -222,12 +260,16 @@ class Library:
         if not isinstance(label, str) or not isinstance(policy, Mapping):
             raise Refused("E-data-03", "a label is a column's name, a policy a table", "", "dim data add --help")
         path, columns = _place_and_header(source)
-        for column in (label, *exclude):
+        rules = parse_policy(policy)
+        if "evaluate" in rules.operations and not label:
+            what = f"cabinet {name!r} is to be evaluated on, but no column holds the truth"
+            cause = "`evaluate` compares what a model says with a label column"
+            raise Refused("E-data-04", what, cause, "--label COLUMN, or leave `evaluate` out of what is allowed")
+        for column in (label, *exclude, *sorted(rules.where)):
             if column and column not in columns:
                 raise Refused(
                     "E-data-02", f"{source.name} has no column {column!r}", f"it has {', '.join(columns[:8])} …"
                 )
-        rules = parse_policy(policy)
         body = {"cabinet": name, **policy_payload(rules)}
         common = {"net": self._net, "by": self._key.peer, "at_ms": at_ms}
         identity, payload = compose_or_refuse("policy", common, body, "E-data-03", "the cabinet's name or policy")
@@ -272,8 +314,7 @@ def compose_or_refuse(
 ) -> tuple[RecordId, bytes]:
     """`compose` for values that a person gave: what does not fit the record is their mistake, not our bug."""
     try:
-        check_schema(kind, {"v": 1, "kind": kind, **common, **body})
-        return compose(kind, common, body)
+        return compose(kind, common, body, by_hand=True)
     except PeerFault as fault:
         raise Refused(code, f"{what} does not fit a record", fault.rule, "shorter names and lists") from None
 
@@ -291,6 +332,7 @@ def policy_of(record: Record) -> Policy:
         queries_per_day=said["queries_per_day"],
         expires_ms=said.get("expires_ms", 0),
         purpose=said.get("purpose", ""),
+        where=frozenset(said.get("x_where", ())),  # in no policy that was signed before conditions were limited
     )
 
 
@@ -301,7 +343,7 @@ def model_label(record: Record) -> str:
 
 def _fits(record: Record, name: str) -> bool:
     publisher, _, rest = name.rpartition("/")
-    if publisher and publisher != peer_text(PeerId(record.by)):
+    if publisher and publisher != peer_text(PeerId(record.by)) and not _ends(record.by, publisher):
         return False
     wanted, _, version = rest.partition(":")
     if record.payload["name"] == wanted and (not version or record.payload["version"] == version):
@@ -310,6 +352,11 @@ def _fits(record: Record, name: str) -> bool:
         return not publisher and name.startswith("b") and cid_bytes(name) == record.id
     except PeerFault:
         return False
+
+
+def _ends(publisher: bytes, letters: str) -> bool:
+    """People may name a publisher by the last letters of its id, which `dim models ls` shows."""
+    return len(letters) >= 6 and short(publisher).endswith(letters)
 
 
 def _version(record: Record) -> tuple[int, ...]:
@@ -359,8 +406,8 @@ def _place_and_header(source: Path) -> tuple[str, list[str]]:
         ) from None
     if not columns or len(set(columns)) != len(columns):
         raise Refused("E-data-01", f"{source} has no header of distinct column names", "", "add a header line")
-    if too_long := [column for column in columns if len(column) > _COLUMN_CHARACTERS_MAX]:  # no advert could tell it
-        raise Refused(
-            "E-data-01", f"{source} has a column {too_long[0][:80]!r}", "64 characters are the most", "rename it"
-        )
+    most = LIMITS.cabinets.column_chars_max  # no advert could tell a longer name
+    if too_long := [column for column in columns if len(column) > most]:
+        cause = f"{most} characters are the most"
+        raise Refused("E-data-01", f"{source} has a column {too_long[0][:80]!r}", cause, "rename it")
     return os.fspath(source.absolute()), columns

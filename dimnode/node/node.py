@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +31,39 @@ from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
 from dimnode.node.faults import fault_point
 from dimnode.node.fetching import Fetching, busy
+from dimnode.node.gatekeeper import Gatekeeper
+from dimnode.node.guests import Guests
+from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.inbox import Inbox
 from dimnode.node.jobdoor import JobDoor
 from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
 from dimnode.node.perform import Performer, check_part
+from dimnode.node.private_swarm import PrivateSwarm
 from dimnode.node.restore import load_engine, load_standing
 from dimnode.node.space import Space
 from dimnode.node.swarm import Swarm, jitter
+from dimnode.node.upkeep import Upkeep
 from dimnode.node.usage import CabinetUse
 from dimnode.node.watch import Watchers
 from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
 from dimnode.p2p.discovery import Discovery
-from dimnode.p2p.frames import Arrival, RecordFault, TaskFrame, arrival, read_task_frame
+from dimnode.p2p.frames import Arrival, RecordFault, TaskFrame, UnknownWord, arrival, read_task_frame
 from dimnode.p2p.gossip import TOPICS
 from dimnode.p2p.host.addresses import check_dial
 from dimnode.p2p.host.host import Host, open_host
 from dimnode.p2p.introduction import INFO, serve_info
 from dimnode.p2p.links import PING, TASK, Link, Links
+from dimnode.p2p.mdns import LocalNetwork, local_ip
+from dimnode.p2p.member_door import MEMBER, OpenDoor
+from dimnode.p2p.reach import DIALBACK, Reach
 from dimnode.records.envelope import SigningKey
-from dimnode.records.ids import Cid, PeerId
+from dimnode.records.ids import Cid, PeerId, peer_text
 from dimnode.records.kinds import OPEN_SWARM_ID, VERDICT_STATUS
+from dimnode.records.membership_kinds import OPEN_SWARM_NAME
 from dimnode.store.home import load_seed, locked, prepare_home
 from dimnode.store.journal import Journal, Rows
-from dimnode.store.peers import load_addresses, save_addresses
+from dimnode.store.peers import PeerCache
 from dimnode.store.vault import Vault
 
 log = logging.getLogger(__name__)
@@ -70,12 +79,13 @@ class Ready:
     addresses: tuple[str, ...]
     socket: Path
     sandbox: str
+    swarm: str = OPEN_SWARM_NAME
 
 
 def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], None]) -> None:
     """Run a node until SIGINT or SIGTERM. Raises `ConfigError` when it cannot start."""
     config = load_config(home, flags)
-    for address in config.bootstrap:
+    for address in (*config.bootstrap, *config.relays):
         check_dial(address)
     os.umask(0o077)  # whatever this process writes is its account's alone, also in a home that was opened to others
     prepare_home(home)
@@ -109,15 +119,21 @@ class Node:
         self._seed = seed
         self.key = SigningKey.from_seed(seed)
         self.me = self.key.peer
-        self.net = OPEN_SWARM_ID
+        private = PrivateSwarm.load(home, self.key)
+        self.gatekeeper = Gatekeeper(private) if private is not None else None
+        self.open_door = OpenDoor()
+        self.net = private.book.net if private is not None else OPEN_SWARM_ID
         self.vault = Vault()
         self.library = Library(home, self.key, self.net, journal)
         self.inbox = Inbox(limits.jobs)
-        self.engine = Engine(self.me, self.net, engine_rng(), limits, load_standing(journal))
+        self.engine = Engine(self.me, self.net, engine_rng(), _engine_limits(config, limits), load_standing(journal))
         self.swarm = Swarm(self.key, self.net, self.library, limits, config.name)
         self.watchers = Watchers(limits.jobs)
         self.grants = Grants()
+        self.guests = Guests(home, config, self.me, limits)
+        self.swarm.ignores = self.guests.ignores
         self.links = Links(self.me, self._frame, self._link, limits)
+        self.reach = Reach(config.relay, self.swarm.renew_advert, jitter(), limits, config.relays)
         self.performer = Performer(
             self.me,
             self.vault,
@@ -148,6 +164,8 @@ class Node:
         self._nursery: trio.Nursery | None = None
         self.fetching = Fetching(limits)
         self.space = Space(home, limits.store)
+        self.upkeep = Upkeep(journal, home / "journal.db", int(config.max_cache_gb * 1024**3), limits)
+        self.http: HttpPlace | None = None
         self.stop = trio.Event()
 
     # ---- life
@@ -176,13 +194,19 @@ class Node:
                     TASK: self.links.serve_task,
                     PING: self.links.serve_ping,
                     INFO: serve_info(self.swarm.introduction),
-                    BLOB: serve_blobs(self.grants, self._granted_blob),
+                    DIALBACK: self.reach.serve_dialback,
+                    BLOB: serve_blobs(self.grants, self._granted_blob, self.library.small_file),
+                    MEMBER: (self.gatekeeper.door if self.gatekeeper else self.open_door).serve,
                     **jobdoor.handlers(),
                 },
                 topics=TOPICS,
                 on_gossip=self.swarm.hear,
                 validate_gossip=self.swarm.validate,
+                dht_vouched=True,
                 on_connection=self.links.connection,
+                refusal=self.guests.refusal,
+                admission=self.gatekeeper.door if self.gatekeeper else None,
+                network_keys=self.gatekeeper.keys if self.gatekeeper and self.gatekeeper.has_keys else None,
                 limits=self.limits,
             )
             self.host = await stack.enter_async_context(host)
@@ -191,6 +215,8 @@ class Node:
             await self._start(nursery, self.host)
             on_ready(self._ready())
             await self.stop.wait()
+            if self.http is not None:
+                await self.http.close()
             await self.links.close()
             nursery.cancel_scope.cancel()
             background.cancel_scope.cancel()
@@ -204,29 +230,58 @@ class Node:
         nursery.start_soon(self._loop, effects)
         self.swarm.renew_advert()
         self.inbox.put_local(PeerUp(self.me))
-        remembered = load_addresses(self.home)
+        cache = PeerCache(self.home)
         discovery = Discovery(
             host,
-            self.config.bootstrap,
-            remembered,
-            lambda found: save_addresses(self.home, found),
+            self._entrances(),
+            cache.addresses(),
+            lambda found: cache.see({peer_text(peer): addresses for peer, addresses in found.items()}),
             jitter(),
             self.limits,
+            announced=self.swarm.addresses_of,
+            linked=self.links.all,
         )
         self.discovery = discovery
         self.swarm.strangers = discovery.want
         self.links.attach(host, nursery)
+        self.guests.attach(host, self.links)
+        if self.gatekeeper is not None:
+            nursery.start_soon(self.gatekeeper.run, host)
         nursery.start_soon(discovery.run)
         nursery.start_soon(self.swarm.run)
+        nursery.start_soon(self.reach.run, host)
+        self._look_nearby(nursery, host, discovery)
         nursery.start_soon(self._watch_lateness)
         nursery.start_soon(self.space.watch)
-        control = Backstage(self).control_door(socket_path(self.home))
-        await nursery.start(control.serve)
+        nursery.start_soon(self.upkeep.watch)
+        backstage = Backstage(self)
+        await nursery.start(backstage.control_door(socket_path(self.home)).serve)
+        await backstage.http.open(nursery)
+        self.http = backstage.http
         # Python's cycle collector stalls the loop by up to 50 ms in a process with libp2p imported; what exists now
         # stays, and is not looked at again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 50)
+
+    def _look_nearby(self, nursery: trio.Nursery, host: Host, discovery: Discovery) -> None:
+        """Multicast DNS, unless the operator said no or this node is for its own machine alone."""
+        addresses = host.addresses()
+        wanted = self.config.mdns
+        if wanted is False or (wanted == "auto" and not any(local_ip(address) for address in addresses)):
+            return
+
+        def found(hints: list[str]) -> None:
+            for peer in host.hint(hints):
+                discovery.want(PeerId(peer))
+
+        nursery.start_soon(LocalNetwork(self.me, self.net, found, self.limits.reach).run, addresses)
+
+    def _entrances(self) -> tuple[str, ...]:
+        """Where to knock first: what the operator says, and what the invitation to the swarm said."""
+        invited = self.gatekeeper.swarm.state.addresses if self.gatekeeper else []
+        mine = f"/p2p/{peer_text(self.me)}"
+        return (*self.config.bootstrap, *(address for address in invited if not address.endswith(mine)))
 
     async def _loop(self, effects: list[Any]) -> None:
         await self.loop.start(effects)
@@ -245,9 +300,19 @@ class Node:
             await trio.sleep(nap_seconds)
             self.watchers.late((trio.current_time() - before - nap_seconds) * 1000)
 
+    def background(self) -> trio.Nursery:
+        """Where what lives as long as the host may be started."""
+        assert self._nursery is not None
+        return self._nursery
+
     def _ready(self) -> Ready:
         assert self.host is not None
-        return Ready(self.me, tuple(self.host.addresses()), socket_path(self.home), self.swarm.sandbox)
+        return Ready(self.me, tuple(self.host.addresses()), socket_path(self.home), self.swarm.sandbox, self.swarm_name)
+
+    @property
+    def swarm_name(self) -> str:
+        """What the founder called the swarm that this node is in."""
+        return self.gatekeeper.swarm.book.name if self.gatekeeper else OPEN_SWARM_NAME
 
     def _describe(self) -> None:
         """What the advert says of this node's workers."""
@@ -288,7 +353,11 @@ class Node:
 
     async def _frame(self, link: Link, body: bytes) -> None:
         """A frame from a link: checked, held, and put into the inbox."""
-        frame = read_task_frame(body)
+        try:
+            frame = read_task_frame(body)
+        except UnknownWord as word:
+            log.debug("a peer says what this version does not know: %r", str(word))
+            return
         self.watchers.received(frame.key, link.peer, frame.what, len(body) + 4)
         if frame.what == "lease" and self.space.scarce:
             self._send(link.peer, busy(frame, self.limits, "E-jobs-24", "the disk is nearly full"))
@@ -351,6 +420,10 @@ class Node:
 
     def _link(self, peer: PeerId, up: bool) -> None:
         self.swarm.link(peer, up)
+        if self.discovery is not None and up:
+            self.discovery.met(peer)
+        elif self.discovery is not None and self.links.was_lost(peer):
+            self.discovery.lost(peer)
         # Not through the peers' lane: it may be full just then, and ups and downs must keep their order.
         self.inbox.put_local(PeerUp(peer) if up else PeerDown(peer))
 
@@ -372,6 +445,12 @@ class Node:
             self.swarm.opened(note.job, job is not None and job.spec["visibility"] == "swarm")
         elif note.what in VERDICT_STATUS:
             self.swarm.job_state(note.job, note.what)
+
+
+def _engine_limits(config: Config, limits: Limits) -> Limits:
+    """A lease lasts at most as long as a run may take here, and one time to live for the way and the queue."""
+    most = config.task_timeout_seconds + limits.jobs.lease_ttl_ms / 1000
+    return replace(limits, jobs=replace(limits.jobs, lease_seconds_max=most))
 
 
 def _split(frame: TaskFrame, inline_bytes_max: int) -> tuple[TaskFrame, tuple[Cid, ...]]:

@@ -31,8 +31,9 @@ from dimnode.jobs.effects import (
     Stop,
 )
 from dimnode.jobs.events import Combined, Compared, Event, Key, Ruled, RunFinished, RunRefused
-from dimnode.limits import Limits
+from dimnode.limits import LIMITS, Limits
 from dimnode.node.library import Library
+from dimnode.node.receipts import gone
 from dimnode.node.usage import CabinetUse
 from dimnode.p2p.frames import TaskFrame
 from dimnode.records.ids import PeerId, RecordId, blob_cid
@@ -120,12 +121,14 @@ class Performer:
         self._send(effect.peer, TaskFrame(effect.what, effect.key, envelopes, effect.openings, blobs, *words))
 
     def _bytes(self, identity: bytes) -> bytes:
-        """Held, or in the journal: a policy record, or an answer that was restored."""
-        held = self._vault.get(identity)
-        if held is None:
-            held = self._journal.envelope(identity) or self._journal.blob(identity)
-        assert held is not None, "an effect names bytes that nobody has"
-        return held
+        """Held, or in the journal: a policy record, or a result that nobody has acknowledged."""
+        found = self._held(identity)
+        assert found is not None, "an effect names bytes that nobody has"
+        return found
+
+    def _held(self, identity: bytes) -> bytes | None:
+        found = self._vault.get(identity)
+        return self._journal.envelope(identity) or self._journal.blob(identity) if found is None else found
 
     # ---- runs
 
@@ -233,6 +236,7 @@ class Performer:
             purpose=consult.purpose,
             at_ms=self._uses.now_ms(),
             rows=mask,
+            where=frozenset(column for column, _, _ in consult.where),
         )
 
     # ---- verdicts
@@ -274,7 +278,7 @@ class Performer:
                 return weighted_average([(part.peer, weight, blob) for part, weight, blob in rows]), ()
             case _:
                 votes = [
-                    Vote(part.peer, labels_of(blob), part.answer)
+                    Vote(part.peer, labels_of_tally(blob), part.answer)
                     for part, blob in zip(combine.parts, blobs, strict=True)
                 ]
                 weighted = combine.method == "weighted_vote"
@@ -290,8 +294,15 @@ class Performer:
     # ---- doors
 
     def _reply(self, reply: Reply) -> None:
-        if reply.token is not None:
-            reply.token.ended(reply, tuple(self._bytes(cid) for cid in reply.outputs))
+        if reply.token is None:
+            return
+        outputs = [self._held(cid) for cid in reply.outputs]
+        whole = tuple(output for output in outputs if output is not None)
+        if len(whole) < len(outputs):  # a job that ended long ago was asked for again
+            no = gone(reply.status).complaint
+            reply.token.refused(Refuse(reply.token, reply.job, no.code, no.what, no.cause, no.hint))
+            return
+        reply.token.ended(reply, whole)
 
 
 def check_part(method: str, peer: PeerId, blob: bytes) -> None:
@@ -302,7 +313,19 @@ def check_part(method: str, peer: PeerId, blob: bytes) -> None:
         case "federated_average" | "weighted_average":
             weighted_average([(peer, 1, blob)])
         case "majority_vote" | "weighted_vote":
-            labels_of(blob)
+            labels_of_tally(blob)
+
+
+def labels_of_tally(blob: bytes) -> tuple[int, ...]:
+    """The labels of one vote. Raises `PeerFault` also when they would make the tally of all voters too large.
+
+    A row of a tally has as many counts as the largest label of any voter plus one: 4,096 rows with one label of 1,023
+    would be 33 MB.
+    """
+    labels, most = labels_of(blob), LIMITS.consensus.tally_cells_max
+    if (cells := len(labels) * (1 + max(labels))) > most:
+        raise PeerFault(f"votes: a tally of {cells} counts, at most {most}")
+    return labels
 
 
 def _ruled(consult: Consult, ruling: Ruling, policy: RecordId | None) -> Ruled:

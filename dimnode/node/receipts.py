@@ -1,6 +1,7 @@
 """Receipts from the journal: the record tree of an ended job, packed when somebody asks.
 
-Rule: the journal alone is enough, so the same job gives the same file today and after a restart.
+Rule: the journal alone is enough, so the same job gives the same file today and after a restart; when the journal has
+let go of inputs and outputs to stay within its bound, the file lacks these bytes and every signature is still in it.
 """
 
 from collections.abc import Iterable
@@ -31,6 +32,13 @@ def make_receipt(journal: Journal, job: RecordId) -> bytes:
             if blob is not None:
                 blobs[Cid(cid)] = blob
     return pack_receipt(root, records, openings, _that_fit(blobs.values()))
+
+
+def gone(status: str) -> Refused:
+    """The answer is no longer here; who signed what still is."""
+    what = f"the answer of this job is no longer here (it ended {status})"
+    cause = "the journal lets go of the oldest inputs and outputs when it is full (max_cache_gb)"
+    return Refused("E-job-15", what, cause, "dim job show JOB: its records are kept")
 
 
 def _that_fit(blobs: Iterable[bytes]) -> list[bytes]:

@@ -9,7 +9,6 @@ from dimnode.errors import PeerFault
 from dimnode.jobs.effects import Append, Forget, Remember
 from dimnode.jobs.events import Key
 from dimnode.jobs.replay import JournalRow
-from dimnode.records.codec import decode
 from dimnode.records.envelope import SigningKey, open_envelope, seal
 from dimnode.records.ids import Cid, RecordId, Ref
 from dimnode.records.receipt import Opening
@@ -32,8 +31,8 @@ def rows_of(append: Append, envelope: bytes, vault: Vault) -> Rows:
         rows["nonces"] = [(*append.nonce, job)]
     if append.accepted:
         rows["accepted"] = [(job, number, reached, answer) for number, reached, answer in append.accepted]
-    if append.kind == "verdict":
-        rows["ends"] = [(job, append.id, decode(append.payload)["status"])]
+    if append.end:
+        rows["ends"] = [(job, append.id, append.end)]
     return rows
 
 

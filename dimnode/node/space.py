@@ -19,11 +19,11 @@ class Space:
 
     def __init__(self, home: Path, limits: StoreLimits) -> None:
         self._home, self._limits = home, limits
-        self.scarce = False
+        self.scarce, self.free_bytes = False, 0
 
     def look(self) -> None:
         """Measure now."""
-        free_bytes = shutil.disk_usage(self._home).free
+        self.free_bytes = free_bytes = shutil.disk_usage(self._home).free
         scarce = free_bytes < self._limits.free_bytes_min
         if scarce and not self.scarce:
             log.warning("%d bytes are free at %s: no work of others is taken in", free_bytes, self._home)

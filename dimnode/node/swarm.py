@@ -18,20 +18,23 @@ from dimnode.errors import PeerFault
 from dimnode.jobs.events import AdvertHeard, Event
 from dimnode.limits import Limits
 from dimnode.node.library import Library
+from dimnode.p2p.conduct import Judgement, Offence
 from dimnode.p2p.gossip import (
     HEARTBEAT_TOPIC,
     JOBS_PER_MESSAGE,
     JOBS_TOPIC,
     RESULTS_TOPIC,
+    Freshness,
     announcement,
     heartbeat,
+    judge_gossip,
     read_gossip,
 )
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.p2p.introduction import Introduction, fetch_introduction
 from dimnode.p2p.membership import Members, heartbeat_seconds
-from dimnode.records.envelope import SigningKey, seal
+from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import PeerId, RecordId
 from dimnode.records.kinds import compose
 
@@ -48,6 +51,8 @@ class Swarm:
         self._key, self._net, self._library, self._limits = key, net, library, limits
         self.members = Members(key.peer, limits.peers)
         self._host: Host | None = None
+        self._freshness = Freshness(limits.peers)
+        self._validated: tuple[bytes, Record] | None = None
         self._fetching: set[PeerId] = set()
         self._nursery: trio.Nursery | None = None
         self._put: Callable[[Event], None] = lambda _: None
@@ -59,6 +64,7 @@ class Swarm:
         self.heard_jobs: deque[tuple[PeerId, RecordId, str]] = deque(maxlen=limits.jobs.job_events_remembered_max)
         self.heard_verdicts: deque[tuple[PeerId, RecordId]] = deque(maxlen=limits.jobs.job_events_remembered_max)
         self.strangers: Callable[[PeerId], None] = lambda _: None
+        self.ignores: Callable[[PeerId], bool] = lambda _: False
         self.sandbox = ""
         self.runtimes: tuple[str, ...] = ()
         self.slots = 0
@@ -131,15 +137,17 @@ class Swarm:
     async def run(self) -> None:
         """Heartbeats at their interval, announcements once a second when there is something to say."""
         assert self._host is not None
-        next_beat = trio.current_time()
+        next_beat = next_news = trio.current_time()
         while True:
             now = trio.current_time()
             if now >= next_beat:
                 await self._beat()
                 self.members.forget_silent(now)
                 next_beat = now + heartbeat_seconds(len(self.members) + 1)
-            await self._announce()
-            await trio.sleep(1.0)
+            if now >= next_news:
+                await self._announce()
+                next_news = now + 1.0
+            await trio.sleep_until(min(next_beat, next_news))
 
     async def _beat(self) -> None:
         assert self._host is not None
@@ -161,34 +169,46 @@ class Swarm:
 
     # ---- what we hear
 
-    def validate(self, topic: str, peer: bytes, message: bytes) -> bool:
-        """Gossip that is not a valid record of its source is not passed on."""
-        try:
-            read_gossip(topic, peer, message, self._net)
-        except PeerFault:
-            return False
-        return True
+    def validate(self, topic: str, peer: bytes, message: bytes) -> Judgement:
+        """Gossip that is not a valid record of its source, or no news, is not passed on."""
+        now_ms = time.time_ns() // 1_000_000
+        judgement, record = judge_gossip(topic, peer, message, self._net, self._freshness, now_ms)
+        if record is not None:
+            self._validated = (message, record)
+        return judgement
 
     def hear(self, topic: str, source: bytes, message: bytes) -> None:
         """A validated message of another peer."""
-        record = read_gossip(topic, source, message, self._net)
+        validated, record = self._validated or (b"", None)
+        if record is None or validated != message:  # mostly it was checked a moment ago, on its way in
+            record = read_gossip(topic, source, message, self._net)
         peer = PeerId(record.by)
+        if self.ignores(peer):  # it is passed on all the same: who forwards it has done nothing wrong
+            return
         said = record.payload
         if topic == HEARTBEAT_TOPIC:
-            if said["at_ms"] < time.time_ns() // 1_000_000 - self._limits.peers.heartbeat_age_ms_max:
+            ahead_ms = said["at_ms"] - time.time_ns() // 1_000_000
+            if ahead_ms < -self._limits.peers.heartbeat_age_ms_max:
                 return  # replayed, after its author was forgotten
             mono = trio.current_time()
             fresh = self.members.heartbeat(
                 peer, said["advert"], said["at_ms"], said["free_slots"], said["load_permille"], mono
             )
             member = self.members.get(peer)
-            if fresh and member is not None and not member.linked:
-                self.strangers(peer)
+            if fresh and member is not None:
+                member.heartbeat_ahead_ms = float(ahead_ms)
+                if not member.linked:
+                    self.strangers(peer)
             self._refresh(peer)
         elif topic == JOBS_TOPIC:
             self.heard_jobs.extend((peer, RecordId(job), state) for job, state in said["jobs"])
         else:
             self.heard_verdicts.extend((peer, RecordId(verdict)) for verdict in said["verdicts"])
+
+    def addresses_of(self, peer: PeerId) -> Sequence[str]:
+        """Where the peer says in its advert that it can be dialled."""
+        member = self.members.get(peer)
+        return () if member is None else member.addresses
 
     def link(self, peer: PeerId, up: bool) -> None:
         """A link came or went."""
@@ -211,12 +231,17 @@ class Swarm:
             await trio.sleep_until(member.asked_mono + self._limits.peers.introduction_seconds_min)
             member.asked_mono = trio.current_time()
             found = await fetch_introduction(self._host, peer, self._net)
-        except (DialFailed, StreamLost, PeerFault) as error:
+        except PeerFault as fault:
+            log.info("no advert: %s", fault)
+            self._host.offend(peer, Offence.DHT)  # it may be of another swarm or version: that weighs little
+            return
+        except (DialFailed, StreamLost) as error:
             log.info("no advert: %s", error)
             return
         finally:
             self._fetching.discard(peer)
         self._take(peer, found)
+        await self._host.dht_admit(peer)
 
     def _take(self, peer: PeerId, found: Introduction) -> None:
         for manifest in found.manifests:

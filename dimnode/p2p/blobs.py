@@ -1,7 +1,8 @@
 """Blob exchange: `/dim/blob/1`, for bytes too large to ride in a task frame.
 
-Rule: default deny. A blob is served to the peer to whom this node granted it by sending a lease or an answer that names
-it, and to nobody else. Chunks carry no trust: the CID is checked over the whole when the end frame has come.
+Rule: default deny. A blob is served to the peer to whom this node granted it by sending a lease or an answer that
+names it, and to nobody else, but for what is everybody's: the small files beside a public model's weights. Chunks carry
+no trust: the CID is checked over the whole when the end frame has come.
 """
 
 from collections import Counter, OrderedDict
@@ -41,8 +42,10 @@ class Grants:
         return (peer, cid) in self._granted
 
 
-def serve_blobs(grants: Grants, read: Callable[[Cid], bytes | None]) -> Callable[[Stream], Awaitable[None]]:
-    """A stream handler: one CID asked, chunks and an end frame, or one refusal frame."""
+def serve_blobs(
+    grants: Grants, read: Callable[[Cid], bytes | None], public: Callable[[Cid], bytes | None] = lambda _: None
+) -> Callable[[Stream], Awaitable[None]]:
+    """A stream handler: one CID asked, chunks and an end frame, or one refusal frame. `public` is for anybody."""
 
     serving: Counter[PeerId] = Counter()
 
@@ -61,7 +64,9 @@ def serve_blobs(grants: Grants, read: Callable[[Cid], bytes | None]) -> Callable
                 del serving[peer]
 
     async def send(stream: Stream, peer: PeerId, asked: object) -> None:
-        blob = read(Cid(asked)) if type(asked) is bytes and grants.allowed(peer, Cid(asked)) else None
+        blob = None
+        if type(asked) is bytes:
+            blob = read(Cid(asked)) if grants.allowed(peer, Cid(asked)) else public(Cid(asked))
         with trio.fail_after(LIMITS.peers.blob_seconds_max):
             if blob is None:  # one word for "not here" and "not for you": it tells nothing
                 await stream.write(pack_frame("refused") + END)

@@ -2,7 +2,8 @@
 
 Rule: nothing unauthenticated passes. A frame comes from a Noise-authenticated peer; every record in it is opened, its
 signature and schema checked and compared with the frame and the peer; every blob matches its opening. A bad *frame* is
-a `PeerFault` (the link drops); a bad *record* is a `RecordFault` (refused by name, the link stays).
+a `PeerFault` (the link drops); a bad *record* is a `RecordFault` (refused by name, the link stays). A later version may
+say more: an unknown *word* is an `UnknownWord` (passed over, the link stays), further fields are not read.
 Pure: no I/O, no clock.
 """
 
@@ -23,8 +24,14 @@ from dimnode.wire import pack_frame, unpack_body
 WORDS: Final = frozenset({"accepted", "progress", "refused", "ack", "resume", "unknown", "cancel", "cancelled"})
 WITH_RECORDS: Final = frozenset({"lease", "answer", "ruling"})
 _FIELDS = 10
+_FIELDS_MAX = 16
+_WORD_CHARACTERS = 16
 _CODE_CHARACTERS = 32
 _TEXT_CHARACTERS = 256
+
+
+class UnknownWord(Exception):
+    """A frame of a later version of the protocol: nothing in it is for us, and nothing is wrong with it."""
 
 
 class RecordFault(Exception):
@@ -74,13 +81,17 @@ class Arrival:
 
 
 def read_task_frame(body: bytes) -> TaskFrame:
-    """The frame of these bytes. Raises `PeerFault` when its form is wrong."""
+    """The frame of these bytes. Raises `PeerFault` when its form is wrong, `UnknownWord` when it is not for us."""
     row = unpack_body(body, LIMITS.wire.peer_frame_containers_max)
-    if type(row) is not list or len(row) != _FIELDS:
+    if type(row) is not list or not 1 <= len(row) <= _FIELDS_MAX:
         raise PeerFault("task frame: fields")
-    what, job, task, epoch, envelopes, openings, blobs, code, text, retry = row
-    if type(what) is not str or (what not in WORDS and what not in WITH_RECORDS):
+    if type(row[0]) is not str or not 1 <= len(row[0]) <= _WORD_CHARACTERS:
         raise PeerFault("task frame: word")
+    if row[0] not in WORDS and row[0] not in WITH_RECORDS:
+        raise UnknownWord(row[0])
+    if len(row) < _FIELDS:
+        raise PeerFault("task frame: fields")
+    what, job, task, epoch, envelopes, openings, blobs, code, text, retry = row[:_FIELDS]
     if type(job) is not bytes or len(job) != RECORD_ID_BYTES or not job.startswith(RECORD_PREFIX):
         raise PeerFault("task frame: job")
     for number, most in ((task, 1023), (epoch, 1_000_000), (retry, LIMITS.jobs.retry_after_ms_max)):

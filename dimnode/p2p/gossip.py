@@ -5,14 +5,16 @@ record signed by its author, and counts only when author and gossip source are t
 Pure: no I/O, no clock.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
 from dimnode.errors import PeerFault
-from dimnode.limits import LIMITS
-from dimnode.records.envelope import Record, SigningKey, seal
-from dimnode.records.ids import RecordId
-from dimnode.records.kinds import compose, open_record
+from dimnode.limits import LIMITS, PeerLimits
+from dimnode.p2p.conduct import Judgement
+from dimnode.records.envelope import Record, SigningKey, open_envelope, seal
+from dimnode.records.ids import PeerId, RecordId
+from dimnode.records.kinds import check_schema, compose
 
 HEARTBEAT_TOPIC: Final = "dim.nodes.heartbeat"
 JOBS_TOPIC: Final = "dim.jobs.updates"
@@ -42,11 +44,62 @@ def announcement(
     return _sealed(key, "event", net, at_ms, body)
 
 
-def read_gossip(topic: str, source: bytes, message: bytes, net: RecordId) -> Record:
-    """The record of a gossip message. Raises `PeerFault` unless author, source and kind fit."""
+class Freshness:
+    """Which messages are news, by author and topic. Bounded; whoever was silent longest is forgotten first.
+
+    A message that is a little older than the newest one of its author lost a race and is let go without a word; one
+    that is much older was kept and sent again on purpose: whoever heard the newer one passes the old one on no more.
+    Clocks that are far off are nobody's offence: what they say is merely not news.
+    """
+
+    def __init__(self, limits: PeerLimits = LIMITS.peers) -> None:
+        self._limits = limits
+        self._newest: OrderedDict[tuple[PeerId, str], int] = OrderedDict()
+
+    def judge(self, author: PeerId, topic: str, at_ms: int, now_ms: int) -> Judgement:
+        """Take note of a message of this time: ACCEPT when it is news, IGNORE or REPLAYED when it is not."""
+        if abs(at_ms - now_ms) > self._limits.heartbeat_age_ms_max:
+            return Judgement.IGNORE
+        newest = self._newest.get((author, topic))
+        if newest is not None and at_ms <= newest:
+            return Judgement.IGNORE if newest - at_ms < self._limits.gossip_late_ms_max else Judgement.REPLAYED
+        self._newest[author, topic] = at_ms
+        self._newest.move_to_end((author, topic))
+        if len(self._newest) > self._limits.gossip_authors_max:
+            self._newest.popitem(last=False)
+        return Judgement.ACCEPT
+
+
+def judge_gossip(
+    topic: str, source: bytes, message: bytes, net: RecordId, freshness: Freshness, now_ms: int
+) -> tuple[Judgement, Record | None]:
+    """What to do with a message whose gossip signature is `source`'s, before it is passed on; the record if accepted.
+
+    INVALID is what no version of dimnode would pass on. What another version or swarm may mean is not held against
+    whoever forwards it.
+    """
+    try:
+        opened = open_envelope(message)
+    except PeerFault:
+        return Judgement.INVALID, None
+    if opened.by != source:
+        return Judgement.INVALID, None
+    try:
+        record = read_gossip(topic, source, message, net, opened)
+    except PeerFault:
+        return Judgement.IGNORE, None
+    judgement = freshness.judge(record.by, topic, record.payload["at_ms"], now_ms)
+    return judgement, record if judgement is Judgement.ACCEPT else None
+
+
+def read_gossip(topic: str, source: bytes, message: bytes, net: RecordId, opened: Record | None = None) -> Record:
+    """The record of a gossip message, `opened` if its signature was checked. Raises `PeerFault` unless all fits."""
     if len(message) > LIMITS.peers.gossip_message_bytes_max:
         raise PeerFault("gossip: too long")
-    record = open_record(message, kind=_KIND_OF[topic])
+    record = opened or open_envelope(message)
+    if record.kind != _KIND_OF[topic]:
+        raise PeerFault("gossip: kind")
+    check_schema(record.kind, record.payload)
     if record.by != source or record.payload["net"] != net:
         raise PeerFault("gossip: author or swarm")
     if _FIELD_OF[topic] not in record.payload:  # an event may say either; who listens to a topic expects its own

@@ -16,7 +16,7 @@ from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
 from dimnode.records.envelope import Record
 from dimnode.records.ids import PeerId, RecordId
-from dimnode.records.kinds import open_record
+from dimnode.records.kinds import KINDS, open_record
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
 
 INFO: Final = "/dim/info/1"
@@ -36,9 +36,10 @@ def serve_info(current: Callable[[], Sequence[bytes]]) -> Callable[[Stream], Awa
 
     async def serve(stream: Stream) -> None:
         with trio.fail_after(LIMITS.host.negotiate_seconds_max):
-            if unpack_body(await one_frame(stream)) != _ASK:
+            asked = unpack_body(await one_frame(stream))
+            if type(asked) is not str:
                 raise PeerFault("info: question")
-            for envelope in current():
+            for envelope in current() if asked == _ASK else ():  # a later version may ask more: that gets no answer
                 await stream.write(pack_frame(envelope))
             await stream.write(END)
 
@@ -75,7 +76,7 @@ async def fetch_introduction(host: Host, peer: PeerId, net: RecordId) -> Introdu
 def _checked(records: Sequence[Record], peer: PeerId, net: RecordId) -> Introduction:
     if not records or records[0].kind != "advert" or records[0].by != peer or records[0].payload["net"] != net:
         raise PeerFault("info: no advert of this peer and swarm")
-    manifests = tuple(records[1:])
+    manifests = tuple(record for record in records[1:] if record.kind in KINDS)  # others are of a later version
     offered = set(records[0].payload["models"])
     if any(manifest.kind != "manifest" or manifest.id not in offered for manifest in manifests):
         raise PeerFault("info: a manifest that the advert does not name")

@@ -3,10 +3,14 @@
 Rule: the peer with the smaller id opens both streams, so two nodes never hold two links. Frames to a peer without a
 link are dropped: when a link stands again the owner asks (`resume`), so nothing is queued for the absent. A broken
 frame drops the link; a bad record is handed on by name.
+
+libp2p never notices a peer that was stopped or whose cable was cut, so each link is pinged every second: after two
+seconds of silence it ends, and with it the connection. Who pings notices within 3 s, who is pinged within 3.5 s.
 """
 
 import logging
-from collections import deque
+import time
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -14,8 +18,9 @@ import trio
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS, Limits
+from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.host import Host
-from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
+from dimnode.p2p.host.streams import DialFailed, ProtocolRefused, Stream, StreamEnded, StreamLost
 from dimnode.records.ids import PeerId
 from dimnode.wire import END, FrameDecoder
 
@@ -25,9 +30,33 @@ TASK: Final = "/dim/task/1"
 PING: Final = "/dim/ping/1"
 PING_BYTES: Final = 32
 _RTT_BYTES: Final = 4
+_CLOCK_BYTES: Final = 8
+_ASKING_CLOCK: Final = slice(_RTT_BYTES, _RTT_BYTES + _CLOCK_BYTES)
+_ANSWERING_CLOCK: Final = slice(_RTT_BYTES + _CLOCK_BYTES, _RTT_BYTES + 2 * _CLOCK_BYTES)
+"""Where a ping carries the round trip measured last (us) and the clocks of both sides (ms since 1970; 0: not said)."""
+
+LEFT: Final = "it left"
+BLOCKED: Final = "it is blocked"
+_BROKE: Final = "it broke the protocol"
 
 OnFrame = Callable[["Link", bytes], Awaitable[None]]
 OnLink = Callable[[PeerId, bool], None]
+
+
+class ClockSamples:
+    """How far a peer's clock is ahead of ours: the newest measures, each with the round trip that it took."""
+
+    def __init__(self, most: int) -> None:
+        self._samples: deque[tuple[float, float]] = deque(maxlen=most)
+
+    def add(self, round_trip_ms: float, ahead_ms: float) -> None:
+        """Note one measure; its error is at most half of the round trip."""
+        self._samples.append((round_trip_ms, ahead_ms))
+
+    @property
+    def ahead_ms(self) -> float | None:
+        """The measure with the smallest error, None before the first (as in NTP's clock filter; RFC 5905, 10)."""
+        return min(self._samples)[1] if self._samples else None
 
 
 class Link:
@@ -37,7 +66,10 @@ class Link:
         self.peer = PeerId(stream.peer)
         self.stream = stream
         self.rtt_ms: float | None = None
+        self.clock = ClockSamples(limits.peers.clock_samples_max)
+        self.since = trio.current_time()
         self.closed = False
+        self.why = ""
         self.scope = trio.CancelScope()
         self.pinged = trio.Event()
         self._said_end = False
@@ -54,12 +86,13 @@ class Link:
         self._outgoing_bytes += len(frame)
         if self._outgoing_bytes > self._limits.peers.link_outgoing_bytes_max:
             log.warning("a peer does not read: its link is closed")
-            self.cut()
+            self.cut("it did not read what we sent")
             return
         self._wake.set()
 
-    def cut(self) -> None:
-        """End the link at once, also while its writer waits for a peer that does not read."""
+    def cut(self, why: str = "") -> None:
+        """End the link at once, also while its writer waits for a peer that does not read. The first reason counts."""
+        self.why = self.why or why
         self.closed = True
         self._outgoing.clear()
         self._outgoing_bytes = 0
@@ -110,13 +143,24 @@ class Link:
 class Links:
     """All links of a node. `serve_*` are the host's stream handlers; `connection` its connection callback."""
 
-    def __init__(self, me: PeerId, on_frame: OnFrame, on_link: OnLink, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self,
+        me: PeerId,
+        on_frame: OnFrame,
+        on_link: OnLink,
+        limits: Limits = LIMITS,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self._me = me
+        self._wall_ms = wall_ms
         self._on_frame = on_frame
         self._on_link = on_link
         self._limits = limits
         self._links: dict[PeerId, Link] = {}
         self._opening: set[PeerId] = set()
+        self._dropping: set[PeerId] = set()
+        self._foreign: set[PeerId] = set()  # relays that speak nothing of ours, and are needed all the same
+        self._partings: OrderedDict[PeerId, str] = OrderedDict()
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
 
@@ -125,6 +169,7 @@ class Links:
         self._host, self._nursery = host, nursery
         for peer in host.connected():
             self.connection(peer, True)
+        nursery.start_soon(self._look_for_unlinked)
 
     def get(self, peer: PeerId) -> Link | None:
         """The link to this peer, if one stands."""
@@ -133,6 +178,20 @@ class Links:
     def all(self) -> list[Link]:
         """All links that stand."""
         return list(self._links.values())
+
+    def parting(self, peer: PeerId) -> str:
+        """Why the last link to this peer ended: one clause for a person, `LEFT` after a farewell, "" when unknown."""
+        return self._partings.get(peer, "")
+
+    def was_lost(self, peer: PeerId) -> bool:
+        """Whether the last link to this peer ended against the will of both sides."""
+        why = self._partings.get(peer, LEFT)
+        return why not in (LEFT, BLOCKED) and not why.startswith(_BROKE)
+
+    def end_with(self, peer: PeerId, why: str) -> None:
+        """Cut the link to this peer, if one stands; its connection is closed afterwards."""
+        if (link := self._links.get(peer)) is not None:
+            link.cut(why)
 
     def send(self, peer: PeerId, frame: bytes) -> bool:
         """Send or drop."""
@@ -157,7 +216,10 @@ class Links:
             task = await self._host.open_stream(peer, TASK)
             ping = await self._host.open_stream(peer, PING)
         except (DialFailed, StreamLost) as error:
+            if isinstance(error, ProtocolRefused):
+                self._foreign.add(peer)
             log.info("no link: %s", error)
+            self._part(peer, f"no link over its connection: {error}")
             if task is not None:
                 await task.reset()
             await self._drop_connection(peer)  # connected without a link would look like health for ever
@@ -165,7 +227,17 @@ class Links:
         finally:
             self._opening.discard(peer)
         await self._live(Link(task, self._limits), ping)
-        await self._drop_connection(peer)
+        await self._drop_connection(peer, task)
+
+    async def _look_for_unlinked(self) -> None:
+        """A new connection of a peer whose old one is not known dead yet brings no notice, and so no link."""
+        assert self._host is not None
+        while True:
+            await trio.sleep(self._limits.peers.ping_interval_seconds)
+            for peer in self._host.connected():
+                known = PeerId(peer) in self._links or PeerId(peer) in self._dropping or PeerId(peer) in self._foreign
+                if not known:
+                    self.connection(peer, True)
 
     async def serve_task(self, stream: Stream) -> None:
         """The other side opened the link."""
@@ -173,10 +245,10 @@ class Links:
         if peer >= self._me:
             raise PeerFault("the task stream is opened by the smaller id")
         await self._live(Link(stream, self._limits), None)
-        await self._drop_connection(peer)
+        await self._drop_connection(peer, stream)
 
     async def serve_ping(self, stream: Stream) -> None:
-        """Echo 32 bytes at a time; they begin with the round trip that the other side measured last, in us."""
+        """Echo 32 bytes at a time, with our clock put in; see `_ANSWERING_CLOCK` for what they say."""
         peer = PeerId(stream.peer)
         while True:
             chunk = await stream.read(PING_BYTES)
@@ -186,14 +258,18 @@ class Links:
                 link.pinged.set()
                 said_us = int.from_bytes(chunk[:_RTT_BYTES], "big")
                 link.rtt_ms = said_us / 1000 if said_us else None
-            await stream.write(chunk)
+                if link.rtt_ms is not None and (theirs_ms := int.from_bytes(chunk[_ASKING_CLOCK], "big")):
+                    link.clock.add(link.rtt_ms, theirs_ms + link.rtt_ms / 2 - self._wall_ms())
+            answer = bytearray(chunk)
+            answer[_ANSWERING_CLOCK] = self._wall_ms().to_bytes(_CLOCK_BYTES, "big")
+            await stream.write(bytes(answer))
 
     async def _live(self, link: Link, ping: Stream | None) -> None:
         """Run one link from its first to its last frame. `ping` is the ping stream when it is ours to ping."""
         old = self._links.get(link.peer)
         self._links[link.peer] = link
         if old is not None:
-            old.cut()
+            old.cut("a newer link took its place")
         try:
             self._on_link(link.peer, True)
             with link.scope:
@@ -209,14 +285,26 @@ class Links:
             await link.leave()
             if self._links.get(link.peer) is link:
                 del self._links[link.peer]
+                self._part(link.peer, link.why)
                 self._on_link(link.peer, False)
+
+    def _part(self, peer: PeerId, why: str) -> None:
+        self._partings[peer] = why
+        self._partings.move_to_end(peer)
+        if len(self._partings) > self._limits.peers.adverts_max:
+            self._partings.popitem(last=False)
 
     async def _read(self, link: Link) -> None:
         try:
             await link.read_frames(self._on_frame)
+            link.why = link.why or LEFT
         except StreamLost as error:
+            link.why = link.why or "its connection broke"
             log.info("link lost: %s", error)
         except PeerFault as fault:
+            link.why = link.why or f"{_BROKE}: {fault.rule}"
+            if self._host is not None:
+                self._host.offend(link.peer, Offence.MALFORMED)
             log.warning("link dropped: %s", fault.rule)
 
     async def _write(self, link: Link) -> None:
@@ -224,25 +312,31 @@ class Links:
             await link.write_frames()
         except StreamLost as error:
             log.info("link lost while writing: %s", error)
-        link.cut()
+        link.cut("its connection broke")
 
     async def _ping(self, link: Link, stream: Stream) -> None:
         """Ping each second; silence for two ends the link."""
         limits = self._limits.peers
         try:
             while True:
-                sent = trio.current_time()
+                sent, sent_ms = trio.current_time(), self._wall_ms()
                 with trio.fail_after(limits.ping_wait_seconds):
                     said_us = min(int((link.rtt_ms or 0) * 1000), 2**32 - 1)
-                    await stream.write(said_us.to_bytes(_RTT_BYTES, "big") + bytes(PING_BYTES - _RTT_BYTES))
-                    got = 0
-                    while got < PING_BYTES:
-                        got += len(await stream.read(PING_BYTES - got))
+                    said = said_us.to_bytes(_RTT_BYTES, "big") + sent_ms.to_bytes(_CLOCK_BYTES, "big")
+                    await stream.write(said.ljust(PING_BYTES, b"\0"))
+                    answer = await stream.read(PING_BYTES)
+                    while len(answer) < PING_BYTES:
+                        answer += await stream.read(PING_BYTES - len(answer))
                 link.rtt_ms = (trio.current_time() - sent) * 1000
+                if theirs_ms := int.from_bytes(answer[_ANSWERING_CLOCK], "big"):
+                    link.clock.add(link.rtt_ms, theirs_ms - sent_ms - link.rtt_ms / 2)
                 await trio.sleep(limits.ping_interval_seconds)
-        except (trio.TooSlowError, StreamLost, StreamEnded):
+        except trio.TooSlowError:
             log.info("a peer is silent: its link ends")
-            link.cut()
+            link.cut(f"it was silent for {limits.ping_wait_seconds:g} s")
+        except (StreamLost, StreamEnded):
+            log.info("a peer answers no pings: its link ends")
+            link.cut("its connection broke")
         finally:
             await stream.reset()  # never waits
 
@@ -257,13 +351,20 @@ class Links:
                 break
             link.pinged = trio.Event()
         log.info("a peer pings no more: its link ends")
-        link.cut()
+        link.cut(f"it was silent for {patience_seconds:g} s")
 
-    async def _drop_connection(self, peer: PeerId) -> None:
-        """Without a link the connection has no use; a silent one must not look alive."""
+    async def _drop_connection(self, peer: PeerId, carried: Stream | None = None) -> None:
+        """Without a link the connection has no use; a silent one must not look alive. Others of the peer stay."""
         if self._host is not None and peer not in self._links:
-            with trio.move_on_after(self._limits.host.dial_seconds_max):
-                await self._host.disconnect(peer)
+            if peer in self._foreign and self._host.reach.needed(peer):
+                return
+            self._foreign.discard(peer)
+            self._dropping.add(peer)
+            try:
+                with trio.move_on_after(self._limits.host.dial_seconds_max):
+                    await (self._host.disconnect(peer) if carried is None else self._host.drop_connection_of(carried))
+            finally:
+                self._dropping.discard(peer)
 
     async def close(self) -> None:
         """Tell every peer that this is the end, not a crash."""

@@ -11,6 +11,7 @@ from dimnode.limits import LIMITS, PeerLimits
 from dimnode.records.ids import PeerId, RecordId
 
 MISSED_MAX = 3
+OVERDUE = 1.5  # intervals after which a peer may lose its place in a full list
 
 
 @dataclass(slots=True)
@@ -33,6 +34,7 @@ class Member:
     sandbox: str = ""
     addresses: tuple[str, ...] = ()
     heartbeat_ms: int = 0
+    heartbeat_ahead_ms: float | None = None
     heard_mono: float = 0.0
     asked_mono: float = -inf
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -44,7 +46,7 @@ def heartbeat_seconds(members: int) -> float:
 
 
 class Members:
-    """All peers heard of; bounded, the longest unheard of without a link goes first."""
+    """All peers heard of; bounded: the longest unheard of without a link goes first, nobody for a mere heartbeat."""
 
     def __init__(self, me: PeerId, limits: PeerLimits = LIMITS.peers) -> None:
         self.me = me
@@ -63,23 +65,42 @@ class Members:
         return sum(member.name == name for member in self._members.values())
 
     def entry(self, peer: PeerId) -> Member:
-        """The peer's entry, made at first sight."""
+        """The peer's entry, made at first sight; in a full list it replaces the one unheard of for longest."""
         found = self._members.get(peer)
         if found is None:
-            if len(self._members) >= self._limits.adverts_max:
-                unlinked = [member for member in self._members.values() if not member.linked]
-                if unlinked:
-                    del self._members[min(unlinked, key=lambda member: member.heard_mono).peer]
+            self._make_room(inf)
             found = self._members[peer] = Member(peer)
         return found
 
+    def _make_room(self, heard_before: float) -> bool:
+        """Whether one more fits: a full list loses an entry without a link that was last heard before this time.
+
+        The list is in the order in which peers were heard, so that this is a look at its first entries.
+        """
+        if len(self._members) < self._limits.adverts_max:
+            return True
+        oldest = next((member for member in self._members.values() if not member.linked), None)
+        if oldest is None or oldest.heard_mono >= heard_before:
+            return False
+        del self._members[oldest.peer]
+        return True
+
     def heartbeat(self, peer: PeerId, advert: RecordId, at_ms: int, free_slots: int, load: int, mono: float) -> bool:
-        """Take note of a heartbeat; False when it is a replay or older than what is known."""
+        """Take note of a heartbeat; False when it is a replay, older than what is known, or there is no room."""
         if peer == self.me:
             return False
-        member = self.entry(peer)
-        if at_ms <= member.heartbeat_ms:
+        member = self._members.get(peer)
+        if member is None:
+            # Only who is overdue gives way: else, as soon as the swarm is larger than the list, each heartbeat would
+            # push out the very peer whose turn is next, and a flood of made-up peers everybody.
+            if not self._make_room(mono - OVERDUE * heartbeat_seconds(len(self._members) + 1)):
+                return False
+            member = Member(peer)
+        elif at_ms <= member.heartbeat_ms:
             return False
+        else:
+            del self._members[peer]
+        self._members[peer] = member  # the last in the order of hearing
         member.heartbeat_ms, member.heard_mono = at_ms, mono
         member.advert_said, member.free_slots, member.load_permille = advert, free_slots, load
         return True

@@ -6,23 +6,34 @@ order, with minimal varints; anything else is refused. The signature covers doma
 Pure: no I/O, no clock; the secret key is an argument. Source: libp2p/specs, RFC/0002-signed-envelopes.md
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import nacl.bindings
 from nacl.exceptions import BadSignatureError
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
-from dimnode.records.codec import decode
+from dimnode.records.codec import check_value, decode
 from dimnode.records.ids import PEER_PREFIX, PeerId, RecordId, peer_of_key, record_id
+from dimnode.records.shapes import Check
 
 VERSION: Final = 1
 # Envelope header around the payload: 38 key + 2, type <= 32 + 2, payload header 4, signature 66.
 ENVELOPE_BYTES_MAX: Final = LIMITS.records.record_bytes_max + 160
 _KEY_HEADER: Final = bytes.fromhex("08011220")
 _SIGNATURE_BYTES: Final = 64
+_SIGNATURE_FIELD: Final = b"\x2a\x40"
+_HEAD: Final = re.compile(
+    rb"\x0a\x24(.{4})(.{32})"  # field 1, 36 bytes: the kind of key, the key
+    rb"(\x12.\x81\x04/(?!_+/)[a-z_]{1,16}/1)"  # field 2: payload type with the record's kind
+    rb"\x1a([\x80-\xff]{0,3}[\0-\x7f])",  # field 3: the payload's length
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +54,11 @@ class SigningKey:
         return "SigningKey(…)"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A checked record: its id, kind, signer, payload map, and the envelope bytes exactly as received."""
+class Record(NamedTuple):
+    """A checked record: its id, kind, signer, payload map, and the envelope bytes exactly as received.
+
+    A tuple, because one is made for each record that arrives: a frozen dataclass takes several times as long.
+    """
 
     id: RecordId
     kind: str
@@ -60,76 +73,75 @@ def seal(key: SigningKey, kind: str, payload: bytes) -> bytes:
     length = _varint(len(payload))
     signed = nacl.bindings.crypto_sign(domain + length + payload, key.secret)
     signature: bytes = signed[:_SIGNATURE_BYTES]
-    return b"\x0a\x24" + _KEY_HEADER + key.public + kind_field + b"\x1a" + length + payload + b"\x2a\x40" + signature
+    return (
+        b"\x0a\x24" + _KEY_HEADER + key.public + kind_field + b"\x1a" + length + payload + _SIGNATURE_FIELD + signature
+    )
 
 
-def open_envelope(envelope: bytes, *, check_signature: bool = True) -> Record:
+def open_envelope(
+    envelope: bytes, *, schemas: Mapping[str, Check] = MappingProxyType({}), check_signature: bool = True
+) -> Record:
     """The record inside. Raises `PeerFault` naming the broken rule; whoever sent the bytes is at fault.
 
+    `schemas` by kind: a payload that does not fit the one of its kind is refused.
     `check_signature=False` is for bytes that this node itself checked before it stored them.
     """
-    public, kind, payload, signature = _split(envelope)
+    public, kind, signed, payload, signature = _split(envelope)
     if check_signature:
-        domain, _ = _prefix(kind)
         try:
-            nacl.bindings.crypto_sign_open(signature + domain + _varint(len(payload)) + payload, public)
+            nacl.bindings.crypto_sign_open(signature + signed + payload, public)
         except BadSignatureError:
             raise PeerFault("envelope: signature") from None
-    value = decode(payload)
+    schema = schemas.get(kind)
+    value = decode(payload, shaped=schema is not None)
     by = PeerId(PEER_PREFIX + public)
     if value.get("kind") != kind or value.get("v") != VERSION or value.get("by") != by:
         raise PeerFault("envelope: kind, v or by differ from the payload")
+    if schema is not None and not schema(value):
+        check_value(value)  # the more basic rule is named first
+        raise PeerFault(f"{kind}: fields")
     return Record(record_id(payload), kind, by, value, envelope)
+
+
+def signed_bytes(envelope: bytes) -> tuple[bytes, bytes]:
+    """Signature and message as libsodium takes them together, and the public key."""
+    public, _, signed, payload, signature = _split(envelope)
+    return signature + signed + payload, public
 
 
 def payload_of(envelope: bytes) -> bytes:
     """The payload bytes, without checking the signature."""
-    return _split(envelope)[2]
+    return _split(envelope)[3]
 
 
-def _split(envelope: bytes) -> tuple[bytes, str, bytes, bytes]:
+def _split(envelope: bytes) -> tuple[bytes, str, bytes, bytes, bytes]:
+    """Key, kind, what is signed before the payload, payload, signature.
+
+    Lengths are not believed but made again: a field's length and its only spelling follow from what it holds.
+    """
     if len(envelope) > ENVELOPE_BYTES_MAX:
         raise PeerFault("envelope: too long")
-    key_field, position = _field(envelope, 0, 0x0A)
-    type_field, position = _field(envelope, position, 0x12)
-    payload, position = _field(envelope, position, 0x1A)
-    signature, position = _field(envelope, position, 0x2A)
-    if position != len(envelope) or len(signature) != _SIGNATURE_BYTES:
+    form = _HEAD.match(envelope)
+    if form is None or envelope[-_SIGNATURE_BYTES - 2 : -_SIGNATURE_BYTES] != _SIGNATURE_FIELD:
         raise PeerFault("envelope: fields")
-    if len(key_field) != 36 or key_field[:4] != _KEY_HEADER:
+    key_kind, public, type_field, length = form.groups()
+    payload = envelope[form.end() : -_SIGNATURE_BYTES - 2]
+    if key_kind != _KEY_HEADER:
         raise PeerFault("envelope: key is not Ed25519")
-    return key_field[4:], _kind_of(type_field), payload, signature
-
-
-def _field(envelope: bytes, position: int, tag: int) -> tuple[bytes, int]:
-    if position >= len(envelope) or envelope[position] != tag:
-        raise PeerFault("envelope: order of fields")
-    length = shift = 0
-    while True:
-        position += 1
-        if position >= len(envelope) or shift > 21:
-            raise PeerFault("envelope: varint")
-        byte = envelope[position]
-        length |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            break
-    if byte == 0 and shift > 7:
-        raise PeerFault("envelope: varint not minimal")
-    start = position + 1
-    if start + length > len(envelope):
-        raise PeerFault("envelope: short")
-    return envelope[start : start + length], start + length
+    if length != _varint(len(payload)):
+        raise PeerFault("envelope: length of the payload")
+    kind, domain = _kind_of(type_field)
+    return public, kind, domain + length, payload, envelope[-_SIGNATURE_BYTES:]
 
 
 @lru_cache(maxsize=64)
-def _kind_of(type_field: bytes) -> str:
-    kind = type_field[3:-2]
-    if type_field[:3] != b"\x81\x04/" or type_field[-2:] != b"/1" or not 0 < len(kind) <= 16:
-        raise PeerFault("envelope: payload type")
-    if not kind.replace(b"_", b"a").isalpha() or not kind.islower():
-        raise PeerFault("envelope: payload type")
-    return kind.decode()
+def _kind_of(type_field: bytes) -> tuple[str, bytes]:
+    """The kind that field 2 names, and what is signed before the payload's length."""
+    kind = type_field[5:-2].decode()
+    domain, only_spelling = _prefix(kind)
+    if type_field != only_spelling:
+        raise PeerFault("envelope: length of the payload type")
+    return kind, domain
 
 
 @lru_cache(maxsize=64)

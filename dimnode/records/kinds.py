@@ -8,7 +8,7 @@ Pure: no I/O, no clock. Field by field in docs/receipt.md.
 from typing import Any, Final
 
 from dimnode.errors import PeerFault
-from dimnode.records.codec import encode, encode_checked
+from dimnode.records.codec import encode, in_order, pack_ordered
 from dimnode.records.envelope import VERSION, Record, SigningKey, open_envelope, seal
 from dimnode.records.ids import (
     BLOB_PREFIX,
@@ -21,6 +21,7 @@ from dimnode.records.ids import (
     RecordId,
     record_id,
 )
+from dimnode.records.membership_kinds import membership_schemas
 from dimnode.records.shapes import Check, any_of, boolean, exact_bytes, fields, integer, list_of, one_of, row, text
 
 PATTERNS: Final = ("chained", "comparative", "collaborative")
@@ -210,6 +211,7 @@ _SCHEMAS: Final[dict[str, Check]] = {
         },
         {"reason": text(256), "code": text(32), "abandoned": _records},
     ),
+    **membership_schemas(_COMMON),
 }
 
 KINDS: Final = frozenset(_SCHEMAS)
@@ -218,25 +220,35 @@ KINDS: Final = frozenset(_SCHEMAS)
 def check_schema(kind: str, payload: dict[str, Any]) -> None:
     """Raises `PeerFault` when a known kind's payload has a wrong, missing or unknown field."""
     schema = _SCHEMAS.get(kind)
-    if schema is not None and not schema(payload):
+    if schema is not None and not schema(in_order(payload)):
         raise PeerFault(f"{kind}: fields")
 
 
-def compose(kind: str, common: dict[str, Any], body: dict[str, Any]) -> tuple[RecordId, bytes]:
-    """Id and payload bytes of a record of ours. A body outside the schema is our own bug (assertion)."""
-    payload = {"v": VERSION, "kind": kind, **common, **body}
+def compose(
+    kind: str, common: dict[str, Any], body: dict[str, Any], *, by_hand: bool = False
+) -> tuple[RecordId, bytes]:
+    """Id and payload bytes of a record of ours. A body outside the schema is our own bug (assertion).
+
+    `by_hand`: a person wrote what is in it, so that it raises `PeerFault` instead.
+    """
+    payload = in_order({"v": VERSION, "kind": kind, **common, **body})
     schema = _SCHEMAS.get(kind)
-    assert schema is None or schema(payload), f"{kind} does not fit its schema: {payload}"
-    packed = encode(payload) if schema is None else encode_checked(payload)
+    if schema is None:
+        packed = encode(payload)
+        return record_id(packed), packed
+    fits = schema(payload)
+    if by_hand and not fits:
+        raise PeerFault(f"{kind}: fields")
+    assert fits, f"{kind} does not fit its schema: {payload}"
+    packed = pack_ordered(payload)
     return record_id(packed), packed
 
 
 def open_record(envelope: bytes, *, kind: str = "", check_signature: bool = True) -> Record:
     """Open, verify and check the schema. Raises `PeerFault`; with `kind`, also when it is of another kind."""
-    found = open_envelope(envelope, check_signature=check_signature)
+    found = open_envelope(envelope, schemas=_SCHEMAS, check_signature=check_signature)
     if kind and found.kind != kind:
         raise PeerFault(f"expected {kind}, got {found.kind}")
-    check_schema(found.kind, found.payload)
     return found
 
 

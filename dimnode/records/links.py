@@ -12,14 +12,14 @@ def record_links(record: Record) -> list[RecordId]:
     """Ids of the records that this one stands on, in listed order, each once."""
     payload = record.payload
     match record.kind:
-        case "verdict" | "answer" | "ruling":
-            found = list(payload["parents"])
-            if record.kind == "verdict":
-                found += payload.get("abandoned", [])
+        case "answer" | "ruling":
+            found = payload["parents"]
+        case "verdict":
+            found = payload["parents"] + payload.get("abandoned", [])
         case "spec":
             found = [task["model"] for task in payload["tasks"] if "model" in task]
         case _:
-            found = []
+            return []
     return list(dict.fromkeys(found))
 
 

@@ -6,7 +6,8 @@ before ends the file. Pure: no I/O, no clock. Specification: docs/receipt.md.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,7 +33,8 @@ from dimnode.records.links import blob_refs, record_links
 MAGIC: Final = b"DIMR1\n"
 ENVELOPE, OPENING, BLOB, PROOF, END = 1, 2, 3, 4, 0
 OPENING_BYTES: Final = REF_BYTES + SALT_BYTES + CID_BYTES
-_DIGEST_BYTES = 32
+_DIGEST_BYTES: Final = 32
+_SECTION: Final = struct.Struct(">BI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +59,24 @@ class Opening:
         """Raises `PeerFault` when the lengths are wrong or the reference does not open to the CID."""
         if len(raw) != OPENING_BYTES:
             raise PeerFault("opening: length")
-        cid = Cid(raw[REF_BYTES + SALT_BYTES :])
-        opening = Opening(Ref(raw[:REF_BYTES]), raw[REF_BYTES : REF_BYTES + SALT_BYTES], cid)
-        if not cid.startswith(BLOB_PREFIX) or blob_ref(opening.salt, cid) != opening.ref:
+        ref, salt, cid = raw[:REF_BYTES], raw[REF_BYTES:-CID_BYTES], Cid(raw[-CID_BYTES:])
+        if not cid.startswith(BLOB_PREFIX) or blob_ref(salt, cid) != ref:
             raise PeerFault("opening: does not open")
-        return opening
+        return Opening(Ref(ref), salt, cid)
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The parts of a receipt: the root's id, records by id in file order, openings by ref, blobs by CID."""
+    """The parts of a receipt: the root's id, records by id in file order, openings by ref, blobs by CID.
+
+    `refs` are the blinded names that stand in the records, whether the file opens them or not.
+    """
 
     root: RecordId
     records: Mapping[RecordId, Record]
     openings: Mapping[Ref, Opening]
     blobs: Mapping[Cid, bytes]
+    refs: Set[Ref]
 
     def blob_of(self, ref: Ref) -> bytes | None:
         """The bytes behind a reference, when both its opening and its blob are here."""
@@ -124,32 +129,19 @@ def parse_receipt(raw: bytes) -> Receipt:
     root = RecordId(body[len(MAGIC) : len(MAGIC) + RECORD_ID_BYTES])
     if not root.startswith(RECORD_PREFIX):
         raise PeerFault("receipt: root")
-    records: dict[RecordId, Record] = {}
-    openings: dict[Ref, Opening] = {}
-    blobs: dict[Cid, bytes] = {}
-    last = (ENVELOPE, b"")
-    for kind, section in _sections(body, len(MAGIC) + RECORD_ID_BYTES):
-        match kind:
-            case 1:
-                record = open_record(section)
-                if record.id in records or len(records) >= LIMITS.records.receipt_envelopes_max:
-                    raise PeerFault("receipt: envelope repeated or too many")
-                records[record.id] = record
-                place = (ENVELOPE, b"")
-            case 2:
-                opening = Opening.from_bytes(section)
-                openings[opening.ref] = opening
-                place = (OPENING, bytes(opening.ref))
-            case 3:
-                cid = blob_cid(section)
-                blobs[cid] = section
-                place = (BLOB, bytes(cid))
-            case _:
-                raise PeerFault("receipt: section type")
-        if place < last or (place == last and kind != ENVELOPE):
+    envelopes, opened, contents = _sections(body, len(MAGIC) + RECORD_ID_BYTES)
+    if len(envelopes) > LIMITS.records.receipt_envelopes_max:
+        raise PeerFault("receipt: envelopes too many")
+    records = {record.id: record for record in map(open_record, envelopes)}
+    if len(records) != len(envelopes):
+        raise PeerFault("receipt: envelope repeated")
+    openings = {opening.ref: opening for opening in map(Opening.from_bytes, opened)}
+    blobs = {blob_cid(content): content for content in contents}
+    for found, sections in ((list(openings), opened), (list(blobs), contents)):
+        if len(found) != len(sections) or found != sorted(found):
             raise PeerFault("receipt: order of sections")
-        last = place
-    receipt = Receipt(root, records, openings, blobs)
+    refs = {ref for record in records.values() for ref in blob_refs(record)}
+    receipt = Receipt(root, records, openings, blobs, refs)
     _check_reach(receipt)
     return receipt
 
@@ -165,20 +157,25 @@ def _checked_body(raw: bytes) -> bytes:
     return body
 
 
-def _sections(body: bytes, position: int) -> Iterable[tuple[int, bytes]]:
-    while position < len(body):
-        kind = body[position]
-        if kind == END:
-            if position + 1 != len(body):
-                raise PeerFault("receipt: bytes after the end")
-            return
-        length = int.from_bytes(body[position + 1 : position + 5], "big")
-        start = position + 5
-        if start + length > len(body):
-            raise PeerFault("receipt: short section")
-        yield kind, body[start : start + length]
+def _sections(body: bytes, position: int) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Envelopes, openings and blobs: whole, one type after the other, up to the end byte."""
+    found: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
+    last, size = ENVELOPE, len(body)
+    while position + _SECTION.size <= size and body[position] != END:
+        kind, length = _SECTION.unpack_from(body, position)
+        start = position + _SECTION.size
         position = start + length
-    raise PeerFault("receipt: no end")
+        if position > size:
+            raise PeerFault("receipt: short section")
+        if kind > BLOB:
+            raise PeerFault("receipt: section type")
+        if kind < last:
+            raise PeerFault("receipt: order of sections")
+        found[kind - ENVELOPE].append(body[start:position])
+        last = kind
+    if body[position:] != bytes([END]):
+        raise PeerFault("receipt: no end, or bytes after it")
+    return found
 
 
 def _check_reach(receipt: Receipt) -> None:
@@ -188,8 +185,7 @@ def _check_reach(receipt: Receipt) -> None:
     ordered = preorder(receipt.root, receipt.records)
     if [record.id for record in ordered] != list(receipt.records):
         raise PeerFault("receipt: envelopes out of order or unreachable")
-    wanted = {ref for record in ordered for ref in blob_refs(record)}
-    if not receipt.openings.keys() <= wanted:
+    if not receipt.openings.keys() <= receipt.refs:
         raise PeerFault("receipt: opening of nothing")
     named = {opening.cid for opening in receipt.openings.values()} | _file_cids(ordered)
     if not receipt.blobs.keys() <= named:

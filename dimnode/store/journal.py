@@ -8,7 +8,11 @@ SQLite in WAL mode with synchronous=FULL (sqlite.org/pragma.html#pragma_synchron
 import queue
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,11 @@ import trio
 
 from dimnode.errors import ConfigError
 from dimnode.limits import LIMITS, StoreLimits
-from dimnode.store.schema import INSERTS, SCHEMA_VERSION, TABLES
+from dimnode.store.schema import INSERTS, NAMED_SINCE, SCHEMA_VERSION, TABLES
 
 Rows = dict[str, list[tuple[Any, ...]]]
 """Table name -> rows to insert."""
-_Order = tuple[Rows, trio.lowlevel.TrioToken, trio.lowlevel.Task]
+_Order = tuple[Callable[[], Any], trio.lowlevel.TrioToken, trio.lowlevel.Task]
 
 
 class Journal:
@@ -34,6 +38,7 @@ class Journal:
         self._lazy: Rows = {}
         self._lazy_count = 0
         self.commits = 0
+        self.commit_ms: deque[float] = deque(maxlen=limits.commit_times_kept)
         self._writer = _connect(path, limits)
         self._reader = _connect(path, limits)
         self._thread = threading.Thread(target=self._write_orders, name="journal", daemon=True)
@@ -69,13 +74,20 @@ class Journal:
     async def commit(self, rows: Rows) -> None:
         """Write these rows and all lazy ones in one transaction. Not cancellable: the thread owns them by then."""
         assert rows.keys() <= INSERTS.keys(), "no such table"
-        self._orders.put((self._take_lazy(rows), trio.lowlevel.current_trio_token(), trio.lowlevel.current_task()))
+        await self._order(partial(self._write, self._take_lazy(rows)))
+        self.commits += 1
+
+    async def drop_blobs(self, cids: Sequence[bytes], seen: int) -> None:
+        """Take these blobs out, but for those that a record after the row `seen` names: they are wanted again."""
+        await self._order(partial(self._drop, cids, seen))
+
+    async def _order(self, work: Callable[[], Any]) -> None:
+        self._orders.put((work, trio.lowlevel.current_trio_token(), trio.lowlevel.current_task()))
 
         def abort(_: Any) -> trio.lowlevel.Abort:
             return trio.lowlevel.Abort.FAILED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
-        self.commits += 1
 
     def _take_lazy(self, rows: Rows) -> Rows:
         """The lazy rows and then these, which came later; the caller's map stays as it is."""
@@ -85,21 +97,33 @@ class Journal:
 
     def _write_orders(self) -> None:
         while (order := self._orders.get()) is not None:
-            rows, token, task = order
-            result = outcome.capture(self._write, rows)
+            work, token, task = order
+            result = outcome.capture(work)
             try:
                 token.run_sync_soon(trio.lowlevel.reschedule, task, result)
             except trio.RunFinishedError:  # the node was torn down while the disk was busy: nobody waits any more
                 return
 
     def _write(self, rows: Rows) -> None:
-        database = self._writer
-        try:
-            database.execute("BEGIN IMMEDIATE")
+        began = time.perf_counter()
+        with self._transaction() as database:
             for table, statement in INSERTS.items():
                 entries = rows.get(table)
                 if entries:
                     database.executemany(statement, entries)
+        self.commit_ms.append((time.perf_counter() - began) * 1000)
+
+    def _drop(self, cids: Sequence[bytes], seen: int) -> None:
+        with self._transaction() as database:
+            fresh = {row[0] for row in database.execute(NAMED_SINCE, (seen,))}
+            database.executemany("DELETE FROM blobs WHERE cid=?", [(cid,) for cid in cids if cid not in fresh])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        database = self._writer
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            yield database
             database.execute("COMMIT")
         except sqlite3.Error as error:
             if database.in_transaction:
@@ -122,6 +146,17 @@ class Journal:
             if (trouble := _trouble(error, self._path)) is not None:
                 raise trouble from error
             raise
+
+    def used_bytes(self) -> int:
+        """What the rows take. The file does not shrink: what was taken out makes room for what comes."""
+        pages, free, size = (
+            int(self.rows(f"PRAGMA {name}")[0][0]) for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
+
+    def newest(self) -> int:
+        """The number of the newest record's row."""
+        return int(self.rows("SELECT COALESCE(MAX(seq), 0) FROM records")[0][0])
 
     def job_of_nonce(self, submitter: bytes, nonce: bytes) -> bytes | None:
         """The job that this submission named when it was first seen."""

@@ -1,6 +1,7 @@
 """The journal's tables.
 
-Rule: rows are only ever added. Records stand in the order of their commits; everything else points to them.
+Rule: rows are only ever added, but for the bytes of blobs that nothing open needs (`pruning.py`). Records stand in the
+order of their commits; everything else points to them.
 """
 
 from typing import Final
@@ -51,3 +52,6 @@ INSERTS: Final = {
     "queries": "INSERT INTO queries(cabinet,at_ms,submitter,rows,conditions) VALUES(?,?,?,?,?)",
 }
 """One statement per table, in the order in which a transaction runs them."""
+
+NAMED_SINCE: Final = "SELECT o.cid FROM records r CROSS JOIN openings o ON o.record = r.id WHERE r.seq > ?"
+"""Blobs that records after this row name."""

@@ -1,26 +1,29 @@
 """What a peer must not fill up: the table of models, the memory for blobs, the space of names."""
 
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
-from engine_stage import ABSENT_PEER, ME, A, B, Stage, key_of, of, sent
+from engine_stage import ABSENT_PEER, ME, MODEL, A, B, Stage, key_of, of, sent
 
 from dimnode.errors import PeerFault
-from dimnode.jobs.effects import Compare, Forget, Run
-from dimnode.jobs.events import Compared
+from dimnode.jobs.effects import Compare, Forget, Reply, Run
+from dimnode.jobs.events import BadRecord, Compared
 from dimnode.limits import LIMITS, JobLimits, Limits
 from dimnode.node.fetching import Fetching
 from dimnode.node.library import Library
+from dimnode.node.perform import check_part
 from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
 from dimnode.p2p.frames import TaskFrame
 from dimnode.p2p.host.host import open_host
 from dimnode.records.envelope import Record, SigningKey
 from dimnode.records.ids import PeerId, RecordId, blob_cid
 from dimnode.records.kinds import OPEN_SWARM_ID
+from dimnode.records.tensors import Tensor, encode_tensors
 from dimnode.store.journal import Journal
 from tests.attack.attacker import opening, record
 
@@ -143,11 +146,11 @@ def test_owners_that_never_acknowledge_do_not_keep_the_others_out_for_a_day() ->
     assert stage.engine.executor.sizes()["works"] == 3
 
 
-def test_an_answer_kept_for_its_owner_keeps_nothing_of_what_it_was_made_from() -> None:
+def test_an_answer_kept_for_its_owner_keeps_no_bytes_in_memory() -> None:
     stage = Stage([A])
     before = stage.held
     answered(stage, A, 1)
-    assert stage.held == before + 2, "the answer's record and its output"
+    assert stage.held == before, "the journal has the answer's record and its output"
 
 
 def test_a_strangers_job_neither_bars_an_honest_peer_nor_makes_anybody_established() -> None:
@@ -161,3 +164,28 @@ def test_a_strangers_job_neither_bars_an_honest_peer_nor_makes_anybody_establish
         agreeing, dissent = tuple(part.answer for part in compare.parts[:2]), (compare.parts[2].answer,)
         stage.do(Compared(compare.job, 0, agreeing[0], agreeing, dissent))
         assert len(stage.evidence) == remembered
+
+
+def vote(labels: list[int]) -> bytes:
+    return encode_tensors([Tensor("label", "int64", (len(labels),), struct.pack(f"<{len(labels)}q", *labels))])
+
+
+def test_one_large_label_does_not_make_a_tally_of_many_megabytes() -> None:
+    rows, classes = LIMITS.consensus.vote_rows_max, LIMITS.consensus.vote_classes_max
+    most = LIMITS.consensus.tally_cells_max
+    with pytest.raises(PeerFault, match=f"a tally of {rows * classes} counts, at most {most}"):
+        check_part("majority_vote", ME, vote([0] * (rows - 1) + [classes - 1]))
+    check_part("majority_vote", ME, vote([0] * (rows - 1) + [most // rows - 1]))  # a model of 256 classes may vote
+    check_part("weighted_vote", ME, vote([classes - 1] * (most // classes)))
+
+
+def test_an_answer_that_the_rule_cannot_read_is_named_by_its_own_code_and_is_nobodys_fault() -> None:
+    stage = Stage([A, B])
+    tasks = [{"op": "infer", "model": MODEL}]
+    lease = sent("lease", stage.submit(pattern="comparative", tasks=tasks, rule={"method": "majority_vote"}))[0]
+    effects = stage.do(BadRecord(lease.peer, lease.key, "votes: a tally of 9 counts, at most 8", blame=False))
+    assert [send.code for send in sent("refused", effects)] == ["E-consensus-02"]
+    assert not stage.evidence
+    second = sent("lease", effects)[0]
+    ended = of(Reply, stage.do(BadRecord(second.peer, second.key, "votes: rows", blame=False)))
+    assert [(reply.status, reply.code) for reply in ended] == [("failed", "E-consensus-02")]

@@ -21,7 +21,7 @@ from dimnode.records.ids import peer_of_key
 from dimnode.store.journal import Journal
 
 SUBMITTER, OWNER = peer_of_key(b"s" * 32), peer_of_key(b"o" * 32)
-POLICY = Policy(frozenset({"statistics"}), frozenset({SUBMITTER}), ANY)
+POLICY = Policy(frozenset({"statistics"}), frozenset({SUBMITTER}), ANY, where=frozenset({"age", "ill"}))
 Where = tuple[tuple[str, str, int], ...]
 
 
@@ -32,8 +32,8 @@ def request(**changes: object) -> Request:
 class Site:
     """A cabinet as its node asks it: count the rows, decide, write down."""
 
-    def __init__(self, text: str, uses: CabinetUse) -> None:
-        self._table, self._uses = read_table(io.StringIO(text), LIMITS.exec), uses
+    def __init__(self, text: str, uses: CabinetUse, policy: Policy = POLICY) -> None:
+        self._table, self._uses, self._policy = read_table(io.StringIO(text), LIMITS.exec), uses, policy
 
     def ask(self, *where: tuple[str, str, float]) -> str:
         """The code of the ruling."""
@@ -42,7 +42,9 @@ class Site:
         mask, conditions = rows_mask(np.flatnonzero(kept).tolist()), conditions_digest(asked)
         used, previous = self._uses.so_far("ward", 1)
         again = self._uses.repeated("ward", mask, conditions)
-        ruling = decide(POLICY, request(cohort=int(kept.sum()), rows=mask, repeated=again), used, previous)
+        columns = frozenset(column for column, _, _ in asked)
+        query = request(cohort=int(kept.sum()), rows=mask, repeated=again, where=columns)
+        ruling = decide(self._policy, query, used, previous)
         self._uses.note("ward", 1, SUBMITTER, mask if ruling.allowed else 0, conditions)
         return ruling.code
 
@@ -69,6 +71,16 @@ def test_a_refusal_does_not_say_whether_one_patient_is_ill(tmp_path: Path, first
             asked = [[("ill", "eq", 1.0)], [("ill", "eq", 1.0), ("age", "ne", 71.5)]]
             seen.append([site.ask(*where) for where in (asked if first else asked[::-1])])
     assert seen == [["", "E-cabinet-09"]] * 2
+
+
+def test_nobody_finds_one_patient_next_to_nine_known_ones(journal: Journal) -> None:
+    """Whether the tenth is there is a yes or a no by the minimum cohort; without `age` in `where` nothing is told."""
+    probes = [[("age", "ge", 71.5 - years), ("age", "le", 71.5), ("ill", "eq", 1.0)] for years in (8.5, 9.5, 40.0)]
+    for text in (ward(True), ward(False)):
+        careful = Site(text, CabinetUse(journal), replace(POLICY, where=frozenset({"ill"})))
+        assert [careful.ask(*where) for where in probes] == ["E-cabinet-11"] * 3
+        closed = Site(text, CabinetUse(journal), replace(POLICY, where=frozenset()))
+        assert closed.ask(("ill", "ge", 0)) == "E-cabinet-11"
 
 
 def test_the_same_question_may_be_asked_again_also_in_another_order_and_after_a_restart(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def pair(nodes):
     brio = nodes.start("brio", "--bootstrap", alba.address)
     assert alba.dim("models", "add", MODELS / "triage.toml").code == 0
     typed = ["data", "add", "ward", PATIENTS, "--label", "diagnosis", "--exclude", "patient,seen_in_training"]
-    assert alba.dim(*typed, "--allow", "evaluate,statistics").code == 0
+    assert alba.dim(*typed, "--allow", "evaluate,statistics", "--any-model").code == 0
     wait_for(lambda: _offered(brio), "brio hears of alba's model and cabinet")
     return alba, brio
 
@@ -157,7 +157,10 @@ def test_standing_status_peers_and_doctor_have_something_to_say(pair, ran):
         (["connect", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWLLbi6VRVecvjDwnSx4KczJAtFjLG6L1orY19UdWc1Vh7"], 4, "E-p2p-01"),
         (["connect", "nonsense"], 4, "E-p2p-01"),
         (["models", "add", "/nowhere.onnx"], 4, "E-models-05"),
-        (["data", "add", "w", "/nowhere.csv", "--allow", "evaluate"], 4, "E-data-01"),
+        (["data", "add", "w", "/nowhere.csv", "--allow", "statistics"], 4, "E-data-01"),
+        (["data", "add", "w", PATIENTS, "--allow", "evaluate", "--any-model"], 4, "E-data-04"),
+        (["data", "add", "w", PATIENTS, "--allow", "evaluate", "--label", "diagnosis"], 2, "E-cli-35"),
+        (["data", "add", "w", PATIENTS, "--allow", "statistics", "--where", "nosuch"], 4, "E-data-02"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -186,11 +189,12 @@ def test_too_few_peers_for_a_quorum_is_refused(pair, rows):
     refused(pair[1].dim("run", "triage", rows, "--row", 1, "--tier", "quorum"), 4, "E-jobs-03")
 
 
-def test_a_shape_that_only_the_model_knows_fails_the_job_and_not_the_node(pair, rows):
-    said = pair[1].dim("run", "triage", rows, "--row", 1, "--take", "x=x[0:3]")
-    assert said.code == 1
-    assert "error E-exec-13" in said.err
-    assert pair[0].dim("status").code == 0
+def test_an_input_that_does_not_fit_the_manifest_is_refused_before_anything_is_sent(pair, rows, tmp_path):
+    refused(pair[1].dim("run", "triage", rows, "--row", 1, "--take", "x=x[0:3]"), 4, "E-input-06")
+    (tmp_path / "named.json").write_text('{"x": [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]], "y": [[1]]}')
+    said = pair[1].dim("run", "triage", tmp_path / "named.json")
+    refused(said, 4, "E-input-07")
+    assert "'y' is no input of any model" in said.err
 
 
 def test_a_second_node_on_one_directory_is_refused(pair):

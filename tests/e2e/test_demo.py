@@ -16,6 +16,7 @@ import pytest
 from dimnode.audit.verifier import verify
 from dimnode.demo.assets_index import WDBC_CSV
 from dimnode.demo.split import FEATURES
+from dimnode.demo.swarm import MARKER
 
 pytestmark = pytest.mark.slow
 DIM = (sys.executable, "-m", "dimnode.cli.main")
@@ -106,8 +107,11 @@ def test_other_data_give_other_figures(shipped, tmp_path):
     assert after["acts"]["collaborative"]["means"] != before["acts"]["collaborative"]["means"]
 
 
-def test_ctrl_c_leaves_no_process(tmp_path):
+def test_ctrl_c_leaves_no_process_and_the_receipts_of_the_story_before(tmp_path):
     folder = tmp_path / "demo"
+    (folder / "receipts").mkdir(parents=True)
+    (folder / MARKER).touch()
+    (folder / "receipts" / "old.dimr").write_bytes(b"a receipt")
     command = [*DIM, "demo", "--folder", str(folder)]
     story = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -126,3 +130,4 @@ def test_ctrl_c_leaves_no_process(tmp_path):
     while processes_below(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_below(folder) == []
+    assert (folder / "receipts.before" / "old.dimr").read_bytes() == b"a receipt"

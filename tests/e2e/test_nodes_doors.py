@@ -167,6 +167,8 @@ BAD_JOBS: list[tuple[str, dict[str, Any], list[bytes], str]] = [
     ("no task", {"tasks": []}, [patient(1)], "E-job-02"),
     ("no input", triage(), [], "E-input-04"),
     ("NaN", triage(input={"x": [[float("nan")] * MODEL_FEATURES]}), [], "E-input-02"),
+    ("a wrong number of columns", triage(), [tensor_rows([[1.0, 2.0]])], "E-input-06"),
+    ("bytes that are no tensors", triage(), [b"no tensors"], "E-input-03"),
     ("ragged rows", triage(input={"x": [[1.0], [1.0, 2.0]]}), [], "E-input-01"),
     ("an endless deadline", triage(deadline_seconds=float("inf")), [patient(1)], "E-job-09"),
     ("a deadline that is no number", triage(deadline_seconds=float("nan")), [patient(1)], "E-job-09"),
@@ -187,16 +189,10 @@ def test_a_job_that_makes_no_sense_is_refused_by_name(
     assert refused.value.complaint.code == code
 
 
-BAD_RUNS = {
-    "a wrong number of columns": tensor_rows([[1.0, 2.0]]),
-    "bytes that are no tensors": b"no tensors",
-}
-
-
-@pytest.mark.parametrize("what", BAD_RUNS)
-def test_an_input_that_the_model_cannot_read_fails_the_job_with_a_code_and_a_receipt(nodes: Nodes, what: str) -> None:
-    ended = nodes["alba"].client.run(triage(), [BAD_RUNS[what]], timeout_seconds=JOB_SECONDS)
-    assert (ended.status, ended.code[:7]) == ("failed", "E-exec-")
+def test_an_input_that_the_model_cannot_read_fails_the_job_with_a_code_and_a_receipt(nodes: Nodes) -> None:
+    no_number = tensor_rows([[float("nan")] * MODEL_FEATURES])
+    ended = nodes["alba"].client.run(triage(), [no_number], timeout_seconds=JOB_SECONDS)
+    assert (ended.status, ended.code) == ("failed", "E-exec-15")
     assert verify(ended.receipt or b"").status == 0
 
 
@@ -293,6 +289,7 @@ def test_no_cell_of_a_cabinet_is_found_anywhere_but_at_home(nodes: Nodes, tmp_pa
             cells = [canary if (row, column) == (7, 3) else row + column / 8 for column in range(MODEL_FEATURES)]
             rows.writerow([*cells, row % 2])
     policy = {"operations": ["evaluate", "statistics"], "submitters": "any", "models": "any", "min_cohort": 10}
+    policy["where"] = ["c3"]
     nodes["brio"].client.add_data("canary", path, "label", (), policy)
     alba = nodes["alba"]
     until(
@@ -301,8 +298,10 @@ def test_no_cell_of_a_cabinet_is_found_anywhere_but_at_home(nodes: Nodes, tmp_pa
     site = {"cabinet": "canary", "peer": "brio"}
     few = [{"column": "c3", "op": "ge", "value": 7000}]
     evaluate = {"op": "evaluate", "model": "triage", **site}
+    hidden = {**evaluate, "where": [{"column": "c4", "op": "ge", "value": 0}]}
     asked = [
         ({"pattern": "collaborative", "tasks": [evaluate]}, "ok"),
+        ({"pattern": "collaborative", "tasks": [hidden]}, "refused"),
         ({"pattern": "collaborative", "tasks": [{"op": "statistics", **site}], **_average()}, "ok"),
         ({"pattern": "collaborative", "tasks": [{**evaluate, "where": few}]}, "refused"),
         ({"pattern": "collaborative", "tasks": [{"op": "statistics", **site, "where": few}], **_average()}, "refused"),
@@ -311,6 +310,7 @@ def test_no_cell_of_a_cabinet_is_found_anywhere_but_at_home(nodes: Nodes, tmp_pa
     for job, status in asked:
         ended = alba.client.run(job, timeout_seconds=JOB_SECONDS)
         assert ended.status == status, ended
+        assert (ended.code == "E-cabinet-11") == (job["tasks"] == [hidden])
         assert verify(ended.receipt or b"").status == 0
         receipts.append(ended.receipt or b"")
     nodes.wait_idle()

@@ -4,9 +4,11 @@ Exit code 1 when the node died, an honest job did not end, memory or files leake
 """
 
 import argparse
+import json
 import logging
 import random
 import re
+import subprocess
 import sys
 import tempfile
 import threading
@@ -23,6 +25,7 @@ from .stranger import Stranger
 
 RSS_GROWTH_BYTES_MAX = 50 * 1024 * 1024
 OPEN_FILES_GROWTH_MAX = 8
+HONEST_SECONDS_MAX = 1.0
 OUR_BUGS = re.compile(
     r"Traceback|(?<!no )(AssertionError|AttributeError|IndexError|KeyError|NameError|TypeError|ValueError|UnboundLocal"
     r"|RuntimeError|OverflowError|ZeroDivision|UnicodeError|RecursionError|MemoryError|NotImplemented|struct.error)"
@@ -63,13 +66,43 @@ class HonestClient:
         self._thread.join()
 
 
+class HonestPeer:
+    """A peer in a process of its own that is answered, or not, while the node is attacked (tests/fuzz/honest.py)."""
+
+    def __init__(self, address: str) -> None:
+        command = [sys.executable, "-m", "tests.fuzz.honest", address]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def stop(self) -> list[str]:
+        """Let it tell how long it waited; what is wrong with that."""
+        said, _ = self._process.communicate("", timeout=30.0 * NOISE)
+        if self._process.returncode:
+            return [f"the honest peer died with {self._process.returncode}"]
+        found = json.loads(said)
+        problems = [f"the honest peer was not answered: {failure}" for failure in found["failures"][:5]]
+        for what, seconds in found["seconds"].items():
+            times = sorted(seconds)
+            if not times:
+                problems.append(f"the honest peer never asked over a {what}")
+                continue
+            worst, p95 = times[-1], times[int(len(times) * 0.95)]
+            print(
+                f"honest peer, {what}: {len(times)} asked, median {times[len(times) // 2]:.3f}, p95 {p95:.3f}, "
+                f"worst {worst:.3f} s"
+            )
+            if p95 > HONEST_SECONDS_MAX:
+                problems.append(f"the honest peer waited {p95:.2f} s (p95) over a {what}")
+        return problems
+
+
 async def attack(node: RealNode, models: list[bytes], seconds: float, seed: int) -> Stranger:
-    """Two sessions at a time, for so long."""
+    """Two sessions at a time, and half-open sockets beside them, for so long."""
     stranger = Stranger(node.addresses[0], peer_bytes(node.peer), models, random.Random(seed))
     with trio.move_on_after(seconds):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stranger.run)
             nursery.start_soon(stranger.run)
+            nursery.start_soon(stranger.hold_sockets)
     return stranger
 
 
@@ -77,8 +110,10 @@ async def warm(node: RealNode, models: list[bytes], seed: int) -> None:
     """One session of each kind, and as many floods as there will be at once."""
     stranger = Stranger(node.addresses[0], peer_bytes(node.peer), models, random.Random(seed))
     async with trio.open_nursery() as nursery:
-        for plan in (stranger.talk_garbage, stranger.lie, stranger.flood, stranger.flood):
+        for plan in (stranger.talk_garbage, stranger.lie, stranger.flood, stranger.flood, *stranger.brute.plans):
             nursery.start_soon(stranger.try_session, plan)
+        with trio.move_on_after(2.0):
+            await stranger.hold_sockets()
 
 
 def main() -> int:
@@ -99,10 +134,13 @@ def main() -> int:
         # What is imported, cached or allocated once is no leak: each plan is carried out before anything is measured.
         trio.run(warm, node, models, options.seed + 1)
         rss, files = node.rss_bytes(), node.open_files()
+        peer = HonestPeer(node.addresses[0])
         stranger = trio.run(attack, node, models, options.seconds, options.seed)
+        problems = peer.stop()
         honest.stop()
-        problems = [honest.failure] if honest.failure else []
+        problems += [honest.failure] if honest.failure else []
         problems += _aftermath(node, rss, files)
+        problems += _consequences(node, stranger)
         for what, count in sorted(stranger.sent.items()):
             print(f"  {count:7,} {what}")
         print("memory over time, MB:", *[rss // 1_000_000 for rss in honest.rss[:: max(1, len(honest.rss) // 20)]])
@@ -139,6 +177,22 @@ def _aftermath(node: RealNode, rss_before: int, files_before: int) -> list[str]:
     problems += [f"in the log: {line[:2000]}" for line in dict.fromkeys(bugs)][:10]
     problems += _still_held(node)
     return problems
+
+
+def _consequences(node: RealNode, stranger: Stranger) -> list[str]:
+    """Whether those who did it were sent away, and the node can say for what."""
+    said = node.client.status()["conduct"]
+    print("offences:", ", ".join(f"{count} {name.split()[1]}" for name, count in said["offences"].items()))
+    print(f"refusals: {said['refusals']}; {said['bans']} bans, {len(said['refused'])} refused now")
+    print("gossip:", {topic: dict(sorted(fates.items())) for topic, fates in said["gossip"].items()})
+    problems = [
+        f"{what} after it: {count}" for what, count in stranger.sent.items() if what.endswith("still connected")
+    ]
+    if not said["bans"]:
+        problems.append("nobody was refused")
+    expected = ("malformed", "window", "stream_flood", "forged", "half_open")
+    seen = {name.split()[1] for name in said["offences"]}
+    return problems + [f"no {each} was noticed" for each in expected if each not in seen]
 
 
 def _still_held(node: RealNode) -> list[str]:

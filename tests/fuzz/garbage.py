@@ -23,7 +23,7 @@ MESHSUB, KAD, PUSH, IDENTIFY, LIBP2P_PING = (
     "/ipfs/ping/1.0.0",
 )
 OURS: Final = (TASK, PING, INFO, BLOB, JOB)
-THEIRS: Final = (MESHSUB, KAD, PUSH, LIBP2P_PING)
+THEIRS: Final = (MESHSUB, KAD, PUSH, IDENTIFY, LIBP2P_PING)
 _WORDS: Final = ("lease", "answer", "ruling", "accepted", "progress", "refused", "ack", "resume", "cancel", "unknown")
 
 
@@ -200,6 +200,26 @@ def their_frame(chance: random.Random, protocol: str) -> bytes:
             return varint(len(body)) + body
 
 
+def any_frame(chance: random.Random) -> bytes:
+    """Some bytes for a protocol that nobody told us about: framed as dimnode frames, as libp2p does, or not at all."""
+    match chance.randrange(6):
+        case 0:
+            return framed(msgpack.packb(value(chance)))
+        case 1:
+            return framed(mutated(chance, msgpack.packb([value(chance) for _ in range(4)])))
+        case 2:
+            return varint(chance.choice((100, 2**20, 2**31))) + some_bytes(chance, 500)
+        case 3:
+            return chance.choice((2**32 - 1, 2**21, 4096)).to_bytes(4, "big") + some_bytes(chance, 500)
+        case 4:
+            body = some_bytes(chance, 300)
+            return varint(len(body)) + body
+        case _:
+            return some_bytes(chance, 3000)
+
+
 def frame(chance: random.Random, protocol: str) -> bytes:
     """Some bytes for any protocol."""
-    return own_frame(chance, protocol) if protocol in OURS else their_frame(chance, protocol)
+    if protocol in OURS:
+        return own_frame(chance, protocol)
+    return their_frame(chance, protocol) if protocol in THEIRS else any_frame(chance)

@@ -13,6 +13,7 @@ from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
@@ -20,6 +21,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.tools.anyio_service import background_trio_service
+from libp2p.utils.varint import read_varint_prefixed_bytes
 from multiaddr import Multiaddr
 
 from dimnode.errors import PeerFault
@@ -29,7 +31,8 @@ from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import PeerId
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
 
-from .garbage import BLOB, INFO, JOB, OURS, PING, TASK, THEIRS, frame, own_frame
+from .brute import Brute, serve_poison
+from .garbage import BLOB, IDENTIFY, INFO, JOB, KAD, OURS, PING, TASK, THEIRS, frame, own_frame
 from .liar import Liar
 
 SESSION_SECONDS: Final = 5.0
@@ -45,12 +48,22 @@ class Stranger:
         self._info = info_from_p2p_addr(Multiaddr(address))
         self._target, self._models, self._chance = target, models, chance
         self.sent: Counter[str] = Counter()
+        self.brute = Brute(chance, self._info.peer_id, self.sent)
+        self.protocols: tuple[str, ...] = ()
+        self._keys: dict[str, bytes] = {}
 
     async def run(self) -> None:
         """Session after session, until cancelled."""
-        plans = (self.talk_garbage, self.lie, self.flood, self.gossip)
+        plans = (self.talk_garbage, self.lie, self.flood, self.gossip, *self.brute.plans)
+        weights = (5, 4, 1, 2, *([1] * len(self.brute.plans)))
         while True:
-            await self.try_session(self._chance.choices(plans, (5, 4, 1, 2))[0])
+            await self.try_session(self._chance.choices(plans, weights)[0])
+
+    async def hold_sockets(self) -> None:
+        """Half-open sockets, again and again, until cancelled."""
+        while True:
+            await self.brute.half_open(self._info.addrs[0])
+            await trio.sleep(1.0)
 
     async def try_session(self, plan: Plan) -> None:
         """One session, however it ends."""
@@ -61,7 +74,8 @@ class Stranger:
 
     async def session(self, plan: Plan) -> None:
         """Connect under a new key and carry out a plan."""
-        seed = self._chance.randbytes(32)
+        name = plan.__name__
+        seed = self._keys.get(name) or self._chance.randbytes(32)
         # Who has the larger id and no link is disconnected: mere garbage would come to an end too soon.
         while plan != self.lie and SigningKey.from_seed(seed).peer > self._target:
             seed = self._chance.randbytes(32)
@@ -72,9 +86,19 @@ class Stranger:
         for protocol, handler in self._handlers(liar).items():
             host.set_stream_handler(TProtocol(protocol), handler)
         async with host.run(listen_addrs=[]):
-            with trio.fail_after(_HANDSHAKE_SECONDS):
-                await host.connect(self._info)
+            try:
+                with trio.fail_after(_HANDSHAKE_SECONDS):
+                    await host.connect(self._info)
+                if not self.protocols:
+                    self.protocols = await self._discover(host)
+            except Exception:
+                # Brutes keep their key until nobody answers it any more; everybody else comes back as somebody else.
+                self.sent["connections refused"] += 1
+                self._keys.pop(name, None)
+                raise
             self.sent["sessions"] += 1
+            if plan in self.brute.plans:
+                self._keys[name] = seed
             with trio.move_on_after(SESSION_SECONDS):
                 await plan(host, liar)
 
@@ -83,7 +107,7 @@ class Stranger:
     async def talk_garbage(self, host: Any, liar: Liar) -> None:
         """Malformed, cut off, endless and random frames on every protocol."""
         while True:
-            protocol = self._chance.choice((*OURS, *THEIRS, THEIRS[0], THEIRS[0]))
+            protocol = self._chance.choice((*self.protocols, *OURS, THEIRS[0], THEIRS[0]))
             with trio.move_on_after(_STREAM_SECONDS):
                 stream = await self._open(host, protocol)
                 try:
@@ -157,7 +181,10 @@ class Stranger:
         async def blob(stream: Any) -> None:
             await self._quietly(self._serve_blob, stream, liar)
 
-        return {TASK: task, PING: ping, INFO: tell, BLOB: blob}
+        async def poison(stream: Any) -> None:
+            await self._quietly(serve_poison, self._chance, bytes(self._target), stream, self.sent)
+
+        return {TASK: task, PING: ping, INFO: tell, BLOB: blob, KAD: poison}
 
     async def _quietly(self, act: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
@@ -221,6 +248,17 @@ class Stranger:
             await trio.sleep(0.5)
 
     # ---- parts
+
+    async def _discover(self, host: Any) -> tuple[str, ...]:
+        """Every protocol that the node says it speaks."""
+        stream = await self._open(host, IDENTIFY)
+        packed = await read_varint_prefixed_bytes(stream)
+        said = Identify()
+        said.ParseFromString(packed)
+        await stream.close()
+        missing = {*OURS, *THEIRS} - set(said.protocols)
+        assert not missing, f"the node no longer speaks {missing}"
+        return tuple(said.protocols)
 
     async def _open(self, host: Any, protocol: str) -> Any:
         return await host.new_stream(self._info.peer_id, [TProtocol(protocol)])

@@ -6,6 +6,7 @@ A change of any byte of them changes the ids of every record in the world: see d
 import json
 from pathlib import Path
 
+from membership_vectors import membership_text
 from scene import STORIES
 from vectors import vectors
 
@@ -21,3 +22,4 @@ if __name__ == "__main__":
     for name, story in STORIES.items():
         (FOLDER / f"{name}.dimr").write_bytes(story())
     (FOLDER / "vectors.json").write_text(vectors_text(), encoding="utf-8")
+    (FOLDER / "membership.json").write_text(membership_text(), encoding="utf-8")

@@ -33,9 +33,9 @@ def msgpack_of(packer: str, monkeypatch: pytest.MonkeyPatch) -> None:
         class Fallback:
             exceptions = msgpack.exceptions
             unpackb = staticmethod(msgpack.fallback.unpackb)
-            packb = staticmethod(lambda value: msgpack.fallback.Packer().pack(value))
 
         monkeypatch.setattr(codec, "msgpack", Fallback)
+        monkeypatch.setattr(codec, "_pack", msgpack.fallback.Packer().pack)
 
 
 @pytest.mark.parametrize("name", STORIES)

@@ -58,10 +58,11 @@ class Site:
 
 @asynccontextmanager
 async def site(seed: bytes, limits: Limits = LIMITS, **handlers: Any) -> AsyncIterator[Site]:
-    """A host that runs links; `handlers` replace theirs: task, ping; None leaves one out."""
+    """A host that runs links; `handlers` replace theirs: task, ping; None leaves one out. `wall_ms` is its clock."""
     async with AsyncExitStack() as stack:
         made = Site()
-        made.links = links = Links(SigningKey.from_seed(seed).peer, made.frame, made.notice, limits)
+        clock = {"wall_ms": handlers["wall_ms"]} if "wall_ms" in handlers else {}
+        made.links = links = Links(SigningKey.from_seed(seed).peer, made.frame, made.notice, limits, **clock)
         served = {TASK: handlers.get("task", links.serve_task), PING: handlers.get("ping", links.serve_ping)}
         served = {protocol: handler for protocol, handler in served.items() if handler is not None}
         listen = ["/ip4/127.0.0.1/tcp/0"]
@@ -86,6 +87,21 @@ async def linked(smaller: Site, larger: Site) -> None:
     await smaller.host.connect(larger.host.addresses()[0])
     await smaller.until(lambda: smaller.notices == [True])
     await larger.until(lambda: larger.notices == [True])
+
+
+async def linked_again(smaller: Site, larger: Site) -> None:
+    """As `linked`, after earlier links."""
+    counts = [len(each.notices) for each in (smaller, larger)]
+    await smaller.host.connect(larger.host.addresses()[0])
+    for each, before in zip((smaller, larger), counts, strict=True):
+        await each.until(lambda each=each, before=before: len(each.notices) > before and each.notices[-1])
+
+
+async def soon(true: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait until this is true, though nothing reports it."""
+    with trio.fail_after(seconds):
+        while not true():  # noqa: ASYNC110 nothing could set an event
+            await trio.sleep(0.02)
 
 
 def run(scenario: Callable[[], Awaitable[None]], seconds: float = 20.0) -> None:

@@ -243,7 +243,7 @@ def test_another_peer_at_the_address_is_not_taken_for_the_one_wanted() -> None:
     async def scenario(a: Host, b: Host) -> None:
         async with open_host(seed("c"), [], {}) as c:
             wrong = a.addresses()[0].replace(a.addresses()[0].split("/p2p/")[1], b.addresses()[0].split("/p2p/")[1])
-            with pytest.raises(DialFailed):
+            with pytest.raises(DialFailed, match="another peer answers there"):
                 await c.connect(wrong)
             with pytest.raises(DialFailed, match="another peer"):
                 await c.connect_peer(a.peer, [wrong])

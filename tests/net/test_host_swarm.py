@@ -15,7 +15,7 @@ from multiaddr import Multiaddr
 from test_host import ECHO, HANDLERS, LOOPBACK, assert_echo, read_exactly, run, seed
 
 from dimnode.limits import LIMITS
-from dimnode.p2p.host.host import Host, open_host
+from dimnode.p2p.host.host import DialFailed, Host, StreamLost, open_host
 
 pytestmark = pytest.mark.slow
 
@@ -172,7 +172,7 @@ def test_a_signed_message_with_a_malformed_key_leaves_the_host_alive() -> None:
     run(scenario)
 
 
-def test_random_frames_of_every_protocol_leave_the_host_alive() -> None:
+def test_random_frames_of_every_protocol_leave_the_host_alive_and_get_their_sender_refused() -> None:
     number = random.randrange(2**32)
     print("seed", number)
     rng = random.Random(number)
@@ -181,16 +181,23 @@ def test_random_frames_of_every_protocol_leave_the_host_alive() -> None:
         async with (
             open_host(seed("a"), LOOPBACK, HANDLERS, topics=["t"]) as a,
             open_host(seed("b"), LOOPBACK, {}, topics=["t"]) as b,
+            open_host(seed("c"), LOOPBACK, {}, topics=["t"]) as c,
         ):
-            await b.connect(a.addresses()[0])
-            for _ in range(200):
-                if a.peer not in b.connected():
-                    await b.connect(a.addresses()[0])
-                stream = await b.open_stream(a.peer, rng.choice([PUBSUB, KAD, IDENTIFY_PUSH, PING]), lazy=True)
-                await stream.write(rpc(rng.randbytes(rng.randrange(120))))
-                await rng.choice([stream.close, stream.reset])()
-            await trio.sleep(0.2)
-            await assert_echo(b, a.peer)
+            await c.connect(a.addresses()[0])
+            for _ in range(1000):
+                try:
+                    if a.peer not in b.connected():
+                        await b.connect(a.addresses()[0])
+                    stream = await b.open_stream(a.peer, rng.choice([PUBSUB, KAD, IDENTIFY_PUSH, PING]), lazy=True)
+                    await stream.write(rpc(rng.randbytes(rng.randrange(120))))
+                    await rng.choice([stream.close, stream.reset])()
+                except (DialFailed, StreamLost):
+                    pass
+                await trio.sleep(0.005)
+                if a.conduct().bans:
+                    break
+            assert [ban.peer for ban in a.conduct().banned] == [b.peer], a.conduct()
+            await assert_echo(c, a.peer)
 
     run(scenario)
 
@@ -269,6 +276,7 @@ def test_a_stock_host_is_served() -> None:
                 nursery.start_soon(stream.write, BLOB)
                 assert await read_exactly(stream, len(BLOB)) == BLOB
             await stream.close()
+            assert a.conduct().offences == {}, "a foreign implementation is none of the hostile ones"
 
     run(scenario)
 
@@ -285,5 +293,6 @@ def test_a_stock_host_serves_us() -> None:
                     nursery.start_soon(stream.write, BLOB)
                     assert await read_exactly(stream, len(BLOB)) == BLOB
                 await stream.close()
+            assert a.conduct().offences == {}
 
     run(scenario)

@@ -1,15 +1,16 @@
 """Links between two real hosts: one stands, it is reported once, and each way to end it is told apart."""
 
 import logging
+import time
 
 import pytest
 import trio
 import trio.testing
-from link_stage import SEEDS, linked, pair, patient, run, site
+from link_stage import SEEDS, linked, linked_again, pair, patient, run, site, soon
 
 from dimnode.errors import PeerFault
 from dimnode.p2p.host.streams import DialFailed, StreamEnded, StreamLost
-from dimnode.p2p.links import PING, PING_BYTES, TASK
+from dimnode.p2p.links import BLOCKED, LEFT, PING, PING_BYTES, TASK
 from dimnode.wire import END, pack_frame
 
 pytestmark = pytest.mark.slow
@@ -255,6 +256,63 @@ def test_a_healthy_link_measures_its_round_trip_and_stays() -> None:
             await trio.sleep(2)  # many times the patience of either side
             assert a.notices == b.notices == [True]
             assert a.links.get(b.peer).rtt_ms < 200
+
+    run(scenario)
+
+
+def test_both_sides_of_a_link_measure_how_far_the_others_clock_is_ahead() -> None:
+    async def scenario() -> None:
+        limits = patient(ping_interval_seconds=0.05)
+        async with pair(limits, wall_ms=lambda: time.time_ns() // 1_000_000 + 5000) as (a, b):
+            await linked(a, b)
+            await soon(lambda: b.links.get(a.peer).clock.ahead_ms is not None)
+            assert abs(a.links.get(b.peer).clock.ahead_ms - 5000) < 100
+            assert abs(b.links.get(a.peer).clock.ahead_ms + 5000) < 100
+
+    run(scenario)
+
+
+def test_a_peer_of_an_older_version_that_only_echoes_pings_tells_no_clock() -> None:
+    async def scenario() -> None:
+        async def echo(stream) -> None:
+            while True:
+                await stream.write(await stream.read(PING_BYTES))
+
+        async with pair(patient(ping_interval_seconds=0.05), ping=echo) as (a, b):
+            await linked(a, b)
+            await soon(lambda: a.links.get(b.peer).rtt_ms is not None)
+            assert a.links.get(b.peer).clock.ahead_ms is None
+
+    run(scenario)
+
+
+def test_each_way_to_end_a_link_leaves_its_reason_and_only_a_loss_is_worth_redialling() -> None:
+    async def scenario() -> None:
+        async with pair() as (a, b):
+            await linked(a, b)
+            a.links.end_with(b.peer, BLOCKED)
+            await b.until(lambda: b.notices == [True, False])
+            await a.until(lambda: a.notices == [True, False])
+            assert (a.links.parting(b.peer), a.links.was_lost(b.peer)) == (BLOCKED, False)
+            assert b.links.was_lost(a.peer), b.links.parting(a.peer)
+            await a.until(lambda: not a.host.connected())
+            await linked_again(a, b)
+            await a.links.close()
+            await b.until(lambda: not b.notices[-1])
+            assert (b.links.parting(a.peer), b.links.was_lost(a.peer)) == (LEFT, False)
+
+    run(scenario)
+
+
+def test_a_connection_that_brought_no_notice_is_linked_all_the_same() -> None:
+    async def scenario() -> None:
+        async with site(SEEDS[0], patient(ping_interval_seconds=0.05)) as a, site(SEEDS[1]) as b:
+            a.links._opening.add(b.peer)  # as when the notice comes while a link over an older connection is opened
+            await b.host.connect(a.host.addresses()[0])
+            await soon(lambda: bool(a.host.connected()))
+            assert a.notices == []
+            a.links._opening.discard(b.peer)
+            await a.until(lambda: a.notices == [True])
 
     run(scenario)
 

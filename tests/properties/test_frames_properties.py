@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimnode.errors import PeerFault
-from dimnode.p2p.frames import RecordFault, TaskFrame, arrival, read_task_frame
+from dimnode.p2p.frames import RecordFault, TaskFrame, UnknownWord, arrival, read_task_frame
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "p2p"))
 from frame_stage import EXECUTOR, NET, OWNER, answer_frame, answer_of, lease_frame, lease_of, spec_of
@@ -33,7 +33,7 @@ def swallow(body: bytes) -> None:
     for peer, me in ((OWNER, EXECUTOR), (EXECUTOR, OWNER)):
         try:
             arrival(read_task_frame(body), peer.peer, me.peer, NET)
-        except (PeerFault, RecordFault):
+        except (PeerFault, RecordFault, UnknownWord):
             pass
 
 

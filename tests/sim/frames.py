@@ -11,6 +11,7 @@ from dimnode.records.codec import decode
 from dimnode.records.ids import PeerId, RecordId, record_id
 from dimnode.records.receipt import Opening
 
+from .journal import Journal
 from .vault import Vault
 
 
@@ -24,10 +25,17 @@ class Frame:
     garbled: bool = False
 
 
-def packed(word: Send, vault: Vault, policies: dict[RecordId, bytes], garbled: bool) -> Frame:
-    """The frame of an effect: all that it names must be held; policies stand in the node's own settings."""
-    payloads = tuple(policies.get(identity) or vault.record(identity) for identity in word.records)
-    blobs = tuple(vault.blob(opening.cid) for opening in word.openings)
+def packed(word: Send, vault: Vault, journal: Journal, garbled: bool) -> Frame:
+    """The frame of an effect: all that it names must be held, or be in the journal if it is a result."""
+    kept = word.what in ("answer", "ruling")
+    payloads = tuple(
+        journal.payloads[identity] if kept and identity not in vault else vault.record(identity)
+        for identity in word.records
+    )
+    blobs = tuple(
+        journal.blobs[opening.cid] if kept and opening.cid not in vault else vault.blob(opening.cid)
+        for opening in word.openings
+    )
     return Frame(word, payloads, blobs, garbled and word.what in ("answer", "ruling"))
 
 

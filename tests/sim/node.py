@@ -80,7 +80,7 @@ class Node:
         self.strict = self.rng.random() < 0.3
         body = {"cabinet": CABINET, "operations": [], "min_cohort": 10, "output_classes": [], "queries_per_day": 9}
         policy, payload = compose("policy", {"net": OPEN_SWARM_ID, "by": self.peer, "at_ms": 0}, body)
-        self.policy, self.policies = policy, {policy: payload}
+        self.policy = policy
         self.journal.payloads[policy] = payload  # the operator's command wrote it, before any job
         self.life = 0
         self.alive = False
@@ -224,7 +224,7 @@ class Node:
                 self.vault.release(effect)
             case Send(peer):
                 garbled = self.garbler and peer != self.peer and self.rng.random() < 0.5
-                frame = packed(effect, self.vault, self.policies, garbled)
+                frame = packed(effect, self.vault, self.journal, garbled)
                 if peer == self.peer:
                     self.receive(frame, peer)
                 else:

@@ -19,6 +19,9 @@ class Vault:
     def __len__(self) -> int:
         return len(self._holds)
 
+    def __contains__(self, identity: RecordId | Cid) -> bool:
+        return identity in self._holds
+
     def hold_record(self, payload: bytes) -> RecordId:
         """One more holder of a record."""
         identity = record_id(payload)

@@ -226,3 +226,25 @@ def test_the_client_is_a_lazy_attribute_and_imports_neither_trio_nor_libp2p_nor_
 def test_a_home_may_be_given_as_text(tmp_path):
     with pytest.raises(NoNode, match="E-cli-01"):
         Client(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("uint8", (5_000_000,)), ("uint8", (2_200_000, 1, 1)), ("float32", (2_200_000, 1))]
+)
+def test_an_answer_that_would_fill_the_memory_as_lists_is_not_made_into_lists(dtype, shape) -> None:
+    size = {"uint8": 1, "float32": 4}[dtype] * shape[0]
+    with pytest.raises(RunFailed, match="E-cli-06"):
+        read_output(encode_tensors([Tensor("x", dtype, shape, bytes(size))]))
+
+
+def test_the_bound_of_lists_counts_numbers_and_inner_lists() -> None:
+    blob = encode_tensors([Tensor("x", "uint8", (3, 2), bytes(6))])
+    assert read_output(blob, cells_max=9) == {"x": [[0, 0]] * 3}
+    with pytest.raises(RunFailed, match="9 numbers and rows, at most 8"):
+        read_output(blob, cells_max=8)
+
+
+def test_the_hint_of_a_home_that_has_no_node_names_that_home(tmp_path) -> None:
+    with pytest.raises(NoNode) as caught:
+        Client(tmp_path / "a home")
+    assert caught.value.complaint.hint == f"dim up --home '{tmp_path}/a home'"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dimnode.config import Config, default_home, load_config, render_config, socket_path
+from dimnode.config import Config, default_home, load_config, render_config, socket_path, unknown_variables
 from dimnode.errors import ConfigError
 
 
@@ -61,6 +61,23 @@ def test_a_wrong_key_is_named_with_its_place(tmp_path) -> None:
     assert said.code == "E-config-01"
     assert "wokers" in said.what
     assert "config.toml" in said.cause
+
+
+def test_a_mistyped_key_is_refused_with_the_nearest_one(tmp_path) -> None:
+    (tmp_path / "config.toml").write_text("wokers = 3\n")
+    assert complaint(tmp_path).hint == "did you mean workers?"
+    (tmp_path / "config.toml").write_text("zzz = 3\n")
+    assert "task_timeout_seconds" in complaint(tmp_path).hint
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one_and_fails_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DIM_WOKERS", "3")
+    assert load_config(tmp_path).workers == Config().workers
+    names = ("DIM_WOKERS", "DIM_QQQ", "DIM_HOME", "DIM_WORKERS", "DIM_TEST_X")
+    assert unknown_variables(dict.fromkeys(names, "1")) == [
+        "DIM_QQQ is no setting and changes nothing",
+        "DIM_WOKERS is no setting and changes nothing; did you mean DIM_WORKERS?",
+    ]
 
 
 def test_a_wrong_value_is_named_with_its_place(tmp_path, monkeypatch) -> None:

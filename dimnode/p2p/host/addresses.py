@@ -15,6 +15,7 @@ from multiaddr import Multiaddr
 from dimnode.errors import ConfigError
 from dimnode.p2p.host.streams import DialFailed
 
+CIRCUIT = "/p2p-circuit"
 _WILDCARDS = {"ip4": "0.0.0.0", "ip6": "::"}
 _FAMILIES = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6}
 
@@ -36,17 +37,34 @@ def parse_listen(texts: Iterable[str]) -> list[Multiaddr]:
 
 
 def parse_dial(text: str) -> tuple[ID, Multiaddr]:
-    """Split `/ip4/…/tcp/…/p2p/<id>`. Raises `DialFailed` when it is malformed or names no peer."""
+    """Split `/ip4/…/tcp/…/p2p/<id>`, or `…/p2p/<relay>/p2p-circuit/p2p/<id>`, into peer and the way to it.
+
+    Raises `DialFailed` when it is malformed or names no peer.
+    """
     address = parse(text)
     if address is None:
         raise DialFailed(f"not a multiaddr: {text}")
-    peer_text = _value(address, "p2p")
+    way, circuit, end = str(address).partition(CIRCUIT)
+    if circuit and ("/p2p/" not in way or CIRCUIT in end):
+        raise DialFailed(f"E-net-06: the address names no relay, or several (/p2p/…{CIRCUIT}): {text}")
+    peer_text = _value(Multiaddr(end), "p2p") if circuit and end else None if circuit else _value(address, "p2p")
     if peer_text is None:
         raise DialFailed(f"the address names no peer (/p2p/…): {text}")
     try:
         return ID.from_base58(peer_text), without_peer(address)
     except ValueError:
         raise DialFailed(f"not a peer id: {peer_text}") from None
+
+
+def is_circuit(address: Multiaddr | str) -> bool:
+    """True when the way leads through a relay."""
+    return CIRCUIT in str(address)
+
+
+def split_circuit(address: Multiaddr) -> tuple[ID, str]:
+    """The relay of a circuit address, and the full text by which the relay is dialled."""
+    way = str(address).partition(CIRCUIT)[0]
+    return ID.from_base58(way.rpartition("/p2p/")[2]), way
 
 
 def check_dial(text: str) -> None:
@@ -67,7 +85,10 @@ def parse(text: str) -> Multiaddr | None:
 
 
 def without_peer(address: Multiaddr) -> Multiaddr:
-    """Cut off a trailing `/p2p/…`."""
+    """Cut off a trailing `/p2p/…`; the relay that a circuit address names stays."""
+    way, circuit, _ = str(address).partition(CIRCUIT)
+    if circuit:
+        return Multiaddr(way + circuit)
     peer_text = _value(address, "p2p")
     return address.decapsulate(Multiaddr(f"/p2p/{peer_text}")) if peer_text else address
 
@@ -75,6 +96,11 @@ def without_peer(address: Multiaddr) -> Multiaddr:
 def with_peer(address: Multiaddr, peer: ID) -> str:
     """Return the full text that others can dial."""
     return f"{without_peer(address)}/p2p/{peer.to_base58()}"
+
+
+def ip_of(address: Multiaddr) -> str:
+    """The IP address that it leads to, "" when that is not known (a name, a relay)."""
+    return "" if is_circuit(address) else _value(address, "ip4") or _value(address, "ip6") or ""
 
 
 def expand(addresses: Sequence[Multiaddr]) -> list[Multiaddr]:

@@ -20,10 +20,13 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from dimnode.limits import Limits
 from dimnode.p2p.host import hardening
 from dimnode.p2p.host.addresses import expand, parse_listen
+from dimnode.p2p.host.gate import Gate
 from dimnode.p2p.host.noise_session import EventNoise
+from dimnode.p2p.host.paths import relayed
 from dimnode.p2p.host.peer_store import BoundedPeerStore
+from dimnode.p2p.host.services import ServiceStreams
 from dimnode.p2p.host.streams import Stream, StreamEnded, StreamLost
-from dimnode.p2p.host.yamux import YamuxConnection, YamuxOnly
+from dimnode.p2p.host.yamux import Refusal, YamuxConnection, YamuxOnly, all_welcome
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +34,17 @@ Handler = Callable[[Stream], Awaitable[None]]
 OnConnection = Callable[[bytes, bool], None]
 
 
-def make_core(seed: bytes, announce: Sequence[str], ours: Collection[str], limits: Limits) -> Any:
+def make_core(
+    seed: bytes,
+    announce: Sequence[str],
+    ours: Collection[str],
+    limits: Limits,
+    gate: Gate,
+    refusal: Refusal = all_welcome,
+) -> Any:
     """Return a libp2p host that speaks Noise and our Yamux, dials nobody by itself and has not started.
 
-    `ours` are the protocols whose failing handlers are worth a warning.
+    `ours` are the protocols whose failing handlers are worth a warning; `refusal` is asked about each peer after Noise.
     """
     key_pair = create_new_key_pair(seed)
     announced = parse_listen(announce)
@@ -55,7 +65,7 @@ def make_core(seed: bytes, announce: Sequence[str], ours: Collection[str], limit
             min_connections=0,  # nothing is dialled behind our back
             low_watermark=0,
             high_watermark=limits.host.connections_max,
-            max_connections_per_peer=1,
+            max_connections_per_peer=3,  # a relayed one, and two that are dialled at the same moment
             inbound_upgrade_timeout=limits.host.negotiate_seconds_max,
             outbound_upgrade_timeout=limits.host.negotiate_seconds_max,
             inbound_stream_protocol_negotiation_timeout=limits.host.negotiate_seconds_max,
@@ -66,9 +76,11 @@ def make_core(seed: bytes, announce: Sequence[str], ours: Collection[str], limit
     store.is_connected = lambda peer: peer in swarm.connections
     swarm.set_resource_manager(None)  # its stream count leaks with every lost connection, and then all streams wait
     swarm.retry_config = RetryConfig(max_retries=0)  # redialling is the business of the links
-    swarm.upgrader.muxer_multistream = YamuxOnly(limits.host)
-    hardening.free_inbound_places(swarm)
-    hardening.HandlerGuard(limits.host.inbound_streams_max, loud=ours).install(core)
+    swarm.upgrader.muxer_multistream = YamuxOnly(limits.host, refusal, gate.offend)
+    gate.install(swarm)
+    services = ServiceStreams(limits.host)
+    hardening.HandlerGuard(limits.host.inbound_streams_max, ours, gate.offend, services).install(core)
+    hardening.watch_negotiation(swarm, limits.host.negotiate_seconds_max, gate.offend)
     return core
 
 
@@ -99,9 +111,14 @@ async def close_connections(swarm: Any, seconds_max: float) -> None:
 
 
 class ConnectionWatch(INotifee):
-    """Turns libp2p's notices into `on_connection`: up at the first connection to a peer, down after the last."""
+    """Turns libp2p's notices into `on_connection`: up at the first connection to a peer, down after the last.
+
+    Up is told again when a peer that was only relayed is reached without the relay: streams opened from then on take
+    the better path.
+    """
 
     def __init__(self, on_connection: OnConnection | None) -> None:
+        self.on_thinned: Callable[[ID], None] = lambda peer: None  # a connection ended, and another one stands
         self._on_connection = on_connection
         self._live: dict[bytes, set[YamuxConnection]] = {}
 
@@ -112,9 +129,10 @@ class ConnectionWatch(INotifee):
             return
         peer = muxed.peer_id.to_bytes()
         live = self._live.setdefault(peer, set())
+        better = not relayed(muxed) and all(relayed(other) for other in live)
         live.add(muxed)
         muxed.on_lost = lambda: self._lost(peer, muxed)
-        if len(live) == 1:
+        if len(live) == 1 or better:
             self._tell(peer, True)
 
     def _lost(self, peer: bytes, muxed: YamuxConnection) -> None:
@@ -123,6 +141,8 @@ class ConnectionWatch(INotifee):
         if not live:
             del self._live[peer]
             self._tell(peer, False)
+        else:
+            self.on_thinned(muxed.peer_id)
 
     def _tell(self, peer: bytes, up: bool) -> None:
         if self._on_connection is None:

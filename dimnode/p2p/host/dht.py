@@ -1,86 +1,239 @@
 """The Kademlia DHT, used to find peers and who provides a key; nothing in dimnode is correct because of it.
 
-Rule: every call is bounded in time and returns what was found until then. Values are never stored or believed.
+Rule: every call is bounded in time and returns what was found until then. Values are never stored or believed. Who is
+in the table was admitted: with `vouched`, by whoever read its introduction; otherwise by being connected, so that Noise
+proved its id. The protocol id is libp2p's fixed `/ipfs/kad/1.0.0`, which every IPFS node speaks: the table must not
+fill with those.
 
-The protocol id is libp2p's fixed `/ipfs/kad/1.0.0`: a node joins the network of the peers it dials.
+Our part as a server is libp2p's (its answers interoperate), bounded; our walks are our own (`lookup.py`).
 """
 
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import trio
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
+from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.peer.peerstore import PeerStoreError
 
 from dimnode.limits import HostLimits
-from dimnode.p2p.host.addresses import with_peer
+from dimnode.p2p.host.addresses import parse_dial
+from dimnode.p2p.host.dialling import Dialler
+from dimnode.p2p.host.gate import Gate
+from dimnode.p2p.host.lookup import GET_PROVIDERS, Lookup
+from dimnode.p2p.host.services import RateLimit
+
+
+class QuietEnd:
+    """A stream as libp2p's server wants it: the end is an empty read.
+
+    It takes the exception for a broken message and resets the stream; the reset may overtake the answer.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.muxed_conn, self.metric_send_channel = stream.muxed_conn, stream.metric_send_channel
+        self.write, self.close, self.reset = stream.write, stream.close, stream.reset
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Return up to `n` bytes, none at the end."""
+        try:
+            found: bytes = await self._stream.read(n)
+        except StreamEOF:
+            return b""
+        return found
+
+
+class BoundedKad(KadDHT):
+    """libp2p's DHT as a server whose work per peer, and whose memory, are bounded."""
+
+    def __init__(self, host: Any, limits: HostLimits) -> None:
+        self._bounds = limits
+        self._serving: Counter[ID] = Counter()
+        self._announcements = RateLimit(
+            limits.dht_announcements_per_second_max, limits.dht_announcements_burst_max, limits.dht_admitted_peers_max
+        )
+        super().__init__(host, DHTMode.SERVER, strict_validation=True)
+        # Stock lets twelve idle streams of one peer keep everybody else out; places are counted per peer below.
+        self._inbound_limiter = trio.CapacityLimiter(limits.dht_streams_max)
+        self.validator._validators.clear()  # with none left nobody can store a value here
+        store: Any = self.provider_store
+        add_provider = store.add_provider
+
+        def add_bounded(key: bytes, provider: PeerInfo) -> None:
+            known = store.providers.get(key)
+            if provider.peer_id != host.get_id() and (
+                (known is None and len(store.providers) >= limits.dht_provider_keys_max)
+                or (known is not None and len(known) >= limits.dht_providers_per_key_max)
+            ):
+                return
+            add_provider(key, provider)
+
+        store.add_provider = add_bounded
+
+    def _add_closer_peers_to_response(self, response: Any, closest_peers: Any, exclude_peer_id: Any = None) -> None:
+        """Name peers with their addresses; stock adds each one's signed record, which makes answers five times as long.
+
+        Nobody needs it: an address is proved by dialling it.
+        """
+        peers = [peer for peer in closest_peers if peer != exclude_peer_id]
+        for peer in peers[: self._bounds.dht_answer_peers_max]:
+            entry = response.closerPeers.add()
+            entry.id = peer.to_bytes()
+            try:
+                addresses = self.host.get_peerstore().addrs(peer)
+            except PeerStoreError:
+                continue
+            entry.addrs.extend(address.to_bytes() for address in addresses[: self._bounds.dht_answer_addresses_max])
+
+    def _check_provider_rate_limit(self, peer_id: ID) -> bool:
+        """Whether a peer may announce one more key now. Stock takes ten in ten seconds: a node may offer 256 models."""
+        return self._announcements.allow(peer_id.to_bytes(), trio.current_time())
+
+    async def handle_stream(self, stream: Any) -> None:
+        """Serve one stream of questions; few at a time per peer, and not for ever."""
+        peer = stream.muxed_conn.peer_id
+        if self._serving[peer] >= self._bounds.dht_streams_per_peer_max:
+            await stream.muxed_stream.reset()  # the muxed one: a full house is nobody's offence
+            return
+        self._serving[peer] += 1
+        try:
+            with trio.move_on_after(self._bounds.dht_wait_seconds_max) as waited:
+                await super().handle_stream(QuietEnd(stream))
+            if waited.cancelled_caught:
+                await stream.muxed_stream.reset()
+        finally:
+            self._serving[peer] -= 1
+            if not self._serving[peer]:
+                del self._serving[peer]
 
 
 class Dht:
     """One node's part of the DHT. `service` is run by the host."""
 
-    def __init__(self, host: Any, limits: HostLimits) -> None:
-        self._host = host
-        self._limits = limits
-        self.service = KadDHT(host, DHTMode.SERVER, strict_validation=True)
+    def __init__(self, host: Any, dialler: Dialler, gate: Gate, limits: HostLimits, *, vouched: bool) -> None:
+        self._host, self._dialler, self._gate, self._limits = host, dialler, gate, limits
+        self._vouched = vouched
+        self._admitted: OrderedDict[ID, None] = OrderedDict()
+        self._somebody = trio.Event()
+        self.service: Any = BoundedKad(host, limits)
+        self.lookup = Lookup(host, dialler, self._start, gate.offend, limits)
+        self.service.peer_routing.find_closest_peers_network = self.lookup.closest
+        table = self.service.routing_table
+        self._add_to_table = table.add_peer
+        table.add_peer = self._add_if_admitted
+
+    # Who is in the table
+
+    def _start(self) -> list[ID]:
+        return list(dict.fromkeys([*self._dialler.peers(), *self.peers()]))
+
+    def admits(self, peer: ID) -> bool:
+        """Whether a peer may be in the table."""
+        return peer in self._admitted if self._vouched else bool(self._dialler.live(peer))
+
+    async def admit(self, peer: ID) -> None:
+        """Somebody read this peer's introduction: it is one of ours, and enters the table."""
+        self._admitted[peer] = None
+        self._admitted.move_to_end(peer)
+        if len(self._admitted) > self._limits.dht_admitted_peers_max:
+            self._admitted.popitem(last=False)
+        self._somebody.set()
+        await self.service.add_peer(peer)
+
+    async def _add_if_admitted(self, found: PeerInfo | ID, *, skip_server_mode_check: bool = False) -> bool:
+        peer = found.peer_id if isinstance(found, PeerInfo) else found
+        if not self.admits(peer):
+            return False
+        added: bool = await self._add_to_table(found, skip_server_mode_check=skip_server_mode_check)
+        return added
 
     async def join(self, connected: Sequence[ID]) -> int:
         """Feed the routing table (libp2p does not) and look ourselves up. Returns the size of the table.
 
-        A server refuses more than 12 lookups at a time, so many nodes joining at once get little: retry with jitter.
+        Just connected, nobody may have been introduced yet: that is waited for, a moment.
         """
         with trio.move_on_after(self._limits.dht_wait_seconds_max):
+            if self._vouched and connected:
+                with trio.move_on_after(self._limits.dht_vouch_seconds_max):
+                    await self._somebody.wait()
             for peer in connected:
                 await self.service.add_peer(peer)
-            await self.service.peer_routing.find_closest_peers_network(self._host.get_id().to_bytes())
-        return int(self.service.get_routing_table_size())
-
-    async def find(self, peer: ID) -> list[str]:
-        """Return dialable addresses of `peer`, none when nobody knows any."""
-        found = None
-        with trio.move_on_after(self._limits.dht_wait_seconds_max):
-            found = await self.service.find_peer(peer)
-        if found is None:
-            return []
-        return [with_peer(address, peer) for address in found.addrs[: self._limits.addresses_per_peer_max]]
+            for peer in await self.lookup.closest(self._host.get_id().to_bytes()):
+                await self.service.add_peer(peer)
+        return len(self.peers())
 
     def peers(self) -> list[ID]:
         """Return the routing table."""
         return list(self.service.routing_table.get_peer_ids())
 
+    # Questions
+
+    async def find(self, peer: ID) -> list[str]:
+        """Return dialable addresses of `peer`, none when nobody knows any. Unverified: a dial proves them, or not."""
+        if known := self._dialler.known_addresses(peer):
+            return known
+        with trio.move_on_after(self._limits.dht_wait_seconds_max):
+            walk = await self.lookup.walk(peer.to_bytes())
+            if known := self._dialler.known_addresses(peer):
+                return known
+            if peer in walk.named:
+                return list(walk.named[peer].addresses)
+        return []
+
     async def provide(self, key: bytes) -> bool:
         """Announce that we have `key`; lasts a day. Returns whether at least one peer stored it."""
         self._check_key(key)
+        own, store = self._host.get_id(), self.service.provider_store
+        store.add_provider(key, PeerInfo(own, self._host.get_addrs()))
+        store.providing_keys.add(key)  # libp2p announces it again in time
+        kept = 0
+
+        async def tell(peer: ID) -> None:
+            nonlocal kept
+            kept += await self.lookup.announce(peer, key)
+
         with trio.move_on_after(self._limits.dht_wait_seconds_max):
-            return bool(await self.service.provider_store.provide(key))
-        return False
+            closest = await self.lookup.closest(key, self._limits.dht_keepers_max)
+            async with trio.open_nursery() as nursery:
+                for peer in closest:
+                    nursery.start_soon(tell, peer)
+        return kept > 0
 
     async def providers(self, key: bytes) -> list[ID]:
-        """Return peers that announced `key`, from our own shelf and from those closest to the key.
+        """Return peers that are said to have `key`, by our own shelf and by those closest to the key.
 
         libp2p's own lookup stops at the own shelf, so that a provider would never find the other ones.
         """
         self._check_key(key)
-        found: dict[ID, None] = {}
-        store = self.service.provider_store
-        for entry in store.get_providers(key):
-            found[entry.peer_id] = None
-        limiter = trio.CapacityLimiter(self._limits.dht_queries_max)
+        found: dict[ID, None] = dict.fromkeys(entry.peer_id for entry in self.service.provider_store.get_providers(key))
+        tellers = 0
 
-        async def ask(peer: ID) -> None:
-            async with limiter:
-                entries, _closer = await store._get_providers_from_peer_with_closers(peer, key)
-            for entry in entries:
-                self._host.get_peerstore().add_addrs(entry.peer_id, entry.addrs, self._limits.address_ttl_seconds)
-                found[entry.peer_id] = None
+        def take(peer: ID, answer: Message) -> bool:
+            nonlocal tellers
+            named = self.lookup.read_peers(answer.providerPeers, key, peer)
+            for each in named:
+                self._note_addresses(each.peer, each.addresses)
+                found[each.peer] = None
+            tellers += bool(named)
+            return tellers >= self._limits.dht_tellers_min
 
         with trio.move_on_after(self._limits.dht_wait_seconds_max):
-            closest = await self.service.peer_routing.find_closest_peers_network(key)
-            async with trio.open_nursery() as nursery:
-                for peer in closest:
-                    nursery.start_soon(ask, peer)
+            # One walk both looks for closer peers and asks them: the question is answered with closer peers, too.
+            few = self._limits.dht_tellers_min
+            await self.lookup.walk(key, self._limits.dht_keepers_max, GET_PROVIDERS, take, few)
         found.pop(self._host.get_id(), None)
         return list(found)
+
+    def _note_addresses(self, peer: ID, addresses: Sequence[str]) -> None:
+        """Only for peers nothing is known of: hearsay never replaces what a peer or a dial told us."""
+        if addresses and not self._dialler.known_addresses(peer):
+            ways = [parse_dial(address)[1] for address in addresses]
+            self._host.get_peerstore().add_addrs(peer, ways, self._limits.address_ttl_seconds)
 
     def _check_key(self, key: bytes) -> None:
         if not 0 < len(key) <= self._limits.dht_key_bytes_max:

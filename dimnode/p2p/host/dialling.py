@@ -6,36 +6,57 @@ libp2p's own dial tries a single TCP address per peer and refuses a peer for 60 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import trio
 from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
+from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from multiaddr import Multiaddr
 
 from dimnode.limits import HostLimits
-from dimnode.p2p.host.addresses import parse_dial, with_peer
+from dimnode.p2p.host.addresses import ip_of, is_circuit, parse_dial, with_peer
+from dimnode.p2p.host.paths import rank, relayed
 from dimnode.p2p.host.streams import DialFailed
+from dimnode.p2p.host.yamux import Refusal, all_welcome
+
+DialCircuit = Callable[[Multiaddr, ID], Awaitable[None]]
 
 
 class Dialler:
     """Makes connections and knows the live ones."""
 
-    def __init__(self, core: Any, limits: HostLimits) -> None:
+    def __init__(self, core: Any, limits: HostLimits, refusal: Refusal = all_welcome) -> None:
         self._core = core
         self._swarm = core.get_network()
         self._limits = limits
+        self._refusal = refusal
+        self.dial_circuit: DialCircuit | None = None
         self._dialling: dict[ID, trio.Event] = {}
         self._proven: OrderedDict[ID, Multiaddr] = OrderedDict()  # where a dial succeeded last
 
     def live(self, peer: ID) -> list[Any]:
-        """Return the connections to `peer` on which streams can be opened."""
-        return [
+        """Return the connections to `peer` on which streams can be opened, the best path first."""
+        found = [
             connection
             for connection in self._swarm.connections.get(peer, ())
             if not connection.is_closed and connection.muxed_conn.is_established
         ]
+        return found if len(found) < 2 else sorted(found, key=lambda connection: rank(connection.muxed_conn))
+
+    def direct(self, peer: ID) -> list[Any]:
+        """Return the live connections to `peer` that need no relay."""
+        return [connection for connection in self.live(peer) if not relayed(connection.muxed_conn)]
+
+    def peers(self) -> list[ID]:
+        """Return the peers with a live connection that needs no relay."""
+        return [peer for peer in list(self._swarm.connections) if self.direct(peer)]
+
+    def proven(self, peer: ID) -> list[str]:
+        """Return the direct address at which we reached `peer` last, if there is one."""
+        found = self._proven.get(peer)
+        return [] if found is None or is_circuit(found) else [with_peer(found, peer)]
 
     def known_addresses(self, peer: ID) -> list[str]:
         """Return what the peer store has, as text."""
@@ -79,13 +100,13 @@ class Dialler:
             except DialFailed as error:
                 reason = error.reason
                 continue
-            if named == peer:
+            if named == peer and not (reason := self._refusal(peer.to_bytes(), ip_of(address))):
                 targets.append(address)
-            else:
+            elif named != peer:
                 reason = f"the address is another peer's: {text}"
         if not targets:
             raise DialFailed(reason)
-        return targets
+        return sorted(targets, key=is_circuit)  # relays are asked when the direct ways do not answer at once
 
     async def _dial_first(self, peer: ID, targets: Sequence[Multiaddr]) -> Multiaddr:
         """Start a dial every 0.3 s, or as soon as one failed; keep the first connection and cancel the rest."""
@@ -94,8 +115,11 @@ class Dialler:
 
         async def attempt(address: Multiaddr, failed: trio.Event, scope: trio.CancelScope) -> None:
             try:
-                await self._swarm.dial_addr(address, peer)
-            except (SwarmException, OSError, ValueError) as error:
+                if is_circuit(address) and self.dial_circuit is not None:
+                    await self.dial_circuit(address, peer)
+                else:
+                    await self._swarm.dial_addr(address, peer)
+            except (SwarmException, OSError, ValueError, DialFailed) as error:
                 reasons.append(deepest_reason(error))
                 failed.set()
             else:
@@ -119,6 +143,8 @@ def deepest_reason(error: BaseException) -> str:
         cause: BaseException | None = error.__cause__
         if isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
+        if isinstance(error, PeerIDMismatchesPubkey):
+            return "another peer answers there than the one that the address names"
         if cause is None:
             return str(error) or type(error).__name__
         error = cause

@@ -11,13 +11,16 @@ from collections.abc import Awaitable, Callable, Collection
 from importlib.metadata import version
 from typing import Any, Final
 
+import libp2p.kad_dht.kad_dht as kad_module
 import libp2p.network.swarm as swarm_module
 import libp2p.transport.tcp.tcp as tcp_module
 import trio
-from libp2p.pubsub.gossipsub import GossipSub
-from libp2p.pubsub.pubsub import Pubsub
 
 from dimnode.errors import ConfigError
+from dimnode.limits import LIMITS
+from dimnode.p2p.conduct import Offence
+from dimnode.p2p.host.services import SERVICES, ServiceStreams, WatchedStream, offence_of
+from dimnode.p2p.host.yamux_budget import Offend, nobody_minds
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ def patch_modules() -> None:
     check_version()
     swarm_module._HAPPY_EYEBALLS_DELAY = 0.0  # a successful dial does not end this wait
     tcp_module._set_reuse_flags = _set_exclusive_flags
+    # A question of 4 MiB may list a hundred thousand providers, each of which is looked at.
+    kad_module.MAX_DHT_MESSAGE_SIZE = LIMITS.host.dht_answer_bytes_max
 
 
 def _set_exclusive_flags(sock: Any) -> None:
@@ -70,34 +75,24 @@ def quiet_loggers() -> None:
     logging.getLogger("libp2p.network.auto_connector").setLevel(logging.CRITICAL)  # sets its own level at import
 
 
-class InboundConnectionEnded(Exception):
-    """Not an error: how `free_inbound_places` makes libp2p leave the task of an inbound connection."""
-
-
-def free_inbound_places(swarm: Any) -> None:
-    """Give the place of an inbound connection back when it ends.
-
-    Stock 0.8.1 keeps the place until the host stops: after some 250 inbound connections, however short, nobody gets in.
-    """
-    upgrade = swarm.upgrade_inbound_raw_conn
-
-    async def upgrade_and_stay(raw_conn: Any, listen_address: Any) -> Any:
-        connection = await upgrade(raw_conn, listen_address)
-        await connection.event_closed.wait()
-        raise InboundConnectionEnded
-
-    swarm.upgrade_inbound_raw_conn = upgrade_and_stay
-
-
 class HandlerGuard:
     """Wraps every stream handler: it counts the open ones per peer, and no exception of one reaches the host.
 
-    A failure is logged, as a warning for the protocols in `loud`: libp2p's own handlers raise for any odd byte.
+    A failure is logged, as a warning for the protocols in `loud`: libp2p's own handlers raise for any odd byte. What it
+    says about the peer goes to `offend`.
     """
 
-    def __init__(self, open_per_peer_max: int, loud: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        open_per_peer_max: int,
+        loud: Collection[str] = (),
+        offend: Offend = nobody_minds,
+        services: ServiceStreams | None = None,
+    ) -> None:
         self._open_per_peer_max = open_per_peer_max
         self._loud = frozenset(loud)
+        self._offend = offend
+        self._services = services
         self._open: Counter[bytes] = Counter()
 
     def install(self, host: Any) -> None:
@@ -122,18 +117,42 @@ class HandlerGuard:
                 return
             self._open[peer] += 1
             try:
-                await handler(stream)
-                stream.muxed_stream.abandon()
-            except Exception as error:
-                level = logging.WARNING if protocol in self._loud else logging.DEBUG
-                log.log(level, "handler of %s failed: %r", protocol, error, exc_info=log.isEnabledFor(logging.DEBUG))
-                await _reset(stream)
+                await self._run(peer, protocol, handler, stream)
             finally:
                 self._open[peer] -= 1
                 if self._open[peer] <= 0:
                     del self._open[peer]
 
         return run_guarded
+
+    async def _run(self, peer: bytes, protocol: str, handler: RawHandler, stream: Any) -> None:
+        try:
+            if self._services is not None and protocol in SERVICES:
+                await self._serve(peer, protocol, handler, stream, self._services)
+            else:
+                await handler(stream)
+            stream.muxed_stream.abandon()
+        except Exception as error:
+            level = logging.WARNING if protocol in self._loud else logging.DEBUG
+            log.log(level, "handler of %s failed: %r", protocol, error, exc_info=log.isEnabledFor(logging.DEBUG))
+            await _reset(stream)
+            if (offence := offence_of(error, ours=protocol not in SERVICES)) is not None:
+                self._offend(peer, offence)
+
+    async def _serve(
+        self, peer: bytes, protocol: str, handler: RawHandler, stream: Any, services: ServiceStreams
+    ) -> None:
+        """One of libp2p's own protocols: few streams per peer, each read at its pace."""
+        if not services.enter(peer, protocol):
+            await stream.reset()
+            return
+        watched = WatchedStream(stream, services, peer)
+        try:
+            await handler(watched)
+        finally:
+            services.leave(peer, protocol)
+            if watched.given_up:
+                self._offend(peer, Offence.MALFORMED)
 
 
 async def _reset(stream: Any) -> None:
@@ -144,31 +163,17 @@ async def _reset(stream: Any) -> None:
             log.debug("reset failed: %r", error)
 
 
-class SafePubsub(Pubsub):
-    """Pubsub that survives a malformed message: stock 0.8.1 raises out of its service and ends the process."""
+def watch_negotiation(swarm: Any, seconds_max: float, offend: Offend) -> None:
+    """Complain of streams on which no protocol is agreed in time: each costs a place, a task and a deadline.
 
-    def __init__(self, *args: Any, admit: Callable[[Any], bool], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._admit = admit
+    An unknown protocol is answered with no at once, and is no offence: that is how versions meet.
+    """
+    serve = swarm.common_stream_handler
 
-    async def push_msg(self, msg_forwarder: Any, msg: Any) -> None:
-        """Take a message in, if its forwarder may send one now; one that makes libp2p raise is dropped."""
-        if not self._admit(msg_forwarder):  # before the signature is checked: that is what costs
-            return
-        try:
-            await super().push_msg(msg_forwarder, msg)
-        except Exception as error:  # noqa: BLE001 boundary: bytes of a stranger, parsed by libp2p
-            log.debug("malformed gossip dropped: %r", error)
+    async def serve_and_look(stream: Any) -> None:
+        began = trio.current_time()
+        await serve(stream)
+        if stream.get_protocol() is None and trio.current_time() - began >= seconds_max:
+            offend(stream.muxed_conn.peer_id.to_bytes(), Offence.SLOW)
 
-
-class SafeGossipSub(GossipSub):
-    """GossipSub whose heartbeat goes on after a failure; stock 0.8.1 ends the process with it."""
-
-    async def heartbeat(self) -> None:
-        """Run until cancelled."""
-        while True:
-            try:
-                await super().heartbeat()
-            except Exception as error:  # noqa: BLE001 boundary: the mesh is made of what strangers sent
-                log.warning("gossip heartbeat failed: %r", error)
-                await trio.sleep(self.heartbeat_interval)
+    swarm.set_stream_handler(serve_and_look)

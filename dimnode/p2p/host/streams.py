@@ -9,6 +9,7 @@ from typing import final
 from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, MuxedStreamError
 
 from dimnode.errors import ConfigError
+from dimnode.p2p.host.yamux import YamuxConnection
 from dimnode.p2p.host.yamux_stream import YamuxStream
 
 
@@ -50,6 +51,11 @@ class Stream:
         self._muxed = muxed
         self.peer = peer
         self.protocol = protocol
+
+    @property
+    def connection(self) -> YamuxConnection:
+        """The connection that carries it: for this room alone."""
+        return self._muxed.muxed_conn
 
     @property
     def bytes_in(self) -> int:

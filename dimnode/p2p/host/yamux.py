@@ -9,7 +9,9 @@ Rule: a frame is acted upon completely or ends the connection; nothing here awai
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any, Final
 
 import trio
@@ -18,9 +20,12 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
+from libp2p.transport.exceptions import MuxerUpgradeFailure
 
 from dimnode.limits import HostLimits
+from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.noise_session import NoiseSession, SessionLost
+from dimnode.p2p.host.yamux_budget import Offend, StreamBudget, nobody_minds
 from dimnode.p2p.host.yamux_frames import (
     ACK,
     FIN,
@@ -45,15 +50,6 @@ log = logging.getLogger(__name__)
 STREAM_ID_MAX: Final = 2**32 - 1
 
 
-class StreamBudget:
-    """How many more inbound streams this host takes, over all its connections."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-
 class YamuxConnection(IMuxedConn):
     """All streams to one peer. libp2p runs `start` as a task for the life of the connection."""
 
@@ -69,15 +65,21 @@ class YamuxConnection(IMuxedConn):
         self.bytes_in = self.bytes_out = 0
         self._closing = False
         self._budget = budget
+        self._siblings: set[YamuxConnection] = {self}  # all connections with this peer
+        self._idle_frames = 0
         self._growth_left_bytes = limits.connection_unread_bytes_max // 2
         self._next_id = 1 if session.is_initiator else 2
         self._inbound_ids = InboundIds(2 if session.is_initiator else 1, limits.stream_id_gap_max)
-        self._inbound_open = 0
+        self.inbound_open = 0
         self._streams: dict[int, YamuxStream] = {}
         self._parser = FrameParser(limits.frame_bytes_max)
         self._accepted_in, self._accepted = trio.open_memory_channel[YamuxStream](limits.inbound_streams_max)
         self._pong = trio.Event()
         self.round_trip_seconds = 0.0
+        self._round_trip_seconds_min = inf
+        self._places, self._unread_bytes_max = limits.inbound_streams_max, limits.connection_unread_bytes_max
+        self._held_back = False
+        self._early: deque[YamuxStream] = deque()  # taken in before the peer was admitted, not looked at by anybody
 
     @property
     def is_initiator(self) -> bool:
@@ -110,6 +112,23 @@ class YamuxConnection(IMuxedConn):
         """Round trip of the last keepalive in seconds, 0 before the first."""
         return self.round_trip_seconds
 
+    # Before the peer is admitted
+
+    def hold_back(self, streams_max: int, unread_bytes_max: int) -> None:
+        """Nobody knows yet who this is: few streams and bytes are taken in."""
+        self._held_back = True
+        self._places, self._unread_bytes_max = streams_max, unread_bytes_max
+
+    def let_go(self) -> None:
+        """The peer was admitted: the usual bounds hold."""
+        self._held_back = False
+        self._places = self.limits.inbound_streams_max
+        self._unread_bytes_max = self.limits.connection_unread_bytes_max
+
+    def keep_for_later(self, streams: Iterable[YamuxStream]) -> None:
+        """Streams that were accepted and not answered: `accept_stream` returns them first."""
+        self._early.extend(streams)
+
     # Life of the connection
 
     async def start(self) -> None:
@@ -117,6 +136,7 @@ class YamuxConnection(IMuxedConn):
         if self.event_started.is_set():
             return
         ended = False
+        self._siblings = self._budget.enter(self)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pump)
@@ -140,7 +160,9 @@ class YamuxConnection(IMuxedConn):
         except SessionLost as error:
             log.debug("connection to %s ended: %s", self.peer_id, error)
         except FrameError as error:
-            log.warning("connection to %s closed, the peer broke %s", self.peer_id, error.rule)
+            log.info("connection to %s closed, the peer broke %s", self.peer_id, error.rule)
+            broke_window = error.rule.startswith("yamux-window")
+            self._budget.offend(self.peer_id.to_bytes(), Offence.WINDOW if broke_window else Offence.MUXER)
         except Exception as error:  # noqa: BLE001 boundary: whatever the carrier raises ends this connection, never the host
             log.debug("connection to %s ended: %r", self.peer_id, error)
 
@@ -153,8 +175,10 @@ class YamuxConnection(IMuxedConn):
 
     async def _keep_alive(self) -> None:
         """Close the connection when a ping is not answered and nothing else arrives meanwhile."""
+        wait_seconds = self.limits.keepalive_first_seconds
         while True:
-            await trio.sleep(self.limits.keepalive_seconds)
+            await trio.sleep(wait_seconds)
+            wait_seconds = self.limits.keepalive_seconds
             self._sweep()
             self._pong = trio.Event()
             asked, heard = trio.current_time(), self.bytes_in
@@ -162,6 +186,7 @@ class YamuxConnection(IMuxedConn):
             with trio.move_on_after(self.limits.keepalive_wait_seconds):
                 await self._pong.wait()
                 self.round_trip_seconds = trio.current_time() - asked
+                self._round_trip_seconds_min = min(self._round_trip_seconds_min, self.round_trip_seconds)
             if not self._pong.is_set() and self.bytes_in == heard:
                 log.warning("connection to %s closed, the peer is silent", self.peer_id)
                 await self.session.close()
@@ -169,6 +194,7 @@ class YamuxConnection(IMuxedConn):
 
     def _sweep(self) -> None:
         """Reset streams that our side left long ago and the peer never finished: they hold a place."""
+        self._idle_frames = 0
         before = trio.current_time() - self.limits.linger_seconds_max
         for stream in list(self._streams.values()):
             if stream.abandoned_at is not None and stream.abandoned_at < before:
@@ -194,6 +220,7 @@ class YamuxConnection(IMuxedConn):
             return
         self.event_closed.set()
         self._accepted_in.close()
+        self._budget.leave(self)
         for stream in list(self._streams.values()):
             self.forget(stream)
             stream.lose()
@@ -237,7 +264,10 @@ class YamuxConnection(IMuxedConn):
                     if delta:
                         stream.widen(delta)
                     self._act_on_end(stream, flags, woken)
+                if not (delta or flags):
+                    self._count_idle()
             case PingFrame(flags, value):
+                self._count_idle()
                 if flags & SYN:
                     self._put(encode_header(Kind.PING, ACK, 0, value))
                 elif flags & ACK:
@@ -256,15 +286,35 @@ class YamuxConnection(IMuxedConn):
             stream.charge(piece.length)
         size = len(piece.payload)
         if size:
-            if self.unread_bytes + size > self.limits.connection_unread_bytes_max:
-                log.warning("stream %d of %s reset, too much unread", piece.stream_id, self.peer_id)
+            if self._too_much_unread(size):
+                log.info("stream %d of %s reset, too much unread", piece.stream_id, self.peer_id)
+                self._budget.offend(self.peer_id.to_bytes(), Offence.UNREAD)
                 stream.reset_nowait()
                 return
             self.bytes_in += size
             stream.arrive(piece.payload)
             woken.add(stream)
+        elif not piece.flags and not piece.length:
+            self._count_idle()
         if piece.last:
             self._act_on_end(stream, piece.flags, woken)
+
+    def _count_idle(self) -> None:
+        """A frame that moves nothing costs us work and the peer twelve bytes. Raises `FrameError` for a flood."""
+        self._idle_frames += 1
+        if self._idle_frames > self.limits.idle_frames_max:
+            raise FrameError("yamux-idle-frames")
+
+    def _too_much_unread(self, size: int) -> bool:
+        """Each peer has its bound, over all its connections; beyond the host's bound only a small share is left."""
+        mine = size + self.unread_bytes
+        if len(self._siblings) > 1 and not self._held_back:
+            mine = size + sum(connection.unread_bytes for connection in self._siblings)
+        if mine > self._unread_bytes_max:
+            return True
+        if mine <= self.limits.unread_share_bytes:
+            return False
+        return size + self._budget.unread_bytes() > self.limits.unread_bytes_total_max
 
     def _act_on_end(self, stream: YamuxStream, flags: int, woken: set[YamuxStream]) -> None:
         if flags & RST:
@@ -279,8 +329,11 @@ class YamuxConnection(IMuxedConn):
     def _accept(self, stream_id: int) -> YamuxStream | None:
         """A SYN arrived: return the new stream, or None when it was refused with a reset. Raises `FrameError`."""
         self._inbound_ids.claim(stream_id)
-        if self._inbound_open >= self.limits.inbound_streams_max or self._budget.left <= 0:
-            self._put(encode_header(Kind.WINDOW, RST, stream_id, 0))
+        of_peer = self.inbound_open
+        if len(self._siblings) > 1 and not self._held_back:
+            of_peer = sum(connection.inbound_open for connection in self._siblings)
+        if of_peer >= self._places or self._budget.left <= 0:
+            self._refuse_stream(stream_id)
             return None
         stream = YamuxStream(stream_id, self, initiator=False)
         try:
@@ -289,10 +342,15 @@ class YamuxConnection(IMuxedConn):
             self._put(encode_header(Kind.WINDOW, RST, stream_id, 0))
             return None
         self._streams[stream_id] = stream
-        self._inbound_open += 1
+        self.inbound_open += 1
         self._budget.left -= 1
         self._put(encode_header(Kind.WINDOW, ACK, stream_id, 0))
         return stream
+
+    def _refuse_stream(self, stream_id: int) -> None:
+        """Answer with a reset: twelve bytes, no task, no buffer. A few are an accident, hundreds are not."""
+        self._put(encode_header(Kind.WINDOW, RST, stream_id, 0))
+        self._budget.refuse(self.peer_id, self.limits.refused_streams_per_offence)
 
     # Frames out, and the books
 
@@ -311,8 +369,15 @@ class YamuxConnection(IMuxedConn):
         self.session.kick()
 
     def grant_growth(self, stream: YamuxStream) -> int:
-        """Double the window of a stream that consumes well, as far as limits allow; return the extra bytes."""
-        growth = stream.window_target
+        """Double the window of a stream that consumes well, as far as limits allow; return the extra bytes.
+
+        Once half a window lasts for two round trips a wider one makes nothing faster: it only holds more bytes under
+        way, behind which the answers of the other streams wait.
+        """
+        growth, now = stream.window_target, trio.current_time()
+        lasted_seconds, stream.widened_at = now - stream.widened_at, now
+        if lasted_seconds > 2 * self._round_trip_seconds_min:
+            return 0
         if growth * 2 > self.limits.stream_window_bytes_max or growth > self._growth_left_bytes:
             return 0
         self._growth_left_bytes -= growth
@@ -328,7 +393,7 @@ class YamuxConnection(IMuxedConn):
         self.unread_bytes -= stream.unread_bytes
         self._growth_left_bytes += stream.window_target - INITIAL_WINDOW_BYTES
         if not stream.is_initiator:
-            self._inbound_open -= 1
+            self.inbound_open -= 1
             self._budget.left += 1
 
     async def open_stream(self) -> YamuxStream:
@@ -344,22 +409,49 @@ class YamuxConnection(IMuxedConn):
 
     async def accept_stream(self) -> YamuxStream:
         """Wait for the peer to open a stream. Raises `MuxedConnUnavailable` at the end of the connection."""
+        if self._early:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return self._early.popleft()
         try:
             return await self._accepted.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise MuxedConnUnavailable("connection closed") from None
 
 
+Refusal = Callable[[bytes, str], str]
+"""Asked with a peer and its IP address ("" over a relay): why there may be no connection with it, "" when there may."""
+
+
+def all_welcome(peer: bytes, ip: str) -> str:
+    """The `Refusal` of a host that refuses nobody."""
+    return ""
+
+
+class NotWelcome(MuxerUpgradeFailure):
+    """Our operator does not want this peer. The words are for our own log, the peer only sees the connection end."""
+
+
 class YamuxOnly(MuxerMultistream):
     """Negotiates Yamux and nothing else. Stock 0.8.1 ignores the class given in `muxer_opt`, hence this."""
 
-    def __init__(self, limits: HostLimits) -> None:
+    def __init__(self, limits: HostLimits, refusal: Refusal = all_welcome, offend: Offend = nobody_minds) -> None:
         super().__init__({YAMUX_ID: YamuxConnection}, negotiate_timeout=int(limits.negotiate_seconds_max))
         self._limits = limits
-        self._budget = StreamBudget(limits.inbound_streams_total_max)
+        self._refusal = refusal
+        self._budget = StreamBudget(limits.inbound_streams_total_max, offend)
+
+    def connections_of(self, peer: bytes) -> list[YamuxConnection]:
+        """Return the connections with `peer` that have started, whether libp2p has been told of them or not."""
+        return self._budget.connections_of(ID(peer))
 
     async def new_conn(self, conn: Any, peer_id: ID) -> Any:
-        """Agree on Yamux over the finished Noise session and return the connection, not yet started."""
+        """Agree on Yamux over the finished Noise session and return the connection, not yet started.
+
+        Here the peer has proved who it is and nothing has answered it yet: who is not welcome goes no further.
+        """
+        remote = conn.get_remote_address()
+        if reason := self._refusal(peer_id.to_bytes(), "" if remote is None else remote[0]):
+            raise NotWelcome(reason)
         protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
         connection = YamuxConnection(conn, peer_id, self._limits, self._budget)
         return self._annotate_connection(connection, conn, protocol)

@@ -59,6 +59,7 @@ class YamuxStream(IMuxedStream):
         self._limits = connection.limits
         self._session = connection.session
         self._send_window = self._receive_window = INITIAL_WINDOW_BYTES
+        self.widened_at = trio.current_time()  # when the peer got window last
         self._consumed = 0  # read by us, not yet given back to the peer as window
         self._chunks: deque[bytes] = deque()
         self._head_at = 0  # how much of the first chunk was read
@@ -145,6 +146,13 @@ class YamuxStream(IMuxedStream):
             self._session.flush_if_pending()
             await self._readers.park()
         return self._take(n)
+
+    async def peek(self, n: int) -> bytes:
+        """Wait until `n` bytes are there, or no more will come; return up to `n` of them and leave them in place."""
+        while self.unread_bytes < n and not (self.finished_there or self.lost):
+            await self._readers.park()
+        there = b"".join(self._chunks)
+        return there[self._head_at : self._head_at + n]
 
     async def _read_all(self) -> bytes:
         parts: list[bytes] = []

@@ -109,7 +109,15 @@ def test_deadlines_become_milliseconds(seconds, ms) -> None:
     assert compiled(deadline_seconds=seconds).body["deadline_ms"] == ms
 
 
-def taken(source: str, blobs=(b"1", b"2")):
+def rows(**named) -> bytes:
+    """A blob with these tensors."""
+    return input_blob(named, None)
+
+
+TWO_BLOBS = (rows(x=[[1.0, 2.0]]), rows(x=[[3.0, 4.0]]))
+
+
+def taken(source: str, blobs=TWO_BLOBS):
     job = read_job({"tasks": [MODEL, MODEL | {"take": [{"name": "x", "from": source}]}]})
     return compile_job(job, Names(), blobs).body["tasks"][1]["take"]
 
@@ -142,6 +150,73 @@ def test_sources_are_numbered_inputs_first_then_steps(source, number) -> None:
 )
 def test_a_source_that_names_nothing_is_refused(source) -> None:
     assert complaint(taken, source).code == "E-job-04"
+
+
+TWO_INPUTS = manifest("pair", [("a", "float32", [-1, 2]), ("b", "int64", [-1])])
+
+
+class Pair(Names):
+    """Also a model with two inputs."""
+
+    def find_model(self, name: str):
+        return TWO_INPUTS if name == "pair" else super().find_model(name)
+
+
+def on_pair(take=(), op="infer", **named):
+    task = {"model": "pair", "take": list(take)}
+    return compile_job(read_job({"tasks": [task]}), Pair(), [rows(**named)])
+
+
+A, B = [[1.0, 2.0]], [1]
+
+
+@pytest.mark.parametrize(
+    ("named", "code", "told"),
+    [
+        ({"a": A}, "E-input-07", "takes 'b'"),
+        ({"a": A, "c": B}, "E-input-07", "takes 'b'"),
+        ({"a": A, "b": B, "c": B}, "E-input-07", "'c' is no input"),
+        ({"a": [1.0, 2.0], "b": B}, "E-input-06", "[any, 2]"),
+        ({"a": [[1.0, 2.0, 3.0]], "b": B}, "E-input-06", "[1, 3]"),
+        ({"a": A, "b": [0.5]}, "E-input-01", "int64"),
+    ],
+)
+def test_an_input_that_does_not_fit_the_manifest_is_refused_at_the_door(named, code, told) -> None:
+    said = complaint(on_pair, **named)
+    assert (said.code, told in said.what) == (code, True)
+    if code == "E-input-07":
+        assert "a, b" in said.cause
+
+
+def test_what_every_executor_would_take_is_taken() -> None:
+    assert on_pair(a=A, b=[1.0])
+    assert on_pair([{"name": "a", "tensor": "wide", "columns": [1, 3]}, {"name": "b"}], wide=[[9.0, 1.0, 2.0]], b=B)
+    assert compile_job(read_job({"tasks": [MODEL]}), Names(), [rows(other=A)])  # the only tensor for the only input
+
+
+@pytest.mark.parametrize(
+    ("take", "code", "told"),
+    [
+        ([{"name": "a"}], "E-input-07", "nothing is taken for 'b'"),
+        ([{"name": "a"}, {"name": "b"}, {"name": "z"}], "E-input-07", "no input 'z'"),
+        ([{"name": "a", "tensor": "z"}, {"name": "b"}], "E-input-07", "'z'"),
+        ([{"name": "a", "columns": [0, 3]}, {"name": "b"}], "E-input-06", "columns 0 to 3"),
+        ([{"name": "a", "columns": [0, 1]}, {"name": "b"}], "E-input-06", "[1, 1]"),
+    ],
+)
+def test_a_mapping_that_no_executor_could_follow_is_refused_at_the_door(take, code, told) -> None:
+    said = complaint(on_pair, take, a=A, b=B)
+    assert (said.code, told in said.what) == (code, True)
+
+
+def test_a_blob_that_holds_no_tensors_is_refused_at_the_door() -> None:
+    assert complaint(compile_job, read_job({"tasks": [MODEL]}), Names(), [b"junk"]).code == "E-input-03"
+
+
+def test_a_comparator_that_does_not_exist_is_answered_with_those_that_do() -> None:
+    said = complaint(compiled, comparator={"kind": "near", "by": 1})
+    assert said.what == "there is no comparator {kind: near, by: 1}"
+    assert "argmax_atol with tensor and atol_micro" in said.cause
 
 
 def test_the_default_rule_is_the_first_that_fits_the_pattern() -> None:

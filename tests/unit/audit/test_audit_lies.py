@@ -335,4 +335,7 @@ def test_replicas_that_cannot_be_compared_are_a_split() -> None:
     split = change_step(
         0, lambda entry: {"task": 0, "supporters": [], "dissent": entry["supporters"] + entry["dissent"]}
     )
-    assert verify(resigned(resigned(raw, split), change("verdict", status="split", outputs=[]))).status == 0
+    report = verify(resigned(resigned(raw, split), change("verdict", status="split", outputs=[])))
+    assert report.status == 3
+    assert any(line.startswith("R-TALLY") and "compares nothing" in line for line in report.not_checked)
+    assert not any("count was repeated" in line for line in report.shown)

@@ -16,6 +16,7 @@ from dimnode.cabinets.policy import (
     decide,
     differs_too_little,
     parse_policy,
+    policy_payload,
     rows_mask,
 )
 from dimnode.errors import ConfigError, PeerFault
@@ -63,6 +64,7 @@ def test_an_empty_policy_allows_nothing():
         (POLICY, replace(REQUEST, operation="infer"), 0, "E-cabinet-04"),
         (POLICY, replace(REQUEST, model=OTHER_MODEL), 0, "E-cabinet-05"),
         (POLICY, replace(REQUEST, model=b""), 0, "E-cabinet-05"),
+        (POLICY, replace(REQUEST, where=frozenset({"age"})), 0, "E-cabinet-11"),
         (POLICY, replace(REQUEST, cohort=9), 0, "E-cabinet-06"),
         (POLICY, REQUEST, 20, "E-cabinet-07"),
         (replace(POLICY, output_classes=frozenset({"mean"})), REQUEST, 0, "E-cabinet-08"),
@@ -77,13 +79,14 @@ def test_the_first_broken_condition_is_the_one_that_is_named():
     """Mending one condition after the other shows the documented order."""
     rows = rows_mask(range(9))
     policy = Policy(output_classes=frozenset(), expires_ms=NOW, queries_per_day=0)
-    request = Request(ALBA, "evaluate", MODEL, 9, "", NOW, rows)
+    request = Request(ALBA, "evaluate", MODEL, 9, "", NOW, rows, where=frozenset({"year"}))
     seen = [code(None, request), code(policy, request)]
     for mend in (
         {"expires_ms": 0},
         {"submitters": ANY},
         {"operations": OPERATIONS},
         {"models": ANY},
+        {"where": frozenset({"year"})},
         {"min_cohort": 5},
         {"queries_per_day": 1},
         {"output_classes": frozenset({"count"})},
@@ -97,6 +100,19 @@ def test_the_first_broken_condition_is_the_one_that_is_named():
 def test_statistics_need_no_model():
     assert code(POLICY, replace(REQUEST, operation="statistics", model=b"")) == ""
     assert code(POLICY, replace(REQUEST, operation="statistics", model=OTHER_MODEL)) == "E-cabinet-05"
+
+
+def test_conditions_may_use_the_columns_that_the_policy_lists_and_no_other():
+    policy = replace(POLICY, where=frozenset({"year", "ward"}))
+    assert code(policy, replace(REQUEST, where=frozenset({"year"}))) == ""
+    ruling = decide(policy, replace(REQUEST, where=frozenset({"year", "age"})), 0)
+    assert (ruling.code, ruling.reason) == ("E-cabinet-11", "no condition on 'age' is allowed, only on ward, year")
+    assert "on none at all" in decide(POLICY, replace(REQUEST, where=frozenset({"age"})), 0).reason
+
+
+def test_a_policy_without_columns_is_the_record_that_it_always_was():
+    assert "x_where" not in policy_payload(POLICY)
+    assert policy_payload(replace(POLICY, where=frozenset({"b", "a"})))["x_where"] == ["a", "b"]
 
 
 def test_a_policy_without_an_expiry_lasts():
@@ -122,7 +138,10 @@ def test_the_size_of_a_small_cohort_found_by_a_condition_is_not_told():
 
 def test_reasons_fit_the_ruling_record():
     policy = replace(POLICY, min_cohort=10**7, queries_per_day=10**6)
-    for used, request in ((0, REQUEST), (10**6, replace(REQUEST, cohort=10**7)), (0, replace(REQUEST, operation="x"))):
+    policy = replace(policy, where=frozenset(f"{'w' * 60}{number}" for number in range(64)))
+    anything = replace(REQUEST, where=frozenset({"c" * 128}))
+    small, quota = (0, REQUEST), (10**6, replace(REQUEST, cohort=10**7))
+    for used, request in (small, quota, (0, anything), (0, replace(REQUEST, operation="x"))):
         assert len(decide(policy, request, used).reason) <= 256
 
 
@@ -172,6 +191,7 @@ output_classes = ["count", "mean"]
 queries_per_day = 20
 expires = 2030-01-31T00:00:00.5+01:00
 purpose = "tumour research"
+where = ["year"]
 """
 
 
@@ -184,6 +204,7 @@ def test_a_policy_file_is_read():
         queries_per_day=20,
         expires_ms=1_896_044_400_500,
         purpose="tumour research",
+        where=frozenset({"year"}),
     )
 
 
@@ -220,6 +241,10 @@ def test_an_expiry_may_be_given_in_milliseconds():
         ({"expires_ms": 5}, "expires"),
         ({"purpose": "x" * 257}, "256"),
         ({"purpose": 7}, "purpose"),
+        ({"where": "age"}, "list"),
+        ({"where": [""]}, "where"),
+        ({"where": ["a" * 65]}, "64"),
+        ({"where": [str(number) for number in range(65)]}, "64"),
     ],
 )
 def test_a_mistake_in_a_policy_file_is_told_with_its_mend(change, told):

@@ -38,6 +38,7 @@ policies = st.builds(
     queries_per_day=st.integers(0, 50),
     expires_ms=st.integers(0, 2 * NOW),
     purpose=st.text(max_size=20),
+    where=st.frozensets(st.sampled_from(["year", "ward"])),
 )
 requests = st.builds(
     Request,
@@ -48,6 +49,7 @@ requests = st.builds(
     purpose=st.text(max_size=20),
     at_ms=st.integers(0, 2 * NOW),
     rows_named=st.booleans(),
+    where=st.frozensets(st.sampled_from(["year", "ward", "age"])),
 )
 
 
@@ -67,6 +69,7 @@ def test_only_what_meets_every_condition_is_allowed(policy, request, used_today)
         and (policy.submitters == ANY or request.submitter in policy.submitters)
         and request.operation in policy.operations
         and (modelless or policy.models == ANY or request.model in policy.models)
+        and request.where <= policy.where
         and request.cohort >= policy.min_cohort
         and used_today < policy.queries_per_day
         and OUTPUT_CLASS_OF[request.operation] in policy.output_classes

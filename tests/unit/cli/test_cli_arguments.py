@@ -14,7 +14,7 @@ from dimnode.errors import ConfigError, NoNode, Refused, RunFailed
 def leaves(parser, name="dim"):
     """Every command that does something, by name."""
     found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    if not found:
+    if not found or parser.get_default("run"):
         yield name, parser
     for action in found:
         for word, inner in action.choices.items():
@@ -26,7 +26,10 @@ LEAVES = dict(leaves(build_parser()))
 
 def test_the_commands_are_those_that_the_documents_name():
     node = {"init", "up", "status", "peers", "doctor", "connect", "stop"}
+    node |= {"peers block", "peers allow", "peers blocked"}
+    node |= {f"swarm {verb}" for verb in ("new", "invite", "join", "members", "remove", "show", "leave")}
     offers = {"models add", "models ls", "data add", "data ls", "rep ls", "rep explain"}
+    offers |= {"keys new", "keys ls", "keys revoke"}
     jobs = {"run", "job validate", "job run", "job ls", "job show", "job events", "job result", "job cancel"}
     receipts = {"verify", "receipt show", "receipt redact"}
     assert set(LEAVES) == {f"dim {name}" for name in node | offers | jobs | receipts | {"demo"}}

@@ -84,6 +84,15 @@ def test_a_csv_file_that_cannot_be_used_is_refused_by_code(given, text, choice, 
     assert caught.value.complaint.code == code
 
 
+def test_a_column_that_is_not_there_is_answered_with_the_nearest_and_a_few_of_many(given):
+    names = [f"column_{number}" for number in range(33)]
+    with pytest.raises(DimError) as caught:
+        read_input(given(",".join(names) + "\n" + ",".join("1" * 33) + "\n"), Choice(columns=("colum_7",)), [])
+    said = caught.value.complaint
+    assert said.hint == "did you mean 'column_7'?"
+    assert said.cause.endswith("column_5 … (33 in all)")
+
+
 def test_a_bad_cell_is_named_with_its_row_and_column(given):
     with pytest.raises(Refused, match="row 2, column 'b' is no number"):
         read_input(given("a,b\n1,2\n3,x\n"), Choice(), TWO)

@@ -269,3 +269,43 @@ def _fresh(tmp_path):
     other = tmp_path / f"h{time.monotonic_ns()}"
     other.mkdir()
     return other
+
+
+def test_an_answer_that_made_room_is_said_to_be_gone_and_its_receipt_is_kept(dim, tmp_path):
+    from dimnode.audit.redact import redact
+
+    answers = {"job__result": refusal("E-job-15", "the answer is no longer here")}
+    answers["job__receipt"] = {"result": {"receipt": redact(RECEIPT)}}
+    with node(tmp_path, **answers):
+        said = dim("job", "result", "abcdef")
+    assert (said.code, said.out) == (3, "")
+    assert "error E-job-15: the answer is no longer here" in said.err
+    path = tmp_path / "receipts" / f"{short(SPEC.id)}.dimr"
+    assert said.err.rstrip().endswith(f"receipt {path}  authentic, without inputs and answer")
+    assert path.read_bytes() == redact(RECEIPT)
+
+
+def test_a_receipt_that_was_written_in_time_is_not_replaced_by_one_without_its_answer(dim, tmp_path):
+    path = tmp_path / "receipts" / f"{short(SPEC.id)}.dimr"
+    path.parent.mkdir()
+    path.write_bytes(RECEIPT)
+    answers = {"job__result": refusal("E-job-15", "gone"), "job__receipt": {"result": {"receipt": RECEIPT}}}
+    with node(tmp_path, **answers):
+        assert dim("job", "result", "abcdef").code == 3
+    assert path.read_bytes() == RECEIPT
+
+
+def test_a_run_says_whose_model_a_name_became_when_several_peers_publish_it(dim, tmp_path, rows):
+    plan = {**PLAN, "steps": [{**STEP, "publisher": "brio …abcdefgh", "publishers": 2}]}
+    with node(tmp_path, job__validate={"result": plan}):
+        said = dim("run", "triage", rows)
+    assert "infer triage:1 published by brio …abcdefgh (2 peers publish this name)" in said.err
+
+
+def test_models_of_one_name_are_told_apart_by_their_publishers(dim, tmp_path):
+    twins = [{**MODEL, "publisher": f"12D3KooW{tail}", "publisher_name": "nora"} for tail in ("aaaaaaaa", "bbbbbbbb")]
+    twins = [{**row, "bytes": 1, "summary": ""} for row in twins]
+    with FakeNode(tmp_path, models__ls={"result": {"models": twins}}):
+        said = dim("models", "ls")
+    assert "nora …aaaaaaaa" in said.out and "nora …bbbbbbbb" in said.out
+    assert "several peers publish triage; name one by its publisher: dim run aaaaaaaa/triage" in said.err

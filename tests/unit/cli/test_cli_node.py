@@ -11,6 +11,7 @@ from fake_node import FakeNode
 from dimnode.cli.node import configure_logging
 from dimnode.config import Config, load_config
 from dimnode.errors import ConfigError
+from dimnode.records.ids import cid_text, record_id
 from dimnode.store.home import load_key
 
 CSV = "age,score,truth\n1,2,0\n"
@@ -69,12 +70,16 @@ def test_a_doctor_changes_nothing(dim, tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
-@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
-def test_a_doctor_shows_the_mend_of_what_is_not_fine(dim, tmp_path, ok, code):
-    finding = {"check": "peers", "ok": ok, "detail": "0 linked", "mend": "" if ok else "dim up --bootstrap ADDRESS"}
+@pytest.mark.parametrize(
+    ("ok", "stops", "mark", "code"), [(True, False, "✓", 0), (False, False, "!", 0), (False, True, "✗", 1)]
+)
+def test_a_doctor_shows_the_mend_of_what_is_not_fine_and_fails_when_it_stops_work(dim, tmp_path, ok, stops, mark, code):
+    mend = "" if ok else "dim up --bootstrap ADDRESS"
+    finding = {"check": "peers", "ok": ok, "stops": stops, "detail": "0 linked", "mend": mend}
     with FakeNode(tmp_path, doctor={"result": {"findings": [finding]}}):
         said = dim("doctor")
     assert said.code == code
+    assert f"{mark} peers" in said.out
     assert ("mend: dim up --bootstrap ADDRESS" in said.out) is not ok
 
 
@@ -120,7 +125,10 @@ def test_allowed_operations_become_a_policy_for_any_peer(dim, tmp_path):
     added = {"result": {"name": "ward", "columns": ["age"], "policy": "b…"}}
     with FakeNode(tmp_path, data__add=added) as node:
         typed = ["data", "add", "ward", tmp_path / "rows.csv", "--label", "truth", "--exclude", "score"]
-        assert dim(*typed, "--allow", "evaluate,statistics", "--min-cohort", "20").code == 0
+        more = ["--min-cohort", "20", "--any-model", "--where", "ward,year"]
+        said = dim(*typed, "--allow", "evaluate,statistics", *more)
+    assert said.code == 0
+    assert "any model that this node holds" in said.err
     [request] = node.asked("data.add")
     assert (request["label"], request["exclude"]) == ("truth", ["score"])
     assert request["policy"] == {
@@ -129,7 +137,23 @@ def test_allowed_operations_become_a_policy_for_any_peer(dim, tmp_path):
         "models": "any",
         "min_cohort": 20,
         "output_classes": ["count", "mean"],
+        "where": ["ward", "year"],
     }
+
+
+def test_a_model_that_a_policy_names_becomes_the_id_of_the_one_held_here(dim, tmp_path):
+    (tmp_path / "rows.csv").write_text(CSV)
+    here, away = (cid_text(record_id(text)) for text in (b"here", b"away"))
+    rows = [{"model": model, "name": "triage:1.0.0", "here": model == here} for model in (away, here)]
+    added = {"result": {"name": "ward", "columns": ["age"], "policy": "b…"}}
+    with FakeNode(tmp_path, data__add=added, models__ls={"result": {"models": rows}}) as node:
+        typed = ["data", "add", "ward", tmp_path / "rows.csv", "--label", "truth", "--allow", "evaluate", "--models"]
+        assert dim(*typed, f"triage,{away}").code == 0
+        nobody = dim(*typed, "nosuch")
+    [request] = node.asked("data.add")
+    assert request["policy"]["models"] == [here, away]
+    assert nobody.code == 4
+    assert "error E-models-01" in nobody.err
 
 
 def test_the_expiry_of_a_policy_travels_as_milliseconds(dim, tmp_path):
@@ -149,6 +173,9 @@ def test_the_expiry_of_a_policy_travels_as_milliseconds(dim, tmp_path):
         (["--allow", "evaluate", "--policy", "p.toml"], "E-cli-33"),
         (["--policy", "nowhere.toml"], "E-cli-34"),
         (["--allow", "everything"], "E-cabinet-10"),
+        (["--allow", "evaluate"], "E-cli-35"),
+        (["--policy", "p.toml", "--any-model"], "E-cli-33"),
+        (["--policy", "p.toml", "--where", "age"], "E-cli-33"),
     ],
 )
 def test_a_cabinet_without_a_clear_policy_is_not_offered(dim, tmp_path, typed, code):
@@ -182,3 +209,12 @@ def test_every_profile_of_init_is_one_that_up_accepts(dim, tmp_path):
         assert isinstance(load_config(tmp_path / profile), Config)
     with pytest.raises(ConfigError):
         load_config(tmp_path / "dev", {"profile": "other"})
+
+
+def test_connect_says_when_a_peer_was_connected_already_and_the_address_was_not_tried(dim, tmp_path):
+    for dialled, words in ((True, "connected"), (False, "was connected already, over another way")):
+        with FakeNode(tmp_path, connect={"result": {"peer": "12D3KooWx", "dialled": dialled}}):
+            said = dim("connect", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWx")
+        assert (said.code, said.out) == (0, "12D3KooWx\n")
+        assert said.err.startswith(words)
+        (tmp_path / "control.sock").unlink()

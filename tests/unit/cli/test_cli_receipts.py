@@ -44,7 +44,7 @@ def test_a_golden_receipt_is_verified_and_drawn(dim, trust, story):
 
 def test_a_comparison_is_drawn_with_its_tally_and_who_dissents(dim, trust):
     said = dim("receipt", "show", GOLDEN / "comparative.dimr", "--trust", trust).out
-    assert "2 of 3 agree; dissenting: brio (boosting)" in said
+    assert "votes: 2 of 3 are with the majority on every row; not on every row: brio (boosting)" in said
     assert "tally: 3 rows, 2 unanimous" in said
     assert "row 3: benign 1, malignant 2" in said
 

@@ -26,7 +26,7 @@ def test_a_planned_tier_is_refused_by_name_with_a_hint(tier):
 def test_an_unknown_tier_is_refused_with_the_names_of_those_that_are():
     with pytest.raises(Refused) as caught:
         quote("blockchain")
-    assert "referee" in caught.value.complaint.cause
+    assert caught.value.complaint.cause == "the tiers are signed, quorum"
 
 
 def test_a_quorum_is_a_majority_of_two_to_seven():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from engine_stage import CABINET, MODEL, A, B, Stage, appended, body, idle, key_of, of, peer, sent
 
-from dimnode.jobs.effects import Consult, Forget, Run, Stop
+from dimnode.jobs.effects import Consult, Forget, Release, Run, Stop
 from dimnode.jobs.events import PeerDown, PeerUp, TimePassed
 from dimnode.limits import JobLimits, Limits
 
@@ -36,7 +36,7 @@ def test_a_lease_is_run_answered_acknowledged_and_forgotten() -> None:
     assert [row.lazy for row in appended("lease", effects)] == [True]  # it rides on the answer's commit
     send = sent("answer", effects)[0]
     assert (send.peer, send.records, send.openings) == (A, (answer.id,), answer.openings)
-    assert stage.held > 0
+    assert stage.held == 0
     assert of(Forget, stage.told(A, "ack", key_of(lease)))
     assert idle(stage)
 
@@ -198,6 +198,20 @@ def test_an_acknowledgement_of_a_run_that_still_goes_on_is_a_stale_one() -> None
     stage.do(lease)
     assert not stage.told(A, "ack", key_of(lease))
     assert sent("answer", stage.do(stage.finished(key_of(lease))))
+
+
+def test_answers_and_refusals_that_nobody_acknowledges_hold_no_bytes() -> None:
+    stage = Stage([A])
+    stage.do(lease := stage.lease())
+    stage.do(stage.finished(key_of(lease), b"a large output"))
+    stage.do(site := stage.lease(task=0, tasks=SITE, blobs=()))
+    refused = stage.do(stage.ruled(key_of(site), False))
+    assert sent("ruling", refused)
+    assert refused.index(sent("ruling", refused)[0]) < refused.index(of(Release, refused)[0])
+    assert stage.engine.sizes()["works"] == 2
+    assert stage.held == 0
+    assert sent("answer", stage.told(A, "resume", key_of(lease)))
+    assert sent("ruling", stage.told(A, "resume", key_of(site)))
 
 
 def test_an_answer_that_nobody_fetches_is_let_go_after_a_day() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from engine_stage import ABSENT_PEER, ME, MODEL, A, B, C, Stage, appended, body, idle, of, sent
 
-from dimnode.jobs.effects import Remember, Reply
+from dimnode.jobs.effects import Effect, Remember, Reply, Send
 from dimnode.jobs.events import PeerDown, TimePassed
 from dimnode.limits import JobLimits, Limits
 
@@ -160,6 +160,48 @@ def test_a_word_about_a_run_renews_its_lease() -> None:
         assert not sent("lease", stage.do(TimePassed()))
     stage.later(TTL_SECONDS + 1)
     assert sent("lease", stage.do(TimePassed()))
+
+
+def keep_saying(stage: Stage, lease: Send, word: str, seconds: int) -> list[Effect]:
+    """The executor says a word every ten seconds; whatever follows."""
+    effects: list[Effect] = []
+    for _ in range(seconds // 10):
+        stage.later(10)
+        effects += stage.told(lease.peer, word, lease.key)
+        effects += stage.do(TimePassed())
+    return effects
+
+
+@pytest.mark.parametrize("word", ["accepted", "progress"])
+def test_whoever_only_says_that_it_is_at_it_loses_the_task_after_the_time_of_a_run(word: str) -> None:
+    stage = Stage([A, B])
+    lease = sent("lease", stage.submit())[0]
+    assert not sent("lease", keep_saying(stage, lease, word, 140))
+    effects = keep_saying(stage, lease, word, 20)
+    assert [remembered.evidence.kind for remembered in of(Remember, effects)] == ["late"]
+    cancel = sent("cancel", effects)[0]
+    assert (cancel.peer, cancel.key) == (lease.peer, lease.key)
+    moved = sent("lease", effects)[0]
+    assert moved.peer != lease.peer
+    assert moved.key == (*lease.key[:2], 2)
+
+
+def test_of_a_short_job_nobody_holds_a_task_for_more_than_half() -> None:
+    stage = Stage([A, B, C])
+    lease = sent("lease", stage.submit(deadline_ms=120_000))[0]
+    second = sent("lease", keep_saying(stage, lease, "progress", 70))[0]
+    third = sent("lease", keep_saying(stage, second, "progress", 40))[0]
+    assert len({lease.peer, second.peer, third.peer}) == 3
+    assert of(Reply, stage.do(stage.answer(third)))[0].status == "ok"
+
+
+def test_a_slow_peer_that_alone_can_do_a_task_is_left_at_it() -> None:
+    stage = Stage([A])
+    lease = sent("lease", stage.submit())[0]
+    effects = keep_saying(stage, lease, "accepted", 500)
+    assert not sent("lease", effects) and not of(Remember, effects)
+    assert of(Reply, stage.do(stage.answer(lease)))[0].status == "ok"
+    assert idle(stage)
 
 
 def test_whoever_has_forgotten_a_lease_may_get_it_again_under_the_next_epoch() -> None:

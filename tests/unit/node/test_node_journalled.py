@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from dimnode.audit.verifier import verify
 from dimnode.errors import ConfigError, Refused
 from dimnode.jobs.effects import Append, Note
 from dimnode.limits import LIMITS
@@ -199,3 +200,15 @@ def test_the_fault_point_kills_after_the_nth_own_record_of_its_kind_and_not_befo
     assert (ended.returncode, ended.stdout.split()) == (-signal.SIGKILL, ["0", "1", "2"])
     fault_point("", KEY.peer)({})
     assert os.getpid()
+
+
+@pytest.mark.parametrize("name", ["plain.dimr", "quorum.dimr"])
+def test_the_receipt_of_a_job_whose_bytes_are_gone_is_authentic_and_incomplete(journal, name) -> None:
+    whole = parse_receipt((GOLDEN / name).read_bytes())
+    job = keep(journal, whole)
+    trio.run(journal.drop_blobs, list(whole.blobs), journal.newest())
+    receipt = make_receipt(journal, job)
+    parsed = parse_receipt(receipt)
+    assert parsed.records.keys() == whole.records.keys()
+    assert (len(parsed.openings), len(parsed.blobs)) == (len(whole.openings), 0)
+    assert verify(receipt).status == 3

@@ -11,13 +11,13 @@ import trio
 from dimnode.errors import DimError, Refused
 from dimnode.node.library import Library, ModelCard
 from dimnode.records.envelope import SigningKey, seal
-from dimnode.records.ids import blob_cid, cid_text, peer_text
+from dimnode.records.ids import blob_cid, cid_text, peer_text, short
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
 from dimnode.store.home import prepare_home
 from dimnode.store.journal import Journal
 
 KEY, OTHER, THIRD = (SigningKey.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
-POLICY = {"operations": ["evaluate"], "submitters": "any", "models": "any"}
+POLICY = {"operations": ["statistics"], "submitters": "any", "models": "any"}
 
 
 @pytest.fixture
@@ -111,8 +111,11 @@ def test_a_name_that_several_publish_is_refused_until_one_is_named(library) -> N
     with pytest.raises(Refused) as caught:
         library.find("iris:1.0.0")
     assert caught.value.complaint.code == "E-models-02"
-    assert peer_text(OTHER.peer) in caught.value.complaint.cause
+    assert f"{short(OTHER.peer)}/iris:1.0.0" in caught.value.complaint.cause
     assert library.find(f"{peer_text(THIRD.peer)}/iris:1.0.0") == theirs
+    assert library.find(f"{short(OTHER.peer)}/iris:1.0.0") == mine
+    assert library.publishers("iris") == 2
+    assert library.publishers(f"{short(OTHER.peer)}/iris") == 1
 
 
 def test_of_one_publishers_equal_versions_the_newest_counts(library) -> None:
@@ -231,3 +234,19 @@ def test_the_advert_of_the_fullest_library_fits_a_record(tmp_path, library) -> N
 def test_a_card_is_decoded_strictly() -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"name": 5}, ModelCard)
+
+
+def test_a_cabinet_to_be_evaluated_on_needs_a_column_with_the_truth_at_once(tmp_path, library) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("age,ill\n70,1\n")
+    policy = POLICY | {"operations": ["evaluate", "statistics"]}
+    assert refused(add_cabinet, library, source, policy=policy) == "E-data-04"
+    assert add_cabinet(library, source, label="ill", policy=policy).label == "ill"
+
+
+def test_columns_of_conditions_are_columns_of_the_file_and_outlast_a_restart(tmp_path, journal, library) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("age,year\n70,2001\n")
+    assert refused(add_cabinet, library, source, policy=POLICY | {"where": ["yaer"]}) == "E-data-02"
+    add_cabinet(library, source, policy=POLICY | {"where": ["year"]})
+    assert again(tmp_path, journal).cabinets["patients"].policy.where == {"year"}

@@ -1,18 +1,25 @@
 """What is announced: signed by its source, small, about its topic."""
 
+from dataclasses import replace
+
 import pytest
 from frame_stage import NET, OTHER_NET, OWNER, STRANGER, sign
 
 from dimnode.errors import PeerFault
+from dimnode.limits import LIMITS
+from dimnode.p2p.conduct import Judgement
 from dimnode.p2p.gossip import (
     HEARTBEAT_TOPIC,
     JOBS_PER_MESSAGE,
     JOBS_TOPIC,
     RESULTS_TOPIC,
+    Freshness,
     announcement,
     heartbeat,
+    judge_gossip,
     read_gossip,
 )
+from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import RECORD_PREFIX, RecordId
 from dimnode.records.kinds import VERDICT_STATUS
 
@@ -65,3 +72,56 @@ def test_a_message_that_is_not_what_its_topic_carries_is_a_fault(lie) -> None:
     topic, message = LIES[lie]
     with pytest.raises(PeerFault):
         read_gossip(topic, OWNER.peer, message, NET)
+
+
+# ---- what is news, and who is held to account for what is not
+
+NOW_MS = 1_700_000_000_000
+
+
+def judged(message: bytes, freshness: Freshness, source: bytes = OWNER.peer, now_ms: int = NOW_MS) -> Judgement:
+    return judge_gossip(HEARTBEAT_TOPIC, source, message, NET, freshness, now_ms)[0]
+
+
+def beat_at(at_ms: int, key: SigningKey = OWNER, net: RecordId = NET) -> bytes:
+    return heartbeat(key, net, at_ms, JOBS[0], 1, 0)
+
+
+def test_a_newer_heartbeat_is_news_and_an_older_one_is_not() -> None:
+    freshness = Freshness()
+    assert judged(beat_at(NOW_MS - 40_000), freshness) is Judgement.ACCEPT
+    assert judged(beat_at(NOW_MS), freshness) is Judgement.ACCEPT
+    assert judged(beat_at(NOW_MS), freshness) is Judgement.IGNORE
+    assert judged(beat_at(NOW_MS - 1000), freshness) is Judgement.IGNORE, "a lost race is nobody's fault"
+    assert judged(beat_at(NOW_MS - 40_000), freshness) is Judgement.REPLAYED
+
+
+def test_a_clock_that_is_far_off_is_no_offence_and_no_news() -> None:
+    far_ms = LIMITS.peers.heartbeat_age_ms_max + 1
+    for at_ms in (NOW_MS - far_ms, NOW_MS + far_ms):
+        freshness = Freshness()
+        assert judged(beat_at(at_ms), freshness) is Judgement.IGNORE
+        assert judged(beat_at(NOW_MS), freshness) is Judgement.ACCEPT, "and it does not shut its author up"
+
+
+def test_authors_and_topics_are_judged_apart_and_forgotten_in_their_order() -> None:
+    freshness = Freshness(replace(LIMITS.peers, gossip_authors_max=2))
+    first, second, third = (SigningKey.from_seed(bytes([number]) * 32).peer for number in range(3))
+    for author in (first, second):
+        assert freshness.judge(author, "t", NOW_MS, NOW_MS) is Judgement.ACCEPT
+    assert freshness.judge(first, "t", NOW_MS, NOW_MS) is Judgement.IGNORE
+    assert freshness.judge(third, "t", NOW_MS, NOW_MS) is Judgement.ACCEPT
+    assert freshness.judge(first, "t", NOW_MS, NOW_MS) is Judgement.ACCEPT, "silent longest, forgotten first"
+    assert freshness.judge(third, "u", NOW_MS, NOW_MS) is Judgement.ACCEPT
+
+
+def test_what_no_honest_peer_passes_on_is_invalid() -> None:
+    whole = beat_at(NOW_MS)
+    assert judged(whole[:-1] + bytes([whole[-1] ^ 1]), Freshness()) is Judgement.INVALID
+    assert judged(b"nonsense", Freshness()) is Judgement.INVALID
+    assert judged(whole, Freshness(), source=STRANGER.peer) is Judgement.INVALID
+
+
+def test_another_swarm_or_kind_is_ignored_without_a_complaint() -> None:
+    assert judged(beat_at(NOW_MS, net=OTHER_NET), Freshness()) is Judgement.IGNORE
+    assert judged(announcement(OWNER, NET, NOW_MS), Freshness()) is Judgement.IGNORE

@@ -70,6 +70,27 @@ def test_the_list_is_bounded_and_the_longest_silent_stranger_goes_first() -> Non
     assert len(members) == 3
 
 
+def test_a_stranger_takes_the_place_of_nobody_who_is_not_overdue() -> None:
+    members = Members(ME, replace(LIMITS.peers, adverts_max=10))
+    for number in range(1, 11):
+        beat(members, number, 1, 0.1 * number)
+    for flood in range(100, 300):
+        assert not beat(members, flood, 1, 1.0)
+    assert {members.get(peer(number)) is not None for number in range(1, 11)} == {True}
+    overdue = 1.5 * heartbeat_seconds(11)
+    assert beat(members, 300, 1, overdue + 0.15)
+    assert members.get(peer(1)) is None
+    assert members.get(peer(2)) is not None
+
+
+def test_in_a_swarm_larger_than_the_list_heartbeats_do_not_push_each_other_out() -> None:
+    members = Members(ME, replace(LIMITS.peers, adverts_max=50))
+    for at in range(0, 60, 10):  # sixty peers, each beats every ten seconds
+        kept = [beat(members, number, at * 1000, at + number / 6.1) for number in range(1, 61)]
+    assert sum(kept) == 50
+    assert len(members) == 50
+
+
 def test_an_advert_is_wanted_from_a_linked_peer_that_says_one_we_have_not_read() -> None:
     members = Members(ME)
     assert not members.wants_advert(peer(1))

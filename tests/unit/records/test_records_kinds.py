@@ -87,6 +87,9 @@ SMALLEST: dict[str, dict[str, Any]] = {
         "unchecked": [],
         "parents": [],
     },
+    "invite": {"key": KEY.peer, "expires_ms": 1, "uses": 1},
+    "member": {"peer": KEY.peer, "parents": []},
+    "removal": {"epoch": 1},
 }
 
 

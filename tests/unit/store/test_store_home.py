@@ -8,7 +8,6 @@ import pytest
 
 from dimnode.errors import ConfigError
 from dimnode.store.home import load_key, load_seed, locked, prepare_home
-from dimnode.store.peers import load_addresses, save_addresses
 
 
 def mode(path) -> int:
@@ -93,17 +92,3 @@ def test_the_lock_can_be_taken_again(tmp_path) -> None:
     for _ in range(2):
         with locked(tmp_path):
             pass
-
-
-def test_addresses_are_remembered_and_a_damaged_file_is_none(tmp_path) -> None:
-    assert load_addresses(tmp_path) == []
-    save_addresses(tmp_path, ["/a", "/b"])
-    assert load_addresses(tmp_path) == ["/a", "/b"]
-    (tmp_path / "peers.json").write_text('["/a", 5]')
-    assert load_addresses(tmp_path) == ["/a"]
-    for text in ("", "{}", '["/a"', "5"):
-        (tmp_path / "peers.json").write_text(text)
-        assert load_addresses(tmp_path) == []
-    (tmp_path / "peers.json").write_bytes(b"\xff")
-    assert load_addresses(tmp_path) == []
-    save_addresses(tmp_path / "absent", ["/a"])

@@ -28,6 +28,9 @@ from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.rcmgr import Direction
+from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage
+from libp2p.relay.circuit_v2.pb.circuit_pb2 import PeerId as PeerMessage
+from libp2p.relay.circuit_v2.protocol import CircuitV2Protocol
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
@@ -263,3 +266,43 @@ def test_the_stub_of_fastecdsa_refuses_to_be_used() -> None:
         pytest.skip("the real fastecdsa is installed")
     with pytest.raises(NotImplementedError, match="stub"):
         libp2p.crypto.ecc.create_new_key_pair("P-256")
+
+
+def test_stock_relays_take_a_reservation_in_anothers_name() -> None:
+    victim = ID(PEER.to_bytes()[:-1] + b"x")
+
+    class Asking:
+        muxed_conn = SimpleNamespace(peer_id=PEER)
+
+        async def write(self, data: bytes) -> None:
+            pass
+
+        def is_open(self) -> bool:
+            return False
+
+    async def scenario() -> None:
+        relay = CircuitV2Protocol(stock_host(), allow_hop=True)
+        asked = HopMessage(type=HopMessage.RESERVE, peer=PeerMessage(id=victim.to_bytes()))
+        await relay._handle_reserve(Asking(), asked)
+        assert victim in relay.resource_manager._reservations
+
+    run(scenario)
+
+
+def test_stock_cuts_a_circuit_address_down_to_the_relays_own() -> None:
+    circuit = Multiaddr(f"/ip4/44.1.1.1/tcp/4710/p2p/{PEER.to_base58()}/p2p-circuit")
+    key_pair = create_new_key_pair(bytes(32))
+    host = new_host(key_pair=key_pair, addrs_factory=lambda _: [circuit])
+    announced = str(host.get_addrs()[0])
+    assert announced == f"/ip4/44.1.1.1/tcp/4710/p2p/{host.get_id().to_base58()}"  # where we never were
+
+
+def test_stock_forgets_subscriptions_of_a_peer_that_is_still_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    pubsub = stock_pubsub()
+    pubsub.peer_topics["t"] = {PEER}
+    pubsub.peers[PEER] = SimpleNamespace()
+    pubsub.router.attach(pubsub)
+    monkeypatch.setattr(pubsub, "_peer_is_connected", lambda peer: True)
+    monkeypatch.setattr(pubsub, "_schedule_peer_stream_retry", lambda peer: None)
+    pubsub._handle_dead_peer(PEER)
+    assert PEER not in pubsub.peer_topics.get("t", set())

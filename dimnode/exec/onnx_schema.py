@@ -28,7 +28,7 @@ Rows = list[list[Any]]
 def declared_schema(path: Path) -> tuple[Rows, Rows]:
     """Inputs and outputs as rows [name, dtype, shape] with -1 for a free size. Raises `RunFailed` or `Refused`."""
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-    command = [sys.executable, "-P", "-m", "dimnode.cli.onnx_schema"]
+    command = [sys.executable, "-P", "-m", "dimnode.exec.onnx_schema"]
     try:
         with path.open("rb") as model, tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(

@@ -1,0 +1,123 @@
+"""The application behind the HTTP door: routes, errors, and the doorkeepers around them.
+
+Rule: from outside in: threshold (Host, Origin, every exception), CORS for the listed origins, guard (key, rate, size),
+routes. Whatever any of them refuses has the one error shape of `complaints`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from dimnode.api.http import (
+    routes_blobs,
+    routes_classic,
+    routes_docs,
+    routes_health,
+    routes_jobs,
+    routes_node,
+    routes_openai,
+)
+from dimnode.api.http.complaints import Said, envelope, said, said_bug, said_fault, said_invalid
+from dimnode.api.http.guard import OPEN_PATHS, Guard, Threshold, Yard
+from dimnode.api.http.inside import RECEIPT_HEADER, Inside
+from dimnode.errors import DimError, PeerFault
+
+_HEADERS_IN = ("authorization", "content-type", "idempotency-key", "last-event-id", "traceparent", "x-request-id")
+_HEADERS_OUT = (RECEIPT_HEADER, "X-Request-Id", "Retry-After")
+_ABOUT = (
+    "Submit, watch and fetch inference jobs of this dimnode. Every answer has a signed receipt that verifies offline."
+)
+_CODE_OF_STATUS = {404: "E-http-10", 405: "E-http-11"}
+
+
+def make_app(inside: Inside, yard: Yard, origins: Sequence[str] = ()) -> Threshold:
+    """The whole ASGI application."""
+    app = FastAPI(
+        title="dimnode",
+        version=version("dimnode"),
+        description=_ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.inside = inside
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    for routes in (routes_jobs, routes_blobs, routes_node, routes_health, routes_openai, routes_classic, routes_docs):
+        app.include_router(routes.router)
+    app.add_exception_handler(DimError, _refused)
+    app.add_exception_handler(PeerFault, _fault)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
+    guarded = Guard(app, yard)
+    if not origins:
+        return Threshold(guarded, yard)
+    cors = CORSMiddleware(
+        guarded,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=list(_HEADERS_IN),
+        expose_headers=list(_HEADERS_OUT),
+    )
+    return Threshold(cors, yard)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The page of `get_openapi` as this door really answers: with keys, and with 400 where FastAPI would say 422."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemes = {"key": {"type": "http", "scheme": "bearer", "description": "dim keys new"}}
+        found["components"]["securitySchemes"] = schemes
+        for path, methods in found["paths"].items():
+            for said in methods.values():
+                said["responses"].pop("422", None)
+                said["security"] = [] if path in OPEN_PATHS else [{"key": []}]
+        for unused in ("HTTPValidationError", "ValidationError"):
+            found["components"]["schemas"].pop(unused, None)
+        app.openapi_schema = found
+    return app.openapi_schema
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, DimError)
+    return _response(said(error))
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    assert isinstance(error, PeerFault)
+    return _response(said_fault(error))
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    """The first problem, in words, without the value that was sent."""
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = dict(error.errors()[0]) if error.errors() else {"loc": (), "msg": "unreadable"}
+    place = ".".join(str(part) for part in first["loc"])
+    return _response(said_invalid(place or "body", str(first["msg"])))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    if (refusal := request.scope["state"].get("refusal")) is not None:  # the guard stopped the body
+        return _response(said(refusal))
+    status = error.status_code if error.status_code in _CODE_OF_STATUS else 400
+    code = _CODE_OF_STATUS.get(status, "E-http-13")
+    return _response(Said(status, envelope(status, code, str(error.detail), "GET /docs lists what there is")))
+
+
+async def _bug(_: Request, __: Exception) -> Response:
+    """It is raised once more after this, to the threshold, which logs it."""
+    return _response(said_bug())
+
+
+def _response(answer: Said) -> Response:
+    return Response(answer.to_bytes(), answer.status, answer.headers(), "application/json")

@@ -1,0 +1,119 @@
+"""What every route stands on, and the few lines that all of them repeat.
+
+Rule: a route reads its caller and this, nothing global; a job that is not the caller's does not exist for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from dimnode.api.http.caller import Caller
+from dimnode.api.http.meter import Meter
+from dimnode.api.http.shapes import ErrorOut
+from dimnode.api.http.submission import Account, Submission
+from dimnode.api.http.text import Texts
+from dimnode.api.http.values import output_map
+from dimnode.api.port import Answer, NodePort
+from dimnode.errors import Refused
+from dimnode.limits import HttpLimits
+from dimnode.records.ids import RecordId, cid_text
+
+if TYPE_CHECKING:
+    from dimnode.api.http.routes_blobs import Shelf
+
+RECEIPT_HEADER = "X-Dimnode-Receipt"
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The node behind the door."""
+
+    node: NodePort
+    account: Account
+    submission: Submission
+    texts: Texts
+    meter: Meter
+    shelf: Shelf
+    limits: HttpLimits
+
+    def job(self, caller: Caller, name: str) -> RecordId:
+        """A job of this caller's, or any for an admin. Raises `Refused` E-job-13: others' jobs cannot be told apart
+        from those that never were."""
+        no = Refused("E-job-13", f"no job {name[:80]!r}", "", "GET /dim/v1/jobs")
+        try:
+            job = self.node.find_job(name)
+        except Refused:
+            raise no from None
+        asked = self.account.job(job)
+        mine = asked is not None and asked.key == caller.key.id
+        if not mine and not (caller.is_admin and self.node.trail(job, 0, 1)):
+            raise no
+        return job
+
+    def job_map(self, job: RecordId, ended: Answer | None) -> dict[str, Any]:
+        """A `JobOut`."""
+        text = cid_text(job)
+        found: dict[str, Any] = {"job": text, "status": "open", "events": f"/dim/v1/jobs/{text}/events"}
+        if ended is None:
+            return found
+        found |= {
+            "status": ended["status"],
+            "verdict": cid_text(ended["verdict"]) if ended["verdict"] else "",
+            "outputs": [output_map(blob) for blob in ended["outputs"] if blob is not None],
+            "receipt": f"/dim/v1/jobs/{text}/receipt",
+        }
+        if ended.get("code"):
+            found |= {"code": ended["code"], "reason": ended.get("reason", "")}
+        return found
+
+
+def inside_of(connection: HTTPConnection) -> Inside:
+    """The app's `Inside`."""
+    found = connection.app.state.inside
+    assert isinstance(found, Inside)
+    return found
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    """Set by the guard before any route runs."""
+    found = connection.scope["state"]["caller"]
+    assert isinstance(found, Caller)
+    return found
+
+
+House = Annotated[Inside, Depends(inside_of)]
+Who = Annotated[Caller, Depends(caller_of)]
+
+ERRORS: Mapping[int | str, dict[str, Any]] = {
+    status: {"model": ErrorOut, "description": words}
+    for status, words in (
+        (400, "the request is wrong"),
+        (401, "no valid key"),
+        (403, "not with this key, host or origin"),
+        (404, "not there, or not this key's"),
+        (409, "not now, or not like this again"),
+        (413, "too large"),
+        (415, "bodies are JSON"),
+        (429, "too often; see Retry-After"),
+        (500, "a bug in dimnode"),
+        (503, "nobody can do it now; see Retry-After"),
+    )
+}
+"""What every route may answer beside its own."""
+
+
+def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON, written once."""
+    return Response(msgspec.json.encode(body), status, dict(headers or {}), "application/json")
+
+
+async def json_body(request: Request) -> bytes:
+    """The body's bytes; the guard has bounded them."""
+    return await request.body()

@@ -1,0 +1,124 @@
+"""Bytes over HTTP: inputs and model files up, outputs down; and models made of what came up.
+
+Rule: a body is streamed to the disk as it comes and never held whole; a file is its sender's alone until a model is
+made of it. What a model file declares is read in a sandbox, never in this process.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+from fastapi import APIRouter, Request
+from starlette.responses import FileResponse, Response
+
+from dimnode.api.http.caller import Caller
+from dimnode.api.http.guard import STREAMED
+from dimnode.api.http.inside import ERRORS, House, Inside, Who, answer
+from dimnode.api.http.shapes_node import AddedOut, BlobOut, ModelIn
+from dimnode.errors import PeerFault, Refused
+from dimnode.limits import LIMITS
+from dimnode.records.ids import BLOB_PREFIX, Cid, cid_bytes, cid_text
+
+router = APIRouter(prefix="/dim/v1", responses=dict(ERRORS))
+
+_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {STREAMED: {"schema": {"type": "string", "format": "binary"}}}}
+}
+_BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {STREAMED: {}}, "description": "the bytes"}}
+
+
+class Draft(Protocol):
+    """An upload that is not whole yet."""
+
+    def write(self, chunk: bytes) -> None:
+        """Blocks; raises `Refused`."""
+
+    def drop(self) -> None:
+        """It never became whole."""
+
+
+class Shelf(Protocol):
+    """Where uploads lie."""
+
+    def begin(self, key: str) -> Draft:
+        """A new upload of this key. Raises `Refused` beyond its share."""
+
+    def keep(self, draft: Any, key: str) -> tuple[Cid, int]:
+        """It is whole: its CID and size. Blocks."""
+
+    def path(self, cid: Cid, key: str, anybodys: bool) -> Path | None:
+        """A file of this key's, or with `anybodys` of any."""
+
+
+@router.post("/blobs", response_model=BlobOut, status_code=201, openapi_extra=_BODY, tags=["blobs"])
+async def upload(house: House, who: Who, request: Request) -> Response:
+    """Hand bytes in, for `blobs` of a job or for a model; kept for a day. The answer names them."""
+    who.need("submit")
+    draft = house.shelf.begin(who.key.id)
+    try:
+        waiting = bytearray()
+        async for chunk in request.stream():
+            waiting += chunk
+            if len(waiting) >= house.limits.upload_chunk_bytes:
+                await trio.to_thread.run_sync(draft.write, bytes(waiting))
+                waiting.clear()
+        await trio.to_thread.run_sync(draft.write, bytes(waiting))
+        cid, count = await trio.to_thread.run_sync(house.shelf.keep, draft, who.key.id)
+    finally:
+        draft.drop()
+    return answer({"blob": cid_text(cid), "bytes": count}, 201)
+
+
+@router.get("/blobs/{blob}", response_class=Response, responses=_BYTES, tags=["blobs"])
+async def download(house: House, who: Who, blob: str) -> Response:
+    """What this key handed in. `Range` is understood."""
+    who.need("read")
+    return FileResponse(_file(house, who, blob), media_type=STREAMED, content_disposition_type="attachment")
+
+
+@router.get("/jobs/{job}/blobs/{blob}", response_class=Response, responses=_BYTES, tags=["blobs"])
+async def job_blob(house: House, who: Who, job: str, blob: str) -> Response:
+    """An input or output of a job, as tensors/1."""
+    who.need("read")
+    raw = house.node.job_blob(house.job(who, job), _cid(blob))
+    if raw is None:
+        raise Refused("E-http-10", f"no blob {blob[:80]!r} of this job is here", "", "GET /dim/v1/jobs/JOB lists them")
+    return Response(raw, 200, {"Content-Disposition": "attachment"}, STREAMED)
+
+
+@router.post("/models", response_model=AddedOut, status_code=201, tags=["models"])
+async def add_model(house: House, who: Who, model: ModelIn) -> Response:
+    """Offer an uploaded file as a model: `POST /dim/v1/blobs` first. Without `inputs` they are read from the file."""
+    who.need("admin")
+    card = model.model_dump(exclude={"blob"})
+    return answer(await house.node.add_model(card, _file(house, who, model.blob)), 201)
+
+
+async def input_blobs(house: Inside, who: Caller, blobs: list[str]) -> list[bytes]:
+    """The uploads that a job reads. Raises `Refused`."""
+    found, room = [], LIMITS.exec.input_bytes_max
+    for blob in blobs:
+        path = _file(house, who, blob)
+        room -= path.stat().st_size
+        if room < 0:
+            raise Refused("E-input-05", "the inputs are too large", f"at most {LIMITS.exec.input_bytes_max} bytes")
+        found.append(await trio.to_thread.run_sync(path.read_bytes))
+    return found
+
+
+def _file(house: Inside, who: Caller, blob: str) -> Path:
+    path = house.shelf.path(_cid(blob), who.key.id, who.is_admin)
+    if path is None:
+        raise Refused("E-http-10", f"no upload {blob[:80]!r} of this key", "kept for a day", "POST /dim/v1/blobs")
+    return path
+
+
+def _cid(text: str) -> Cid:
+    """Made from its bytes again, so no text of a stranger ever becomes a path."""
+    try:
+        raw = cid_bytes(text)
+    except PeerFault:
+        raw = b""
+    if not raw.startswith(BLOB_PREFIX):
+        raise Refused("E-http-10", f"no blob {text[:80]!r}", "an id of a blob begins with bafkrei")
+    return Cid(raw)

@@ -1,0 +1,165 @@
+"""Jobs over HTTP: check, hand in, list, look at, follow, cancel, and the receipt.
+
+Rule: a job that was taken in is durable before its id is told, and goes on whether or not anybody listens.
+"""
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, WebSocket
+from starlette.responses import Response
+
+from dimnode.api.http.events import EventStream, job_events, send_over_socket
+from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Inside, Who, answer
+from dimnode.api.http.routes_blobs import input_blobs
+from dimnode.api.http.shapes import CancelOut, EventsOut, JobIn, JobOut, JobsOut, PlanOut
+from dimnode.api.port import Answer
+from dimnode.errors import PeerFault, Refused
+from dimnode.limits import LIMITS
+from dimnode.records.ids import RecordId, cid_bytes, cid_text
+
+RECEIPT_TYPE = "application/vnd.dimnode.receipt"
+SUBPROTOCOL = "dimnode.v1"
+
+router = APIRouter(prefix="/dim/v1", responses=dict(ERRORS), tags=["jobs"])
+
+Wait = Annotated[float, Query(ge=0, le=LIMITS.http.wait_seconds_max, description="seconds to wait for its end")]
+After = Annotated[int, Query(ge=0, le=2**62, description="only events after this id")]
+_SSE: dict[int | str, dict[str, Any]] = {
+    200: {"model": EventsOut, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
+
+@router.post("/jobs/validate", response_model=PlanOut)
+async def validate(house: House, who: Who, job: JobIn) -> Response:
+    """Where it would run, what it costs and what may still be wrong. Nothing is run."""
+    who.need("submit")
+    blobs = await input_blobs(house, who, job.blobs)
+    found = await house.node.ask("job.validate", {"op": "job.validate", "job": job_file(job), "blobs": blobs})
+    return answer(found)
+
+
+@router.post("/jobs", response_model=JobOut, status_code=202, responses={200: {"model": JobOut}})
+async def submit(
+    house: House,
+    who: Who,
+    request: Request,
+    job: JobIn,
+    wait: Wait = 0.0,
+    idempotency_key: Annotated[str, Header(max_length=255)] = "",
+) -> Response:
+    """Hand a job in: 202 while it is open, 200 when it ended within `wait` seconds.
+
+    The same Idempotency-Key with the same body is the same job, for ever.
+    """
+    digest = hashlib.sha256(await request.body()).digest()
+    blobs = await input_blobs(house, who, job.blobs)
+    found, ended = await house.submission.submit(
+        who, job_file(job), blobs, repeat=idempotency_key, digest=digest, wait_seconds=wait
+    )
+    return job_answer(house, found, ended)
+
+
+@router.get("/jobs", response_model=JobsOut)
+async def jobs(
+    house: House,
+    who: Who,
+    most: Annotated[int, Query(ge=1, le=LIMITS.http.jobs_per_page_max)] = 20,
+    before_ms: Annotated[int, Query(ge=0, le=2**62)] = 2**62,
+) -> Response:
+    """This key's jobs, newest first; with an admin's key all of this node's."""
+    who.need("read")
+    mine = None if who.is_admin else [row.job for row in house.account.jobs_of(who.key.id, most, before_ms)]
+    rows = house.node.job_rows(mine, most, before_ms)
+    return answer({"jobs": rows, "before_ms": rows[-1]["at_ms"] if len(rows) == most else None})
+
+
+@router.get("/jobs/{job}", response_model=JobOut)
+async def show(house: House, who: Who, job: str, wait: Wait = 0.0) -> Response:
+    """How it stands; with `wait`, how it stands when it has ended or the time is over."""
+    who.need("read")
+    found = house.job(who, job)
+    ended = house.node.job_end(found) or await house.submission.wait(found, wait)
+    return job_answer(house, found, ended, status=200)
+
+
+@router.post("/jobs/{job}/cancel", response_model=CancelOut)
+async def cancel(house: House, who: Who, job: str) -> Response:
+    """Ask for its end. Harmless when repeated, and when it has ended."""
+    who.need("submit")
+    return answer(await house.node.ask("job.cancel", {"op": "job.cancel", "job": house.job(who, job)}))
+
+
+@router.get("/jobs/{job}/events", response_model=EventsOut, responses=_SSE)
+async def events(
+    house: House,
+    who: Who,
+    request: Request,
+    job: str,
+    after: After = 0,
+    last_event_id: Annotated[str, Header(max_length=32)] = "",
+) -> Response:
+    """Its events: as JSON what is on record, or live as server-sent events with `Accept: text/event-stream`.
+
+    A stream that broke goes on after `Last-Event-ID` (browsers send it by themselves).
+    """
+    who.need("read")
+    found = house.job(who, job)
+    if last_event_id.isdecimal():
+        after = max(after, int(last_event_id))
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return EventStream(job_events(house.node, found, after, house.limits))
+    rows = house.node.trail(found, after, house.limits.events_per_page)
+    return answer({"events": rows, "last": rows[-1]["id"] if rows else after})
+
+
+@router.get("/jobs/{job}/receipt", response_class=Response, responses={200: {"content": {RECEIPT_TYPE: {}}}})
+async def receipt(house: House, who: Who, job: str) -> Response:
+    """The signed record tree in one file: `dim verify` it anywhere."""
+    who.need("read")
+    return receipt_answer(house, house.job(who, job))
+
+
+@router.get("/receipts/{verdict}", response_class=Response, responses={200: {"content": {RECEIPT_TYPE: {}}}})
+async def receipt_of_verdict(house: House, who: Who, verdict: str) -> Response:
+    """The receipt that an `X-Dimnode-Receipt` header names."""
+    who.need("read")
+    try:
+        found = house.node.job_of_verdict(RecordId(cid_bytes(verdict)))
+    except PeerFault:
+        found = None
+    if found is None:
+        raise Refused("E-job-13", f"no receipt {verdict[:80]!r}", "", "GET /dim/v1/jobs")
+    return receipt_answer(house, house.job(who, cid_text(found)))
+
+
+@router.websocket("/jobs/{job}/ws")
+async def follow(house: House, who: Who, socket: WebSocket, job: str, after: int = 0) -> None:
+    """The same events as text messages, until the job has ended."""
+    who.need("read")
+    found = house.job(who, job)
+    await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope.get("subprotocols", ()) else None)
+    await send_over_socket(socket, job_events(house.node, found, after, house.limits))
+
+
+def job_file(job: JobIn) -> dict[str, Any]:
+    """The job file that the request means: only what was said, under the file's names."""
+    said = job.model_dump(exclude_unset=True, exclude={"blobs"}, by_alias=True)
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def job_answer(house: Inside, job: RecordId, ended: Answer | None, status: int = 0) -> Response:
+    """A `JobOut`, with the receipt's name in a header once there is one."""
+    headers = {RECEIPT_HEADER: cid_text(ended["verdict"])} if ended and ended["verdict"] else {}
+    return answer(house.job_map(job, ended), status or (202 if ended is None else 200), headers)
+
+
+def receipt_answer(house: Inside, job: RecordId) -> Response:
+    """The file."""
+    ended = house.node.job_end(job)
+    raw = house.node.receipt(job)
+    name = cid_text(job)[-8:]
+    headers = {"Content-Disposition": f'attachment; filename="{name}.dimr"'}
+    if ended is not None:
+        headers[RECEIPT_HEADER] = cid_text(ended["verdict"])
+    return Response(raw, 200, headers, RECEIPT_TYPE)

@@ -1,0 +1,92 @@
+"""Text to tokens for models that say by which tokenizer: the door cuts, the executor computes.
+
+Rule: tokenizers are data, read by a library; nothing of a stranger's model runs here. A few are kept, by CID.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import trio
+
+from dimnode.api.port import NodePort
+from dimnode.errors import Refused
+from dimnode.records.envelope import Record
+from dimnode.records.tensors import Tensor, encode_tensors
+
+_KEPT_MAX: Final = 4
+_TOKENS_MAX: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A batch of token ids, each row without padding."""
+
+    rows: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        """Of all rows together."""
+        return sum(map(len, self.rows))
+
+    def to_blob(self, pad: int = 0) -> bytes:
+        """input_ids and attention_mask as tensors/1, padded to the longest row."""
+        width = max(map(len, self.rows))
+        ids = np.full((len(self.rows), width), pad, dtype="<i8")
+        mask = np.zeros((len(self.rows), width), dtype="<i8")
+        for place, row in enumerate(self.rows):
+            ids[place, : len(row)] = row
+            mask[place, : len(row)] = 1
+        shape = ids.shape
+        named = (("input_ids", ids), ("attention_mask", mask))
+        return encode_tensors([Tensor(name, "int64", shape, found.tobytes()) for name, found in named])
+
+
+class Texts:
+    """Tokenizers of the models that were asked for lately."""
+
+    def __init__(self, node: NodePort) -> None:
+        self._node = node
+        self._kept: OrderedDict[bytes, Any] = OrderedDict()
+
+    async def cut(self, model: Record, texts: Sequence[str] | Sequence[Sequence[int]]) -> Cut:
+        """Tokens of each text, at most as many as the model takes. Raises `Refused` for a model that takes no text."""
+        said = model.payload.get("x_text")
+        if type(said) is not dict:
+            name = f"{model.payload['name']}:{model.payload['version']}"
+            raise Refused("E-http-15", f"the model {name} takes no text", "", "GET /v1/models lists those that do")
+        most = max(1, min(int(said.get("max_tokens", _TOKENS_MAX)), _TOKENS_MAX))
+        if texts and not isinstance(texts[0], str):
+            return Cut(tuple(tuple(int(token) for token in row)[:most] for row in texts))
+        tokenizer = await self._tokenizer(model, str(said.get("tokenizer", "")))
+        found = await trio.to_thread.run_sync(tokenizer.encode_batch, list(texts))
+        return Cut(tuple(tuple(_shortened(row.ids, most)) for row in found))
+
+    async def _tokenizer(self, model: Record, name: str) -> Any:
+        if model.id in self._kept:
+            self._kept.move_to_end(model.id)
+            return self._kept[model.id]
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise Refused(
+                "E-http-16", "this node cannot cut text into tokens", "", "pip install 'dimnode[text]'"
+            ) from None
+        raw = await self._node.model_file(model, name)
+        try:
+            found = await trio.to_thread.run_sync(Tokenizer.from_buffer, raw)
+        except Exception as error:  # noqa: BLE001 boundary: the library raises bare Exception for what it cannot read
+            raise Refused("E-models-04", "the model's tokenizer cannot be read", str(error)[:200]) from None
+        found.no_padding()
+        found.no_truncation()
+        if len(self._kept) >= _KEPT_MAX:
+            self._kept.popitem(last=False)
+        self._kept[model.id] = found
+        return found
+
+
+def _shortened(ids: Sequence[int], most: int) -> Sequence[int]:
+    """The last token closes the sentence, so it stays."""
+    return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]

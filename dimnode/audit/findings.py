@@ -1,0 +1,49 @@
+"""Checks as they are made: a code, what it is about, how it ended.
+
+Rule: a check passes only when the search for problems was made to its end and found none.
+Pure: no I/O, no clock. Codes: docs/receipt.md and docs/errors-verify.md.
+"""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Literal, NamedTuple
+
+Outcome = Literal["pass", "fail", "not-checked"]
+_PROBLEMS_TOLD_MAX = 16
+
+NOT_IN_THIS_VERSION = frozenset({"R-COMMIT", "R-PROOF"})
+"""Checks of mechanisms that receipts do not carry yet: named in every report, no reason to call it incomplete."""
+
+
+class Check(NamedTuple):
+    """One line of a report. `subject` is `file`, `record 5`, `step 0`, …; `why` explains what did not pass."""
+
+    code: str
+    subject: str
+    outcome: Outcome
+    why: str = ""
+
+
+class Findings:
+    """Collects checks in the order in which they are made."""
+
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+
+    def judge(self, code: str, subject: str, problems: Iterable[str]) -> bool:
+        """One failed check for each problem (of very many, the first), or one that passed; True when it passed."""
+        found = list(islice(problems, _PROBLEMS_TOLD_MAX))
+        if not found:
+            self.checks.append(Check(code, subject, "pass"))
+            return True
+        self.checks += [Check(code, subject, "fail", why) for why in found]
+        return False
+
+    def skip(self, code: str, subject: str, why: str) -> None:
+        """A check that could not be made."""
+        self.checks.append(Check(code, subject, "not-checked", why))
+
+    def status(self) -> Literal[0, 1, 3]:
+        """The exit status that these checks amount to."""
+        outcomes = {check.outcome for check in self.checks if check.code not in NOT_IN_THIS_VERSION}
+        return 1 if "fail" in outcomes else 3 if "not-checked" in outcomes else 0

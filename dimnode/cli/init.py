@@ -1,0 +1,122 @@
+"""`dim init`: settings and a key, once; what others will be able to reach is said before they can.
+
+Rule: nothing that exists is overwritten without --force, and the key never is.
+"""
+
+import argparse
+import datetime
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dimnode.cli.node import home_flag, home_of
+from dimnode.cli.output import facts, say_json, talk
+from dimnode.config import CONFIG_FILE, PROFILES, Config, render_config
+from dimnode.errors import ConfigError
+from dimnode.records.ids import peer_text
+
+_NOTHING = "nobody but this machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of the HTTP door, as text for the settings; empty without."""
+
+    certificate: str = ""
+    private_key: str = ""
+    ends: datetime.datetime | None = None
+
+
+def init(chosen: argparse.Namespace) -> int:
+    """Write config.toml and the key; say what comes next."""
+    from dimnode.store.home import load_key, prepare_home
+
+    home = home_of(chosen)
+    path = home / CONFIG_FILE
+    if path.exists() and not chosen.force:
+        flag = home_flag(chosen)
+        hint = f"dim up{flag}, or dim init{flag} --force to write new settings (the key stays)"
+        raise ConfigError("E-cli-20", f"{home} is set up already", f"{path} exists", hint)
+    prepare_home(home)
+    tls = _tls(chosen, home)
+    config = _config(chosen, tls)
+    peer = peer_text(load_key(home).peer)
+    try:
+        path.write_text(render_config(config), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("E-cli-21", f"cannot write {path}", error.strerror or "", "choose another DIM_HOME") from None
+    if chosen.json:
+        said = {"peer": peer, "home": str(home), "config": str(path), "exposed": exposed(config)}
+        say_json(said | {"certificate": tls.certificate})
+        return 0
+    lines: list[tuple[str, Any]] = [("peer id", peer), ("settings", path)]
+    lines += [("key", f"{home / 'identity.key'} (keep a copy)"), *(("exposed", line) for line in exposed(config))]
+    if tls.ends is not None:
+        lines.append(("TLS", f"{tls.certificate}, until {tls.ends:%Y-%m-%d}"))
+    facts(lines)
+    talk(f"next: dim up{home_flag(chosen)}")
+    return 0
+
+
+def exposed(config: Config) -> list[str]:
+    """Who will reach what, in words."""
+    from dimnode.api.http.settings import is_loopback
+
+    inner = all("/127." in address or "/::1/" in address for address in config.listen)
+    lines = [f"peers: {_NOTHING if inner else 'whoever reaches ' + ', '.join(config.listen)}; Noise, no plaintext"]
+    if not config.http_listen:
+        return [*lines, "HTTP: shut"]
+    how = "TLS" if config.http_certificate else "in clear"
+    whom = _NOTHING if is_loopback(config.http_listen) else f"whoever reaches {config.http_listen}"
+    return [*lines, f"HTTP: {whom}, {how}, once a key exists (dim keys new)"]
+
+
+def _config(chosen: argparse.Namespace, tls: Tls) -> Config:
+    said: dict[str, Any] = {
+        "profile": chosen.profile,
+        "name": chosen.name or "",
+        "listen": tuple(chosen.listen or PROFILES[chosen.profile]["listen"]),
+        "bootstrap": tuple(chosen.bootstrap or ()),
+        "http_certificate": tls.certificate,
+        "http_private_key": tls.private_key,
+    }
+    if chosen.http is not None:
+        said["http_listen"] = chosen.http
+    return Config(**said)
+
+
+def _tls(chosen: argparse.Namespace, home: Path) -> Tls:
+    """Files that were given or asked for, checked; in profile prod a person at a terminal is asked."""
+    from dimnode.store.certificates import check_pair, make_self_signed
+
+    if chosen.self_signed:
+        names = ["localhost", "127.0.0.1", "::1", socket.gethostname()]
+        try:
+            pair = make_self_signed(home, list(dict.fromkeys(names)))
+        except OSError as error:
+            what = f"cannot write the certificate in {home}"
+            raise ConfigError("E-cli-21", what, error.strerror or "", "choose another DIM_HOME") from None
+        return Tls(str(pair[0]), str(pair[1]), check_pair(*pair))
+    given = (chosen.certificate, chosen.private_key)
+    if not any(given) and chosen.profile == "prod" and sys.stdin.isatty() and not chosen.json:
+        given = _asked()
+    if not any(given):
+        return Tls()
+    if not all(given):
+        raise ConfigError("E-cli-10", "--certificate and --private-key go together", "", "dim init --help")
+    certificate, private_key = (Path(part).expanduser().absolute() for part in given if part)
+    try:
+        ends = check_pair(certificate, private_key)
+    except (OSError, ValueError) as error:
+        raise ConfigError("E-http-21", "the certificate or its key cannot be used", str(error), "PEM files") from None
+    return Tls(str(certificate), str(private_key), ends)
+
+
+def _asked() -> tuple[Path | None, Path | None]:
+    talk("TLS for the HTTP door (empty: it stays on this machine)")
+    certificate = input("certificate file (PEM): ").strip()
+    if not certificate:
+        return None, None
+    return Path(certificate), Path(input("private key file (PEM): ").strip())

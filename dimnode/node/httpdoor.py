@@ -1,0 +1,121 @@
+"""The HTTP door's place in the node: shut until a key exists, because without one nobody could come in.
+
+Rule: FastAPI and what it brings are imported when the door opens and not before, so a node without keys stays small.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from dimnode.api.http.settings import HttpSettings, is_loopback
+from dimnode.errors import ConfigError, Refused
+from dimnode.limits import HttpLimits
+from dimnode.records.ids import Cid
+from dimnode.store.keys import Asked, KeyBook, has_keys
+from dimnode.store.uploads import Draft, Uploads
+
+if TYPE_CHECKING:
+    from dimnode.api.http.door import HttpDoor
+    from dimnode.node.backstage import Backstage
+    from dimnode.node.node import Node
+
+
+class Account:
+    """`api.http.submission.Account` over the key book."""
+
+    def __init__(self, book: KeyBook) -> None:
+        self._book = book
+        self.job, self.repeated, self.jobs_of = book.job, book.repeated, book.jobs_of
+
+    def note(self, job: bytes, key: str, repeat: str, digest: bytes, at_ms: int) -> None:
+        """Remember who asked."""
+        self._book.note_job(Asked(job, key, repeat, digest, at_ms))
+
+
+class Shelf:
+    """`api.http.routes_blobs.Shelf` over the uploads and the key book."""
+
+    def __init__(self, book: KeyBook, uploads: Uploads, limits: HttpLimits) -> None:
+        self._book, self._uploads, self._limits = book, uploads, limits
+
+    def begin(self, key: str) -> Draft:
+        """Raises `Refused` beyond the key's bytes of a day."""
+        since_ms = _now_ms() - int(self._limits.upload_kept_seconds * 1000)
+        if self._book.uploaded_bytes(key, since_ms) >= self._limits.uploads_bytes_per_key_max:
+            raise Refused("E-http-08", "this key handed in as many bytes as it may in a day", "", "tomorrow", 3_600_000)
+        return self._uploads.begin()
+
+    def keep(self, draft: Draft, key: str) -> tuple[Cid, int]:
+        """On the disk, and on the key's account."""
+        cid = draft.keep()
+        self._book.note_upload(cid, key, draft.bytes, _now_ms())
+        return cid, draft.bytes
+
+    def path(self, cid: Cid, key: str, anybodys: bool) -> Path | None:
+        """Nobody learns whether another key has the same file."""
+        return self._uploads.path(cid) if anybodys or self._book.uploaded(cid, key) else None
+
+    async def watch(self) -> None:
+        """Sweep now and then, until cancelled."""
+        while True:
+            await trio.to_thread.run_sync(self._uploads.sweep)
+            await trio.sleep(self._limits.uploads_look_seconds)
+
+
+class HttpPlace:
+    """Opens the door at most once."""
+
+    def __init__(self, node: Node, backstage: Backstage) -> None:
+        self._node, self._backstage = node, backstage
+        self._door: HttpDoor | None = None
+        self._book: KeyBook | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens; empty while it is shut."""
+        return self._door.url if self._door is not None else ""
+
+    async def open(self, nursery: trio.Nursery) -> str:
+        """Open it if there is a key and the operator has not turned it off; the URL.
+
+        Raises `ConfigError` when it cannot listen or its packages are not installed.
+        """
+        config = self._node.config
+        if self._door is not None or not config.http_listen or not has_keys(self._node.home):
+            return self.url
+        if find_spec("fastapi") is None or find_spec("hypercorn") is None:
+            raise ConfigError("E-http-22", "the HTTP door is not installed", "", "pip install 'dimnode[http]'")
+        # Half a second of imports: in a thread, so that no peer waits for a ping meanwhile.
+        await trio.to_thread.run_sync(import_module, "dimnode.api.http.door")
+        from dimnode.api.http.door import HttpDoor
+
+        if not is_loopback(config.http_listen) and not config.http_certificate and not config.http_insecure:
+            cause = f"{config.http_listen} can be reached by others, and keys would travel in clear"
+            hint = "set http_certificate and http_private_key, or http_insecure = true behind a proxy that has them"
+            raise ConfigError("E-http-23", "the HTTP door needs TLS", cause, hint)
+        settings = HttpSettings(
+            config.http_listen, config.http_hosts, config.http_origins, config.http_certificate, config.http_private_key
+        )
+        self._book = KeyBook(self._node.home)
+        limits = self._node.limits
+        shelf = Shelf(self._book, Uploads(self._node.home, limits.http), limits.http)
+        door = HttpDoor(self._backstage, self._book, Account(self._book), shelf, settings, limits)
+        nursery.start_soon(shelf.watch)
+        await nursery.start(door.serve)
+        self._door = door
+        return self.url
+
+    async def close(self) -> None:
+        """Let streams end; the nursery's end does the rest."""
+        if self._door is not None:
+            self._door.stop()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

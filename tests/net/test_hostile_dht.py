@@ -1,0 +1,265 @@
+"""A DHT full of lies, and one that twenty hosts enter at the same moment: real hosts over loopback."""
+
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
+from libp2p.peer.id import ID
+from libp2p.utils import encode_varint_prefixed
+from multiaddr import Multiaddr
+from test_host import HANDLERS, LOOPBACK, assert_echo, run, seed
+
+from dimnode.limits import LIMITS
+from dimnode.p2p.conduct import Offence
+from dimnode.p2p.host.host import Host, Stream, open_host
+from dimnode.p2p.host.lookup import KAD
+
+pytestmark = pytest.mark.slow
+
+CONVERGED_SECONDS = 15.0
+Answer = Callable[[Message], bytes]
+
+
+def stranger(number: int) -> bytes:
+    """The id of a peer that does not exist."""
+    return b"\x00\x24\x08\x01\x12\x20" + number.to_bytes(32)
+
+
+def naming(peers: dict[bytes, list[str]]) -> Message:
+    found = Message()
+    found.type = Message.MessageType.FIND_NODE
+    for peer, addresses in peers.items():
+        entry = found.closerPeers.add()
+        entry.id = peer
+        entry.addrs.extend(Multiaddr(address).to_bytes() for address in addresses)
+    return found
+
+
+def liar(answer: Answer) -> dict[str, Callable[[Stream], Awaitable[None]]]:
+    """Serves the DHT's protocol with whatever `answer` returns."""
+
+    async def serve(stream: Stream) -> None:
+        size = (await stream.read(1))[0]
+        if size > 127:
+            size = size & 127 | (await stream.read(1))[0] << 7
+        body = b""
+        while len(body) < size:
+            body += await stream.read(size - len(body))
+        question = Message()
+        question.ParseFromString(body)
+        await stream.write(answer(question))
+
+    return {KAD: serve}
+
+
+def lied_to(answer: Answer, scenario: Callable[[Host, Host, Host], Awaitable[None]]) -> None:
+    """Run `scenario(victim, liar, honest)`; the victim is connected to both of the others."""
+
+    async def with_hosts() -> None:
+        async with (
+            open_host(seed("victim"), LOOPBACK, HANDLERS) as victim,
+            open_host(seed("liar"), LOOPBACK, liar(answer), dht=False) as lying,
+            open_host(seed("honest"), LOOPBACK, HANDLERS) as honest,
+        ):
+            for host in (lying, honest):
+                await victim.connect(host.addresses()[0])
+            await scenario(victim, lying, honest)
+
+    run(with_hosts, seconds=30)
+
+
+def test_an_answer_that_names_thousands_costs_few_dials_and_leaves_nothing_behind() -> None:
+    with ExitStack() as stack:
+        closed = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = closed.getsockname()[1]
+        closed.close()
+        crowd = naming({stranger(number): [f"/ip4/127.0.0.1/tcp/{port}"] for number in range(1500)})
+
+        async def scenario(victim: Host, lying: Host, honest: Host) -> None:
+            for _ in range(3):
+                with trio.fail_after(5):
+                    await victim.dht_join()
+            dht: Any = victim._dht
+            assert dht.lookup.dials <= 3 * LIMITS.host.dht_dials_per_answer_max
+            assert set(victim.dht_peers()) <= {lying.peer, honest.peer}
+            assert victim.addresses_of(stranger(7)) == []
+            assert victim.conduct().offences[Offence.DHT.value] >= 1
+            await assert_echo(victim, honest.peer)
+
+        lied_to(lambda question: encode_varint_prefixed(crowd.SerializeToString()), scenario)
+
+
+def test_an_answer_about_ourselves_or_with_wrong_addresses_changes_nothing() -> None:
+    def answer(question: Message) -> bytes:
+        honest = ID.from_pubkey(_public("honest")).to_bytes()
+        victim = ID.from_pubkey(_public("victim")).to_bytes()
+        wrong = ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"]
+        return encode_varint_prefixed(naming({victim: wrong, honest: wrong}).SerializeToString())
+
+    async def scenario(victim: Host, lying: Host, honest: Host) -> None:
+        own, theirs = victim.addresses(), victim.addresses_of(honest.peer)
+        await victim.dht_join()
+        assert victim.addresses() == own
+        assert victim.addresses_of(honest.peer) == theirs
+        assert honest.addresses()[0] in await victim.dht_find(honest.peer)
+        dht: Any = victim._dht
+        assert dht.lookup.dials == 0
+
+    lied_to(answer, scenario)
+
+
+def test_a_hint_to_another_peers_address_is_found_out_by_the_dial() -> None:
+    async def scenario() -> None:
+        async with open_host(seed("somebody"), LOOPBACK, HANDLERS) as somebody:
+            address = somebody.addresses()[0].split("/p2p/")[0]
+            lie = encode_varint_prefixed(naming({stranger(1): [address]}).SerializeToString())
+            async with (
+                open_host(seed("victim"), LOOPBACK, HANDLERS) as victim,
+                open_host(seed("liar"), LOOPBACK, liar(lambda question: lie), dht=False) as lying,
+            ):
+                await victim.connect(lying.addresses()[0])
+                await victim.dht_join()
+                assert victim.connected() == [lying.peer]
+                assert stranger(1) not in victim.dht_peers()
+                await victim.connect(somebody.addresses()[0])  # whose address it is can be reached all the same
+
+    run(scenario, seconds=30)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        encode_varint_prefixed(b"\xff" * 64),
+        b"\xff" * 12,
+        (LIMITS.host.dht_answer_bytes_max + 1).to_bytes(3, "little").replace(b"\x00", b"\x80") + b"\x7f",
+    ],
+)
+def test_an_answer_that_is_none_is_an_offence(lie: bytes) -> None:
+    async def scenario(victim: Host, lying: Host, honest: Host) -> None:
+        await victim.dht_join()
+        assert victim.conduct().offences == {Offence.DHT.value: 1}
+        assert honest.peer in victim.dht_peers()
+
+    lied_to(lambda question: lie, scenario)
+
+
+def test_who_does_not_answer_delays_a_walk_by_a_bounded_time() -> None:
+    async def scenario() -> None:
+        async def silent(stream: Stream) -> None:
+            await trio.sleep_forever()
+
+        async with (
+            open_host(seed("victim"), LOOPBACK, HANDLERS) as victim,
+            open_host(seed("mute"), LOOPBACK, {KAD: silent}, dht=False) as mute,
+            open_host(seed("honest"), LOOPBACK, HANDLERS) as honest,
+        ):
+            for host in (mute, honest):
+                await victim.connect(host.addresses()[0])
+            began = trio.current_time()
+            await victim.dht_join()
+            assert trio.current_time() - began < LIMITS.host.dht_answer_seconds_max + 2.0
+            assert honest.peer in victim.dht_peers()
+
+    run(scenario, seconds=30)
+
+
+def test_idle_streams_of_one_peer_do_not_close_the_dht_to_the_others() -> None:
+    async def scenario() -> None:
+        async with (
+            open_host(seed("victim"), LOOPBACK, HANDLERS) as victim,
+            open_host(seed("idle"), LOOPBACK, {}, dht=False) as idle,
+            open_host(seed("honest"), LOOPBACK, HANDLERS) as honest,
+        ):
+            for host in (idle, honest):
+                await host.connect(victim.addresses()[0])
+            for _ in range(40):
+                await idle.open_stream(victim.peer, KAD, lazy=True)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert await honest.dht_provide(b"key")
+            assert honest.peer in await honest.dht_providers(b"key") or victim.conduct().offences == {}
+
+    run(scenario, seconds=30)
+
+
+def test_only_peers_that_were_admitted_enter_the_table() -> None:
+    async def scenario() -> None:
+        async with (
+            open_host(seed("ours"), LOOPBACK, HANDLERS, dht_vouched=True) as ours,
+            open_host(seed("foreign"), LOOPBACK, HANDLERS) as foreign,
+            open_host(seed("kin"), LOOPBACK, HANDLERS) as kin,
+        ):
+            for host in (foreign, kin):
+                await host.connect(ours.addresses()[0])
+                await host.dht_join()  # asks us, by which libp2p takes it for a server
+            await ours.dht_admit(kin.peer)
+            assert await ours.dht_join() == 1
+            assert ours.dht_peers() == [kin.peer]
+            assert await ours.dht_provide(b"key"), "it is asked and answered all the same"
+
+    run(scenario, seconds=30)
+
+
+def test_nobody_can_store_a_value_here() -> None:
+    async def scenario() -> None:
+        async with (
+            open_host(seed("victim"), LOOPBACK, HANDLERS) as victim,
+            open_host(seed("other"), LOOPBACK, {}, dht=False) as other,
+        ):
+            await other.connect(victim.addresses()[0])
+            put = Message()
+            put.type = Message.MessageType.PUT_VALUE
+            put.key = put.record.key = b"/pk/" + other.peer
+            put.record.value = other.peer[2:]
+            stream = await other.open_stream(victim.peer, KAD, lazy=True)
+            await stream.write(encode_varint_prefixed(put.SerializeToString()))
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            dht: Any = victim._dht
+            assert len(dht.service.value_store.store) == 0
+
+    run(scenario, seconds=30)
+
+
+def test_eight_hosts_that_look_up_at_the_same_moment_all_find_each_other() -> None:
+    """As many as one process carries in a test; twenty processes are measured by the benchmarks of the overlay."""
+    number = random.randrange(2**32)
+    print("seed", number)
+    chance = random.Random(number)
+    count = 8
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            hosts = [
+                await stack.enter_async_context(open_host(seed(f"swarm{n}"), LOOPBACK, {}, dht=True))
+                for n in range(count)
+            ]
+            began = trio.current_time()
+            await _all_join(hosts, chance)
+            print(f"{count} hosts converged in {trio.current_time() - began:.1f} s")
+            assert all(len(host.dht_peers()) == count - 1 for host in hosts)
+
+    run(scenario, seconds=CONVERGED_SECONDS + 15)
+
+
+async def _all_join(hosts: list[Host], chance: random.Random) -> None:
+    async def join(host: Host) -> None:
+        if host is not hosts[0]:
+            await host.connect(hosts[0].addresses()[0])
+        while await host.dht_join() < len(hosts) - 1:  # noqa: ASYNC110 retries with jitter are what is tested
+            await trio.sleep(chance.uniform(0.1, 0.5))
+
+    with trio.fail_after(CONVERGED_SECONDS):
+        async with trio.open_nursery() as nursery:
+            for host in hosts:
+                nursery.start_soon(join, host)
+
+
+def _public(name: str) -> Any:
+    from libp2p.crypto.ed25519 import create_new_key_pair
+
+    return create_new_key_pair(seed(name)).public_key

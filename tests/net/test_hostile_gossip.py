@@ -1,0 +1,241 @@
+"""Gossip that lies, repeats itself and floods, with real hosts over loopback: judged before it is passed on."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.utils import encode_varint_prefixed
+from test_host import HANDLERS, LOOPBACK, assert_echo, run, seed
+from test_host_swarm import PUBSUB, publish_until
+from test_hostile_streams import gone, until
+
+from dimnode.limits import LIMITS
+from dimnode.p2p.conduct import Judgement, Offence
+from dimnode.p2p.gossip import HEARTBEAT_TOPIC, Freshness, heartbeat, judge_gossip
+from dimnode.p2p.host.host import Host, Stream, StreamLost, open_host
+from dimnode.records.envelope import SigningKey
+from dimnode.records.ids import RECORD_PREFIX, RecordId
+from dimnode.records.kinds import OPEN_SWARM_ID
+
+pytestmark = pytest.mark.slow
+
+TOPIC = HEARTBEAT_TOPIC
+ADVERT = RecordId(RECORD_PREFIX + bytes(32))
+
+
+class Ear:
+    """What one host was told by gossip."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[bytes, bytes]] = []
+
+    def hear(self, topic: str, source: bytes, data: bytes) -> None:
+        self.heard.append((source, data))
+
+
+class Row:
+    """Three hosts in a row: the offender speaks to the middle one, which alone speaks to the end."""
+
+    def __init__(self, offender: Host, middle: Host, end: Host, ears: dict[str, Ear]) -> None:
+        self.offender, self.middle, self.end = offender, middle, end
+        self.at_middle, self.at_end = ears["middle"], ears["end"]
+
+    async def say(self, message: bytes) -> None:
+        """The offender gossips until the end of the row has heard it."""
+        told = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish_until, self.offender, TOPIC, message, told)
+            while (self.offender.peer, message) not in self.at_end.heard:  # noqa: ASYNC110 the host tells by a callback
+                await trio.sleep(0.02)
+            told.set()
+
+    async def inject(self, *messages: Any) -> Stream:
+        """Write gossip messages past the offender's own pubsub."""
+        rpc = rpc_pb2.RPC()
+        for message in messages:
+            rpc.publish.add().CopyFrom(message)
+        packed = rpc.SerializeToString()
+        stream = await self.offender.open_stream(self.middle.peer, PUBSUB, lazy=True)
+        await stream.write(encode_varint_prefixed(packed))
+        return stream
+
+    def fate(self, what: str) -> int:
+        return self.middle.conduct().gossip.get(TOPIC, {}).get(what, 0)
+
+
+def row(scenario: Callable[[Row], Awaitable[None]], validates: bool = False) -> None:
+    async def with_hosts() -> None:
+        ears = {name: Ear() for name in ("offender", "middle", "end")}
+        freshness = Freshness()
+
+        def validate(topic: str, source: bytes, data: bytes) -> Judgement:
+            return judge_gossip(topic, source, data, OPEN_SWARM_ID, freshness, time.time_ns() // 1_000_000)[0]
+
+        def opened(name: str, validate: Any = None) -> Any:
+            return open_host(
+                seed(name),
+                LOOPBACK,
+                HANDLERS,
+                topics=[TOPIC],
+                on_gossip=ears[name].hear,
+                validate_gossip=validate,
+                dht=False,
+            )
+
+        async with (
+            opened("offender") as offender,
+            opened("middle", validate if validates else None) as middle,
+            opened("end") as end,
+        ):
+            await offender.connect(middle.addresses()[0])
+            await end.connect(middle.addresses()[0])
+            await scenario(Row(offender, middle, end, ears))
+
+    run(with_hosts, seconds=30)
+
+
+def message(source: bytes, data: bytes, number: int, topics: tuple[str, ...] = (TOPIC,)) -> Any:
+    return rpc_pb2.Message(
+        from_id=source, data=data, seqno=number.to_bytes(8, "big"), topicIDs=list(topics), signature=bytes(64)
+    )
+
+
+def beat(name: str, at_ms: int) -> bytes:
+    return heartbeat(SigningKey.from_seed(seed(name)), OPEN_SWARM_ID, at_ms, ADVERT, 1, 0)
+
+
+def test_a_message_in_anothers_name_is_neither_heard_nor_passed_on_and_costs_its_forwarder_dearly() -> None:
+    async def scenario(row: Row) -> None:
+        for number in range(2):
+            await row.inject(message(row.end.peer, b"not mine", number))
+        await until(lambda: row.fate("forged") == 2)
+        assert row.middle.conduct().offences == {Offence.FORGED.value: 2}
+        await gone(row.middle, row.offender.peer)
+        assert row.at_middle.heard == row.at_end.heard == []
+        assert row.end.peer in row.middle.connected(), "whose name was used has done nothing"
+
+    row(scenario)
+
+
+def test_malformed_gossip_of_any_kind_is_held_against_its_forwarder() -> None:
+    async def scenario(row: Row) -> None:
+        own = row.offender.peer
+        too_long = bytes(LIMITS.peers.gossip_message_bytes_max + 1)
+        await row.inject(message(own, too_long, 1), message(own, b"x", 2, (TOPIC, "other")))
+        await until(lambda: row.middle.conduct().offences.get(Offence.INVALID.value, 0) == 2)
+        assert row.middle._gossip.score(own) < 0
+        assert row.at_middle.heard == row.at_end.heard == []
+
+    row(scenario)
+
+
+def test_a_replayed_heartbeat_is_not_passed_on() -> None:
+    async def scenario(row: Row) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        old = beat("offender", now_ms - 60_000)
+        await row.say(old)
+        await row.say(beat("offender", now_ms))
+        heard = len(row.at_end.heard)
+        row.middle._gossip.pubsub.seen_messages.cache.clear()  # as two minutes later
+        await row.offender.publish(TOPIC, old)
+        await until(lambda: row.fate("replayed") >= 1)
+        await trio.sleep(0.2)
+        assert len(row.at_end.heard) == heard
+        assert row.middle.conduct().offences[Offence.REPLAYED.value] >= 1
+        assert row.offender.peer in row.middle.connected()
+
+    row(scenario, validates=True)
+
+
+def test_a_record_of_another_author_than_the_gossips_is_not_passed_on() -> None:
+    async def scenario(row: Row) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        await row.say(beat("offender", now_ms))
+        await row.offender.publish(TOPIC, beat("somebody", now_ms + 1))
+        await until(lambda: row.fate("invalid") == 1)
+        assert beat("somebody", now_ms + 1) not in [data for _, data in row.at_end.heard]
+
+    row(scenario, validates=True)
+
+
+def test_what_one_source_says_too_fast_is_counted_and_not_passed_on() -> None:
+    async def scenario(row: Row) -> None:
+        await row.say(b"first")
+        pubsub = row.offender._gossip.pubsub
+        for number in range(100):  # past the offender's own rate limit
+            await pubsub.publish(TOPIC, b"%d" % number)
+            await trio.sleep(0.002)  # libp2p's own queue drops the surplus of a burst
+        await until(lambda: row.fate("dropped-source-rate") + row.fate("dropped-muted") > 50)
+        passed_on = {data for _, data in row.at_end.heard}
+        assert len(passed_on) <= LIMITS.host.gossip_messages_burst_max + 10
+        assert row.middle.conduct().offences[Offence.GOSSIP_FLOOD.value] > 10
+        await assert_echo(row.end, row.middle.peer)
+
+    row(scenario)
+
+
+def test_our_own_messages_wait_for_their_turn_and_all_arrive() -> None:
+    async def scenario(row: Row) -> None:
+        await row.say(b"first")
+        sent = [b"%d" % number for number in range(LIMITS.host.gossip_messages_burst_max + 4)]
+        for each in sent:
+            await row.offender.publish(TOPIC, each)
+        with trio.move_on_after(5.0):
+            await until(lambda: {data for _, data in row.at_end.heard} >= set(sent))
+        assert {data for _, data in row.at_end.heard} >= set(sent), row.middle.conduct()
+        assert row.offender.conduct().gossip[TOPIC]["published-late"] >= 3
+        assert row.middle.conduct().offences == {}
+
+    row(scenario)
+
+
+def test_whom_gossipsub_scores_below_the_graylist_is_disconnected() -> None:
+    async def scenario(row: Row) -> None:
+        await row.say(b"first")
+        for _ in range(8):
+            row.middle._gossip.router.scorer.on_invalid_message(ID(row.offender.peer), TOPIC)
+        await gone(row.middle, row.offender.peer)
+        assert row.middle.conduct().offences == {Offence.LOW_SCORE.value: 1}
+
+    row(scenario)
+
+
+def test_control_messages_about_topics_that_a_peer_makes_up_leave_nothing_behind() -> None:
+    async def scenario(row: Row) -> None:
+        await row.say(b"first")
+        rpc = rpc_pb2.RPC()
+        for number in range(400):
+            rpc.control.ihave.add(topicID=f"made up {number}", messageIDs=[bytes(10)])
+            rpc.control.graft.add(topicID=f"made up {number}")
+        stream = await row.offender.open_stream(row.middle.peer, PUBSUB, lazy=True)
+        await stream.write(encode_varint_prefixed(rpc.SerializeToString()))
+        await trio.sleep(0.3)
+        router = row.middle._gossip.router
+        peers_topics = router.ihave_message_limits.get(ID(row.offender.peer), {})
+        assert set(peers_topics) <= {TOPIC}
+        await assert_echo(row.end, row.middle.peer)
+
+    row(scenario)
+
+
+def test_a_peer_that_floods_us_with_frames_is_read_slowly_and_others_are_served() -> None:
+    async def scenario(row: Row) -> None:
+        stream = await row.offender.open_stream(row.middle.peer, PUBSUB, lazy=True)
+        subscription = rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid="nonsense")])
+        frame = encode_varint_prefixed(subscription.SerializeToString())
+        with trio.move_on_after(2.0):
+            while True:
+                await stream.write(frame * 1000)
+                with trio.fail_after(1.0):
+                    await assert_echo(row.end, row.middle.peer)
+        reads = LIMITS.host.service_reads_burst_max + 4 * LIMITS.host.service_reads_per_second_max
+        held = stream.bytes_out
+        assert held <= reads * len(frame) + 2 * LIMITS.host.stream_window_bytes
+        with trio.move_on_after(0.1), pytest.raises(StreamLost):
+            await stream.read(1)
+
+    row(scenario)

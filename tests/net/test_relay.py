@@ -1,0 +1,224 @@
+"""Real hosts in one process: a relay in the middle, two peers that nobody can dial."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import trio
+from test_host import HANDLERS, LOOPBACK, assert_echo, read_exactly, run, seed
+
+from dimnode.limits import LIMITS, Limits
+from dimnode.p2p.host.host import DialFailed, Host, ProtocolRefused, Stream, StreamLost, open_host
+
+pytestmark = pytest.mark.slow
+
+ECHO = "/test/echo/1"
+
+
+def limits(**changed: Any) -> Limits:
+    """Without hole punching, which has its own tests, and with `changed` bounds of relays."""
+    return replace(LIMITS, reach=replace(LIMITS.reach, punch_rounds_max=0, **changed))
+
+
+@dataclass(slots=True)
+class Three:
+    """`hidden` has a place at `relay`, `visitor` is not connected yet; neither of the two listens."""
+
+    relay: Host
+    hidden: Host
+    visitor: Host
+    way: str
+
+    async def meet(self) -> None:
+        """The visitor connects to the hidden one."""
+        assert await self.visitor.connect(self.way) == self.hidden.peer
+
+
+@asynccontextmanager
+async def three(**changed: Any) -> AsyncIterator[Three]:
+    bounds = limits(**changed)
+    async with (
+        open_host(seed("relay"), LOOPBACK, HANDLERS, limits=bounds) as relay,
+        open_host(seed("hidden"), [], HANDLERS, limits=bounds) as hidden,
+        open_host(seed("visitor"), [], HANDLERS, limits=bounds) as visitor,
+    ):
+        relay.reach.relay_when(lambda: True)
+        await hidden.connect(relay.addresses()[0])
+        await hidden.reach.reserve(relay.peer)
+        yield Three(relay, hidden, visitor, hidden.addresses()[-1])
+
+
+async def carry_for_ever(stream: Stream) -> None:
+    while True:
+        await stream.write(bytes(65536))
+        await stream.read(65536)
+
+
+def with_three(scenario: Callable[[Three], Awaitable[None]], **changed: Any) -> None:
+    async def whole() -> None:
+        async with three(**changed) as hosts:
+            await scenario(hosts)
+
+    run(whole)
+
+
+def test_two_that_nobody_can_dial_meet_through_a_relay_and_prove_themselves_to_each_other() -> None:
+    async def scenario(hosts: Three) -> None:
+        assert "/p2p-circuit/p2p/" in hosts.way
+        await hosts.meet()
+        await assert_echo(hosts.visitor, hosts.hidden.peer)
+        await assert_echo(hosts.hidden, hosts.visitor.peer)
+        assert hosts.visitor.path_of(hosts.hidden.peer) == hosts.hidden.path_of(hosts.visitor.peer) == "relayed"
+        assert hosts.hidden.path_of(hosts.relay.peer) == "direct"
+        assert hosts.relay.path_of(hosts.hidden.peer) == "reverse"
+
+    with_three(scenario)
+
+
+def test_a_megabyte_comes_back_through_a_relay_and_is_counted() -> None:
+    async def scenario(hosts: Three) -> None:
+        await hosts.meet()
+        stream = await hosts.visitor.open_stream(hosts.hidden.peer, ECHO)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.write, bytes(1 << 20))
+            assert await read_exactly(stream, 1 << 20) == bytes(1 << 20)
+        use = hosts.relay.reach.relay.use()
+        assert (use.reservations, use.circuits) == (1, 1)
+        assert use.bytes_copied > 2 << 20
+
+    with_three(scenario)
+
+
+def test_who_says_to_be_somebody_else_is_not_reached_through_a_relay() -> None:
+    async def scenario(hosts: Three) -> None:
+        async with open_host(seed("other"), [], {}) as other:
+            await other.connect(hosts.relay.addresses()[0])
+            await other.reach.reserve(hosts.relay.peer)
+            wrong = hosts.way.rpartition("/")[0] + other.addresses()[-1][-53:]
+            peer = await hosts.visitor.connect(wrong)
+            assert peer == other.peer != hosts.hidden.peer
+
+    with_three(scenario)
+
+
+def test_without_a_reservation_or_a_willing_relay_there_is_no_circuit() -> None:
+    async def scenario(hosts: Three) -> None:
+        hosts.hidden.reach.release(hosts.relay.peer)
+        with pytest.raises(DialFailed, match="E-net-05"):  # the hidden one does not take the visit
+            await hosts.meet()
+        hosts.relay.reach.relay_when(lambda: False)
+        with pytest.raises(DialFailed, match="E-net-02"):
+            await hosts.meet()
+        with pytest.raises(DialFailed, match="E-net-02"):
+            await hosts.hidden.reach.reserve(hosts.relay.peer)
+        await hosts.hidden.disconnect(hosts.relay.peer)
+        hosts.relay.reach.relay_when(lambda: True)
+        with pytest.raises(DialFailed, match="E-net-03"):
+            await hosts.meet()
+
+    with_three(scenario)
+
+
+def test_a_relay_keeps_to_its_number_of_reservations_and_circuits() -> None:
+    async def scenario(hosts: Three) -> None:
+        await hosts.visitor.connect(hosts.relay.addresses()[0])
+        with pytest.raises(DialFailed, match="E-net-01"):
+            await hosts.visitor.reach.reserve(hosts.relay.peer)
+        await hosts.hidden.reach.reserve(hosts.relay.peer)  # renewing needs no further place
+        await hosts.meet()
+        async with open_host(seed("third"), [], {}) as third:
+            with pytest.raises(DialFailed, match="E-net-04"):
+                await third.connect(hosts.way)
+
+    with_three(scenario, relay_reservations_max=1, relay_circuits_per_peer_max=1)
+
+
+def test_a_circuit_that_has_used_up_its_bytes_is_cut_and_the_way_to_the_relay_stays() -> None:
+    async def scenario(hosts: Three) -> None:
+        await hosts.meet()
+        stream = await hosts.visitor.open_stream(hosts.hidden.peer, ECHO)
+        with pytest.raises(StreamLost):
+            await carry_for_ever(stream)
+        assert hosts.visitor.path_of(hosts.relay.peer) == "direct"
+        await hosts.meet()
+
+    with_three(scenario, relay_circuit_bytes_max=300_000)
+
+
+def test_an_idle_circuit_ends_when_its_time_is_up() -> None:
+    async def scenario(hosts: Three) -> None:
+        await hosts.meet()
+        stream = await hosts.visitor.open_stream(hosts.hidden.peer, ECHO)
+        began = time.monotonic()
+        with pytest.raises(StreamLost):
+            await stream.read(1)
+        assert time.monotonic() - began < 5
+        assert hosts.relay.reach.relay.use().circuits == 0
+
+    with_three(scenario, relay_circuit_seconds_max=1)
+
+
+def test_nobody_reserves_or_connects_through_a_relayed_connection() -> None:
+    async def scenario(hosts: Three) -> None:
+        hosts.hidden.reach.relay_when(lambda: True)
+        await hosts.meet()
+        with pytest.raises(DialFailed, match="E-net-07"):
+            await hosts.visitor.reach.reserve(hosts.hidden.peer)
+        twice = f"{hosts.way}/p2p-circuit/p2p/{hosts.relay.addresses()[0][-52:]}"
+        with pytest.raises(DialFailed, match="E-net-06"):
+            await hosts.visitor.connect(twice)
+
+    with_three(scenario)
+
+
+def test_a_peer_that_nobody_can_dial_is_looked_for_at_our_own_neighbours() -> None:
+    async def scenario(hosts: Three) -> None:
+        await hosts.visitor.connect(hosts.relay.addresses()[0])
+        await hosts.visitor.connect_peer(hosts.hidden.peer, [])
+        assert hosts.visitor.path_of(hosts.hidden.peer) == "relayed"
+
+    with_three(scenario)
+
+
+def test_a_host_that_never_relays_says_so_and_foreign_peers_say_that_they_do_not_speak_it() -> None:
+    async def scenario() -> None:
+        async with open_host(seed("a"), LOOPBACK, {}) as a, open_host(seed("b"), [], {}) as b:
+            await b.connect(a.addresses()[0])
+            with pytest.raises(DialFailed, match="E-net-02"):
+                await b.reach.reserve(a.peer)
+            a._core.remove_stream_handler("/libp2p/circuit/relay/0.2.0/hop")
+            with pytest.raises(ProtocolRefused, match="E-net-08"):
+                await b.reach.reserve(a.peer)
+
+    run(scenario)
+
+
+def test_gossip_goes_on_over_the_other_connection_when_one_of_two_ends() -> None:
+    async def scenario() -> None:
+        heard, arrived = [], trio.Event()
+
+        def hear(topic: str, source: bytes, message: bytes) -> None:
+            heard.append(message)
+            arrived.set()
+
+        async with (
+            open_host(seed("a"), LOOPBACK, {}, topics=["t"], on_gossip=hear) as a,
+            open_host(seed("b"), LOOPBACK, {}, topics=["t"]) as b,
+        ):
+            await b.connect(a.addresses()[0])
+            while not b.gossip_neighbours("t"):  # noqa: ASYNC110 libp2p has no event for it
+                await trio.sleep(0.02)
+            first = b._dialler.live(b._dialler.peers()[0])[0].muxed_conn
+            peer, address = first.peer_id, b.addresses_of(a.peer)[0]
+            await b._swarm.dial_addr(b._dialler._targets(peer, [address])[0], peer)
+            await first.close()
+            while not heard:
+                arrived = trio.Event()
+                await b.publish("t", b"still here %d" % len(heard))
+                with trio.move_on_after(0.2):
+                    await arrived.wait()
+
+    run(scenario)

@@ -1,0 +1,124 @@
+"""Bytes up and down over HTTP, and models made of them."""
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+from dimnode.client import tensor_rows
+from dimnode.limits import LIMITS
+from dimnode.records.ids import blob_cid, cid_text
+from dimnode.store.uploads import UPLOADS_FOLDER, Uploads
+from tests.unit.api.http_stage import JOB, OUTPUT, Stage, on_stage
+
+STREAM = {"Content-Type": "application/octet-stream"}
+
+
+def test_what_went_up_comes_down_whole_or_in_part_for_its_sender_alone(tmp_path: Path) -> None:
+    content = os.urandom(3_000_000)
+
+    async def act(stage: Stage) -> None:
+        async with stage.client() as mine, stage.client() as theirs:
+            found = await mine.post("/dim/v1/blobs", content=in_parts(content), headers=STREAM)
+            assert found.status_code == 201
+            name = cid_text(blob_cid(content))
+            assert found.json() == {"blob": name, "bytes": len(content)}
+            assert (await mine.get(f"/dim/v1/blobs/{name}")).content == content
+            part = await mine.get(f"/dim/v1/blobs/{name}", headers={"Range": "bytes=10-19"})
+            assert (part.status_code, part.content) == (206, content[10:20])
+            assert (await theirs.get(f"/dim/v1/blobs/{name}")).status_code == 404
+            assert (await theirs.get(f"/dim/v1/blobs/{cid_text(blob_cid(b'never'))}")).status_code == 404
+
+    on_stage(tmp_path, act)
+
+
+def test_no_name_of_a_blob_reaches_another_file(tmp_path: Path) -> None:
+    (tmp_path / "identity.key").write_bytes(b"secret")
+
+    async def act(stage: Stage) -> None:
+        async with stage.client(stage.key("admin")) as client:
+            for name in (
+                "..%2fidentity.key",
+                "%2e%2e/identity.key",
+                "x" * 5000,
+                "bafkrei",
+                "a\x00b".replace("\x00", "%00"),
+            ):
+                found = await client.get(f"/dim/v1/blobs/{name}")
+                assert found.status_code in (400, 404)
+                assert b"secret" not in found.content
+
+    on_stage(tmp_path, act)
+
+
+def test_an_upload_that_breaks_off_or_is_too_large_leaves_nothing(tmp_path: Path) -> None:
+    small = replace(LIMITS.http, upload_bytes_max=100_000)
+
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            found = await client.post("/dim/v1/blobs", content=in_parts(b"x" * 200_000), headers=STREAM)
+            assert found.status_code == 413
+        assert not list((tmp_path / UPLOADS_FOLDER).iterdir())
+
+    on_stage(tmp_path, act, small)
+
+
+def test_a_key_hands_in_no_more_in_a_day_than_its_share(tmp_path: Path) -> None:
+    small = replace(LIMITS.http, uploads_bytes_per_key_max=1000)
+
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            assert (await client.post("/dim/v1/blobs", content=b"y" * 1000, headers=STREAM)).status_code == 201
+            full = await client.post("/dim/v1/blobs", content=b"z", headers=STREAM)
+            assert (full.status_code, full.json()["error"]["code"]) == (429, "E-http-08")
+
+    on_stage(tmp_path, act, small)
+
+
+def test_a_job_reads_an_upload_and_its_output_is_fetched_from_the_job(tmp_path: Path) -> None:
+    rows = tensor_rows([[1.0, 2.0]])
+
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client, stage.client() as other:
+            blob = (await client.post("/dim/v1/blobs", content=rows, headers=STREAM)).json()["blob"]
+            job = {"tasks": JOB["tasks"], "blobs": [blob]}
+            said = (await client.post("/dim/v1/jobs", json=job, params={"wait": 5})).json()
+            found = await client.get(f"/dim/v1/jobs/{said['job']}/blobs/{said['outputs'][0]['blob']}")
+            assert found.content == OUTPUT
+            assert (await other.get(f"/dim/v1/jobs/{said['job']}/blobs/{blob}")).status_code == 404
+            assert (await other.post("/dim/v1/jobs", json=job)).status_code == 404
+
+    on_stage(tmp_path, act)
+
+
+def test_an_uploaded_file_becomes_a_model_with_an_admins_key_alone(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client() as user, stage.client(stage.key("admin")) as admin:
+            blob = (await admin.post("/dim/v1/blobs", content=b"onnx", headers=STREAM)).json()["blob"]
+            card = {"blob": blob, "name": "fresh", "licence": "MIT"}
+            assert (await user.post("/dim/v1/models", json=card)).status_code == 403
+            found = await admin.post("/dim/v1/models", json=card)
+            assert (found.status_code, found.json()["name"]) == (201, "fresh:1.0.0")
+        assert stage.node.added[0][0]["licence"] == "MIT"
+        assert stage.node.added[0][1] == b"onnx"
+
+    on_stage(tmp_path, act)
+
+
+def test_uploads_go_when_they_are_old_and_the_oldest_when_there_are_too_many(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, replace(LIMITS.http, uploads_bytes_max=250, upload_kept_seconds=100))
+    kept = []
+    for age, letter in ((150, b"a"), (50, b"b"), (40, b"c"), (30, b"d")):
+        draft = uploads.begin()
+        draft.write(letter * 100)
+        kept.append(draft.keep())
+        path = uploads.path(kept[-1])
+        assert path is not None
+        os.utime(path, (1000 - age, 1000 - age))
+    assert uploads.sweep(now=1000) == 2
+    assert [uploads.path(cid) is not None for cid in kept] == [False, False, True, True]
+
+
+async def in_parts(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 65_536):
+        yield content[start : start + 65_536]

@@ -1,0 +1,77 @@
+"""The key book: what it keeps, and what nobody can read out of it."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dimnode.errors import Refused
+from dimnode.store.keys import KEYS_FILE, ApiKey, Asked, KeyBook, has_keys
+
+KEY = ApiKey("", "lab", frozenset({"submit", "read"}), ("triage", "b:1"), 10, 100, 0, 60, 4)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> KeyBook:
+    return KeyBook(tmp_path)
+
+
+def test_a_key_is_found_by_its_text_alone_and_is_nowhere_in_the_file(tmp_path: Path) -> None:
+    assert not has_keys(tmp_path)
+    book = KeyBook(tmp_path)
+    text = book.create(KEY)
+    assert has_keys(tmp_path)
+    found = book.find(text)
+    assert found is not None
+    assert (found.name, found.scopes, found.models) == ("lab", KEY.scopes, KEY.models)
+    book.close()
+    secret = text.split("_", 2)[2].encode()
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert secret not in kept
+    assert found.id.encode() in kept
+    assert stat.S_IMODE((tmp_path / KEYS_FILE).stat().st_mode) == 0o600
+
+
+def test_a_key_is_valid_until_it_expires_or_is_revoked(book: KeyBook) -> None:
+    found = book.find(book.create(KEY))
+    assert found is not None
+    assert found.is_valid(99)
+    assert not found.is_valid(100)
+    assert book.revoke(found.id, 50).id == found.id
+    again = book.all()[0]
+    assert not again.is_valid(60)
+    assert book.revoke("lab", 70).revoked_ms == 50  # once is once
+
+
+def test_a_name_that_two_valid_keys_have_revokes_neither(book: KeyBook) -> None:
+    book.create(KEY)
+    book.create(KEY)
+    for name in ("lab", "nobody"):
+        with pytest.raises(Refused) as refused:
+            book.revoke(name, 50)
+        assert refused.value.complaint.code == "E-keys-01"
+    assert all(not key.revoked_ms for key in book.all())
+
+
+@given(text=st.one_of(st.text(max_size=80), st.text("dim_0123456789abcdef", max_size=80)))
+def test_no_other_text_is_a_key(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    book = KeyBook(tmp_path_factory.getbasetemp())
+    real = book.create(KEY)
+    assert book.find(text) is None
+    assert book.find(real[:-1]) is None
+    assert book.find(real + "x") is None
+    assert book.find("DIM" + real[3:]) is None
+    book.close()
+
+
+def test_a_job_is_noted_once_with_who_asked(book: KeyBook) -> None:
+    first, second = Asked(b"1", "k", "", b"d", 5), Asked(b"2", "k", "again", b"e", 6)
+    for asked in (first, second, first, second):
+        book.note_job(asked)
+    assert book.job(b"1") == first
+    assert book.repeated("k", "again") == second
+    assert book.repeated("other", "again") is None
+    assert book.jobs_of("k", 10) == [second, first]
+    assert book.jobs_of("k", 10, before_ms=6) == [first]
