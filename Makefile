@@ -60,6 +60,8 @@ sim: $(DEV_STAMP)
 
 fuzz: $(DEV_STAMP)
 	@$(BIN)/python -m tests.fuzz --seconds 120
+	@DIM_FUZZ_REQUESTS=10000 $(BIN)/pytest tests/unit/api/test_http_fuzz.py
+	@DIM_FUZZ_SECONDS=120 DIM_FUZZ_EXAMPLES=100 $(BIN)/pytest tests/unit/api/test_http_schemathesis.py
 
 models: $(DEV_STAMP)
 	@$(BIN)/python -m dimnode.demo.train
@@ -68,5 +70,5 @@ interop: $(DEV_STAMP)
 	@$(BIN)/python interop/run.py
 
 clean:
-	@rm -rf $(VENV) demo interop/node_modules interop/runtime/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info third_party/fastecdsa/build third_party/fastecdsa/*.egg-info
+	@rm -rf $(VENV) demo clients/http/node_modules interop/node_modules interop/runtime/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info third_party/fastecdsa/build third_party/fastecdsa/*.egg-info
 	@find dimnode tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -41,6 +41,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_cache_gb: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 50.0
     cache_dir: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
     task_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=LIMITS.jobs.deadline_ms_max / 1000)] = 120.0
     execute: bool = True
     workers: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.exec.workers_max)] = 2
@@ -70,7 +71,7 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
 
 _RENDERED: Final = (
     *("profile", "name", "listen", "bootstrap", "block", "allow"),
-    *("max_concurrent_jobs", "max_cache_gb", "cache_dir", "log_level", "task_timeout_seconds"),
+    *("max_concurrent_jobs", "max_cache_gb", "cache_dir", "log_level", "log_format", "task_timeout_seconds"),
     *("execute", "workers", "require_sandbox", "relay", "relays", "mdns"),
     *("http_listen", "http_hosts", "http_origins", "http_certificate", "http_private_key", "http_insecure"),
 )

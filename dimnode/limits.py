@@ -339,10 +339,16 @@ class HttpLimits:
     """The HTTP door."""
 
     connections_max: int = 1024
+    connections_per_address_max: int = 512
     requests_at_once_max: int = 512
+    requests_per_key_max: int = 128
     sockets_max: int = 512
     sockets_per_key_max: int = 128
     json_bytes_max: int = 16 * 1024 * 1024
+    json_values_max: int = 500_000
+    input_in_loop_bytes_max: int = 256 * 1024
+    bodies_bytes_max: int = 512 * 1024 * 1024
+    bodies_bytes_per_key_max: int = 192 * 1024 * 1024
     upload_bytes_max: int = 2 * 1024**3
     upload_chunk_bytes: int = 1024 * 1024
     uploads_bytes_max: int = 16 * 1024**3
@@ -350,7 +356,11 @@ class HttpLimits:
     upload_kept_seconds: float = 24 * 3600.0
     uploads_look_seconds: float = 600.0
     uploads_at_once_max: int = 16
+    uploads_per_key_at_once_max: int = 4
+    upload_least_bytes: int = 64 * 1024
     body_seconds_max: float = 300.0
+    linger_seconds_max: float = 1.0
+    linger_bytes_max: int = 16 * 1024 * 1024
     header_bytes_max: int = 16 * 1024
     keep_alive_seconds_max: float = 15.0
     write_seconds_max: float = 20.0
@@ -368,6 +378,8 @@ class HttpLimits:
     jobs_per_page_max: int = 200
     values_max: int = 100_000
     embedding_tokens_max: int = 100_000
+    embedding_padded_tokens_max: int = 400_000
+    embedding_letters_max: int = 1_000_000
     keep_alive_comment_seconds: float = 15.0
     tls_handshake_seconds_max: float = 5.0
 

@@ -1,4 +1,4 @@
-"""`make interop`: dimnode beside js-libp2p and go-libp2p, and dimr.js beside the Python verifier.
+"""`make interop`: dimnode beside js-libp2p and go-libp2p, dimr.js beside the Python verifier, a client in TypeScript.
 
 Prints a table of what was tried; exits 1 when something failed, and 0 with the reason when Node.js is not to be had.
 Rule: everything is bounded, works in a temporary folder, and ends what it started and nothing else.
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from nacl.signing import SigningKey
 
 from dimnode.records.ids import peer_bytes
-from tests.e2e.harness import RealNode, real_nodes
+from tests.e2e.harness import MODEL, MODEL_FEATURES, RealNode, real_nodes
 
 NODE_MAJOR_MIN = 22
 HIVEMIND = "hivemind==1.1.12"
@@ -258,6 +258,23 @@ def with_dimr(node: str, folder: Path) -> Iterator[Row]:
         yield whole("dimr.js", "same verdicts as dim verify", [node, "receipts.mjs", str(corpus)])
 
 
+def with_http(node: str, folder: Path) -> Iterator[Row]:
+    """The types of the HTTP API: made of its document, compiled with a client, which then asks a real node."""
+    clients = ROOT / "clients" / "http"
+    npm_install(clients, node)
+    yield whole("HTTP", "types are those of the document", [node, "types.mjs", "--check"], clients)
+    yield whole(
+        "HTTP", "types and client compile, strictly", [node, "node_modules/typescript/bin/tsc", "-p", "."], clients
+    )
+    with real_nodes(folder, {"alba": True}) as nodes:
+        nodes.offer("alba")
+        command = [sys.executable, "-m", "dimnode.cli.main", "keys", "new", "--json", "--home", str(nodes["alba"].home)]
+        made = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+        rows = json.dumps([[float(number) for number in range(MODEL_FEATURES)]])
+        example = [node, "--no-warnings", "example.ts", made["url"], made["key"], MODEL, rows]
+        yield whole("HTTP", "the client: a job, its events, its receipt", example, clients)
+
+
 # ---- the table
 
 
@@ -281,6 +298,7 @@ def all_rows(node: str, folder: Path) -> Iterator[Row]:
         ("go", with_go),
         ("js", lambda place: with_js(node, place)),
         ("dimr", lambda place: with_dimr(node, place)),
+        ("http", lambda place: with_http(node, place)),
     ):
         place = folder / name
         place.mkdir(mode=0o700)

@@ -24,6 +24,8 @@ from dimnode.records.tensors import ITEM_BYTES, Tensor, encode_tensors
 
 MICRO = 1_000_000
 _CONDITION_MAX = 1e12
+_NUMBERS = frozenset({int, float, bool})
+_DEPTH_MAX = 64
 _SOURCE = re.compile(r"(input|step)\.([0-9]{1,3})")
 _VOTES = ("majority_vote", "weighted_vote")
 _COMPARATORS = (
@@ -161,6 +163,7 @@ def input_blob(named: Mapping[str, Any], model: Record | None) -> bytes:
     tensors = []
     for name, value in named.items():
         try:
+            _need_numbers(value)
             array = np.array(value)
             if array.dtype.kind not in "iufb":
                 raise ValueError("not numbers in equal rows")
@@ -181,6 +184,22 @@ def input_blob(named: Mapping[str, Any], model: Record | None) -> bytes:
         return encode_tensors(tensors)
     except PeerFault as fault:
         raise Refused("E-input-03", f"the input cannot be used: {fault.rule}") from None
+    except UnicodeEncodeError:
+        raise Refused("E-input-03", "the input cannot be used: a name is no text") from None
+
+
+def _need_numbers(value: Any, depth: int = 0) -> None:
+    """Lists of numbers, looked at before NumPy does: of a long text among many short ones it makes a table in which
+    each is as wide as the longest, gigabytes of a small file. Raises `ValueError`."""
+    if depth > _DEPTH_MAX:
+        raise ValueError("lists are nested too deeply")
+    if isinstance(value, str | bytes | Mapping):
+        raise ValueError("not numbers in equal rows")
+    if isinstance(value, list | tuple):
+        kinds = set(map(type, value))
+        if not kinds <= _NUMBERS:
+            for part in value:
+                _need_numbers(part, depth + 1)
 
 
 def _task(task: TaskEntry, model: Record | None, names: Names, inputs: int) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from typing import Final
 from dimnode.cli.node import home_of
 from dimnode.cli.output import clock, say, say_json, shown, table, talk
 from dimnode.client import Client
-from dimnode.errors import ConfigError, NoNode
+from dimnode.errors import ConfigError, NoNode, Refused
 from dimnode.limits import LIMITS
 from dimnode.store.home import prepare_home
-from dimnode.store.keys import SCOPES, ApiKey, KeyBook
+from dimnode.store.keys import SCOPES, ApiKey, KeyBook, has_keys
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DEFAULT_SCOPES: Final = ("submit", "read")
@@ -55,20 +55,19 @@ def new(chosen: argparse.Namespace) -> int:
     if chosen.json:
         say_json({"key": text, "id": text.split("_")[1], "url": url, "expires_ms": key.expires_ms})
         return 0
+    path = "/dim/v1/models" if scopes & {"read", "admin"} else "/health"
     say(text)
     talk(f"scopes {', '.join(sorted(scopes))}; {_until(key)}; shown this once, so keep it now")
-    talk(
-        f"try: curl -H 'Authorization: Bearer {text[:9]}…' {url}/dim/v1/models"
-        if url
-        else "the door opens with: dim up"
-    )
+    talk(f"try: curl -H 'Authorization: Bearer {text[:9]}…' {url}{path}" if url else "the door opens with: dim up")
     return 0
 
 
 def ls(chosen: argparse.Namespace) -> int:
     """Every key that was ever made here."""
-    with contextlib.closing(KeyBook(home_of(chosen))) as book:
-        keys = book.all()
+    keys: list[ApiKey] = []
+    if has_keys(home_of(chosen)):  # to look makes nothing
+        with contextlib.closing(KeyBook(home_of(chosen))) as book:
+            keys = book.all()
     now_ms = time.time_ns() // 1_000_000
     if chosen.json:
         say_json({"keys": [_map(key, now_ms) for key in keys]})
@@ -90,6 +89,10 @@ def ls(chosen: argparse.Namespace) -> int:
 
 def revoke(chosen: argparse.Namespace) -> int:
     """From now on it is refused, by a running node too."""
+    if not has_keys(home_of(chosen)):
+        raise Refused(
+            "E-keys-01", f"no key with the id or name {chosen.key!r}", "no key was ever made here", "dim keys ls"
+        )
     with contextlib.closing(KeyBook(home_of(chosen))) as book:
         key = book.revoke(chosen.key, time.time_ns() // 1_000_000)
     if chosen.json:

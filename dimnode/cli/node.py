@@ -6,17 +6,16 @@ Rule: `up` is the only command that imports the node, and only when it runs; eve
 import argparse
 import errno
 import fcntl
-import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dimnode.cli.logs import configure_logging
 from dimnode.cli.mechanic import look_around
-from dimnode.cli.output import bold, counted, facts, harmless, say, say_json, shown, size_text, talk
+from dimnode.cli.output import bold, counted, facts, say, say_json, shown, size_text, talk
 from dimnode.client import Client
 from dimnode.config import Config, default_home, load_config, unknown_variables
 from dimnode.errors import DimError, NoNode, RunFailed
@@ -48,7 +47,7 @@ def up(chosen: argparse.Namespace) -> int:
     flags |= {"listen": chosen.listen, "bootstrap": chosen.bootstrap, "execute": False if chosen.no_execute else None}
     flags |= {"http_listen": chosen.http}
     config = load_config(home, flags)
-    configure_logging(config.log_level)
+    configure_logging(config.log_level, config.log_format)
     for line in unknown_variables(os.environ):
         talk(f"warning: {line}")
     starting = threading.Timer(1.0, talk, ["starting …"])
@@ -80,7 +79,7 @@ def _announce(chosen: argparse.Namespace, config: Config, ready: Any) -> None:
     if chosen.json:
         document = {"peer": peer, "name": config.name, "swarm": ready.swarm, "execute": config.execute}
         document["addresses"] = list(ready.addresses)
-        say_json(document | {"socket": str(ready.socket), "sandbox": ready.sandbox}, indent=None)
+        say_json(document | {"socket": str(ready.socket), "sandbox": ready.sandbox, "http": ready.http}, indent=None)
         return
     pairs: list[tuple[str, Any]] = [("peer id", peer + (f"  ({config.name})" if config.name else ""))]
     pairs += [("address" if not place else "", address) for place, address in enumerate(ready.addresses)]
@@ -89,6 +88,8 @@ def _announce(chosen: argparse.Namespace, config: Config, ready: Any) -> None:
     elif ready.addresses:
         pairs += [("join with", f"dim up --bootstrap {ready.addresses[0]}")]
     pairs += [("executes", _executes(config, ready.sandbox)), ("control", ready.socket)]
+    if ready.http:
+        pairs += [("http", ready.http)]
     facts(pairs)
     if ready.addresses and all("/ip4/127." in address or "/ip6/::1/" in address for address in ready.addresses):
         talk("only this machine can reach it: --listen /ip4/0.0.0.0/tcp/4710 opens it to the network")
@@ -107,21 +108,6 @@ def _executes(config: Config, sandbox: str) -> str:
     if config.require_sandbox:
         return f"no foreign models: the sandbox is not complete here ({lacking}; dim doctor)"
     return f"models WITHOUT a complete sandbox ({lacking}), because require_sandbox = false"
-
-
-def configure_logging(level: str) -> None:
-    """One line per record on stderr; other people's libraries only when they complain."""
-    stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[stream], force=True)
-    logging.getLogger("dimnode").setLevel(level.upper())
-
-
-class _OneLine(logging.Formatter):
-    """Newlines in messages and tracebacks become bars, so that a line is a record."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return " | ".join(harmless(part) for part in super().format(record).splitlines() if part.strip())
 
 
 def _expected(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
@@ -171,6 +157,7 @@ def status(chosen: argparse.Namespace) -> int:
         [
             ("peer id", found["peer"] + (f"  ({found['name']})" if found["name"] else "")),
             ("swarm", found["swarm"]),
+            ("http", found.get("http") or "shut"),
             ("version", f"{found['version']}, up for {_duration(found['up_seconds'])}"),
             *[("address" if not place else "", address) for place, address in enumerate(found["addresses"])],
             ("peers", f"{found['peers_linked']} linked, {found['peers_known']} heard, {found['dht_peers']} in the DHT"),

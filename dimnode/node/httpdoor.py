@@ -6,6 +6,9 @@ Rule: FastAPI and what it brings are imported when the door opens and not before
 from __future__ import annotations
 
 import time
+from collections import Counter
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,18 +46,33 @@ class Shelf:
 
     def __init__(self, book: KeyBook, uploads: Uploads, limits: HttpLimits) -> None:
         self._book, self._uploads, self._limits = book, uploads, limits
+        self._open: Counter[str] = Counter()
 
     def begin(self, key: str) -> Draft:
-        """Raises `Refused` beyond the key's bytes of a day."""
-        since_ms = _now_ms() - int(self._limits.upload_kept_seconds * 1000)
-        if self._book.uploaded_bytes(key, since_ms) >= self._limits.uploads_bytes_per_key_max:
+        """Raises `Refused` beyond the key's bytes of a day, or the uploads that may go on at once."""
+        limits = self._limits
+        room = limits.uploads_bytes_per_key_max - self._book.uploaded_bytes(key, self._since_ms())
+        if room <= 0:
             raise Refused("E-http-08", "this key handed in as many bytes as it may in a day", "", "tomorrow", 3_600_000)
-        return self._uploads.begin()
+        if self._open[key] >= limits.uploads_per_key_at_once_max or self._open.total() >= limits.uploads_at_once_max:
+            raise Refused("E-http-08", "too many uploads go on at once", "", "one after the other", 1000)
+        draft = self._uploads.begin(room, partial(self._over, key))
+        self._open[key] += 1
+        return draft
+
+    def _over(self, key: str) -> None:
+        self._open[key] -= 1
+        if not self._open[key]:
+            del self._open[key]
+
+    def _since_ms(self) -> int:
+        return _now_ms() - int(self._limits.upload_kept_seconds * 1000)
 
     def keep(self, draft: Draft, key: str) -> tuple[Cid, int]:
         """On the disk, and on the key's account."""
         cid = draft.keep()
-        self._book.note_upload(cid, key, draft.bytes, _now_ms())
+        # A small file costs the disk more than its bytes.
+        self._book.note_upload(cid, key, max(draft.bytes, self._limits.upload_least_bytes), _now_ms())
         return cid, draft.bytes
 
     def path(self, cid: Cid, key: str, anybodys: bool) -> Path | None:
@@ -65,6 +83,8 @@ class Shelf:
         """Sweep now and then, until cancelled."""
         while True:
             await trio.to_thread.run_sync(self._uploads.sweep)
+            with suppress(Refused):  # the book is told of elsewhere
+                self._book.forget_uploads(self._since_ms())
             await trio.sleep(self._limits.uploads_look_seconds)
 
 
@@ -89,6 +109,9 @@ class HttpPlace:
         config = self._node.config
         if self._door is not None or not config.http_listen or not has_keys(self._node.home):
             return self.url
+        if ":" not in config.http_listen:
+            cause = f"{config.http_listen} names no port"
+            raise ConfigError("E-http-20", "the HTTP door cannot listen there", cause, 'http_listen = "127.0.0.1:8710"')
         if find_spec("fastapi") is None or find_spec("hypercorn") is None:
             raise ConfigError("E-http-22", "the HTTP door is not installed", "", "pip install 'dimnode[http]'")
         # Half a second of imports: in a thread, so that no peer waits for a ping meanwhile.
@@ -104,7 +127,8 @@ class HttpPlace:
         )
         self._book = KeyBook(self._node.home)
         limits = self._node.limits
-        shelf = Shelf(self._book, Uploads(self._node.home, limits.http), limits.http)
+        uploads = Uploads(self._node.home, limits.http, limits.store.free_bytes_min)
+        shelf = Shelf(self._book, uploads, limits.http)
         door = HttpDoor(self._backstage, self._book, Account(self._book), shelf, settings, limits)
         nursery.start_soon(shelf.watch)
         await nursery.start(door.serve)
@@ -112,9 +136,11 @@ class HttpPlace:
         return self.url
 
     async def close(self) -> None:
-        """Let streams end; the nursery's end does the rest."""
+        """Let streams end, within the stop limit."""
         if self._door is not None:
             self._door.stop()
+            with trio.move_on_after(self._node.limits.http.stop_seconds_max):
+                await self._door.closed.wait()
 
 
 def _now_ms() -> int:

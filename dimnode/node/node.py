@@ -58,7 +58,7 @@ from dimnode.p2p.mdns import LocalNetwork, local_ip
 from dimnode.p2p.member_door import MEMBER, OpenDoor
 from dimnode.p2p.reach import DIALBACK, Reach
 from dimnode.records.envelope import SigningKey
-from dimnode.records.ids import Cid, PeerId, peer_text
+from dimnode.records.ids import Cid, PeerId, cid_text, peer_text
 from dimnode.records.kinds import OPEN_SWARM_ID, VERDICT_STATUS
 from dimnode.records.membership_kinds import OPEN_SWARM_NAME
 from dimnode.store.home import load_seed, locked, prepare_home
@@ -80,6 +80,7 @@ class Ready:
     socket: Path
     sandbox: str
     swarm: str = OPEN_SWARM_NAME
+    http: str = ""
 
 
 def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], None]) -> None:
@@ -307,7 +308,9 @@ class Node:
 
     def _ready(self) -> Ready:
         assert self.host is not None
-        return Ready(self.me, tuple(self.host.addresses()), socket_path(self.home), self.swarm.sandbox, self.swarm_name)
+        url = self.http.url if self.http is not None else ""
+        addresses = tuple(self.host.addresses())
+        return Ready(self.me, addresses, socket_path(self.home), self.swarm.sandbox, self.swarm_name, url)
 
     @property
     def swarm_name(self) -> str:
@@ -378,7 +381,7 @@ class Node:
         try:
             fetched = await self.fetching.fetch(self.host, peer, frame)
         except PeerFault as fault:
-            log.info("a blob could not be fetched: %s", fault.rule)
+            log.info("a blob could not be fetched: %s", fault.rule, extra=_about(peer, frame))
         if fetched is not None:
             await self._take(peer, frame, fetched)
         elif frame.what == "lease":  # a lost stream is no fault of a record; an answer is asked for again by its owner
@@ -388,7 +391,7 @@ class Node:
         try:
             found = arrival(frame, peer, self.me, self.net, fetched)
         except RecordFault as fault:
-            log.warning("a peer sent a %s that does not hold: %s", frame.what, fault.rule)
+            log.warning("a peer sent a %s that does not hold: %s", frame.what, fault.rule, extra=_about(peer, frame))
             if frame.what == "lease":
                 self._send(peer, TaskFrame("refused", frame.key, code="E-records-01", text=fault.rule))
             else:
@@ -441,10 +444,17 @@ class Node:
     def _note(self, note: Note) -> None:
         self.watchers.note(note)
         if note.what == "submitted":
+            log.info("a job began", extra={"job": cid_text(note.job), "status": "open"})
             job = self.engine.owner.book.find(note.job)
             self.swarm.opened(note.job, job is not None and job.spec["visibility"] == "swarm")
         elif note.what in VERDICT_STATUS:
+            log.info("a job ended", extra={"job": cid_text(note.job), "status": note.what})
             self.swarm.job_state(note.job, note.what)
+
+
+def _about(peer: PeerId, frame: TaskFrame) -> dict[str, str | int]:
+    """For the log."""
+    return {"peer": peer_text(peer), "job": cid_text(frame.key[0]), "task": frame.key[1]}
 
 
 def _engine_limits(config: Config, limits: Limits) -> Limits:

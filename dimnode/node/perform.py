@@ -3,6 +3,7 @@
 Rule: nothing here decides. Whatever comes back (a result, a comparison, a refusal) returns to the loop as an event.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,11 +37,13 @@ from dimnode.node.library import Library
 from dimnode.node.receipts import gone
 from dimnode.node.usage import CabinetUse
 from dimnode.p2p.frames import TaskFrame
-from dimnode.records.ids import PeerId, RecordId, blob_cid
+from dimnode.records.ids import PeerId, RecordId, blob_cid, cid_text
 from dimnode.records.receipt import Opening
 from dimnode.records.tensors import decode_tensors
 from dimnode.store.journal import Journal
 from dimnode.store.vault import Vault
+
+log = logging.getLogger(__name__)
 
 
 class Door(Protocol):
@@ -164,6 +167,7 @@ class Performer:
     def finished(self, done: Finished) -> None:
         """The pool's callback: a result becomes an event."""
         key = (RecordId(done.key[0]), done.key[1], done.key[2])
+        log.info("a task ended", extra={"job": cid_text(key[0]), "task": key[1], "status": done.status})
         consult = self._consults.pop(key, None)
         if consult is not None:
             self._rule(consult, done)

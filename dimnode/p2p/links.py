@@ -21,7 +21,7 @@ from dimnode.limits import LIMITS, Limits
 from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, ProtocolRefused, Stream, StreamEnded, StreamLost
-from dimnode.records.ids import PeerId
+from dimnode.records.ids import PeerId, peer_text
 from dimnode.wire import END, FrameDecoder
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Link:
         self._outgoing.append(frame)
         self._outgoing_bytes += len(frame)
         if self._outgoing_bytes > self._limits.peers.link_outgoing_bytes_max:
-            log.warning("a peer does not read: its link is closed")
+            log.warning("a peer does not read: its link is closed", extra=_about(self.peer))
             self.cut("it did not read what we sent")
             return
         self._wake.set()
@@ -218,7 +218,7 @@ class Links:
         except (DialFailed, StreamLost) as error:
             if isinstance(error, ProtocolRefused):
                 self._foreign.add(peer)
-            log.info("no link: %s", error)
+            log.info("no link: %s", error, extra=_about(peer))
             self._part(peer, f"no link over its connection: {error}")
             if task is not None:
                 await task.reset()
@@ -235,6 +235,8 @@ class Links:
         while True:
             await trio.sleep(self._limits.peers.ping_interval_seconds)
             for peer in self._host.connected():
+                if PeerId(peer) in self._foreign and not self._host.reach.needed(peer):
+                    self._foreign.discard(PeerId(peer))  # asked once more, it is dropped
                 known = PeerId(peer) in self._links or PeerId(peer) in self._dropping or PeerId(peer) in self._foreign
                 if not known:
                     self.connection(peer, True)
@@ -300,18 +302,18 @@ class Links:
             link.why = link.why or LEFT
         except StreamLost as error:
             link.why = link.why or "its connection broke"
-            log.info("link lost: %s", error)
+            log.info("link lost: %s", error, extra=_about(link.peer))
         except PeerFault as fault:
             link.why = link.why or f"{_BROKE}: {fault.rule}"
             if self._host is not None:
                 self._host.offend(link.peer, Offence.MALFORMED)
-            log.warning("link dropped: %s", fault.rule)
+            log.warning("link dropped: %s", fault.rule, extra=_about(link.peer))
 
     async def _write(self, link: Link) -> None:
         try:
             await link.write_frames()
         except StreamLost as error:
-            log.info("link lost while writing: %s", error)
+            log.info("link lost while writing: %s", error, extra=_about(link.peer))
         link.cut("its connection broke")
 
     async def _ping(self, link: Link, stream: Stream) -> None:
@@ -332,10 +334,10 @@ class Links:
                     link.clock.add(link.rtt_ms, theirs_ms - sent_ms - link.rtt_ms / 2)
                 await trio.sleep(limits.ping_interval_seconds)
         except trio.TooSlowError:
-            log.info("a peer is silent: its link ends")
+            log.info("a peer is silent: its link ends", extra=_about(link.peer))
             link.cut(f"it was silent for {limits.ping_wait_seconds:g} s")
         except (StreamLost, StreamEnded):
-            log.info("a peer answers no pings: its link ends")
+            log.info("a peer answers no pings: its link ends", extra=_about(link.peer))
             link.cut("its connection broke")
         finally:
             await stream.reset()  # never waits
@@ -350,7 +352,7 @@ class Links:
             if waited.cancelled_caught:
                 break
             link.pinged = trio.Event()
-        log.info("a peer pings no more: its link ends")
+        log.info("a peer pings no more: its link ends", extra=_about(link.peer))
         link.cut(f"it was silent for {patience_seconds:g} s")
 
     async def _drop_connection(self, peer: PeerId, carried: Stream | None = None) -> None:
@@ -371,3 +373,8 @@ class Links:
         for link in self.all():
             link.end()
         await trio.lowlevel.checkpoint()
+
+
+def _about(peer: PeerId) -> dict[str, str]:
+    """For the log."""
+    return {"peer": peer_text(peer)}

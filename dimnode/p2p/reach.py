@@ -138,6 +138,8 @@ class Reach:
             elif tried:
                 words = f"{tried} peers from {scope} tried" if tried > 1 else f"a peer from {scope} tried"
                 state, because = "hidden", f"{words} and did not reach our port"
+            elif state == "unknown":
+                because = "no connected peer was ready to dial back"
         changed = state != self._state or scope != self._scope
         if changed:
             log.info("reachability: %s, because %s", state, because)

@@ -10,6 +10,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -70,9 +71,12 @@ class KeyBook:
     """The file, opened. Every call is one short statement; calls may wait up to a second for another writer."""
 
     def __init__(self, home: Path) -> None:
-        path = home / KEYS_FILE
+        self._path = path = home / KEYS_FILE
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            opened = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._file = _file_id(os.fstat(opened))
+            os.fchmod(opened, 0o600)  # who could write here could make keys
+            os.close(opened)
             self._database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             # A crash of the machine may lose the last rows: a job is then the operator's alone. Nothing is forgeable.
@@ -107,7 +111,11 @@ class KeyBook:
         return f"{_PREFIX}_{identity}_{secret}"
 
     def find(self, text: str) -> ApiKey | None:
-        """The key with this text, valid or not; None for any other text. Compares in constant time."""
+        """The key with this text, valid or not; None for any other text. Compares in constant time.
+
+        Raises `Refused` E-store-09 when the file was deleted or replaced: whoever did that wants its keys gone.
+        """
+        self._still_there()
         prefix, _, rest = text.partition("_")
         identity, _, secret = rest.partition("_")
         rows = self._rows("SELECT * FROM keys WHERE id=?", (identity,))
@@ -138,7 +146,13 @@ class KeyBook:
     def note_job(self, asked: Asked) -> None:
         """Remember who asked for a job, before it is handed in. Harmless when repeated."""
         row = (asked.job, asked.key, asked.repeat or None, asked.digest, asked.at_ms)
-        self._database.execute("INSERT OR IGNORE INTO jobs VALUES(?,?,?,?,?)", row)
+        # An earlier job of the same idempotency key was not taken, or it would be asked for by its id: this one is.
+        self._rows(
+            "INSERT INTO jobs VALUES(?,?,?,?,?) ON CONFLICT(job) DO NOTHING "
+            "ON CONFLICT(key, repeat) WHERE repeat IS NOT NULL DO UPDATE SET "
+            "job=excluded.job, digest=excluded.digest, at_ms=excluded.at_ms",
+            row,
+        )
 
     def job(self, job: bytes) -> Asked | None:
         """Who asked for this job; None when no key did."""
@@ -149,15 +163,21 @@ class KeyBook:
         return _first(self._rows("SELECT * FROM jobs WHERE key=? AND repeat=?", (key, repeat)))
 
     def jobs_of(self, key: str, most: int, before_ms: int = 2**62) -> list[Asked]:
-        """The newest jobs of a key, newest first."""
-        query = "SELECT * FROM jobs WHERE key=? AND at_ms<? ORDER BY at_ms DESC, job LIMIT ?"
-        return [_asked(row) for row in self._rows(query, (key, before_ms, most))]
+        """The newest jobs of a key, newest first; more than `most` when several share the last one's millisecond."""
+        page = "FROM jobs WHERE key=? AND at_ms<? ORDER BY at_ms DESC LIMIT 1 OFFSET ?"
+        query = f"SELECT * FROM jobs WHERE key=? AND at_ms<? AND at_ms>=COALESCE((SELECT at_ms {page}), 0)"
+        rows = self._rows(f"{query} ORDER BY at_ms DESC, job", (key, before_ms, key, before_ms, most - 1))
+        return [_asked(row) for row in rows]
 
     # ---- uploads
 
     def note_upload(self, blob: bytes, key: str, count: int, at_ms: int) -> None:
         """Remember who handed a file in; its day begins again."""
-        self._database.execute("INSERT OR REPLACE INTO uploads VALUES(?,?,?,?)", (blob, key, count, at_ms))
+        self._rows("INSERT OR REPLACE INTO uploads VALUES(?,?,?,?)", (blob, key, count, at_ms))
+
+    def forget_uploads(self, before_ms: int) -> None:
+        """Those whose day is over."""
+        self._rows("DELETE FROM uploads WHERE at_ms<?", (before_ms,))
 
     def uploaded(self, blob: bytes, key: str) -> bool:
         """Whether this key handed that file in."""
@@ -168,16 +188,36 @@ class KeyBook:
         rows = self._rows("SELECT COALESCE(SUM(bytes), 0) FROM uploads WHERE key=? AND at_ms>=?", (key, since_ms))
         return int(rows[0][0])
 
+    def _still_there(self) -> None:
+        try:
+            same = _file_id(os.stat(self._path)) == self._file
+        except OSError:
+            same = False
+        if not same:
+            what = "the list of keys was deleted or replaced, so nobody is let in"
+            raise Refused("E-store-09", what, "", "restart the node: dim stop, dim up", 1000)
+
     def _rows(self, query: str, arguments: Iterable[object]) -> list[Row]:
         try:
             return self._database.execute(query, tuple(arguments)).fetchall()
         except sqlite3.Error as error:
-            raise Refused("E-store-09", "the list of keys cannot be read", str(error), "dim doctor", 1000) from None
+            raise Refused("E-store-09", "the list of keys cannot be used", str(error), "dim doctor", 1000) from None
 
 
 def has_keys(home: Path) -> bool:
-    """True when a key was ever made here: without one the HTTP door stays shut."""
-    return (home / KEYS_FILE).is_file()
+    """True when a key was ever made here: without one the HTTP door stays shut. Writes nothing."""
+    path = home / KEYS_FILE
+    if not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return database.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is not None
+    except sqlite3.Error:
+        return True  # a damaged file is told by whoever opens it
+
+
+def _file_id(said: os.stat_result) -> tuple[int, int]:
+    return said.st_dev, said.st_ino
 
 
 def _digest(secret: str) -> bytes:

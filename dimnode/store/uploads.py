@@ -6,7 +6,9 @@ have a bound, and the oldest go first.
 
 import hashlib
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,23 +20,31 @@ UPLOADS_FOLDER: Final = "uploads"
 
 
 class Draft:
-    """One upload that is not whole yet. `write` blocks as long as the disk does: call it in a thread."""
+    """One upload that is not whole yet. `write` blocks as long as the disk does: call it in a thread.
 
-    def __init__(self, folder: Path, bytes_max: int) -> None:
-        self._folder, self._bytes_max = folder, bytes_max
+    `over` is called once, when it is whole or dropped.
+    """
+
+    def __init__(self, folder: Path, bytes_max: int, free_bytes_min: int, over: Callable[[], None]) -> None:
+        self._folder, self._bytes_max, self._free_bytes_min = folder, bytes_max, free_bytes_min
+        self._over: Callable[[], None] | None = over
         self._path = folder / f"{os.urandom(8).hex()}.part"
         self._file = self._path.open("xb", buffering=0)
         self._hash = hashlib.sha256()
         self.bytes = 0
 
     def write(self, chunk: bytes) -> None:
-        """Raises `Refused` E-http-06 beyond the bound, E-jobs-24 when the disk is full."""
+        """Raises `Refused` E-http-06 beyond the bound, E-jobs-24 when the disk is nearly full: a node that cannot write
+        its journal ends."""
         self.bytes += len(chunk)
         if self.bytes > self._bytes_max:
             raise Refused("E-http-06", "the body is too large", f"at most {self._bytes_max} bytes", "send less")
         self._hash.update(chunk)
+        if shutil.disk_usage(self._folder).free - len(chunk) < self._free_bytes_min:
+            raise Refused("E-jobs-24", "the disk of this node is nearly full", "", "", 5000)
         try:
-            self._file.write(chunk)
+            while chunk:  # an unbuffered file may take less than all
+                chunk = chunk[self._file.write(chunk) :]
         except OSError as error:
             raise Refused("E-jobs-24", "the disk of this node is full", error.strerror or "", "", 5000) from None
 
@@ -47,7 +57,10 @@ class Draft:
         return cid
 
     def drop(self) -> None:
-        """It never became whole. Harmless after `keep`."""
+        """It never became whole. Harmless after `keep`, which it follows."""
+        if self._over is not None:
+            self._over()
+            self._over = None
         self._file.close()
         self._path.unlink(missing_ok=True)
 
@@ -55,14 +68,14 @@ class Draft:
 class Uploads:
     """The folder."""
 
-    def __init__(self, home: Path, limits: HttpLimits) -> None:
-        self._folder, self._limits = home / UPLOADS_FOLDER, limits
+    def __init__(self, home: Path, limits: HttpLimits, free_bytes_min: int = 0) -> None:
+        self._folder, self._limits, self._free_bytes_min = home / UPLOADS_FOLDER, limits, free_bytes_min
 
-    def begin(self) -> Draft:
+    def begin(self, bytes_max: int = 2**62, over: Callable[[], None] = lambda: None) -> Draft:
         """A new one. Raises `Refused` when this file system takes none."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            return Draft(self._folder, self._limits.upload_bytes_max)
+            return Draft(self._folder, min(bytes_max, self._limits.upload_bytes_max), self._free_bytes_min, over)
         except OSError as error:
             raise Refused("E-jobs-24", "no upload can be taken now", error.strerror or "", "", 5000) from None
 
@@ -90,5 +103,5 @@ class Uploads:
                 said = path.stat()
             except FileNotFoundError:
                 continue
-            found.append((now - said.st_mtime, path, said.st_size))
+            found.append((now - said.st_mtime, path, max(said.st_size, self._limits.upload_least_bytes)))
         return found

@@ -23,7 +23,8 @@ JOB = {"tasks": [{"model": MODEL}], "input": INPUT}
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     folder = tmp_path_factory.mktemp("http")
     (folder / "alba").mkdir(mode=0o700)
-    (folder / "alba" / "config.toml").write_text('http_listen = "127.0.0.1:0"\n', encoding="utf-8")
+    settings = 'http_listen = "127.0.0.1:0"\nlog_format = "json"\n'
+    (folder / "alba" / "config.toml").write_text(settings, encoding="utf-8")
     with real_nodes(folder, {"alba": False, "brio": True}) as found:
         found.offer("brio")
         yield found
@@ -126,6 +127,31 @@ def test_metrics_count_jobs_and_never_carry_an_id(nodes: Nodes) -> None:
     assert "dimnode_commits_total" in page
     assert 'route="/dim/v1/jobs"' in page
     assert job not in page
+
+
+def test_the_log_names_requests_and_jobs_and_never_says_what_was_in_them(nodes: Nodes) -> None:
+    alba = nodes["alba"]
+    key, url = new_key(alba)
+    canary = 8675309.0625  # a float32 keeps all of its digits
+    rows = [[canary, *INPUT["x"][0][1:]]]
+    headers = {"Authorization": f"Bearer {key}", "X-Request-Id": "canary-1"}
+    with httpx.Client(base_url=url, headers=headers, timeout=30) as http:
+        body = {"tasks": [{"model": MODEL}], "input": {"x": rows}, "label": "of canaries"}
+        said = http.post("/dim/v1/jobs", json=body, params={"wait": 20}).json()
+        assert said["status"] == "ok"
+        assert http.post("/dim/v1/jobs", json=body | {"input": {"x": [[canary]]}}).status_code == 400
+    text = alba.log.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    about = [line for line in lines if line.get("job") == said["job"]]
+    assert [line["status"] for line in about if line["logger"] == "dimnode.node.node"] == ["open", "ok"]
+    request = next(line for line in about if line.get("request") == "canary-1")
+    assert (request["route"], request["status"]) == ("/dim/v1/jobs", 200)
+    assert request["ms"] > 0
+    assert request["key"] == key.split("_")[1]
+    for secret in ("8675309", "of canaries", key.split("_", 2)[2]):
+        assert secret not in text
+        assert secret not in nodes["brio"].log.read_text(encoding="utf-8")
 
 
 def read_events(http: httpx.Client, job: str, headers: dict[str, str]) -> list[dict[str, object]]:

@@ -1,5 +1,6 @@
 """What a job costs the loop, in passes: a figure that a noisy machine cannot blur."""
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from dimnode.demo.split import read_patients
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.slow
-JOBS = 40
+TURNS, JOBS = 5, 10
 PASSES_MAX = 4.0
 
 
@@ -24,12 +25,17 @@ def test_a_lone_job_takes_at_most_four_loop_passes_on_either_node_and_leaves_not
         executor.client.add_model(card_map(card), card.path)
         eventually(lambda: bool(owner.client.models()))
         owner.client.run(job, [tensor_rows([list(patients[0].features)])])
-        before = owner.client.status(), executor.client.status()
-        for index in range(JOBS):
-            ended = owner.client.run(job, [tensor_rows([list(patients[index].features)])], receipt=False)
-            assert ended.status == "ok"
-        after = owner.client.status(), executor.client.status()
-        for start, end in zip(before, after, strict=True):
-            assert per_job(start, end, "loop_passes", JOBS) <= PASSES_MAX
+        found: dict[str, list[float]] = {"owner": [], "executor": []}
+        for turn in range(TURNS):
+            before = owner.client.status(), executor.client.status()
+            for index in range(JOBS):
+                row = patients[turn * JOBS + index].features
+                ended = owner.client.run(job, [tensor_rows([list(row)])], receipt=False)
+                assert ended.status == "ok"
+            after = owner.client.status(), executor.client.status()
+            for passes, start, end in zip(found.values(), before, after, strict=True):
+                passes.append(per_job(start, end, "loop_passes", JOBS))
+        for name, passes in found.items():  # the median: heartbeats and late frames are passes of their own
+            assert statistics.median(passes) <= PASSES_MAX, (name, passes)
         eventually(lambda: owner.client.status()["held_entries"] == 0)
         eventually(lambda: executor.client.status()["held_entries"] == 0)

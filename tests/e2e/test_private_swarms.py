@@ -77,7 +77,8 @@ def test_three_machines_found_invite_join_work_and_part(nodes, tmp_path):
     lines = [line.split(",") for line in PATIENTS.read_text().splitlines()]
     rows.write_text("\n".join(",".join(line[1:11]) for line in lines[:3]) + "\n")
     ran = carl.dim("run", "triage", rows, "--receipt", receipt, "--json")
-    assert (ran.code, ran.json["status"]) == (0, "ok"), ran.err
+    assert ran.code == 0, ran.err
+    assert ran.json["status"] == "ok"
     assert dim("verify", receipt).code == 0
     assert cid_bytes(ask(carl, "swarm.show")["net"]) in receipt.read_bytes()
 
@@ -100,7 +101,7 @@ def test_three_machines_found_invite_join_work_and_part(nodes, tmp_path):
     wait_for(lambda: (linked(anna), linked(bea)) == ({"bea"}, {"anna"}), "carl is cut off, the others go on")
     assert time.monotonic() - removed_at < 20  # seconds, not minutes: a loaded machine starts commands slowly
     wait_for(lambda: "E-swarm-12" in ask(carl, "swarm.show")["standing"], "carl hears why")
-    assert not any(row["linked"] for row in ask(carl, "peers")["peers"])
+    wait_for(lambda: not any(row["linked"] for row in ask(carl, "peers")["peers"]), "carl has no link left")
     bea.end()
     bea = nodes.start("bea")
     wait_for(lambda: linked(bea) == {"anna"}, "bea comes back")

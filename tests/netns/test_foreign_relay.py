@@ -64,7 +64,7 @@ def test_nodes_run_a_job_across_a_go_relay_that_the_operator_named(tmp_path: Pat
         way = f"{relay}/p2p-circuit/p2p/{alba.peer}"
         brio = machines.start("brio", homes[1], "--bootstrap", way)
         machines.wait_ready(brio)
-        until(lambda: bool((brio.seen(alba) or {}).get("models")), "brio knows what alba has")
+        until(lambda: bool((brio.seen(alba) or {}).get("models")), "brio knows what alba has", brio, alba)
         done = brio.run_triage(alba, triage_rows(tmp_path))
         assert done.code == 0, done.err
         assert brio.path_to(alba) == "relayed"

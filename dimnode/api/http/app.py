@@ -5,13 +5,12 @@ routes. Whatever any of them refuses has the one error shape of `complaints`.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -26,42 +25,25 @@ from dimnode.api.http import (
     routes_openai,
 )
 from dimnode.api.http.complaints import Said, envelope, said, said_bug, said_fault, said_invalid
-from dimnode.api.http.guard import OPEN_PATHS, Guard, Threshold, Yard
+from dimnode.api.http.guard import App, Guard, Receive, Scope, Send, Threshold, Yard, read_on
 from dimnode.api.http.inside import RECEIPT_HEADER, Inside
+from dimnode.api.http.spec import document
 from dimnode.errors import DimError, PeerFault
 
 _HEADERS_IN = ("authorization", "content-type", "idempotency-key", "last-event-id", "traceparent", "x-request-id")
 _HEADERS_OUT = (RECEIPT_HEADER, "X-Request-Id", "Retry-After")
-_ABOUT = (
-    "Submit, watch and fetch inference jobs of this dimnode. Every answer has a signed receipt that verifies offline."
-)
 _CODE_OF_STATUS = {404: "E-http-10", 405: "E-http-11"}
 
 
 def make_app(inside: Inside, yard: Yard, origins: Sequence[str] = ()) -> Threshold:
     """The whole ASGI application."""
-    app = FastAPI(
-        title="dimnode",
-        version=version("dimnode"),
-        description=_ABOUT,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/openapi.json",
-    )
+    app = bare_app()
     app.state.inside = inside
-    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
-    for routes in (routes_jobs, routes_blobs, routes_node, routes_health, routes_openai, routes_classic, routes_docs):
-        app.include_router(routes.router)
-    app.add_exception_handler(DimError, _refused)
-    app.add_exception_handler(PeerFault, _fault)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _bug)
     guarded = Guard(app, yard)
     if not origins:
         return Threshold(guarded, yard)
     cors = CORSMiddleware(
-        guarded,
+        _Told(guarded, yard),
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
         allow_headers=list(_HEADERS_IN),
@@ -70,20 +52,35 @@ def make_app(inside: Inside, yard: Yard, origins: Sequence[str] = ()) -> Thresho
     return Threshold(cors, yard)
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The page of `get_openapi` as this door really answers: with keys, and with 400 where FastAPI would say 422."""
-    if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemes = {"key": {"type": "http", "scheme": "bearer", "description": "dim keys new"}}
-        found["components"]["securitySchemes"] = schemes
-        for path, methods in found["paths"].items():
-            for said in methods.values():
-                said["responses"].pop("422", None)
-                said["security"] = [] if path in OPEN_PATHS else [{"key": []}]
-        for unused in ("HTTPValidationError", "ValidationError"):
-            found["components"]["schemas"].pop(unused, None)
-        app.openapi_schema = found
-    return app.openapi_schema
+def bare_app() -> FastAPI:
+    """Routes and errors, without a node behind them or anybody at the door."""
+    app = FastAPI(title="dimnode", version=version("dimnode"), docs_url=None, redoc_url=None, openapi_url=None)
+    for routes in (routes_jobs, routes_blobs, routes_node, routes_health, routes_openai, routes_classic, routes_docs):
+        app.include_router(routes.router)
+    app.add_exception_handler(DimError, _refused)
+    app.add_exception_handler(PeerFault, _fault)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
+    app.openapi = cache(partial(document, app))  # type: ignore[method-assign]
+    return app
+
+
+class _Told:
+    """The guard's refusals as answers, on this side of CORS: else a page that may ask could not read why it was
+    refused."""
+
+    def __init__(self, app: App, yard: Yard) -> None:
+        self._app, self._yard = app, yard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except DimError as error:
+            if scope["type"] != "http":
+                raise
+            await read_on(scope, receive, self._yard.limits)
+            await _response(said(error))(scope, receive, send)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -111,7 +108,16 @@ async def _http(request: Request, error: Exception) -> Response:
         return _response(said(refusal))
     status = error.status_code if error.status_code in _CODE_OF_STATUS else 400
     code = _CODE_OF_STATUS.get(status, "E-http-13")
-    return _response(Said(status, envelope(status, code, str(error.detail), "GET /docs lists what there is")))
+    answer = _response(Said(status, envelope(status, code, str(error.detail), "GET /docs lists what there is")))
+    if status == 405:
+        answer.headers["Allow"] = ", ".join(_allowed(request))
+    return answer
+
+
+def _allowed(request: Request) -> list[str]:
+    """Methods of this path by the document; what the framework says there is those of its first router alone."""
+    path = getattr(request.scope.get("route"), "path", "").replace(":path}", "}")
+    return sorted(map(str.upper, request.app.openapi()["paths"].get(path, {"get": {}})))
 
 
 async def _bug(_: Request, __: Exception) -> Response:

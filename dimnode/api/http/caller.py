@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from dimnode.api.http.loads import Load
 from dimnode.errors import Refused
+from dimnode.records.ids import cid_text, peer_text
 
 ADMIN: Final = "admin"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -49,6 +51,7 @@ class Caller:
 
     key: Key
     request_id: str
+    load: Load
     trace_parent: str = ""
 
     @property
@@ -67,7 +70,7 @@ class Caller:
         """Raises `Refused` E-http-02 unless the key may use a model that goes by these names."""
         allowed = self.key.models
         if allowed and not any(name in allowed for name in names):
-            what = f"this key may not use the model {names[0]}"
+            what = f"this key may not use the model {names[0][:80]!r}"
             raise Refused("E-http-02", what, f"it may use: {', '.join(allowed[:8])}", "dim keys new --model NAME")
 
 
@@ -82,6 +85,7 @@ def trace_parent_of(text: str) -> str:
 
 
 def model_names(record: Any) -> tuple[str, ...]:
-    """Every way to name the model of a manifest record, the full one first."""
+    """Every way to name the model of a manifest record: name:version, name, id, and both names after a publisher."""
     said = record.payload
-    return f"{said['name']}:{said['version']}", str(said["name"])
+    names = (f"{said['name']}:{said['version']}", str(said["name"]))
+    return (*names, cid_text(record.id), *(f"{peer_text(record.by)}/{name}" for name in names))

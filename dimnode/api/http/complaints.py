@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dimnode.errors import ConfigError, DimError, PeerFault, Refused
+from dimnode.errors import ConfigError, DimError, PeerFault, Refused, RunFailed
 
 _TYPES: Final[Mapping[int, str]] = {
     400: "invalid_request_error",
@@ -20,6 +20,7 @@ _TYPES: Final[Mapping[int, str]] = {
     409: "conflict_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
+    416: "invalid_request_error",
     429: "rate_limit_error",
     500: "server_error",
     503: "overloaded_error",
@@ -40,6 +41,7 @@ _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "E-http-11": 405,
     "E-http-12": 503,
     "E-http-17": 503,
+    "E-http-18": 416,
     "E-input-05": 413,
     "E-models-01": 404,
     "E-models-02": 409,
@@ -51,8 +53,11 @@ _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "E-jobs-04": 503,
     "E-jobs-10": 503,
     "E-jobs-11": 409,
+    "E-jobs-24": 503,
     "E-api-04": 413,
     "E-api-05": 503,
+    "E-exec-25": 503,
+    "E-cli-31": 503,
     "E-store-09": 503,
 }
 """Where a code says more than its family does. What is not here and not to be tried later is the client's mistake."""
@@ -79,7 +84,7 @@ class Said:
 
     def to_bytes(self) -> bytes:
         """JSON."""
-        return json.dumps(self.body, ensure_ascii=False).encode()
+        return json.dumps(self.body, ensure_ascii=False).encode(errors="replace")  # half a surrogate pair is no text
 
 
 def said(error: DimError, param: str | None = None) -> Said:
@@ -87,7 +92,7 @@ def said(error: DimError, param: str | None = None) -> Said:
     found = error.complaint
     retry_ms = error.retry_after_ms if isinstance(error, Refused) else 0
     status = _STATUS_OF_CODE.get(found.code) or (429 if retry_ms else 400)
-    if not isinstance(error, Refused | ConfigError) and found.code not in _STATUS_OF_CODE:
+    if not isinstance(error, Refused | ConfigError | RunFailed) and found.code not in _STATUS_OF_CODE:
         status = 500
     message = found.what + (f": {found.cause}" if found.cause else "")
     seconds = max(SECONDS_TO_RETRY, -(-retry_ms // 1000)) if status in (429, 503) else 0

@@ -15,6 +15,7 @@ import trio
 from hypercorn.config import Config as ServerConfig
 
 from dimnode.api.http.app import make_app
+from dimnode.api.http.closing import Closing
 from dimnode.api.http.guard import Keys, Yard
 from dimnode.api.http.inside import Inside
 from dimnode.api.http.meter import Meter
@@ -47,8 +48,9 @@ class HttpDoor:
         self._settings, self._limits = settings, limits.http
         self._stop = trio.Event()
         self._meter = Meter(node.numbers)
-        submission = Submission(node, account, limits.http)
-        self._inside = Inside(node, account, submission, Texts(node), self._meter, shelf, limits.http)
+        self._closing, self.closed = Closing(), trio.Event()
+        submission = Submission(node, account, limits.http, self._closing)
+        self._inside = Inside(node, account, submission, Texts(node), self._meter, shelf, self._closing, limits.http)
         self._keys = keys
         self.url = ""
 
@@ -62,11 +64,15 @@ class HttpDoor:
         yard = Yard(self._keys, self._meter, self._limits, self._names(sockets), sockets[0].getsockname()[1], origins)
         app = make_app(self._inside, yard, self._settings.origins)
         task_status.started(self.url)
-        await Server(app, config, self._limits, tls).serve(sockets, self._stop.wait)
+        try:
+            await Server(app, config, self._limits, tls).serve(sockets, self._stop.wait)
+        finally:
+            self.closed.set()
 
     def stop(self) -> None:
-        """Take nobody new; streams get the stop limit to end."""
+        """Take nobody new; streams end, waits are answered as things stand. `closed` follows within the stop limit."""
         self._stop.set()
+        self._closing.begin()
 
     def _server_config(self) -> ServerConfig:
         config, limits = ServerConfig(), self._limits

@@ -14,6 +14,7 @@ import msgspec
 import trio
 from starlette.responses import Response
 
+from dimnode.api.http.closing import Closing
 from dimnode.api.port import Answer, NodePort
 from dimnode.limits import HttpLimits
 from dimnode.records.ids import RecordId, peer_text
@@ -24,9 +25,9 @@ _PASSING_KEPT = 32
 
 
 async def job_events(
-    node: NodePort, job: RecordId, after: int, limits: HttpLimits
+    node: NodePort, job: RecordId, after: int, limits: HttpLimits, closing: Closing
 ) -> AsyncGenerator[Event | None, None]:
-    """Events after this id until the job has ended; None now and then when there is nothing to say.
+    """Events after this id until the job has ended or the door closes; None now and then when there is nothing to say.
 
     The caller closes it (`aclosing`); cancelled at any moment it leaves nothing behind.
     """
@@ -53,9 +54,11 @@ async def job_events(
                     return
             while passing:
                 yield _plain(passing.popleft())
+            if closing.begun:
+                return
             if page or fresh:
                 continue
-            with trio.move_on_after(limits.keep_alive_comment_seconds) as quiet:
+            with trio.move_on_after(limits.keep_alive_comment_seconds) as quiet, closing.wakes(news.unpark_all):
                 await news.park()
             if quiet.cancelled_caught:
                 yield None
@@ -118,8 +121,8 @@ async def _until_gone(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]
     scope.cancel()
 
 
-async def send_over_socket(socket: Any, events: AsyncGenerator[Event | None, None]) -> None:
-    """The same events as text messages; closed with 1000 after the last."""
+async def send_over_socket(socket: Any, events: AsyncGenerator[Event | None, None], closing: Closing) -> None:
+    """The same events as text messages; closed with 1000 after the last, with 1001 when the door closes before."""
 
     async def until_gone(scope: trio.CancelScope) -> None:
         while (await socket.receive())["type"] != "websocket.disconnect":
@@ -129,6 +132,7 @@ async def send_over_socket(socket: Any, events: AsyncGenerator[Event | None, Non
     async with aclosing(events), trio.open_nursery() as nursery:  # the events, and the client's hanging up
         nursery.start_soon(until_gone, nursery.cancel_scope)
         await _send_all(socket, events)
+        await socket.close(1001 if closing.begun else 1000)
         nursery.cancel_scope.cancel()
 
 
@@ -136,4 +140,3 @@ async def _send_all(socket: Any, events: AsyncIterator[Event | None]) -> None:
     async for event in events:
         if event is not None:
             await socket.send_text(msgspec.json.encode(event).decode())
-    await socket.close(1000)

@@ -15,15 +15,16 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from dimnode.api.http.caller import Caller
+from dimnode.api.http.closing import Closing
 from dimnode.api.http.meter import Meter
 from dimnode.api.http.shapes import ErrorOut
 from dimnode.api.http.submission import Account, Submission
 from dimnode.api.http.text import Texts
 from dimnode.api.http.values import output_map
 from dimnode.api.port import Answer, NodePort
-from dimnode.errors import Refused
+from dimnode.errors import PeerFault, Refused
 from dimnode.limits import HttpLimits
-from dimnode.records.ids import RecordId, cid_text
+from dimnode.records.ids import RECORD_PREFIX, RecordId, cid_bytes, cid_text
 
 if TYPE_CHECKING:
     from dimnode.api.http.routes_blobs import Shelf
@@ -41,16 +42,22 @@ class Inside:
     texts: Texts
     meter: Meter
     shelf: Shelf
+    closing: Closing
     limits: HttpLimits
 
     def job(self, caller: Caller, name: str) -> RecordId:
         """A job of this caller's, or any for an admin. Raises `Refused` E-job-13: others' jobs cannot be told apart
         from those that never were."""
-        no = Refused("E-job-13", f"no job {name[:80]!r}", "", "GET /dim/v1/jobs")
+        no = Refused("E-job-13", f"no job {name[:80]!r}", "ids are whole here", "GET /dim/v1/jobs")
         try:
-            job = self.node.find_job(name)
-        except Refused:
+            raw = cid_bytes(name)
+        except PeerFault:
             raise no from None
+        if not raw.startswith(
+            RECORD_PREFIX
+        ):  # the last letters of an id would be looked for among all jobs of all keys
+            raise no
+        job = RecordId(raw)
         asked = self.account.job(job)
         mine = asked is not None and asked.key == caller.key.id
         if not mine and not (caller.is_admin and self.node.trail(job, 0, 1)):

@@ -4,8 +4,9 @@ Rule: a body is streamed to the disk as it comes and never held whole; a file is
 made of it. What a model file declares is read in a sandbox, never in this process.
 """
 
+import re
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 from fastapi import APIRouter, Request
@@ -14,6 +15,7 @@ from starlette.responses import FileResponse, Response
 from dimnode.api.http.caller import Caller
 from dimnode.api.http.guard import STREAMED
 from dimnode.api.http.inside import ERRORS, House, Inside, Who, answer
+from dimnode.api.http.shapes import ErrorOut
 from dimnode.api.http.shapes_node import AddedOut, BlobOut, ModelIn
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
@@ -25,6 +27,12 @@ _BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {STREAMED: {"schema": {"type": "string", "format": "binary"}}}}
 }
 _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {STREAMED: {}}, "description": "the bytes"}}
+_RANGES: dict[int | str, dict[str, Any]] = {
+    **_BYTES,
+    206: {"content": {STREAMED: {}}, "description": "the bytes of the `Range`"},
+    416: {"model": ErrorOut, "description": "nothing is there to be had"},
+}
+_RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
 
 
 class Draft(Protocol):
@@ -50,10 +58,14 @@ class Shelf(Protocol):
         """A file of this key's, or with `anybodys` of any."""
 
 
-@router.post("/blobs", response_model=BlobOut, status_code=201, openapi_extra=_BODY, tags=["blobs"])
+@router.post(
+    "/blobs", summary="Upload bytes", response_model=BlobOut, status_code=201, openapi_extra=_BODY, tags=["blobs"]
+)
 async def upload(house: House, who: Who, request: Request) -> Response:
     """Hand bytes in, for `blobs` of a job or for a model; kept for a day. The answer names them."""
     who.need("submit")
+    if "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") == "0":
+        raise Refused("E-http-13", "there are no bytes", "", "send them as the body")
     draft = house.shelf.begin(who.key.id)
     try:
         waiting = bytearray()
@@ -69,14 +81,22 @@ async def upload(house: House, who: Who, request: Request) -> Response:
     return answer({"blob": cid_text(cid), "bytes": count}, 201)
 
 
-@router.get("/blobs/{blob}", response_class=Response, responses=_BYTES, tags=["blobs"])
-async def download(house: House, who: Who, blob: str) -> Response:
-    """What this key handed in. `Range` is understood."""
+@router.get("/blobs/{blob}", summary="Download an upload", response_class=Response, responses=_RANGES, tags=["blobs"])
+async def download(house: House, who: Who, request: Request, blob: str) -> Response:
+    """What this key handed in, whole or one `Range` of it."""
     who.need("read")
-    return FileResponse(_file(house, who, blob), media_type=STREAMED, content_disposition_type="attachment")
+    path = _file(house, who, blob)
+    _mind_range(request, path.stat().st_size)
+    return FileResponse(path, media_type=STREAMED, content_disposition_type="attachment")
 
 
-@router.get("/jobs/{job}/blobs/{blob}", response_class=Response, responses=_BYTES, tags=["blobs"])
+@router.get(
+    "/jobs/{job}/blobs/{blob}",
+    summary="Download an input or output of a job",
+    response_class=Response,
+    responses=_BYTES,
+    tags=["blobs"],
+)
 async def job_blob(house: House, who: Who, job: str, blob: str) -> Response:
     """An input or output of a job, as tensors/1."""
     who.need("read")
@@ -86,7 +106,7 @@ async def job_blob(house: House, who: Who, job: str, blob: str) -> Response:
     return Response(raw, 200, {"Content-Disposition": "attachment"}, STREAMED)
 
 
-@router.post("/models", response_model=AddedOut, status_code=201, tags=["models"])
+@router.post("/models", summary="Add a model", response_model=AddedOut, status_code=201, tags=["models"])
 async def add_model(house: House, who: Who, model: ModelIn) -> Response:
     """Offer an uploaded file as a model: `POST /dim/v1/blobs` first. Without `inputs` they are read from the file."""
     who.need("admin")
@@ -99,7 +119,9 @@ async def input_blobs(house: Inside, who: Caller, blobs: list[str]) -> list[byte
     found, room = [], LIMITS.exec.input_bytes_max
     for blob in blobs:
         path = _file(house, who, blob)
-        room -= path.stat().st_size
+        size = path.stat().st_size
+        who.load.add(size)
+        room -= size
         if room < 0:
             raise Refused("E-input-05", "the inputs are too large", f"at most {LIMITS.exec.input_bytes_max} bytes")
         found.append(await trio.to_thread.run_sync(path.read_bytes))
@@ -111,6 +133,18 @@ def _file(house: Inside, who: Caller, blob: str) -> Path:
     if path is None:
         raise Refused("E-http-10", f"no upload {blob[:80]!r} of this key", "kept for a day", "POST /dim/v1/blobs")
     return path
+
+
+def _mind_range(request: Request, size: int) -> None:
+    """One range is answered; what is none, or several, is passed over: then the whole file comes (RFC 9110, 14.2).
+
+    Raises `Refused` E-http-18 for one that begins beyond the end.
+    """
+    found = _RANGE.fullmatch(request.headers.get("range", ""))
+    if found is None or (found[2] and int(found[2]) < int(found[1])):
+        request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
+    elif (int(found[1]) if found[1] else max(0, size - int(found[3]))) >= size:
+        raise Refused("E-http-18", f"the upload has {size} bytes and none from there on", "", "a Range within it")
 
 
 def _cid(text: str) -> Cid:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from dimnode.api.http.events import job_events, send_over_socket
 from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Who, answer
+from dimnode.api.http.routes_jobs import After
 from dimnode.api.http.shapes import OutputOut, Shape
 from dimnode.errors import Refused
 from dimnode.records.ids import cid_text
@@ -39,7 +40,7 @@ _STATUS: Final[Mapping[str, str]] = {"ok": "completed", "cancelled": "cancelled"
 class Camel(BaseModel):
     """Bodies of other people's clients: what they send beside is passed over, as it always was."""
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, strict=True)
 
 
 class MethodIn(Camel):
@@ -80,27 +81,8 @@ class SubmitIn(Camel):
     input_data: Any = Field(default=None, alias="inputData", description="rows, or {name: rows}; here or in config")
     priority: Literal["low", "normal", "high"] = "normal"
 
-    model_config = ConfigDict(
-        extra="ignore",
-        populate_by_name=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "pattern": "collaborative",
-                    "config": {
-                        "modelId": "classifier-mlp",
-                        "nodes": ["alba", "brio"],
-                        "dataset": "patients",
-                        "aggregation": {"method": "federated_averaging"},
-                    },
-                    "priority": "normal",
-                }
-            ]
-        },
-    )
 
-
-class StatusOut(Shape):
+class JobStatusOut(Shape):
     """How a job stands."""
 
     job_id: str = Field(alias="jobId")
@@ -110,14 +92,14 @@ class StatusOut(Shape):
     reason: str = ""
 
 
-class ResultOut(StatusOut):
+class JobResultOut(JobStatusOut):
     """How it ended."""
 
     outputs: list[OutputOut] = Field(default_factory=list)
     receipt: str = ""
 
 
-@router.post("/api/inference/submit", response_model=StatusOut, status_code=202)
+@router.post("/api/inference/submit", summary="Submit a job (classic)", response_model=JobStatusOut, status_code=202)
 async def submit(
     house: House,
     who: Who,
@@ -128,11 +110,12 @@ async def submit(
     """Hand a job in."""
     digest = hashlib.sha256(await request.body()).digest()
     job, ended = await house.submission.submit(who, job_file(body), repeat=idempotency_key, digest=digest)
+    request.state.job = cid_text(job)  # for the log
     found = {"jobId": cid_text(job), "status": _status(ended), "pattern": body.pattern, "code": "", "reason": ""}
     return answer(found, 202)
 
 
-@router.get("/api/inference/status/{job_id}", response_model=StatusOut)
+@router.get("/api/inference/status/{job_id}", summary="Status of a job (classic)", response_model=JobStatusOut)
 async def status(house: House, who: Who, job_id: str) -> Response:
     """How it stands."""
     who.need("read")
@@ -140,7 +123,7 @@ async def status(house: House, who: Who, job_id: str) -> Response:
     return answer(_told(house, job, house.node.job_end(job)))
 
 
-@router.get("/api/inference/result/{job_id}", response_model=ResultOut)
+@router.get("/api/inference/result/{job_id}", summary="Result of a job (classic)", response_model=JobResultOut)
 async def result(house: House, who: Who, job_id: str) -> Response:
     """How it ended; 409 while it is open."""
     who.need("read")
@@ -153,7 +136,7 @@ async def result(house: House, who: Who, job_id: str) -> Response:
     return answer(told, headers={RECEIPT_HEADER: found["verdict"]})
 
 
-@router.post("/api/inference/cancel/{job_id}", response_model=StatusOut)
+@router.post("/api/inference/cancel/{job_id}", summary="Cancel a job (classic)", response_model=JobStatusOut)
 async def cancel(house: House, who: Who, job_id: str) -> Response:
     """Ask for its end. Harmless when repeated."""
     who.need("submit")
@@ -163,12 +146,12 @@ async def cancel(house: House, who: Who, job_id: str) -> Response:
 
 
 @router.websocket("/ws/jobs/{job_id}")
-async def follow(house: House, who: Who, socket: WebSocket, job_id: str, after: int = 0) -> None:
+async def follow(house: House, who: Who, socket: WebSocket, job_id: str, after: After = 0) -> None:
     """Its events as text messages, until it has ended."""
     who.need("read")
     job = house.job(who, job_id)
     await socket.accept()
-    await send_over_socket(socket, job_events(house.node, job, after, house.limits))
+    await send_over_socket(socket, job_events(house.node, job, after, house.limits, house.closing), house.closing)
 
 
 def job_file(body: SubmitIn) -> dict[str, Any]:

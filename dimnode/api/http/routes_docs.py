@@ -4,13 +4,14 @@ Rule: the page runs only scripts of this door (its policy says so), and it is op
 in docs/http.md.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
+from dimnode.api.http.spec import render
 from dimnode.errors import Refused
 
 router = APIRouter(include_in_schema=False)
@@ -42,6 +43,12 @@ async def page() -> Response:
     return Response(_PAGE, 200, _POLICY, "text/html; charset=utf-8")
 
 
+@router.get("/openapi.json")
+async def openapi(request: Request) -> Response:
+    """The same for machines."""
+    return Response(_document(request.app), 200, None, "application/json")
+
+
 @router.get("/docs/start.js")
 async def start() -> Response:
     """What the page runs; in a file of its own, because the policy allows no script inside the page."""
@@ -54,6 +61,11 @@ async def part(name: str) -> Response:
     if name not in _TYPES:
         raise Refused("E-http-10", "no such page", "", "GET /docs")
     return Response(_part(name), 200, {"Cache-Control": "max-age=86400"}, _TYPES[name])
+
+
+@lru_cache(1)
+def _document(app: FastAPI) -> bytes:
+    return render(app.openapi()).encode()
 
 
 @cache

@@ -13,6 +13,7 @@ from dimnode.api.http.events import EventStream, job_events, send_over_socket
 from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Inside, Who, answer
 from dimnode.api.http.routes_blobs import input_blobs
 from dimnode.api.http.shapes import CancelOut, EventsOut, JobIn, JobOut, JobsOut, PlanOut
+from dimnode.api.jobfile import read_job
 from dimnode.api.port import Answer
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
@@ -25,21 +26,30 @@ router = APIRouter(prefix="/dim/v1", responses=dict(ERRORS), tags=["jobs"])
 
 Wait = Annotated[float, Query(ge=0, le=LIMITS.http.wait_seconds_max, description="seconds to wait for its end")]
 After = Annotated[int, Query(ge=0, le=2**62, description="only events after this id")]
+_NEVER_MS = 10**15
+"""Far away, and a number that JavaScript keeps: the page of this API fills it into its form."""
 _SSE: dict[int | str, dict[str, Any]] = {
     200: {"model": EventsOut, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
 
 
-@router.post("/jobs/validate", response_model=PlanOut)
+@router.post("/jobs/validate", summary="Check a job without running it", response_model=PlanOut)
 async def validate(house: House, who: Who, job: JobIn) -> Response:
     """Where it would run, what it costs and what may still be wrong. Nothing is run."""
     who.need("submit")
-    blobs = await input_blobs(house, who, job.blobs)
-    found = await house.node.ask("job.validate", {"op": "job.validate", "job": job_file(job), "blobs": blobs})
+    wanted = job_file(job)
+    read = read_job(wanted)
+    house.submission.need_models(who, read)
+    read, blobs = await house.submission.large_input(who, read, await input_blobs(house, who, job.blobs))
+    found = await house.node.ask(
+        "job.validate", {"op": "job.validate", "job": wanted | {"input": read.input}, "blobs": blobs}
+    )
     return answer(found)
 
 
-@router.post("/jobs", response_model=JobOut, status_code=202, responses={200: {"model": JobOut}})
+@router.post(
+    "/jobs", summary="Submit a job", response_model=JobOut, status_code=202, responses={200: {"model": JobOut}}
+)
 async def submit(
     house: House,
     who: Who,
@@ -57,24 +67,28 @@ async def submit(
     found, ended = await house.submission.submit(
         who, job_file(job), blobs, repeat=idempotency_key, digest=digest, wait_seconds=wait
     )
+    request.state.job = cid_text(found)  # for the log
     return job_answer(house, found, ended)
 
 
-@router.get("/jobs", response_model=JobsOut)
+@router.get("/jobs", summary="List jobs", response_model=JobsOut)
 async def jobs(
     house: House,
     who: Who,
     most: Annotated[int, Query(ge=1, le=LIMITS.http.jobs_per_page_max)] = 20,
-    before_ms: Annotated[int, Query(ge=0, le=2**62)] = 2**62,
+    before_ms: Annotated[int, Query(ge=0, le=_NEVER_MS)] = _NEVER_MS,
 ) -> Response:
     """This key's jobs, newest first; with an admin's key all of this node's."""
     who.need("read")
-    mine = None if who.is_admin else [row.job for row in house.account.jobs_of(who.key.id, most, before_ms)]
-    rows = house.node.job_rows(mine, most, before_ms)
-    return answer({"jobs": rows, "before_ms": rows[-1]["at_ms"] if len(rows) == most else None})
+    if who.is_admin:
+        rows = house.node.job_rows(None, most, before_ms)
+        return answer({"jobs": rows, "before_ms": rows[-1]["at_ms"] if len(rows) == most else None})
+    asked = house.account.jobs_of(who.key.id, most, before_ms)  # some of them may not have been taken
+    rows = house.node.job_rows([row.job for row in asked], len(asked), 2**62) if asked else []
+    return answer({"jobs": rows, "before_ms": asked[-1].at_ms if len(asked) >= most else None})
 
 
-@router.get("/jobs/{job}", response_model=JobOut)
+@router.get("/jobs/{job}", summary="Show a job", response_model=JobOut)
 async def show(house: House, who: Who, job: str, wait: Wait = 0.0) -> Response:
     """How it stands; with `wait`, how it stands when it has ended or the time is over."""
     who.need("read")
@@ -83,14 +97,14 @@ async def show(house: House, who: Who, job: str, wait: Wait = 0.0) -> Response:
     return job_answer(house, found, ended, status=200)
 
 
-@router.post("/jobs/{job}/cancel", response_model=CancelOut)
+@router.post("/jobs/{job}/cancel", summary="Cancel a job", response_model=CancelOut)
 async def cancel(house: House, who: Who, job: str) -> Response:
     """Ask for its end. Harmless when repeated, and when it has ended."""
     who.need("submit")
     return answer(await house.node.ask("job.cancel", {"op": "job.cancel", "job": house.job(who, job)}))
 
 
-@router.get("/jobs/{job}/events", response_model=EventsOut, responses=_SSE)
+@router.get("/jobs/{job}/events", summary="Events of a job", response_model=EventsOut, responses=_SSE)
 async def events(
     house: House,
     who: Who,
@@ -106,21 +120,31 @@ async def events(
     who.need("read")
     found = house.job(who, job)
     if last_event_id.isdecimal():
-        after = max(after, int(last_event_id))
+        after = max(after, min(int(last_event_id), 2**62))
     if "text/event-stream" in request.headers.get("accept", ""):
-        return EventStream(job_events(house.node, found, after, house.limits))
+        return EventStream(job_events(house.node, found, after, house.limits, house.closing))
     rows = house.node.trail(found, after, house.limits.events_per_page)
     return answer({"events": rows, "last": rows[-1]["id"] if rows else after})
 
 
-@router.get("/jobs/{job}/receipt", response_class=Response, responses={200: {"content": {RECEIPT_TYPE: {}}}})
+@router.get(
+    "/jobs/{job}/receipt",
+    summary="Receipt of a job",
+    response_class=Response,
+    responses={200: {"content": {RECEIPT_TYPE: {}}}},
+)
 async def receipt(house: House, who: Who, job: str) -> Response:
     """The signed record tree in one file: `dim verify` it anywhere."""
     who.need("read")
     return receipt_answer(house, house.job(who, job))
 
 
-@router.get("/receipts/{verdict}", response_class=Response, responses={200: {"content": {RECEIPT_TYPE: {}}}})
+@router.get(
+    "/receipts/{verdict}",
+    summary="Receipt of a verdict",
+    response_class=Response,
+    responses={200: {"content": {RECEIPT_TYPE: {}}}},
+)
 async def receipt_of_verdict(house: House, who: Who, verdict: str) -> Response:
     """The receipt that an `X-Dimnode-Receipt` header names."""
     who.need("read")
@@ -128,9 +152,14 @@ async def receipt_of_verdict(house: House, who: Who, verdict: str) -> Response:
         found = house.node.job_of_verdict(RecordId(cid_bytes(verdict)))
     except PeerFault:
         found = None
+    no = Refused("E-job-13", f"no receipt {verdict[:80]!r}", "", "GET /dim/v1/jobs")
     if found is None:
-        raise Refused("E-job-13", f"no receipt {verdict[:80]!r}", "", "GET /dim/v1/jobs")
-    return receipt_answer(house, house.job(who, cid_text(found)))
+        raise no
+    try:
+        job = house.job(who, cid_text(found))
+    except Refused:  # another key's: not even its job's id is told
+        raise no from None
+    return receipt_answer(house, job)
 
 
 @router.websocket("/jobs/{job}/ws")
@@ -139,13 +168,14 @@ async def follow(house: House, who: Who, socket: WebSocket, job: str, after: int
     who.need("read")
     found = house.job(who, job)
     await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope.get("subprotocols", ()) else None)
-    await send_over_socket(socket, job_events(house.node, found, after, house.limits))
+    await send_over_socket(socket, job_events(house.node, found, after, house.limits, house.closing), house.closing)
 
 
 def job_file(job: JobIn) -> dict[str, Any]:
     """The job file that the request means: only what was said, under the file's names."""
-    said = job.model_dump(exclude_unset=True, exclude={"blobs"}, by_alias=True)
-    return {key: value for key, value in said.items() if value is not None}
+    said = job.model_dump(exclude_unset=True, exclude={"blobs", "input"}, by_alias=True)
+    found = {key: value for key, value in said.items() if value is not None}
+    return found | ({"input": job.input} if job.input else {})  # as it is: a copy of many numbers takes its time
 
 
 def job_answer(house: Inside, job: RecordId, ended: Answer | None, status: int = 0) -> Response:

@@ -37,10 +37,7 @@ Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length
 class EmbeddingsIn(BaseModel):
     """`POST /v1/embeddings`."""
 
-    model_config = ConfigDict(
-        extra="ignore",
-        json_schema_extra={"examples": [{"model": "minilm", "input": ["That is a happy person", "It rains"]}]},
-    )
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str = Field(max_length=256)
     input: (
@@ -93,14 +90,14 @@ class OpenAiModels(Shape):
     data: list[OpenAiModel]
 
 
-@router.get("/models", response_model=OpenAiModels)
+@router.get("/models", summary="List models that take text", response_model=OpenAiModels)
 async def models(house: House, who: Who) -> Response:
     """Models that take text and that this key may use."""
     who.need("read")
     return answer({"object": "list", "data": [_model_map(record) for record in await _text_models(house, who)]})
 
 
-@router.get("/models/{model:path}", response_model=OpenAiModel)
+@router.get("/models/{model:path}", summary="Show a model that takes text", response_model=OpenAiModel)
 async def model(house: House, who: Who, model: str) -> Response:
     """One of them."""
     who.need("read")
@@ -110,16 +107,17 @@ async def model(house: House, who: Who, model: str) -> Response:
     raise Refused("E-models-01", f"no model {model[:80]!r} takes text here", "", "GET /v1/models")
 
 
-@router.post("/embeddings", response_model=EmbeddingsOut)
+@router.post("/embeddings", summary="Embed texts", response_model=EmbeddingsOut)
 async def embeddings(house: House, who: Who, body: EmbeddingsIn) -> Response:
     """Texts, or tokens, to vectors, by a model of the swarm."""
     who.need("submit")
+    who.need_model(house.submission.names_of(body.model))
     record = house.node.find_model(body.model)
-    who.need_model(model_names(record))
-    cut = await house.texts.cut(record, _rows(body.input))
-    if cut.tokens > house.limits.embedding_tokens_max:
-        what = f"{cut.tokens} tokens are too many at once"
-        raise Refused("E-input-05", what, f"at most {house.limits.embedding_tokens_max}", "send fewer texts")
+    rows = _rows(body.input)
+    _bounded("letters", sum(len(row) for row in rows), house.limits.embedding_letters_max)
+    cut = await house.texts.cut(record, rows)
+    _bounded("tokens", cut.tokens, house.limits.embedding_tokens_max)
+    _bounded("tokens, padded to the longest text,", cut.padded, house.limits.embedding_padded_tokens_max)
     job = {"tasks": [{"model": cid_text(record.id)}], "visibility": "participants"}
     seconds = LIMITS.http.wait_seconds_max
     identity, ended = await house.submission.submit(
@@ -142,6 +140,11 @@ async def embeddings(house: House, who: Who, body: EmbeddingsIn) -> Response:
         "usage": {"prompt_tokens": cut.tokens, "total_tokens": cut.tokens},
     }
     return answer(found, headers={RECEIPT_HEADER: cid_text(ended["verdict"]), "X-Dimnode-Job": cid_text(identity)})
+
+
+def _bounded(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise Refused("E-input-05", f"{count} {what} are too many at once", f"at most {most}", "send fewer texts")
 
 
 def _rows(given: Any) -> Sequence[Any]:

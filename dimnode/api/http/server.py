@@ -7,12 +7,14 @@ would keep the whole node from stopping; what its parsers raise beside OSError w
 
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from socket import socket as Socket  # noqa: N812
 from typing import Any
 
 import trio
 from hypercorn.config import Config as ServerConfig
+from hypercorn.events import Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
@@ -64,6 +66,7 @@ class Connection(TCPServer):
     def __init__(self, *arguments: Any, client: tuple[str, int] | None, own: tuple[str, int] | None) -> None:
         super().__init__(*arguments)
         self._client, self._own = client, own
+        self._is_read = False
 
     async def run(self) -> None:
         """Until either side hangs up. What the client breaks is raised to whoever accepted it."""
@@ -86,8 +89,16 @@ class Connection(TCPServer):
                 )
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
                 await self._read_data()
+                # Nothing more comes: without this the place of whoever hung up would wait for the idle clock.
+                self._is_read = True
+                await self.idle_task.stop()
         finally:
             await self._close()
+
+    async def protocol_send(self, event: Any) -> None:
+        """To the client; the idle clock is not wound up again for one that has hung up."""
+        if not (self._is_read and isinstance(event, Updated)):
+            await super().protocol_send(event)
 
 
 class Server:
@@ -99,6 +110,7 @@ class Server:
         self._context = WorkerContext(None)
         self._places = trio.CapacityLimiter(limits.connections_max)
         self._open: set[Patience] = set()
+        self._held: Counter[str] = Counter()
         self._empty = trio.lowlevel.ParkingLot()
 
     async def serve(self, sockets: Sequence[Socket], until: Callable[[], Awaitable[object]]) -> None:
@@ -106,19 +118,20 @@ class Server:
         listeners = [trio.socket.from_stdlib_socket(found) for found in sockets]
         try:
             async with trio.open_nursery() as connections:
-                async with trio.open_nursery() as accepting:
-                    for listener in listeners:
-                        accepting.start_soon(self._accept, listener, connections)
-                    await until()
-                    accepting.cancel_scope.cancel()
-                await self._context.terminated.set()  # idle connections close themselves
-                if self._open:
-                    with trio.move_on_after(self._limits.stop_seconds_max):
-                        await self._empty.park()
-                self._close_all()
-                connections.cancel_scope.cancel()
+                try:
+                    async with trio.open_nursery() as accepting:
+                        for listener in listeners:
+                            accepting.start_soon(self._accept, listener, connections)
+                        await until()
+                        accepting.cancel_scope.cancel()
+                    await self._context.terminated.set()  # idle connections close themselves
+                    if self._open:
+                        with trio.move_on_after(self._limits.stop_seconds_max):
+                            await self._empty.park()
+                finally:  # inside, also when cancelled: the nursery would wait for writes that are shielded
+                    self._close_all()
+                    connections.cancel_scope.cancel()
         finally:
-            self._close_all()
             for listener in listeners:
                 listener.close()
 
@@ -143,14 +156,23 @@ class Server:
         carrier: Any = stream
         if self._tls is not None:
             carrier = trio.SSLStream(carrier, self._tls, server_side=True, https_compatible=True)
+        address = ""
         try:
             ends = {"client": accepted.getpeername()[:2], "own": accepted.getsockname()[:2]}
+            if self._held[ends["client"][0]] >= self._limits.connections_per_address_max:
+                return  # one address never takes every place
+            address = ends["client"][0]
+            self._held[address] += 1
             await Connection(self._app, self._config, self._context, ConnectionState({}), carrier, **ends).run()
         except Exception as error:  # noqa: BLE001 boundary: what a client caused ends its connection, no more
             log.info("an HTTP connection broke: %s", type(error).__name__)
         finally:
             self._open.discard(stream)
             stream.socket.close()
+            if address:
+                self._held[address] -= 1
+                if not self._held[address]:
+                    del self._held[address]
             if not self._open:
                 self._empty.unpark_all()
             self._places.release_on_behalf_of(place)

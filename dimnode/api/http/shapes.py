@@ -4,17 +4,17 @@ Rule: these shapes are for clients and are translated; records and job files nev
 refused on the way in, and never sent on the way out.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict, StrictInt
 
 from dimnode.limits import LIMITS
 
 
 class Shape(BaseModel):
-    """A shape of this API's own."""
+    """A shape of this API's own: a number is a number, and neither a text nor a truth value."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, strict=True)
 
 
 class Trouble(Shape):
@@ -42,7 +42,7 @@ class TakeIn(Shape):
     name: str = Field(max_length=128)
     from_: str = Field(default="input", alias="from", max_length=16, description="input, input.1 or step.0")
     tensor: str = Field(default="", max_length=128)
-    columns: tuple[int, int] | None = Field(default=None, description="[first, one past the last]")
+    columns: Annotated[tuple[StrictInt, StrictInt], Strict(False)] | None = Field(default=None, description="[first, one past the last]")
 
 
 class ConditionIn(Shape):
@@ -95,12 +95,6 @@ class JobIn(Shape):
     priority: Literal["low", "normal", "high"] = "normal"
     visibility: Literal["swarm", "participants"] = "swarm"
     label: str = Field(default="", max_length=128)
-
-    model_config = ConfigDict(
-        extra="forbid",
-        populate_by_name=True,
-        json_schema_extra={"examples": [{"tasks": [{"model": "triage"}], "input": {"x": [[17.99, 10.38, 122.8]]}}]},
-    )
 
 
 # ---- on the way out

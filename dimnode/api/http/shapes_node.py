@@ -2,9 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, Strict, StrictInt
+from typing_extensions import TypeAliasType
 
 from dimnode.api.http.shapes import Shape
+
+TensorKind = TypeAliasType("TensorKind", Annotated[tuple[str, str, list[StrictInt]], Strict(False)])
+"""[name, dtype, shape]; a type of its own, so that the document names it once."""
 
 
 class Told(Shape):
@@ -24,8 +28,8 @@ class ModelOut(Told):
     licence: str
     summary: str
     labels: list[str]
-    inputs: list[tuple[str, str, list[int]]] = Field(description="[name, dtype, shape]; -1 for any size")
-    outputs: list[tuple[str, str, list[int]]]
+    inputs: list[TensorKind] = Field(description="[name, dtype, shape]; -1 for any size")
+    outputs: list[TensorKind]
     bytes: int
     here: bool
     peers: list[str]
@@ -164,8 +168,8 @@ class ModelIn(Shape):
     summary: str = Field(default="", max_length=512)
     origin: Literal["trained", "rule", "imported"] = "imported"
     labels: list[Annotated[str, Field(max_length=64)]] = Field(default=[], max_length=256)
-    inputs: list[tuple[str, str, list[int]]] = Field(default=[], max_length=64)
-    outputs: list[tuple[str, str, list[int]]] = Field(default=[], max_length=64)
+    inputs: list[TensorKind] = Field(default=[], max_length=64)
+    outputs: list[TensorKind] = Field(default=[], max_length=64)
 
 
 class AddedOut(Shape):

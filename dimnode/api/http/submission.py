@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import trio
+from msgspec.structs import replace
 
 from dimnode.api.http.caller import Caller, model_names
-from dimnode.api.jobfile import Compiled, compile_job, new_nonce, read_job
+from dimnode.api.http.closing import Closing
+from dimnode.api.jobfile import Compiled, JobFile, compile_job, input_blob, new_nonce, read_job
 from dimnode.api.port import Answer, NodePort
 from dimnode.errors import Refused
 from dimnode.jobs.effects import Refuse, Reply
@@ -99,9 +101,10 @@ class Waiting:
 class Submission:
     """Hands in the jobs of all callers."""
 
-    def __init__(self, node: NodePort, account: Account, limits: HttpLimits) -> None:
-        self._node, self._account, self._limits = node, account, limits
+    def __init__(self, node: NodePort, account: Account, limits: HttpLimits, closing: Closing) -> None:
+        self._node, self._account, self._limits, self._closing = node, account, limits, closing
         self._open: dict[str, int] = {}
+        self._under_way: dict[bytes, trio.Event] = {}
 
     async def submit(
         self,
@@ -118,11 +121,14 @@ class Submission:
         Raises `Refused`. Cancelled before the job was durable, it may or may not run: ask again with the same `repeat`.
         """
         caller.need("submit")
-        compiled = compile_job(read_job(job), self._node, blobs)
-        for model in compiled.models:
-            if model is not None:
-                caller.need_model(model_names(model))
+        wanted = read_job(job)
+        self.need_models(caller, wanted)
+        wanted, blobs = await self.large_input(caller, wanted, blobs)
+        compiled = compile_job(wanted, self._node, blobs)
         nonce = self._nonce(caller, repeat, digest)
+        while repeat and (first := self._under_way.get(nonce)) is not None and not first.is_set():
+            await first.wait()  # the same submission a moment ago: until it is durable, nobody could say its job's id
+            nonce = self._nonce(caller, repeat, digest)
         known = self._node.known_job(nonce) if repeat else None
         if known is not None and (ended := self._node.job_end(known)) is not None:
             return known, ended
@@ -131,11 +137,44 @@ class Submission:
             event = self._node.rejoin(known, waiting)
             waiting.begun.set()
         else:
+            if not self._node.readiness()["disk_ok"]:  # a node that cannot write its journal ends
+                raise Refused("E-jobs-24", "the disk of this node is nearly full", "", "", 5000)
             waiting = Waiting(self._take_place(caller))
             event = self._compose(compiled, caller, nonce, waiting)
-            self._account.note(event.job, caller.key.id, repeat, digest, time.time_ns() // 1_000_000)
-        await self._carry(caller, event, waiting, wait_seconds)
+            self._note(event, caller, repeat, digest, waiting)
+            self._under_way[nonce] = waiting.begun
+        try:
+            await self._carry(caller, event, waiting, wait_seconds)
+        finally:
+            waiting.begun.set()
+            if self._under_way.get(nonce) is waiting.begun:
+                del self._under_way[nonce]
         return event.job, waiting.answer
+
+    def names_of(self, model: str) -> Sequence[str]:
+        """What a model goes by; of one that nobody offers, what was asked."""
+        try:
+            return model_names(self._node.find_model(model))
+        except Refused:
+            return (model,)
+
+    async def large_input(
+        self, caller: Caller, job: JobFile, blobs: Sequence[bytes]
+    ) -> tuple[JobFile, Sequence[bytes]]:
+        """The same job, with numbers that are many as a blob: a thread makes it, so that nobody else waits for that."""
+        if blobs or not job.input or caller.load.held <= self._limits.input_in_loop_bytes_max:
+            return job, blobs
+        model = self._node.find_model(job.tasks[0].model) if job.tasks and job.tasks[0].model else None
+        blob = await trio.to_thread.run_sync(input_blob, job.input, model)
+        return replace(job, input={}), (blob,)
+
+    def need_models(self, caller: Caller, job: JobFile) -> None:
+        """Raises `Refused` E-http-02 unless the key may run every task: before anything is said about its models."""
+        for task in job.tasks if caller.key.models else ():
+            if not task.model:
+                what = "this key may run its models and nothing else, and a task names none"
+                raise Refused("E-http-02", what, "", "dim keys new without --model")
+            caller.need_model(self.names_of(task.model))
 
     async def wait(self, job: RecordId, wait_seconds: float) -> Answer | None:
         """How a job ended, if it does within this time."""
@@ -148,7 +187,7 @@ class Submission:
         if wait_seconds > 0:
             stop = self._node.watch(job, hear)
             try:
-                with trio.move_on_after(wait_seconds):
+                with trio.move_on_after(wait_seconds) as patience, self._closing.wakes(patience.cancel):
                     await over.wait()
             finally:
                 stop()
@@ -165,7 +204,7 @@ class Submission:
                 waiting.leave()
                 raise
             await waiting.begun.wait()
-            with trio.move_on_after(wait_seconds):
+            with trio.move_on_after(wait_seconds) as patience, self._closing.wakes(patience.cancel):
                 await waiting.over.wait()
         finally:
             stop()
@@ -179,6 +218,14 @@ class Submission:
         try:
             return self._node.compose_spec(body, compiled.inputs, waiting)
         except Refused:
+            waiting.leave()
+            raise
+
+    def _note(self, event: Submitted, caller: Caller, repeat: str, digest: bytes, waiting: Waiting) -> None:
+        try:
+            self._account.note(event.job, caller.key.id, repeat, digest, time.time_ns() // 1_000_000)
+        except Refused:  # the account cannot be written: then the job is not handed in either
+            self._node.abandon(event)
             waiting.leave()
             raise
 

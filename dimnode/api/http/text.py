@@ -4,7 +4,7 @@ Rule: tokenizers are data, read by a library; nothing of a stranger's model runs
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +30,11 @@ class Cut:
     def tokens(self) -> int:
         """Of all rows together."""
         return sum(map(len, self.rows))
+
+    @property
+    def padded(self) -> int:
+        """As many as `to_blob` writes."""
+        return len(self.rows) * max(map(len, self.rows), default=0)
 
     def to_blob(self, pad: int = 0) -> bytes:
         """input_ids and attention_mask as tensors/1, padded to the longest row."""
@@ -57,11 +62,12 @@ class Texts:
         if type(said) is not dict:
             name = f"{model.payload['name']}:{model.payload['version']}"
             raise Refused("E-http-15", f"the model {name} takes no text", "", "GET /v1/models lists those that do")
-        most = max(1, min(int(said.get("max_tokens", _TOKENS_MAX)), _TOKENS_MAX))
+        most = said.get("max_tokens", _TOKENS_MAX)
+        most = max(1, min(most, _TOKENS_MAX)) if type(most) is int else _TOKENS_MAX  # a stranger's manifest
         if texts and not isinstance(texts[0], str):
             return Cut(tuple(tuple(int(token) for token in row)[:most] for row in texts))
         tokenizer = await self._tokenizer(model, str(said.get("tokenizer", "")))
-        found = await trio.to_thread.run_sync(tokenizer.encode_batch, list(texts))
+        found = await trio.to_thread.run_sync(_tamed, tokenizer.encode_batch, list(texts))
         return Cut(tuple(tuple(_shortened(row.ids, most)) for row in found))
 
     async def _tokenizer(self, model: Record, name: str) -> Any:
@@ -76,7 +82,9 @@ class Texts:
             ) from None
         raw = await self._node.model_file(model, name)
         try:
-            found = await trio.to_thread.run_sync(Tokenizer.from_buffer, raw)
+            found = await trio.to_thread.run_sync(_tamed, Tokenizer.from_buffer, raw)
+        except Refused:
+            raise
         except Exception as error:  # noqa: BLE001 boundary: the library raises bare Exception for what it cannot read
             raise Refused("E-models-04", "the model's tokenizer cannot be read", str(error)[:200]) from None
         found.no_padding()
@@ -85,6 +93,16 @@ class Texts:
             self._kept.popitem(last=False)
         self._kept[model.id] = found
         return found
+
+
+def _tamed(call: Callable[[Any], Any], argument: Any) -> Any:
+    """The library's panics are no `Exception`: one tokenizer of a stranger's would end the node."""
+    try:
+        return call(argument)
+    except Exception:
+        raise
+    except BaseException as panic:  # noqa: BLE001 boundary: a panic of the library's; nobody cancels in this thread
+        raise Refused("E-models-04", "the model's tokenizer cannot be used", str(panic)[:200]) from None
 
 
 def _shortened(ids: Sequence[int], most: int) -> Sequence[int]:

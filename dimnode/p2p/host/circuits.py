@@ -8,6 +8,7 @@ Source: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -107,6 +108,7 @@ class Circuits:
         self._limits = limits.reach
         self._negotiate_seconds_max = limits.host.negotiate_seconds_max
         self._visits = 0
+        self._crossing: Counter[ID] = Counter()  # relays through which we are dialling
         dialler.dial_circuit = self.dial
 
     def addresses(self) -> list[Multiaddr]:
@@ -122,9 +124,9 @@ class Circuits:
                 del self.places[relay]
 
     def crossed(self) -> set[ID]:
-        """The relays that carry our live relayed connections."""
+        """The relays that carry our live relayed connections, or are about to."""
         muxed = [connection.muxed_conn for group in self._swarm.connections.values() for connection in group]
-        return {below(each).peer_id for each in muxed if relayed(each)}
+        return {below(each).peer_id for each in muxed if relayed(each)} | set(self._crossing)
 
     def release(self, relay: ID) -> None:
         """Count no longer on this place; the relay forgets it in its own time."""
@@ -173,6 +175,15 @@ class Circuits:
         relay, way = split_circuit(address)
         if relay in (peer, self._core.get_id()):
             raise DialFailed("a relay cannot be one of the two ends")
+        self._crossing[relay] += 1  # nobody may close the connection to the relay meanwhile, though no link uses it
+        try:
+            await self._cross(relay, way, peer)
+        finally:
+            self._crossing[relay] -= 1
+            if not self._crossing[relay]:
+                del self._crossing[relay]
+
+    async def _cross(self, relay: ID, way: str, peer: ID) -> None:
         if not self._dialler.direct(relay):
             await self._dialler.connect(relay, [way])
         stream = await self._open_hop(relay)

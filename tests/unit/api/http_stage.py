@@ -14,6 +14,7 @@ import httpx
 import trio
 
 from dimnode.api.http.door import HttpDoor
+from dimnode.api.http.examples import BODIES
 from dimnode.api.http.settings import HttpSettings
 from dimnode.api.jobfile import compile_job, read_job
 from dimnode.api.port import Answer
@@ -60,7 +61,7 @@ class FakeNode:
         self.added: list[tuple[dict[str, Any], bytes]] = []
 
     def find_model(self, name: str) -> Record:
-        if name not in ("triage", "triage:1.0.0"):
+        if name not in ("triage", "triage:1.0.0", cid_text(MODEL.id)):
             raise Refused("E-models-01", f"no model {name!r}", "", "dim models ls")
         return MODEL
 
@@ -141,8 +142,15 @@ class FakeNode:
             return {"job": cid_text(arguments["job"]), "cancelling": True}
         if op == "job.validate":
             compile_job(read_job(arguments["job"]), self, arguments["blobs"])
-            return {"pattern": "chained", "tier": "signed", "cost_factor": 1, "residual_risk": "", "steps": []}
-        answers: dict[str, Answer] = {"models.ls": {"models": []}, "peers": {"me": "me", "peers": []}}
+            return dict(BODIES["PlanOut"])
+        answers: dict[str, Answer] = {
+            "models.ls": {"models": [BODIES["ModelOut"] | {"model": cid_text(MODEL.id)}]},
+            "data.ls": BODIES["CabinetsOut"],
+            "peers": {"me": "me", "peers": [row | {"cabinets": {}} for row in BODIES["PeersOut"]["peers"]]},
+            "rep.ls": BODIES["StandingOut"],
+            "rep.explain": BODIES["WhyOut"],
+            "status": BODIES["StatusOut"],
+        }
         if op not in answers:
             raise Refused("E-api-02", f"this node does not know {op!r}")
         return answers[op]

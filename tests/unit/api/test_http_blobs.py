@@ -106,7 +106,9 @@ def test_an_uploaded_file_becomes_a_model_with_an_admins_key_alone(tmp_path: Pat
 
 
 def test_uploads_go_when_they_are_old_and_the_oldest_when_there_are_too_many(tmp_path: Path) -> None:
-    uploads = Uploads(tmp_path, replace(LIMITS.http, uploads_bytes_max=250, upload_kept_seconds=100))
+    uploads = Uploads(
+        tmp_path, replace(LIMITS.http, uploads_bytes_max=250, upload_kept_seconds=100, upload_least_bytes=0)
+    )
     kept = []
     for age, letter in ((150, b"a"), (50, b"b"), (40, b"c"), (30, b"d")):
         draft = uploads.begin()

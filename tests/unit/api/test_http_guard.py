@@ -156,7 +156,7 @@ def test_a_bug_in_a_route_is_a_500_that_says_nothing_and_the_door_stays_open(
             assert (await client.post("/dim/v1/jobs", json=JOB)).status_code == 200
 
     on_stage(tmp_path, act)
-    assert "mine-1" in caplog.text
+    assert [record.request for record in caplog.records if record.levelname == "ERROR"] == ["mine-1"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
@@ -185,6 +185,34 @@ def test_a_body_that_trickles_is_refused_in_time(tmp_path: Path) -> None:
         assert b" 413 " in bytes(await stream.receive_some(4096))
 
     on_stage(tmp_path, act, QUICK)
+
+
+def test_a_door_that_closes_ends_streams_cleanly_and_answers_who_waits_as_things_stand(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        stage.node.at_once = False
+        async with stage.client() as client:
+            job = (await client.post("/dim/v1/jobs", json=JOB)).json()["job"]
+            seen: list[object] = []
+
+            async def wait() -> None:
+                seen.append((await client.get(f"/dim/v1/jobs/{job}", params={"wait": 30})).json()["status"])
+
+            async def follow() -> None:
+                headers = {"Accept": "text/event-stream"}
+                async with client.stream("GET", f"/dim/v1/jobs/{job}/events", headers=headers) as stream:
+                    async for line in stream.aiter_lines():  # raises when it is cut off instead of ended
+                        seen.append(line)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                nursery.start_soon(follow)
+                while not (len(stage.node.watching.get(next(iter(stage.node.jobs)), ())) == 2 and seen):
+                    await trio.lowlevel.checkpoint()
+                stage.door.stop()
+            await stage.door.closed.wait()
+        assert "open" in seen
+
+    on_stage(tmp_path, act)
 
 
 @pytest.mark.slow

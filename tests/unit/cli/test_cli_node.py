@@ -8,7 +8,7 @@ import tomllib
 import pytest
 from fake_node import FakeNode
 
-from dimnode.cli.node import configure_logging
+from dimnode.cli.logs import configure_logging
 from dimnode.config import Config, load_config
 from dimnode.errors import ConfigError
 from dimnode.records.ids import cid_text, record_id

@@ -1,0 +1,79 @@
+"""Corners of answers: ranges of an upload, methods that a path takes, bytes that are none, files that are no model."""
+
+from pathlib import Path
+
+import pytest
+
+from dimnode.api.http.complaints import said
+from dimnode.errors import RunFailed
+from tests.unit.api.http_stage import Stage, on_stage
+
+RAW = {"Content-Type": "application/octet-stream"}
+BYTES = b"0123456789"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "body"),
+    [
+        ("", 200, BYTES),
+        ("bytes=2-4", 206, b"234"),
+        ("bytes=7-", 206, b"789"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=-30", 206, BYTES),
+        ("bytes=8-99", 206, b"89"),
+        ("bytes=4-2", 200, BYTES),
+        ("bytes=0-1,4-5", 200, BYTES),
+        ("lines=1-2", 200, BYTES),
+        ("bytes=x", 200, BYTES),
+        ("bytes=10-", 416, None),
+        ("bytes=-0", 416, None),
+    ],
+)
+def test_one_range_of_an_upload_is_answered_and_any_other_is_passed_over(
+    tmp_path: Path, wanted: str, status: int, body: bytes | None
+) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            blob = (await client.post("/dim/v1/blobs", content=BYTES, headers=RAW)).json()["blob"]
+            found = await client.get(f"/dim/v1/blobs/{blob}", headers={"Range": wanted} if wanted else {})
+        assert found.status_code == status
+        if body is None:
+            assert found.json()["error"]["code"] == "E-http-18"
+        else:
+            assert found.content == body
+            assert found.headers["content-type"] == "application/octet-stream"
+
+    on_stage(tmp_path, act)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/dim/v1/models", "GET, POST"),
+        ("DELETE", "/dim/v1/jobs/validate", "POST"),
+        ("POST", "/dim/v1/models/triage", "GET"),
+        ("POST", "/docs", "GET"),
+    ],
+)
+def test_a_405_says_which_methods_the_path_takes(tmp_path: Path, method: str, path: str, allowed: str) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            found = await client.request(method, path)
+        assert (found.status_code, found.headers["allow"]) == (405, allowed)
+        assert found.json()["error"]["code"] == "E-http-11"
+
+    on_stage(tmp_path, act)
+
+
+def test_an_upload_without_bytes_is_refused(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            found = await client.post("/dim/v1/blobs", headers=RAW)
+        assert (found.status_code, found.json()["error"]["code"]) == (400, "E-http-13")
+
+    on_stage(tmp_path, act)
+
+
+def test_a_file_that_is_no_model_is_its_senders_mistake_and_a_missing_runtime_is_not() -> None:
+    assert said(RunFailed("E-exec-22", "not a model")).status == 400
+    assert said(RunFailed("E-exec-25", "onnxruntime is not installed")).status == 503
