@@ -42,7 +42,9 @@ class TakeIn(Shape):
     name: str = Field(max_length=128)
     from_: str = Field(default="input", alias="from", max_length=16, description="input, input.1 or step.0")
     tensor: str = Field(default="", max_length=128)
-    columns: Annotated[tuple[StrictInt, StrictInt], Strict(False)] | None = Field(default=None, description="[first, one past the last]")
+    columns: Annotated[tuple[StrictInt, StrictInt], Strict(False)] | None = Field(
+        default=None, description="[first, one past the last]"
+    )
 
 
 class ConditionIn(Shape):

@@ -8,6 +8,7 @@ from dimnode.api.http.complaints import said
 from dimnode.errors import RunFailed
 from tests.unit.api.http_stage import Stage, on_stage
 
+pytestmark = pytest.mark.slow
 RAW = {"Content-Type": "application/octet-stream"}
 BYTES = b"0123456789"
 

@@ -26,6 +26,7 @@ from dimnode.store.keys import KEYS_FILE, Asked, KeyBook, has_keys
 from dimnode.store.uploads import Uploads
 from tests.unit.api.http_stage import JOB, ME, MODEL, FakeNode, Stage, on_stage
 
+pytestmark = pytest.mark.slow
 JSON = {"Content-Type": "application/json"}
 
 
