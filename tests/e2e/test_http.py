@@ -125,6 +125,11 @@ def test_metrics_count_jobs_and_never_carry_an_id(nodes: Nodes) -> None:
         page = http.get("/metrics").text
         job = http.get("/dim/v1/jobs").json()["jobs"][0]["job"]
     assert "dimnode_commits_total" in page
+    assert 'dimnode_gossip_messages_total{outcome="published",topic="dim.nodes.heartbeat"}' in page
+    documented = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
+    for line in page.splitlines():
+        if line.startswith("# TYPE dimnode_"):
+            assert f"`{line.split()[2].removeprefix('dimnode_')}" in documented, line
     assert 'route="/dim/v1/jobs"' in page
     assert job not in page
 

@@ -31,6 +31,7 @@ SOCKETS: Final = 500
 _HEADER: Final = struct.Struct("!BBHII")
 _DATA, _WINDOW, _PING, _SYN = 0, 1, 2, 1
 _OVERRUN_BYTES: Final = 8 * 1024 * 1024
+_PIECE_BYTES: Final = 300_000  # the window is 262,144
 _SOCKET_SECONDS: Final = 1.5
 
 
@@ -84,11 +85,15 @@ class Brute:
                 await trio.sleep(0.05)
 
     async def overrun_window(self, host: Any, liar: Liar) -> None:
-        """Eight megabytes on a stream that was granted a quarter of one."""
+        """Eight megabytes on a stream that was granted a quarter of one.
+
+        In pieces that are each longer than the window: a stream on which no protocol is agreed is reset soon, and what
+        comes for it afterwards is dropped as if it had been under way.
+        """
         stream_id = 2001
-        piece = frame(_DATA, 0, stream_id, 60_000) + bytes(60_000)
+        piece = frame(_DATA, 0, stream_id, _PIECE_BYTES) + bytes(_PIECE_BYTES)
         opening = frame(_WINDOW, _SYN, stream_id, 0)
-        await self._pour(host, "window overrun", [opening, *[piece] * (_OVERRUN_BYTES // 60_000)])
+        await self._pour(host, "window overrun", [opening + piece, *[piece] * (_OVERRUN_BYTES // _PIECE_BYTES)])
 
     async def open_ten_thousand(self, host: Any, liar: Liar) -> None:
         """Streams and nothing on them; ids without gaps, so that only their number is wrong."""

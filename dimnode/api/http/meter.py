@@ -38,9 +38,6 @@ _COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "loop_events": ("dimnode_loop_events", "events that the loop took"),
     "link_bytes_in": ("dimnode_link_bytes_in", "bytes read from task streams of peers that are linked now"),
     "link_bytes_out": ("dimnode_link_bytes_out", "bytes written to task streams of peers that are linked now"),
-    "gossip_in": ("dimnode_gossip_messages_in", "gossip messages heard"),
-    "gossip_out": ("dimnode_gossip_messages_out", "gossip messages published"),
-    "gossip_refused": ("dimnode_gossip_messages_refused", "gossip messages that were not passed on"),
 }
 _SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0)
 
@@ -90,3 +87,15 @@ class _Node(Collector):
         for outcome, count in said.get("tasks_finished", {}).items():
             finished.add_metric((str(outcome),), float(count))
         yield finished
+        conduct = said.get("conduct", {})
+        gossip = CounterMetricFamily(
+            "dimnode_gossip_messages", "gossip by what became of it", labels=("topic", "outcome")
+        )
+        for topic, outcomes in conduct.get("gossip", {}).items():
+            for outcome, count in outcomes.items():
+                gossip.add_metric((str(topic), str(outcome)), float(count))
+        yield gossip
+        offences = CounterMetricFamily("dimnode_peer_offences", "what peers did wrong", labels=("offence",))
+        for offence, count in conduct.get("offences", {}).items():
+            offences.add_metric((str(offence),), float(count))
+        yield offences

@@ -1,0 +1,66 @@
+"""`dim init`: what it writes, what it says others will reach, and which certificates it takes."""
+
+import argparse
+import datetime
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+
+from dimnode.cli.init import exposed, init
+from dimnode.cli.main import main
+from dimnode.config import Config, load_config
+from dimnode.store.certificates import check_pair, make_self_signed
+
+
+def test_a_certificate_of_its_own_is_made_for_this_machine_and_used(tmp_path: Path) -> None:
+    assert main(["init", "--home", str(tmp_path), "--self-signed"]) == 0
+    config = load_config(tmp_path)
+    certificate, key = Path(config.http_certificate), Path(config.http_private_key)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    assert check_pair(certificate, key) > datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=390)
+
+
+def test_a_key_of_another_certificate_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    certificate, _ = make_self_signed(tmp_path / "a", ["localhost"])
+    _, key = make_self_signed(tmp_path / "b", ["localhost"])
+    home = tmp_path / "home"
+    pair = ["--certificate", str(certificate), "--private-key", str(key)]
+    assert main(["init", "--home", str(home), "--profile", "prod", *pair]) == 2
+    assert "E-http-21" in capsys.readouterr().err
+    assert not (home / "config.toml").exists()
+    assert main(["init", "--home", str(home), "--certificate", str(certificate)]) == 2
+    assert "go together" in capsys.readouterr().err
+
+
+def test_a_person_at_a_terminal_is_asked_for_certificate_files_in_profile_prod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tls").mkdir()
+    certificate, key = make_self_signed(tmp_path, ["localhost"])
+    answers = iter([str(certificate), str(key)])
+    monkeypatch.setattr("builtins.input", lambda _: next(answers))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    chosen = {"profile": "prod", "force": False, "name": "", "listen": None, "bootstrap": None, "json": False}
+    tls = {"http": "0.0.0.0:8710", "certificate": None, "private_key": None, "self_signed": False}
+    home = tmp_path / "home"
+    assert init(argparse.Namespace(home=home, **chosen, **tls)) == 0
+    said = capsys.readouterr().out
+    assert "whoever reaches 0.0.0.0:8710, TLS" in said
+    assert load_config(home).http_certificate == str(certificate)
+
+
+def test_what_is_exposed_is_said_in_words() -> None:
+    inner = Config(listen=("/ip4/127.0.0.1/tcp/4710",))
+    assert exposed(inner) == [
+        "peers: nobody but this machine; Noise, no plaintext",
+        "HTTP: nobody but this machine, in clear, once a key exists (dim keys new)",
+    ]
+    outer = Config(listen=("/ip4/0.0.0.0/tcp/4710",), http_listen="")
+    assert exposed(outer) == ["peers: whoever reaches /ip4/0.0.0.0/tcp/4710; Noise, no plaintext", "HTTP: shut"]
