@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.jobs import MODEL
+from benchmarks.jobs import MODEL, two_nodes
 from dimnode.client import tensor_rows
 from dimnode.demo.assets_index import read_model_card
 from dimnode.demo.setting import card_map
@@ -54,7 +54,7 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     """All figures; medians over the rounds, which alternate."""
     encoder = make_encoder(folder / "encoder")
     found: dict[str, list[float]] = {}
-    with two_nodes(folder) as (owner, executor), ray_serve(encoder) as ray_url:
+    with two_nodes(folder, 'http_listen = "127.0.0.1:0"\n') as (owner, executor), ray_serve(encoder) as ray_url:
         card = read_model_card(MODEL)
         executor.client.add_model(card_map(card), card.path)
         executor.client.add_model(encoder_card(), encoder / "model.onnx")
@@ -81,26 +81,6 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 # ---- nodes, keys, models
-
-
-@contextmanager
-def two_nodes(folder: Path) -> Iterator[tuple[Member, Member]]:
-    """An owner with an HTTP door that executes nothing, and an executor."""
-    owner, executor = Member("owner", folder / "owner"), Member("executor", folder / "executor")
-    for member in (owner, executor):
-        member.home.mkdir(mode=0o700, parents=True)
-    settings = 'execute = false\nhttp_listen = "127.0.0.1:0"\n'
-    (owner.home / "config.toml").write_text(settings, encoding="utf-8")
-    try:
-        owner.launch("")
-        owner.wait_ready()
-        executor.launch(owner.addresses[0])
-        executor.wait_ready()
-        yield owner, executor
-    finally:
-        for member in (owner, executor):
-            member.stop()
-            member.wait_stopped()
 
 
 def new_key(owner: Member) -> tuple[str, str]:

@@ -117,12 +117,12 @@ def median_us(call: Callable[[], object], times: int = 1000) -> float:
 
 
 @contextmanager
-def two_nodes(folder: Path) -> Iterator[tuple[Member, Member]]:
-    """An owner that executes nothing, and an executor."""
+def two_nodes(folder: Path, settings: str = "") -> Iterator[tuple[Member, Member]]:
+    """An owner that executes nothing and has these `settings` too, and an executor."""
     owner, executor = Member("owner", folder / "owner"), Member("executor", folder / "executor")
     for member in (owner, executor):
         member.home.mkdir(mode=0o700)
-    (owner.home / "config.toml").write_text("execute = false\n", encoding="utf-8")
+    (owner.home / "config.toml").write_text(f"execute = false\n{settings}", encoding="utf-8")
     try:
         owner.launch("")
         owner.wait_ready()

@@ -76,7 +76,6 @@ class HostLimits:
 
     dial_seconds_max: float = 5.0
     negotiate_seconds_max: float = 5.0
-    stream_window_bytes: int = 256 * 1024
     stream_window_bytes_max: int = 2 * 1024 * 1024
     connection_unread_bytes_max: int = 16 * 1024 * 1024
     inbound_streams_max: int = 512
@@ -400,10 +399,8 @@ class SwarmLimits:
     news_bytes_max: int = 2 * 1024 * 1024 - 64 * 1024
     announce_seconds_max: float = 5.0
     announce_at_once_max: int = 16
-    announcements_per_peer_max: int = 4
     farewell_seconds_max: float = 1.0
     clock_skew_ms_max: int = 300_000
-    invite_ms_default: int = 7 * 86_400_000
     invite_ms_max: int = 366 * 86_400_000
     invite_text_characters_max: int = 8192
     invite_addresses_max: int = 8

@@ -35,7 +35,6 @@ class Gatekeeper:
         self.door = MemberDoor(swarm.me, swarm.book, swarm.state.chain, wall_ms, self._wake, self.keys, self._take_keys)
         self._changed = trio.Event()
         self._saving = trio.Lock()
-        self._saved_changes = swarm.book.changes
         self._told: set[RecordId] = {record.id for record in swarm.book.records()}
         self._warned = ""
 
@@ -78,9 +77,7 @@ class Gatekeeper:
     async def save(self) -> None:
         """Returns when all that is known now is on the disk."""
         async with self._saving:
-            changes, snapshot = self.swarm.book.changes, self.swarm.snapshot()
-            await trio.to_thread.run_sync(save_state, self.swarm.home, snapshot)
-            self._saved_changes = changes
+            await trio.to_thread.run_sync(save_state, self.swarm.home, self.swarm.snapshot())
 
     async def _save_quietly(self) -> None:
         try:

@@ -214,7 +214,6 @@ class Swarm:
         """A link came or went."""
         member = self.members.entry(peer)
         member.linked = up
-        member.linked_since = trio.current_time()
         if up:
             self._refresh(peer)
 

@@ -32,7 +32,6 @@ class Found:
 
     bootstrap_ok: bool = False
     last_error: str = ""
-    dht_size: int = 0
 
 
 class Discovery:
@@ -157,7 +156,7 @@ class Discovery:
         before = set(self._host.connected())
         if before:
             with trio.move_on_after(self._limits.host.dial_seconds_max):
-                self.found.dht_size = await self._host.dht_join()
+                await self._host.dht_join()
         room = self._limits.peers.peers_max - len(before)
         candidates = dict.fromkeys(PeerId(peer) for peer in [*self._wanted, *self._host.dht_peers()])
         self._wanted.clear()

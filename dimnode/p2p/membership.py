@@ -20,7 +20,6 @@ class Member:
 
     peer: PeerId
     linked: bool = False
-    linked_since: float = 0.0
     rtt_ms: float | None = None
     advert_said: RecordId | None = None
     advert: RecordId | None = None

@@ -127,10 +127,6 @@ class KeyBook:
         """All keys, newest first, those that are over too."""
         return [_key_of(row) for row in self._rows("SELECT * FROM keys ORDER BY created_ms DESC, id", ())]
 
-    def has_valid(self, now_ms: int) -> bool:
-        """True when somebody could come in."""
-        return any(key.is_valid(now_ms) for key in self.all())
-
     def revoke(self, identity: str, now_ms: int) -> ApiKey:
         """From now on the key is refused. Raises `Refused` E-keys-01 for an unknown or ambiguous id or name."""
         found = [key for key in self.all() if identity in (key.id, key.name)]

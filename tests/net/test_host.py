@@ -20,6 +20,7 @@ from dimnode.p2p.host.host import (
     StreamLost,
     open_host,
 )
+from dimnode.p2p.host.yamux_frames import INITIAL_WINDOW_BYTES
 
 pytestmark = pytest.mark.slow
 
@@ -165,7 +166,7 @@ def test_a_writer_waits_when_the_reader_stops() -> None:
         with trio.move_on_after(0.3) as scope:
             await stream.write(bytes(8_000_000))
         assert scope.cancelled_caught
-        assert stream.bytes_out <= LIMITS.host.stream_window_bytes
+        assert stream.bytes_out <= INITIAL_WINDOW_BYTES
         assert not stream.write_nowait(b"x")
         await assert_echo(b, a.peer)
 

@@ -17,6 +17,7 @@ from dimnode.limits import LIMITS
 from dimnode.p2p.conduct import Judgement, Offence
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC, Freshness, heartbeat, judge_gossip
 from dimnode.p2p.host.host import Host, Stream, StreamLost, open_host
+from dimnode.p2p.host.yamux_frames import INITIAL_WINDOW_BYTES
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import RECORD_PREFIX, RecordId
 from dimnode.records.kinds import OPEN_SWARM_ID
@@ -234,7 +235,7 @@ def test_a_peer_that_floods_us_with_frames_is_read_slowly_and_others_are_served(
                     await assert_echo(row.end, row.middle.peer)
         reads = LIMITS.host.service_reads_burst_max + 4 * LIMITS.host.service_reads_per_second_max
         held = stream.bytes_out
-        assert held <= reads * len(frame) + 2 * LIMITS.host.stream_window_bytes
+        assert held <= reads * len(frame) + 2 * INITIAL_WINDOW_BYTES
         with trio.move_on_after(0.1), pytest.raises(StreamLost):
             await stream.read(1)
 

@@ -1,6 +1,5 @@
 """Peers that open, hold and send too much, against real hosts over loopback: bounded, refused by name, sent away."""
 
-import os
 import random
 import socket
 from collections.abc import Awaitable, Callable
@@ -24,8 +23,7 @@ from dimnode.p2p.host.yamux_frames import ACK, SYN, Kind, encode_header
 
 pytestmark = pytest.mark.slow
 
-HONEST_SECONDS = 1.0 * float(os.environ.get("DIM_TEST_NOISE", "4"))
-"""One second, or more on a loaded machine: here offender and victim live in one process. `tests/fuzz` holds 1 s."""
+HONEST_SECONDS = 1.0
 BROKEN = "/test/broken/1"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from fastapi import Depends, Request
+from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
@@ -119,8 +119,3 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON, written once."""
     return Response(msgspec.json.encode(body), status, dict(headers or {}), "application/json")
-
-
-async def json_body(request: Request) -> bytes:
-    """The body's bytes; the guard has bounded them."""
-    return await request.body()

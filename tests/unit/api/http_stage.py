@@ -223,6 +223,11 @@ async def open_stage(home: Path, http: HttpLimits = LIMITS.http, **settings: Any
     book.close()
 
 
+def code(found: httpx.Response) -> str:
+    """Of an error."""
+    return str(found.json()["error"]["code"])
+
+
 def on_stage(
     home: Path,
     act: Callable[[Stage], Awaitable[None]],
