@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,21 @@ def is_core(path: Path) -> bool:
     return inner.split("/")[0] in CORES or inner in PURE_FILES
 
 
-def imported(tree: ast.AST) -> set[str]:
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of it, the module first; parsed once for all the questions that are asked about it."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
+def imported(path: Path) -> frozenset[str]:
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.split(".")[0])
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
@@ -52,31 +60,30 @@ def test_a_module_opens_with_what_it_does_and_is_not_too_long(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 500, "split it: 250 lines is comfortable, 500 too long"
     if path.name != "__init__.py":
-        assert ast.get_docstring(ast.parse(text)), "say what the file does and which rule it keeps"
+        assert ast.get_docstring(nodes_of(path)[0]), "say what the file does and which rule it keeps"
 
 
 @pytest.mark.parametrize("path", [path for path in PRODUCT if is_core(path)], ids=name_of)
 def test_a_core_does_no_io_and_reads_no_clock(path):
-    assert not imported(ast.parse(path.read_text(encoding="utf-8"))) & FORBIDDEN_IN_CORES
+    assert not imported(path) & FORBIDDEN_IN_CORES
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_libp2p_stays_behind_its_one_door(path):
     inside = name_of(path).startswith("dimnode/p2p/host/")
-    assert inside or not imported(ast.parse(path.read_text(encoding="utf-8"))) & {"libp2p", "multiaddr"}
+    assert inside or not imported(path) & {"libp2p", "multiaddr"}
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_nothing_is_ever_unpickled_or_evaluated(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert not imported(tree) & {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not imported(path) & {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+    called = {node.func.id for node in nodes_of(path) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert not called & {"eval", "exec", "compile", "__import__"}
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_functions_are_readable_in_one_look(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= 80, f"{node.name} has {length} lines"
@@ -85,7 +92,7 @@ def test_functions_are_readable_in_one_look(path):
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_names_say_something(path):
     assert path.stem not in EMPTY_NAMES
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             assert node.name.strip("_").lower() not in EMPTY_NAMES, node.name
 
@@ -94,7 +101,7 @@ def test_names_say_something(path):
 def test_broad_catches_stand_only_at_listed_boundaries(path):
     if any(name_of(path).startswith(listed) for listed in LISTED_BROAD_CATCHES):
         return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"line {node.lineno}: bare except"
             names = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}

@@ -1,18 +1,23 @@
 """Sentences become vectors: MiniLM runs on one node, OpenAI's own client asks another."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import openai
 import pytest
 
 from dimnode.audit.verifier import verify
 from tests.e2e.harness import Nodes, real_nodes
+
+if TYPE_CHECKING:
+    import openai
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +47,8 @@ def client(nodes: Nodes) -> openai.OpenAI:
     home = str(nodes["alba"].home)
     command = [sys.executable, "-m", "dimnode.cli.main", "keys", "new", "--json", "--home", home]
     said = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
+    import openai  # a second, which only these tests should cost
+
     return openai.OpenAI(base_url=f"{said['url']}/v1", api_key=said["key"], max_retries=0)
 
 
@@ -66,6 +73,8 @@ def test_one_text_tokens_and_both_encodings_give_the_same_vector(client: openai.
 
 
 def test_the_clients_own_errors_are_raised_for_what_is_refused(client: openai.OpenAI) -> None:
+    import openai
+
     assert [model.id for model in client.models.list()] == ["minilm:1.0.0"]
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="nobody-has-this", input="x")

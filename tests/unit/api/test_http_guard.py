@@ -13,10 +13,11 @@ from websockets.exceptions import InvalidStatus
 from dimnode.limits import LIMITS
 from tests.unit.api.http_stage import JOB, Stage, on_stage
 
+pytestmark = pytest.mark.slow
+
 QUICK = replace(LIMITS.http, keep_alive_seconds_max=0.4, body_seconds_max=0.4, write_seconds_max=0.3)
 
 
-@pytest.mark.slow
 def test_no_key_a_wrong_key_and_one_that_is_over_are_told_the_same(tmp_path: Path) -> None:
     async def act(stage: Stage) -> None:
         revoked = stage.key(name="gone")
@@ -159,7 +160,6 @@ def test_a_bug_in_a_route_is_a_500_that_says_nothing_and_the_door_stays_open(
     assert [record.request for record in caplog.records if record.levelname == "ERROR"] == ["mine-1"]  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
 def test_a_slow_loris_is_cut_off_and_an_honest_client_is_answered_meanwhile(tmp_path: Path) -> None:
     async def act(stage: Stage) -> None:
         streams = [await trio.open_tcp_stream(*stage.address) for _ in range(100)]
@@ -175,7 +175,6 @@ def test_a_slow_loris_is_cut_off_and_an_honest_client_is_answered_meanwhile(tmp_
     on_stage(tmp_path, act, QUICK)
 
 
-@pytest.mark.slow
 def test_a_body_that_trickles_is_refused_in_time(tmp_path: Path) -> None:
     async def act(stage: Stage) -> None:
         head = f"POST /dim/v1/jobs HTTP/1.1\r\nHost: {stage.door.url[7:]}\r\nAuthorization: Bearer {stage.key()}\r\n"
@@ -215,7 +214,6 @@ def test_a_door_that_closes_ends_streams_cleanly_and_answers_who_waits_as_things
     on_stage(tmp_path, act)
 
 
-@pytest.mark.slow
 def test_a_client_that_never_reads_does_not_keep_the_door_from_closing(tmp_path: Path) -> None:
     patient = replace(LIMITS.http, write_seconds_max=3600.0)
 
@@ -238,7 +236,6 @@ def test_a_client_that_never_reads_does_not_keep_the_door_from_closing(tmp_path:
     assert time.monotonic() - began[0] < 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "garbage", [b"\x00" * 5000, b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
 )
@@ -253,7 +250,6 @@ def test_bytes_that_are_no_request_end_their_connection_and_nothing_else(tmp_pat
     on_stage(tmp_path, act, QUICK)
 
 
-@pytest.mark.slow
 def test_a_socket_follows_a_job_with_the_key_in_its_subprotocol_and_ends_with_it(tmp_path: Path) -> None:
     async def act(stage: Stage) -> None:
         stage.node.at_once = False
@@ -291,7 +287,6 @@ def test_a_socket_follows_a_job_with_the_key_in_its_subprotocol_and_ends_with_it
     on_stage(tmp_path, act)
 
 
-@pytest.mark.slow
 def test_sockets_beyond_a_keys_share_are_refused(tmp_path: Path) -> None:
     few = replace(LIMITS.http, sockets_per_key_max=3)
 

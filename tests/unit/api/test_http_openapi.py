@@ -18,6 +18,8 @@ from dimnode.api.http.spec import document, operations, render
 from dimnode.limits import LIMITS
 from tests.unit.api.http_stage import JOB, Stage, on_stage
 
+pytestmark = pytest.mark.slow
+
 jsonschema = pytest.importorskip("jsonschema")
 
 SHIPPED = Path(__file__).parents[3] / "clients" / "http" / "openapi.json"
