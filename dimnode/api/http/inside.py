@@ -53,9 +53,7 @@ class Inside:
             raw = cid_bytes(name)
         except PeerFault:
             raise no from None
-        if not raw.startswith(
-            RECORD_PREFIX
-        ):  # the last letters of an id would be looked for among all jobs of all keys
+        if not raw.startswith(RECORD_PREFIX):  # last letters would be looked for among all jobs of all keys
             raise no
         job = RecordId(raw)
         asked = self.account.job(job)
