@@ -71,6 +71,22 @@ class ExecLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class TransformLimits:
+    """Declared pre- and post-processing, and the bytes that go into it (docs/transforms.md)."""
+
+    constant_bytes_max: int = 4 * 1024 * 1024
+    items_max: int = 4096
+    text_bytes_max: int = 1024 * 1024
+    tokens_max: int = 1024 * 1024
+    tokenizer_bytes_max: int = 32 * 1024 * 1024
+    image_pixels_max: int = 40_000_000
+    image_side_max: int = 32_768
+    audio_samples_max: int = 64 * 1024 * 1024
+    value_bytes_max: int = 512 * 1024 * 1024
+    scan_steps_max: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
 class HostLimits:
     """libp2p host, Noise session and Yamux muxer."""
 
@@ -459,6 +475,7 @@ class Limits:
     records: RecordLimits = field(default_factory=RecordLimits)
     wire: WireLimits = field(default_factory=WireLimits)
     exec: ExecLimits = field(default_factory=ExecLimits)
+    transforms: TransformLimits = field(default_factory=TransformLimits)
     host: HostLimits = field(default_factory=HostLimits)
     peers: PeerLimits = field(default_factory=PeerLimits)
     conduct: ConductLimits = field(default_factory=ConductLimits)
