@@ -8,6 +8,7 @@ Pure: no I/O, no clock, no NumPy.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -76,6 +77,114 @@ def decode_tensors(blob: bytes) -> tuple[Tensor, ...]:
     if msgpack.packb(rows) != blob:
         raise PeerFault("tensors: not canonical")
     return tuple(Tensor(name, dtype, tuple(shape), raw) for name, dtype, shape, raw in rows)
+
+
+def tensor_heads(blob: bytes | memoryview) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+    """Name, dtype and shape of each tensor, without a look at the numbers. Raises `PeerFault` as `decode_tensors`."""
+    return tuple((name, dtype, shape) for name, dtype, shape, _, _ in tensor_places(blob))
+
+
+def tensor_places(blob: bytes | memoryview) -> list[tuple[str, str, tuple[int, ...], int, int]]:
+    """Name, dtype, shape, and where the numbers of each tensor begin and end in the blob: nothing is copied.
+
+    Accepts exactly what `decode_tensors` accepts. Raises `PeerFault`.
+    """
+    if len(blob) > LIMITS.records.tensor_blob_bytes_max:
+        raise PeerFault("tensors: too large")
+    reader = _Reader(blob)
+    try:
+        places = [_place(reader) for _ in range(reader.array(LIMITS.records.tensors_per_blob_max))]
+    except (IndexError, UnicodeDecodeError):
+        raise PeerFault("tensors: cut off") from None
+    if not places:
+        raise PeerFault("tensors: count")
+    if reader.at != len(blob):
+        raise PeerFault("tensors: length")
+    names = [place[0].encode() for place in places]
+    if any(name <= previous for previous, name in pairwise(names)):
+        raise PeerFault("tensors: order of names")
+    return places
+
+
+def _place(reader: "_Reader") -> tuple[str, str, tuple[int, ...], int, int]:
+    if reader.array(4) != 4:
+        raise PeerFault("tensors: row")
+    name, dtype = reader.text(), reader.text()
+    if not 0 < len(name) <= 128:
+        raise PeerFault("tensors: name")
+    if dtype not in ITEM_BYTES:
+        raise PeerFault("tensors: dtype")
+    shape = tuple(reader.number() for _ in range(reader.array(LIMITS.records.tensor_dimensions_max)))
+    if any(size >= 2**31 for size in shape):
+        raise PeerFault("tensors: shape")
+    start, end = reader.binary()
+    if end - start != prod(shape) * ITEM_BYTES[dtype]:
+        raise PeerFault("tensors: length of bytes")
+    return name, dtype, shape, start, end
+
+
+class _Reader:
+    """The five shapes of msgpack that tensors/1 uses, each with its shortest header only."""
+
+    def __init__(self, blob: bytes | memoryview) -> None:
+        self._blob = blob
+        self.at = 0
+
+    def array(self, longest: int) -> int:
+        """How many entries follow."""
+        first = self._byte()
+        count = first - 0x90 if 0x90 <= first <= 0x9F else self._wide(2 if first == 0xDC else 0, 0x10)
+        if not 0 <= count <= longest:
+            raise PeerFault("tensors: list")
+        return count
+
+    def text(self) -> str:
+        """A string of at most 256 bytes."""
+        first = self._byte()
+        width = {0xD9: 1, 0xDA: 2}.get(first, 0)
+        count = first - 0xA0 if 0xA0 <= first <= 0xBF else self._wide(width, 0x20 if width == 1 else 0x100)
+        if not 0 <= count <= 256:
+            raise PeerFault("tensors: text")
+        start, self.at = self.at, self.at + count
+        if self.at > len(self._blob):
+            raise PeerFault("tensors: cut off")
+        return str(self._blob[start : self.at], "utf-8")
+
+    def number(self) -> int:
+        """An integer from 0 to 2^32 - 1."""
+        first = self._byte()
+        if first < 0x80:
+            return first
+        width = {0xCC: 1, 0xCD: 2, 0xCE: 4}.get(first)
+        if width is None:
+            raise PeerFault("tensors: shape")
+        return self._wide(width, 0x80 if width == 1 else 1 << (width * 4))
+
+    def binary(self) -> tuple[int, int]:
+        """Where bytes begin and end."""
+        width = {0xC4: 1, 0xC5: 2, 0xC6: 4}.get(self._byte())
+        if width is None:
+            raise PeerFault("tensors: bytes")
+        count = self._wide(width, 0 if width == 1 else 1 << (width * 4))
+        start, self.at = self.at, self.at + count
+        if self.at > len(self._blob):
+            raise PeerFault("tensors: cut off")
+        return start, self.at
+
+    def _byte(self) -> int:
+        found = self._blob[self.at]
+        self.at += 1
+        return found
+
+    def _wide(self, width: int, least: int) -> int:
+        end = self.at + width
+        if not width or end > len(self._blob):
+            raise PeerFault("tensors: cut off")
+        found = int.from_bytes(self._blob[self.at : end], "big")
+        self.at = end
+        if found < least:
+            raise PeerFault("tensors: not canonical")
+        return found
 
 
 def _list_counter() -> Callable[[list[Any]], list[Any]]:

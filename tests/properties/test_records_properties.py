@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dimnode.errors import PeerFault
 from dimnode.records.codec import decode, encode
 from dimnode.records.receipt import parse_receipt
-from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors, encode_tensors
+from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors, encode_tensors, tensor_places
 
 QUICK = settings(max_examples=40, deadline=None, print_blob=True)
 KEYS = st.text("abcxyz019_", min_size=1, max_size=24)
@@ -141,3 +141,27 @@ def test_arbitrary_bytes_are_no_receipt(tail: bytes) -> None:
         except PeerFault:
             continue
         raise AssertionError("accepted")
+
+
+@settings(QUICK, max_examples=150)
+@given(pair=spoiled_blobs(), junk=st.binary(max_size=40))
+def test_the_places_of_tensors_are_found_exactly_where_decoding_succeeds(
+    pair: tuple[bytes, bytes], junk: bytes
+) -> None:
+    for blob in (*pair, junk, b"\x91\x94" + junk):
+        try:
+            decoded = decode_tensors(blob)
+        except PeerFault:
+            decoded = ()
+        try:
+            places = tensor_places(memoryview(blob))
+        except PeerFault:
+            places = []
+        assert [Tensor(name, dtype, shape, blob[a:b]) for name, dtype, shape, a, b in places] == list(decoded)
+
+
+def test_a_name_of_the_longest_headers_is_found() -> None:
+    for name in ("a" * 31, "a" * 32, "a" * 128, "\u00e9" * 127, "\u00e9" * 128):
+        blob = encode_tensors([Tensor(name, "int8", (70_000,), bytes(70_000)), Tensor("b", "bool", (), b"\x01")])
+        found = [(place[0], place[2]) for place in tensor_places(blob)]
+        assert found == [(tensor.name, tensor.shape) for tensor in decode_tensors(blob)]

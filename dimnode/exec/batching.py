@@ -1,0 +1,120 @@
+"""Micro-batches: which orders may run together, how many at a time, and when that is not worth it.
+
+Rule: nobody can tell from an answer's value whether it was computed in a batch, beyond float rounding, and a model
+whose rows are not independent is never batched. An order that asked for the same bits runs alone.
+The window is the run before: orders that come while all workers of a model are busy are what the next batch is made
+of. An idle worker never waits for a second order, because a batch on a CPU gains a quarter at best.
+Pure: no I/O, no clock.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Final
+
+from dimnode.errors import PeerFault
+from dimnode.exec.estimates import Mean
+from dimnode.exec.orders import Order
+from dimnode.records.tensors import tensor_heads
+
+GAIN_MIN: Final = 0.03
+"""A larger batch has to save this share of the time per row to be worth making others wait for it."""
+TRIALS: Final = 4
+RETRY_BATCHES: Final = 512
+"""After so many batches the sizes next to the chosen one are measured anew: machines get busy and idle again."""
+
+
+def batch_kind(order: Order) -> tuple[Hashable, int]:
+    """What has to be equal for orders of one lane to share a batch, and the rows of this one; (None, 1): runs alone.
+
+    The rows are the leading dimension that all tensors of all inputs have in common.
+    """
+    if order.op != "infer" or order.deterministic or order.rows is not None or not order.inputs:
+        return None, 1
+    parts: list[Hashable] = []
+    rows = -1
+    for blob in order.inputs:
+        try:
+            heads = tensor_heads(blob)
+        except PeerFault:
+            return None, 1  # the worker says what is wrong with it
+        for name, dtype, shape in heads:
+            if not shape or not shape[0] or rows not in (-1, shape[0]):
+                return None, 1
+            rows = shape[0]
+            parts.append((name, dtype, shape[1:]))
+        parts.append(None)
+    # The columns of a vector are its rows: a slice of them would be cut out of somebody else's.
+    if any(take.start >= 0 for take in order.take) and any(part is not None and not part[2] for part in parts):  # type: ignore[index]
+        return None, 1
+    return (order.take, tuple(parts)), rows
+
+
+@dataclass(slots=True)
+class BatchSizes:
+    """How many rows a model's batches should have, learned from their times. One per model.
+
+    Sizes double from 1 to `rows_max`. A size is tried when there are orders for it and the one below it paid.
+    """
+
+    rows_max: int
+    seconds_max: float
+    off: str = ""
+    _per_row: dict[int, Mean] = field(default_factory=dict)
+    _batches: int = 0
+
+    def rows(self, waiting: int) -> int:
+        """How many rows to put together when so many wait: 1 means one order at a time."""
+        if self.off or waiting < 2:
+            return 1
+        size, best = 1, 1
+        while size * 2 <= min(waiting, self.rows_max):
+            size *= 2
+            mean = self._per_row.get(size)
+            if mean is None or mean.count < TRIALS:
+                return size if self._bearable(size) else best
+            if self._pays(size, best):
+                best = size
+        return best
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """A run of this many rows took so long; counted under the size that it nearly filled."""
+        size = 1 << (min(rows, self.rows_max).bit_length() - 1) if rows > 0 else 1
+        self._per_row.setdefault(size, Mean()).add(seconds / max(rows, 1))
+        self._batches += rows > 1
+        if self._batches >= RETRY_BATCHES:
+            self._batches = 0
+            for known in self._per_row.values():
+                known.count = min(known.count, TRIALS - 1)
+
+    def switch_off(self, why: str) -> None:
+        """Never again in this process: the rows are not independent, or the first dimension is fixed."""
+        self.off = why
+
+    def best(self) -> int:
+        """The size that the measurements so far speak for."""
+        best = 1
+        for size in sorted(self._per_row):
+            if size > 1 and self._pays(size, best):
+                best = size
+        return 1 if self.off else best
+
+    def gain(self) -> float:
+        """Rows per second of the best size over those of single runs, less 1; 0 when nothing is known."""
+        one, best = self._per_row.get(1), self._per_row.get(self.best())
+        return one.value / best.value - 1 if one and best and best.value > 0 else 0.0
+
+    def _pays(self, size: int, than: int) -> bool:
+        one, other = self._per_row.get(size), self._per_row.get(than)
+        if one is None or not self._bearable(size):
+            return False
+        return other is None or one.value < other.value * (1 - GAIN_MIN)
+
+    def _bearable(self, size: int) -> bool:
+        """A batch must not hold its first order for long."""
+        per_row = self._per_row.get(size) or self._per_row.get(1)
+        return per_row is None or per_row.value * size <= self.seconds_max
+
+
+def share_of(waiting: int, free_workers: int) -> int:
+    """How many of the waiting orders one of the free workers should take: the others want work too."""
+    return -(-waiting // max(free_workers, 1))

@@ -1,0 +1,148 @@
+"""What models cost here: time by model and batch size, memory by model, learned from runs alone.
+
+Rule: an estimate comes from measured runs or there is none; nothing is refused on a guess. Sizes are grouped by powers
+of two, means follow a change within some ten runs, and only the models used last are remembered.
+The mean and its deviation are kept as TCP keeps its round trip (RFC 6298: an eighth and a quarter).
+Pure: no I/O, no clock.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SIZE_CLASSES: Final = 24
+_MEAN_SHARE: Final = 8
+_DEVIATION_SHARE: Final = 4
+
+
+def size_class(rows: int) -> int:
+    """1, 2, 3-4, 5-8, 9-16 … rows: the exponent of the next power of two."""
+    return min(max(rows - 1, 0).bit_length(), SIZE_CLASSES - 1)
+
+
+@dataclass(slots=True)
+class Mean:
+    """A running mean with its mean deviation."""
+
+    value: float = 0.0
+    deviation: float = 0.0
+    count: int = 0
+
+    def add(self, found: float) -> None:
+        """One more measurement."""
+        self.count += 1
+        if self.count == 1:
+            self.value, self.deviation = found, found / 2
+            return
+        # The first few count fully, so that one odd start does not stay for long.
+        share = min(self.count, _MEAN_SHARE)
+        self.deviation += (abs(found - self.value) - self.deviation) / min(self.count, _DEVIATION_SHARE)
+        self.value += (found - self.value) / share
+
+
+@dataclass(slots=True)
+class _Cost:
+    """One model. `base_bytes` is a worker's memory with the model loaded and nothing run, `peak_bytes` the most."""
+
+    load: Mean = field(default_factory=Mean)
+    run: dict[int, Mean] = field(default_factory=dict)
+    rows_of: dict[int, Mean] = field(default_factory=dict)
+    base_bytes: int = 0
+    peak_bytes: dict[int, int] = field(default_factory=dict)
+
+
+class Estimates:
+    """Costs by model (any hashable name: the pool uses the lane's model hash)."""
+
+    def __init__(self, models_max: int) -> None:
+        self._models_max = models_max
+        self._costs: OrderedDict[str, _Cost] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._costs)
+
+    # ---- what was measured
+
+    def loaded(self, model: str, seconds: float, memory_bytes: int) -> None:
+        """A worker got this model ready; `memory_bytes` 0: not measured."""
+        cost = self._of(model)
+        cost.load.add(seconds)
+        if memory_bytes:
+            cost.base_bytes = memory_bytes
+
+    def ran(self, model: str, rows: int, seconds: float, memory_bytes: int = 0) -> None:
+        """A run of this many rows took so long; `memory_bytes` is the worker's peak, 0: not measured."""
+        cost, group = self._of(model), size_class(rows)
+        cost.run.setdefault(group, Mean()).add(seconds)
+        cost.rows_of.setdefault(group, Mean()).add(float(max(rows, 1)))
+        if memory_bytes:
+            # A peak never falls while its worker lives: only what a new worker reaches may lower it, and slowly.
+            known = cost.peak_bytes.get(group, 0)
+            cost.peak_bytes[group] = max(memory_bytes, known - known // _MEAN_SHARE)
+
+    # ---- what is to be expected
+
+    def run_seconds(self, model: str, rows: int) -> float | None:
+        """The mean time of a run of so many rows, or None when this model never ran here.
+
+        From another size: fewer rows take at most as long as the size that was measured, more take longer in
+        proportion (batches gain a quarter at best, so that this is near enough and on the careful side).
+        """
+        cost = self._costs.get(model)
+        if cost is None or not cost.run:
+            return None
+        group = size_class(rows)
+        if group in cost.run:
+            return cost.run[group].value
+        below = max((known for known in cost.run if known < group), default=None)
+        if below is not None:
+            return cost.run[below].value * max(rows / cost.rows_of[below].value, 1.0)
+        return cost.run[min(cost.run)].value
+
+    def run_seconds_least(self, model: str, rows: int) -> float | None:
+        """A time that a run of so many rows will hardly beat: the mean less twice its deviation, never negative."""
+        cost = self._costs.get(model)
+        if cost is None or not cost.run:
+            return None
+        known = cost.run.get(size_class(rows))
+        if known is None:
+            smaller = [mean for group, mean in cost.run.items() if group < size_class(rows)]
+            known = max(smaller, key=lambda mean: mean.value, default=None)
+        return max(0.0, known.value - 2 * known.deviation) if known is not None else 0.0
+
+    def load_seconds(self, model: str) -> float | None:
+        """The mean time from asking for a worker to its being ready."""
+        cost = self._costs.get(model)
+        return cost.load.value if cost is not None and cost.load.count else None
+
+    def memory_bytes(self, model: str, rows: int = 1) -> int | None:
+        """What a worker with this model takes while it runs so many rows; None when it was never measured."""
+        cost = self._costs.get(model)
+        if cost is None:
+            return None
+        peaks = [peak for group, peak in cost.peak_bytes.items() if group <= size_class(rows)]
+        found = max(peaks, default=0) or cost.base_bytes
+        return found or None
+
+    def describe(self, model: str) -> Mapping[str, Any]:
+        """For people: milliseconds by rows, and memory."""
+        cost = self._costs.get(model)
+        if cost is None:
+            return {}
+        runs = {str(2**group): round(mean.value * 1000, 3) for group, mean in sorted(cost.run.items())}
+        return {
+            "load_ms": round(cost.load.value * 1000, 1) if cost.load.count else None,
+            "run_ms_by_rows": runs,
+            "memory_bytes": max((cost.base_bytes, *cost.peak_bytes.values())) or None,
+        }
+
+    def _of(self, model: str) -> _Cost:
+        found = self._costs.get(model)
+        if found is None:
+            found = self._costs[model] = _Cost()
+            if len(self._costs) > self._models_max:
+                self._costs.popitem(last=False)
+        else:
+            self._costs.move_to_end(model)
+        return found

@@ -1,0 +1,65 @@
+"""What models cost, learned from runs."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dimnode.exec.estimates import Estimates, Mean, size_class
+
+
+def test_nothing_is_expected_of_a_model_that_never_ran() -> None:
+    found = Estimates(8)
+    assert found.run_seconds("m", 1) is None
+    assert found.run_seconds_least("m", 1) is None
+    assert found.memory_bytes("m") is None
+    assert found.load_seconds("m") is None
+    assert len(found) == 0, "a question leaves no trace"
+
+
+def test_sizes_are_grouped_by_powers_of_two() -> None:
+    assert [size_class(rows) for rows in (0, 1, 2, 3, 4, 5, 8, 9, 1 << 60)] == [0, 0, 1, 2, 2, 3, 3, 4, 23]
+
+
+def test_more_rows_take_longer_in_proportion_and_fewer_at_most_as_long() -> None:
+    found = Estimates(8)
+    for _ in range(20):
+        found.ran("m", 8, 0.08)
+    assert abs((found.run_seconds("m", 8) or 0) - 0.08) < 1e-9
+    assert abs((found.run_seconds("m", 32) or 0) - 0.32) < 1e-9
+    assert abs((found.run_seconds("m", 1) or 0) - 0.08) < 1e-9
+    assert (found.run_seconds_least("m", 32) or 0) <= 0.08
+
+
+def test_memory_is_the_peak_of_this_size_and_smaller_ones() -> None:
+    found = Estimates(8)
+    found.loaded("m", 0.1, 50)
+    assert found.memory_bytes("m") == 50
+    found.ran("m", 1, 0.01, 100)
+    found.ran("m", 64, 0.01, 1000)
+    assert (found.memory_bytes("m", 1), found.memory_bytes("m", 64), found.memory_bytes("m", 1024)) == (100, 1000, 1000)
+
+
+def test_only_the_models_used_last_are_remembered() -> None:
+    found = Estimates(3)
+    for name in "abcade":
+        found.ran(name, 1, 0.01)
+    assert len(found) == 3
+    assert found.run_seconds("b", 1) is None
+    assert found.run_seconds("a", 1) is not None
+
+
+@given(st.lists(st.floats(0.001, 10.0), min_size=1, max_size=60))
+def test_a_mean_stays_within_what_was_measured(values: list[float]) -> None:
+    mean = Mean()
+    for value in values:
+        mean.add(value)
+    assert min(values) - 1e-9 <= mean.value <= max(values) + 1e-9
+    assert mean.deviation >= 0
+
+
+def test_a_mean_follows_a_change_within_some_ten_runs() -> None:
+    mean = Mean()
+    for _ in range(50):
+        mean.add(1.0)
+    for _ in range(16):
+        mean.add(2.0)
+    assert mean.value > 1.85
