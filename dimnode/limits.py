@@ -287,6 +287,7 @@ class StoreLimits:
     prune_to_permille: int = 900
     prune_blobs_per_commit: int = 256
     prune_bytes_per_commit: int = 16 * 1024 * 1024
+    blob_bytes_max: int = 256 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dimnode.records.ids import (
-    BLOB_PREFIX,
-    CID_BYTES,
     PEER_ID_BYTES,
     PEER_PREFIX,
     RECORD_ID_BYTES,
     RECORD_PREFIX,
     cid_text,
+    is_cid,
     peer_text,
 )
 
@@ -65,8 +64,7 @@ def id_text(raw: bytes) -> str:
     if len(raw) == PEER_ID_BYTES and raw.startswith(PEER_PREFIX):
         return peer_text(raw)
     record = len(raw) == RECORD_ID_BYTES and raw.startswith(RECORD_PREFIX)
-    blob = len(raw) == CID_BYTES and raw.startswith(BLOB_PREFIX)
-    return cid_text(raw) if record or blob else raw.hex()
+    return cid_text(raw) if record or is_cid(raw) else raw.hex()
 
 
 def coloured() -> bool:

@@ -19,12 +19,14 @@ PeerId = NewType("PeerId", bytes)
 RecordId = NewType("RecordId", bytes)
 """37 bytes: CIDv1, multicodec messagepack (0x0201), sha2-256 of the record's payload."""
 Cid = NewType("Cid", bytes)
-"""36 bytes: CIDv1, raw (0x55), sha2-256 of the blob's bytes."""
+"""36 bytes: CIDv1, sha2-256: raw (0x55) names the blob's bytes, dag-pb (0x70) the root of a larger blob's tree
+(`unixfs.py`)."""
 Ref = NewType("Ref", bytes)
 """32 bytes: SHA-256("dim-hash-ref/1" ‖ salt ‖ cid): names a blob without letting anyone guess it."""
 
 RECORD_PREFIX: Final = bytes.fromhex("0181041220")
 BLOB_PREFIX: Final = bytes.fromhex("01551220")
+TREE_PREFIX: Final = bytes.fromhex("01701220")
 PEER_PREFIX: Final = bytes.fromhex("002408011220")
 RECORD_ID_BYTES: Final = 37
 CID_BYTES: Final = 36
@@ -43,6 +45,11 @@ def record_id(payload: bytes) -> RecordId:
 def blob_cid(blob: bytes) -> Cid:
     """The CID of immutable bytes."""
     return Cid(BLOB_PREFIX + hashlib.sha256(blob).digest())
+
+
+def is_cid(raw: bytes) -> bool:
+    """Whether these bytes are a blob's CID in the one form we use: CIDv1, raw or dag-pb, sha2-256."""
+    return len(raw) == CID_BYTES and raw.startswith((BLOB_PREFIX, TREE_PREFIX))
 
 
 def blob_ref(salt: bytes, cid: Cid) -> Ref:
@@ -101,9 +108,7 @@ def cid_bytes(text: str) -> bytes:
         raw = base64.b32decode(body + "=" * (-len(body) % 8))
     except ValueError:
         raise PeerFault("cid text") from None
-    known = (len(raw) == RECORD_ID_BYTES and raw.startswith(RECORD_PREFIX)) or (
-        len(raw) == CID_BYTES and raw.startswith(BLOB_PREFIX)
-    )
+    known = (len(raw) == RECORD_ID_BYTES and raw.startswith(RECORD_PREFIX)) or is_cid(raw)
     if not text.startswith("b") or not known or cid_text(raw) != text:
         raise PeerFault("cid text")
     return raw

@@ -14,6 +14,7 @@ from dimnode.records.kinds import KINDS, OPEN_SWARM_ENVELOPE, OPEN_SWARM_ID, com
 KEY = SigningKey.from_seed(hashlib.sha256(b"unit test").digest())
 RECORD = bytes.fromhex("0181041220") + bytes(32)
 BLOB = bytes.fromhex("01551220") + bytes(32)
+TREE = bytes.fromhex("01701220") + bytes(32)
 COMMON = {"net": RECORD, "by": KEY.peer, "at_ms": 1}
 RUNTIME = {"engine": "onnx", "version": "1", "os": "linux", "arch": "arm64", "accelerator": "cpu"}
 SMALLEST: dict[str, dict[str, Any]] = {
@@ -192,6 +193,7 @@ def test_texts_of_ids_are_read_back() -> None:
     assert key_of_peer(KEY.peer) == KEY.public
     assert cid_bytes(cid_text(RECORD)) == RECORD
     assert cid_bytes(cid_text(BLOB)) == BLOB
+    assert cid_bytes(cid_text(TREE)) == TREE
     assert short(KEY.peer) == peer_text(KEY.peer)[-8:]
 
 
@@ -227,6 +229,8 @@ def test_a_text_that_names_no_peer_is_refused(text: str) -> None:
         "z" + cid_text(RECORD)[1:],
         cid_text(RECORD)[:-1] + "b",
         cid_text(bytes.fromhex("01711220") + bytes(32)),
+        cid_text(bytes.fromhex("01701220") + bytes(31)),
+        cid_text(bytes.fromhex("0181011220") + bytes(32)),
     ],
 )
 def test_a_text_that_is_no_cid_of_ours_is_refused(text: str) -> None:
