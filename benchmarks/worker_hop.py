@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import trio
 
-from dimnode.exec import onnx_runtime
 from dimnode.exec.launch import Zygote, start_zygote
-from dimnode.exec.orders import Finished, Order
+from dimnode.exec.orders import Facts, Finished, ModelFile, ModelOrder, Order
 from dimnode.exec.pool import Pool, open_pool
+from dimnode.exec.runtimes import onnx
+from dimnode.exec.runtimes.base import one_file
 from dimnode.limits import LIMITS
+from dimnode.records.ids import BLOB_PREFIX
 from dimnode.records.tensors import Tensor, encode_tensors
 
 MODEL = Path(__file__).parents[1] / "dimnode" / "demo" / "assets" / "models" / "classifier-mlp.onnx"
@@ -66,7 +68,9 @@ class Bench:
     def offer(self, blob: bytes, path: Path = MODEL, digest: str = "") -> None:
         self.numbers += 1
         key = (b"bench", self.numbers, 1)
-        order = Order(key, "infer", str(path), digest or self.digest, (blob,), (), None, "normal", 30.0)
+        digest = digest or self.digest
+        files = (ModelFile("m.onnx", "model", str(path), BLOB_PREFIX + bytes.fromhex(digest)),)
+        order = Order(key, "infer", ModelOrder(digest, "onnx", files), (blob,), (), None, "normal", 30.0)
         assert self.pool is not None
         assert self.pool.offer(order) is None
 
@@ -97,7 +101,7 @@ class Bench:
 
 async def main(zygote: Zygote, workers: int) -> None:
     row = encode_tensors([Tensor("x", "float32", (1, 30), np.ones((1, 30), np.float32).tobytes())])
-    model = onnx_runtime.load(MODEL.read_bytes())
+    model = onnx.load(one_file(MODEL.read_bytes()), Facts())
     array = np.ones((1, 30), np.float32)
     show("direct call of the runtime", microseconds(lambda: model.session.run(None, {"x": array})))
     cold = microseconds(lambda: model.session.run(None, {"x": array}), rest_seconds=REST_SECONDS)

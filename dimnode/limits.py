@@ -54,7 +54,7 @@ class ExecLimits:
     pipeline_bytes_max: int = 4 * 1024 * 1024
     worker_tenure_seconds: float = 0.25
     worker_file_bytes_max: int = 1024 * 1024
-    worker_open_files_max: int = 64
+    worker_open_files_max: int = 128
     cancel_grace_seconds: float = 0.1
     exit_report_seconds_max: float = 1.0
     zygote_start_seconds_max: float = 20.0

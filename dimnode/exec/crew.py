@@ -19,10 +19,11 @@ from dimnode.exec import orders
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, unpack_body
 from dimnode.exec.desk import Desk
 from dimnode.exec.launch import Hello, Zygote, hello_from
-from dimnode.exec.member import Member, open_regular, read_result
+from dimnode.exec.member import Member, open_regular, read_result, read_traits
 from dimnode.exec.orders import Status
 from dimnode.exec.placement import Assign, Drain, Start, next_step
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
+from dimnode.exec.runtimes.choice import ALWAYS
 from dimnode.limits import ExecLimits
 
 READ_BYTES = 256 * 1024
@@ -31,7 +32,7 @@ FOLDER_PREFIX = "worker-"
 
 
 class Crew:
-    """All workers of one pool, and the zygote they come from."""
+    """All workers of one pool, and the zygotes they come from: one that is always there, others when first needed."""
 
     def __init__(
         self,
@@ -44,7 +45,8 @@ class Crew:
         desk: Desk,
         nursery: trio.Nursery,
     ) -> None:
-        self.zygote = zygote
+        self.zygotes = {zygote.runtime: zygote}
+        self._first = zygote
         self.workers_max = workers_max
         self.require_sandbox = require_sandbox
         self.zygote_known = trio.Event()
@@ -55,7 +57,6 @@ class Crew:
         self._nursery = nursery
         self._members: dict[int, Member] = {}
         self._nap = trio.CancelScope()
-        self._restarts = 0
         self._numbers = 0
 
     @property
@@ -64,9 +65,12 @@ class Crew:
         return self._members.values()
 
     def dismiss_all(self) -> None:
-        """End all workers."""
+        """End all workers, and the zygotes that were started here."""
         for member in list(self._members.values()):
             self._dismiss(member)
+        for zygote in self.zygotes.values():
+            if zygote is not self._first:
+                zygote.stop()
 
     def hurry(self, ticket: Ticket) -> None:
         """This order was cancelled: when it is the one that runs, look at it again at the end of the grace."""
@@ -79,7 +83,7 @@ class Crew:
 
     def dispatch(self) -> None:
         """Hand over all that can be handed over now."""
-        hello = self.zygote.hello
+        hello = self._first.hello
         if hello is None or hello.failure:
             return
         now = trio.current_time()
@@ -122,41 +126,45 @@ class Crew:
     def _start(self, lane: Lane, now: float) -> None:
         """Ask the zygote for a worker. When that fails at once, the order that needed it fails."""
         order = self._queue.head(lane).order
+        zygote = self._zygote_for(order.runtime or ALWAYS)
         mine, theirs = socket.socketpair()
         files: list[int] = []
-        token = self.zygote.next_token()
+        token = zygote.next_token()
         try:
-            if order.model_path:
-                files.append(open_regular(order.model_path, orders.NO_MODEL, "model file"))
+            for file in order.model.files if order.model is not None else ():
+                files.append(open_regular(file.place, orders.NO_MODEL, f"model file {file.path}"))
             directory = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self._scratch)
-            self.zygote.start_worker(
-                token, directory, order.model_sha256, self.require_sandbox, [theirs.fileno(), *files]
-            )
-        except RunFailed as fault:
+            zygote.start_worker(token, directory, self.require_sandbox, theirs.fileno())
+        except (RunFailed, OSError) as error:
             mine.close()
-            self._desk.fail_soon(self._queue.pop(lane), "failed", fault.complaint.code, fault.complaint.what)
-            return
-        except OSError as error:
-            mine.close()
-            self._desk.fail_soon(
-                self._queue.pop(lane), "crashed", orders.NOT_STARTED, f"no worker could be started: {error}"
-            )
-            return
+            for descriptor in files:
+                os.close(descriptor)
+            return self._could_not_start(self._queue.pop(lane), error)
         finally:
             theirs.close()
-            for file in files:
-                os.close(file)
         mine.setblocking(False)
         frames = FrameBuffer(self._limits.output_bytes_max + FRAME_SLACK_BYTES)
-        member = Member(lane, now, token=token, channel=mine, frames=frames, directory=directory, deadline=math.inf)
+        member = Member(
+            lane, now, zygote=zygote, token=token, channel=mine, frames=frames, directory=directory, deadline=math.inf
+        )
         self._members[token] = member
-        self._set_deadline(member, now + self._limits.worker_start_seconds_max)
+        member.bear(order.model, files)
+        member.flush(self._nursery)
+        starting = 0.0 if zygote.hello is not None else self._limits.zygote_start_seconds_max
+        self._set_deadline(member, now + starting + self._limits.worker_start_seconds_max)
         self._nursery.start_soon(self._listen, member)
+        return None
+
+    def _could_not_start(self, ticket: Ticket, error: RunFailed | OSError) -> None:
+        if isinstance(error, RunFailed):
+            self._desk.fail_soon(ticket, "failed", error.complaint.code, error.complaint.what)
+        else:
+            self._desk.fail_soon(ticket, "crashed", orders.NOT_STARTED, f"no worker could be started: {error}")
 
     def _dismiss(self, member: Member) -> None:
         """End a worker now, without waiting for it; its place is free at once."""
         if self._members.pop(member.token, None) is not None:
-            self.zygote.end_worker(member.token)
+            member.zygote.end_worker(member.token)
             member.hang_up()
 
     # ---- workers to outcomes
@@ -189,7 +197,8 @@ class Crew:
         now = trio.current_time()
         if not member.ready:
             match fields:
-                case [0, "ready", str(walls)]:
+                case [0, "ready", str(walls), dict(traits)]:
+                    member.traits = read_traits(traits)
                     member.ready = True
                     member.born_at = now
                     member.sandbox = walls
@@ -206,8 +215,8 @@ class Crew:
                 raise BrokenFrame("answer to nothing")
             ticket = member.land(result.number)
             member.ran(result.run_us)
-            self._restarts = 0
-            self._desk.answered(ticket, result, member.sandbox)
+            member.zygote.restarts = 0
+            self._desk.answered(ticket, result, member.sandbox, member.traits)
             # After a cabinet's rows it serves nobody else; after a failed allocation its heap is in pieces.
             if member.lane[1] is not None or result.status == "memory":
                 return self._send_back(member)
@@ -272,25 +281,40 @@ class Crew:
         else:
             self._dismiss(member)
 
-    # ---- the zygote
+    # ---- the zygotes
 
-    async def follow_zygote(self) -> None:
-        """Read the zygote's reports. When it dies, start another: a few times, counted anew at each result."""
-        if self.zygote.hello is not None:
-            self._know_zygote(self.zygote.hello)
+    def _zygote_for(self, runtime: str) -> Zygote:
+        """The zygote of a runtime, started now when nothing has needed it yet."""
+        if runtime not in self.zygotes:
+            self.zygotes[runtime] = Zygote(self._limits, runtime, self._first.tokens)
+            self._nursery.start_soon(self.follow, self.zygotes[runtime])
+        return self.zygotes[runtime]
+
+    async def follow_first(self) -> None:
+        """See `follow`."""
+        await self.follow(self._first)
+
+    async def follow(self, zygote: Zygote) -> None:
+        """Read a zygote's reports. When it dies, start another: a few times, counted anew at each result."""
+        if zygote.hello is not None:
+            self._know_zygote(zygote, zygote.hello)
         while True:
-            await self._read_zygote()
-            failure = self.zygote.hello.failure if self.zygote.hello else ""
-            for member in list(self._members.values()):
+            await self._read_zygote(zygote)
+            failure = zygote.hello.failure if zygote.hello else ""
+            for member in self._members_of(zygote):
                 self._send_back(member)
-            self._restarts += 1
-            if failure or self._restarts > self._limits.zygote_restarts_max:
-                return self._know_zygote(Hello(failure=failure or "the process that starts workers keeps dying"))
-            self.zygote.launch()
+            zygote.restarts += 1
+            if failure or zygote.restarts > self._limits.zygote_restarts_max:
+                reason = failure or "the process that starts workers keeps dying"
+                return self._know_zygote(zygote, Hello(failure=reason))
+            zygote.launch()
 
-    async def _read_zygote(self) -> None:
+    def _members_of(self, zygote: Zygote) -> list[Member]:
+        return [member for member in self._members.values() if member.zygote is zygote]
+
+    async def _read_zygote(self, zygote: Zygote) -> None:
         """Until the end of its stream."""
-        channel, frames = self.zygote.channel, self.zygote.frames
+        channel, frames = zygote.channel, zygote.frames
         while True:
             await trio.lowlevel.wait_readable(channel.fileno())
             try:
@@ -302,12 +326,12 @@ class Crew:
             if not chunk:
                 return
             for body in frames.feed(chunk):
-                self._hear_zygote(unpack_body(body))
+                self._hear_zygote(zygote, unpack_body(body))
 
-    def _hear_zygote(self, report: list[object]) -> None:
+    def _hear_zygote(self, zygote: Zygote, report: list[object]) -> None:
         match report:
             case ["hello" | "failed", *_]:
-                self._know_zygote(hello_from(report))
+                self._know_zygote(zygote, hello_from(report))
             case ["started", int(token), int(pid)]:
                 if token in self._members:
                     self._members[token].pid = pid
@@ -321,15 +345,34 @@ class Crew:
                         self._members[token], "crashed", orders.NOT_STARTED, f"no worker could be started: {reason}"
                     )
 
-    def _know_zygote(self, hello: Hello) -> None:
-        self.zygote.hello = hello
-        self._desk.runtime = hello.runtime
-        self.zygote_known.set()
-        if hello.failure:
-            while self._queue.count:
-                lane = next(self._queue.lanes(1))
-                self._desk.fail_soon(self._queue.pop(lane), "crashed", orders.NO_ZYGOTE, hello.failure)
+    def _know_zygote(self, zygote: Zygote, hello: Hello) -> None:
+        zygote.hello = hello
+        self._desk.runtimes[zygote.runtime] = hello.runtime
+        if zygote is self._first:
+            self.zygote_known.set()
+        fault = self.fault_of(zygote)
+        if fault is not None:
+            for member in self._members_of(zygote):
+                self._send_back(member)
+            for lane in self._queue.lanes(self._queue.count):
+                if zygote is self._first or self._queue.head(lane).order.runtime == zygote.runtime:
+                    self._fail_lane(lane, *fault)
         self.dispatch()
+
+    def fault_of(self, zygote: Zygote) -> tuple[str, str] | None:
+        """Code and message when nothing can be run by what comes from this zygote; None also while it starts."""
+        hello = zygote.hello
+        if hello is None:
+            return None
+        if hello.failure:
+            return orders.NO_ZYGOTE, f"no worker can be started: {hello.failure}"
+        if self.require_sandbox and not hello.complete:
+            return orders.NO_SANDBOX, f"a sandbox is required and this system gives: {hello.sandbox}"
+        return None
+
+    def _fail_lane(self, lane: Lane, code: str, message: str) -> None:
+        while lane in self._queue:
+            self._desk.fail_soon(self._queue.pop(lane), "crashed", code, message)
 
 
 def _how_it_died(wait_status: int | None) -> tuple[Status, str, str]:

@@ -13,14 +13,17 @@ from dimnode.exec.member import Result
 from dimnode.exec.orders import (
     BAD_ORDER,
     INPUT_TOO_LARGE,
+    NO_RUNTIME,
     Finished,
     Key,
     Order,
     Status,
 )
 from dimnode.exec.queue import LEVELS, Ticket
+from dimnode.exec.runtimes.choice import ALWAYS, PACKAGES
 from dimnode.limits import ExecLimits
 
+NOTHING: Mapping[str, str] = {}
 NO_MODEL_RUNTIME = {"engine": "dimnode", "version": "rows/1", "dtype": "float64"}
 
 
@@ -30,10 +33,12 @@ def fault_of(order: Order, limits: ExecLimits) -> tuple[str, str] | None:
     needs_rows = order.op in ("evaluate", "statistics", "cohort")
     if not needs_model and not needs_rows:
         return BAD_ORDER, f"unknown operation {order.op!r}"
-    if needs_model != bool(order.model_path) or needs_rows != (order.rows is not None):
+    if needs_model != (order.model is not None) or needs_rows != (order.rows is not None):
         return BAD_ORDER, f"{order.op} needs {'a model' if needs_model else 'no model'} and " + (
             "rows" if needs_rows else "no rows"
         )
+    if order.model is not None and order.runtime not in PACKAGES:
+        return NO_RUNTIME, f"no version of dimnode known here runs the format {order.runtime!r}"
     if order.priority not in LEVELS or not 0 < order.timeout_seconds <= limits.timeout_seconds_max:
         return BAD_ORDER, f"priority low, normal or high; timeout above 0 and up to {limits.timeout_seconds_max:g} s"
     if order.rows is not None and len(order.rows.where) > limits.conditions_max:
@@ -52,7 +57,7 @@ class Desk:
         self._nursery = nursery
         self._open: dict[Key, Ticket] = {}
         self.counts: Counter[str] = Counter()
-        self.runtime: Mapping[str, str | int] = {}
+        self.runtimes: dict[str, Mapping[str, str]] = {}
 
     def __contains__(self, key: object) -> bool:
         return key in self._open
@@ -68,8 +73,8 @@ class Desk:
             return None
         return self._open.pop(key)
 
-    def answered(self, ticket: Ticket, result: Result, walls: str) -> None:
-        """A worker answered."""
+    def answered(self, ticket: Ticket, result: Result, walls: str, traits: Mapping[str, str]) -> None:
+        """A worker answered; `traits` are what its model adds to the class of its runtime."""
         if not self.close(ticket.order.key, ticket):
             return
         status: Status = "ok" if result.status == "ok" else "memory" if result.status == "memory" else "failed"
@@ -85,7 +90,7 @@ class Desk:
                 cpu_us=result.cpu_us,
                 rss_bytes=result.rss_bytes,
                 rows=result.rows,
-                runtime=self._runtime_of(ticket.order, result.batch),
+                runtime=self._runtime_of(ticket.order, result.batch, traits),
                 sandbox=walls,
             )
         )
@@ -130,10 +135,10 @@ class Desk:
             sandbox=walls,
         )
 
-    def _runtime_of(self, order: Order, batch: int) -> Mapping[str, str | int]:
-        if order.model_path:
-            return {**self.runtime, "batch": batch}
-        return {**self.runtime, **NO_MODEL_RUNTIME, "batch": batch}
+    def _runtime_of(self, order: Order, batch: int, traits: Mapping[str, str] = NOTHING) -> Mapping[str, str | int]:
+        known = self.runtimes.get(order.runtime or ALWAYS, NOTHING)
+        own = traits if order.model is not None else NO_MODEL_RUNTIME
+        return {**known, **own, "batch": batch} if known else {}
 
 
 def _queue_us(ticket: Ticket) -> int:

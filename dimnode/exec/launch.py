@@ -19,11 +19,20 @@ from types import TracebackType
 
 from dimnode.exec import sandbox
 from dimnode.exec.channel import FrameBuffer, pack_frame, send_with_descriptors, unpack_body
+from dimnode.exec.runtimes.choice import ALWAYS
 from dimnode.exec.zygote import FRAME_BYTES_MAX
 from dimnode.limits import LIMITS, ExecLimits
 
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+# One thread; no telemetry; no compiler at run time (mlx writes C++ into a temporary directory and loads the result).
+WORKER_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "MLX_DISABLE_COMPILE": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 STOP_SECONDS_MAX = 1.0
 
 
@@ -63,19 +72,21 @@ def hello_from(report: Sequence[object]) -> Hello:
 
 
 class Zygote:
-    """A running zygote. Sends never block; reading is the pool's work. Ends with `stop` or with this process."""
+    """A running zygote of one runtime. Sends never block; reading is the pool's work. Ends with `stop` or with us."""
 
     hello: Hello | None
 
-    def __init__(self, limits: ExecLimits) -> None:
+    def __init__(self, limits: ExecLimits, runtime: str = ALWAYS, tokens: "itertools.count[int] | None" = None) -> None:
         self.limits = limits
+        self.runtime = runtime
+        self.restarts = 0
+        self.tokens = tokens if tokens is not None else itertools.count(1)  # shared by all zygotes of a pool
         self._process: subprocess.Popen[bytes] | None = None
-        self._tokens = itertools.count(1)
         self.launch()
 
     def next_token(self) -> int:
         """A number for a worker, never used before."""
-        return next(self._tokens)
+        return next(self.tokens)
 
     def launch(self) -> None:
         """Start the process (a few ms; it is ready when its hello arrives). Call from the main thread only.
@@ -92,10 +103,10 @@ class Zygote:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "dimnode.exec.zygote"),
-                    *(str(theirs.fileno()), str(os.getpid()), numbers),
+                    *(str(theirs.fileno()), str(os.getpid()), self.runtime, numbers),
                 ],
                 pass_fds=[theirs.fileno()],
-                env={**kept, **ONE_THREAD},
+                env={**kept, **WORKER_ENVIRONMENT},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -123,12 +134,13 @@ class Zygote:
         assert self._process is not None
         return self._process.pid
 
-    def start_worker(
-        self, token: int, directory: str, model_sha256: str, sandbox_required: bool, descriptors: Sequence[int]
-    ) -> None:
-        """Ask for a worker over `descriptors`: its socket, then the model file if any. Raises OSError."""
-        frame = pack_frame(["start", token, directory, model_sha256, sandbox_required, len(descriptors)])
-        if send_with_descriptors(self.channel, frame, descriptors) != len(frame):
+    def start_worker(self, token: int, directory: str, sandbox_required: bool, channel: int) -> None:
+        """Ask for a worker at the other end of `channel`. Raises OSError.
+
+        A zygote that is not ready yet finds the request when it is.
+        """
+        frame = pack_frame(["start", token, directory, sandbox_required])
+        if send_with_descriptors(self.channel, frame, [channel]) != len(frame):
             raise BlockingIOError("the zygote does not read")
 
     def end_worker(self, token: int) -> None:
@@ -155,6 +167,6 @@ class Zygote:
         self.stop()
 
 
-def start_zygote(limits: ExecLimits = LIMITS.exec) -> Zygote:
-    """Start the zygote. Call it from the main thread, before trio and before keys are read; returns at once."""
-    return Zygote(limits)
+def start_zygote(limits: ExecLimits = LIMITS.exec, runtime: str = ALWAYS) -> Zygote:
+    """Start a zygote. Call it from the main thread, the first one before keys are read; returns at once."""
+    return Zygote(limits, runtime)

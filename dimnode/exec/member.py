@@ -11,6 +11,7 @@ import shutil
 import socket
 import stat
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +19,18 @@ import trio
 
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
+from dimnode.exec.birth import birth_bytes
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, anonymous_file, pack_frame, send_with_descriptors
-from dimnode.exec.orders import Order
+from dimnode.exec.launch import Zygote
+from dimnode.exec.orders import ModelOrder, Order
 from dimnode.exec.placement import Place
 from dimnode.exec.queue import Ticket
 
 SPILL_CHUNK_BYTES = 1024 * 1024
 JOIN_BYTES_MAX = 64 * 1024
 STATUSES = frozenset({"ok", "failed", "memory"})
+TRAITS = frozenset({"accelerator", "dtype", "quantisation"})
+TRAIT_CHARACTERS_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,23 @@ def open_regular(path: str, code: str, what: str) -> int:
     return descriptor
 
 
+def read_traits(found: dict[Any, Any]) -> dict[str, str]:
+    """What a worker's model adds to the class of its runtime. Raises `BrokenFrame`."""
+    known = all(
+        name in TRAITS and type(word) is str and len(word) <= TRAIT_CHARACTERS_MAX for name, word in found.items()
+    )
+    if not known:
+        raise BrokenFrame("traits out of bounds")
+    return found
+
+
+def birth_frame(model: ModelOrder | None) -> bytes:
+    """The first frame that a worker reads; the model's files come along."""
+    if model is None:
+        return pack_frame(["load", None, 0])
+    return pack_frame(["load", birth_bytes(model), len(model.files)])
+
+
 def request_frame(number: int, order: Order, blobs: list[bytes] | list[int], descriptors: int) -> bytes:
     """An order as a worker reads it; large blobs are given by their lengths in the file that comes along."""
     rows = order.rows
@@ -100,6 +122,7 @@ class _Parcel:
 class Member(Place):
     """A worker. `deadline` is the moment at which the pool acts on it, whatever it is doing."""
 
+    zygote: Zygote
     token: int
     channel: socket.socket
     frames: FrameBuffer
@@ -107,11 +130,16 @@ class Member(Place):
     deadline: float
     pid: int = 0
     sandbox: str = ""
+    traits: Mapping[str, str] = field(default_factory=dict)
     gone: bool = False
     wait_status: int | None = None
     exited: trio.Event = field(default_factory=trio.Event)
     _outbox: deque[_Parcel] = field(default_factory=deque)
     _pumping: bool = False
+
+    def bear(self, model: ModelOrder | None, files: list[int]) -> None:
+        """Put the model and its open files, which are ours from now on, in front of all orders; `flush` sends them."""
+        self._outbox.append(_Parcel(memoryview(birth_frame(model)), files))
 
     def hand(self, number: int, ticket: Ticket, inline_bytes_max: int) -> None:
         """Put an order on its way; `flush` sends it. Raises `RunFailed` when its rows cannot be opened."""

@@ -55,11 +55,13 @@ def declared_schema(path: Path) -> tuple[Rows, Rows]:
 
 def _look(folder: str) -> dict[str, Any]:
     """Runs in the process of its own."""
-    from dimnode.exec import onnx_runtime, orders, sandbox
+    from dimnode.exec import orders, sandbox
+    from dimnode.exec.runtimes import onnx
+    from dimnode.exec.runtimes.base import one_file
 
-    if not onnx_runtime.version():
+    if not onnx.version():
         raise RunFailed(orders.NO_RUNTIME, "onnxruntime is not installed")
-    onnx_runtime.warm_up()
+    onnx.warm_up()
     limits = LIMITS.exec
     model = sys.stdin.buffer.read(limits.model_bytes_max + 1)
     if len(model) > limits.model_bytes_max:
@@ -69,7 +71,7 @@ def _look(folder: str) -> dict[str, Any]:
     layers = sandbox.install(walls, sandbox.build_filter())
     if not sandbox.complete(layers):
         raise RunFailed("E-cli-31", f"not parsed: no complete sandbox here ({sandbox.describe(layers)})")
-    loaded = onnx_runtime.load(model)
+    loaded = onnx.load(one_file(model), orders.Facts())
     inputs = [_row(entry.name, entry.dtype, entry.shape, entry.original) for entry in loaded.inputs]
     return {"inputs": inputs, "outputs": [_row(e.name, e.dtype, e.shape, e.original) for e in loaded.outputs]}
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimnode.errors import RunFailed
-from dimnode.exec import onnx_runtime, orders, rows
+from dimnode.exec import orders, rows
 from dimnode.exec.mapping import Array, Declared, cast, feeds, pack
-from dimnode.exec.onnx_runtime import Model
 from dimnode.exec.orders import Rows, Take
+from dimnode.exec.runtimes.base import Model
 from dimnode.limits import ExecLimits
 
 
@@ -30,7 +30,7 @@ class Outcome:
 def infer(model: Model, take: tuple[Take, ...], blobs: tuple[bytes, ...], limits: ExecLimits) -> Outcome:
     """Run the model once on the mapped inputs; all its outputs. Raises `RunFailed`, MemoryError."""
     arrays = feeds(model.inputs, take, blobs)
-    results = onnx_runtime.run(model, arrays)
+    results = model.run(arrays)
     size = sum(value.nbytes for value in results.values() if isinstance(value, np.ndarray))
     if size > limits.output_bytes_max:
         raise RunFailed(
@@ -111,7 +111,7 @@ def _single_input(model: Model, width: int, limits: ExecLimits) -> tuple[Declare
 def _predict(model: Model, name: str, batch: Array) -> Array:
     """The `label` output for one batch, [rows]."""
     try:
-        labels = onnx_runtime.run(model, {name: batch}).get("label")
+        labels = model.run({name: batch}).get("label")
     except RunFailed:
         raise RunFailed(orders.RUN_FAILED, "the model failed on the rows (its own words are withheld)") from None
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iufb" or labels.size != len(batch):

@@ -6,7 +6,7 @@ conditions; nothing in it is evaluated. Pure: no I/O, no clock.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 Key = tuple[bytes, int, int]
 """(job, task, epoch): the identity of one piece of work."""
@@ -92,24 +92,71 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file of a model: its path and role in the manifest, where it lies here, and the id its bytes must have."""
+
+    path: str
+    role: str
+    place: str
+    cid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a manifest says of a model and a runtime has to know. Shapes use -1 for a free size; "" is not said.
+
+    `pre` and `post` are lists of {"op": word, ...} from the fixed vocabulary of transforms.
+    """
+
+    architecture: str = ""
+    dtype: str = ""
+    quantisation: str = ""
+    inputs: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    outputs: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    labels: tuple[str, ...] = ()
+    pre: tuple[Mapping[str, Any], ...] = ()
+    post: tuple[Mapping[str, Any], ...] = ()
+    max_batch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOrder:
+    """The model that an order names. `id` says which: a worker holds one, and one worker serves all orders with it.
+
+    `runtime` is the manifest's format. `files` as the manifest lists them.
+    """
+
+    id: str
+    runtime: str
+    files: tuple[ModelFile, ...]
+    facts: Facts = Facts()
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """One piece of work.
 
-    `model_path` is "" for statistics and cohort; `model_sha256` is lower-case hex and is checked by the worker, over
-    the bytes it loads. `inputs` are tensors/1 blobs. With an empty `take` each model input is the tensor of its name.
-    `deterministic` orders run alone on one thread, batch as given; so do all others today.
+    `model` is None for statistics and cohort; the worker checks each of its files before it parses the first.
+    `inputs` are tensors/1 blobs. With an empty `take` each model input is the tensor of its name. `deterministic`
+    orders run alone on one thread, batch as given; so do all others today. `client` is the peer for whom this is
+    done, whose quota it uses; empty for the node's own questions.
     """
 
     key: Key
     op: Op
-    model_path: str
-    model_sha256: str
+    model: ModelOrder | None
     inputs: tuple[bytes, ...]
     take: tuple[Take, ...]
     rows: Rows | None
     priority: Priority
     timeout_seconds: float
     deterministic: bool = True
+    client: bytes = b""
+
+    @property
+    def runtime(self) -> str:
+        """The runtime whose worker does it: "" when any will, because no model is run."""
+        return self.model.runtime if self.model is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,5 +201,16 @@ class PoolStats:
     worker_pids: tuple[int, ...]
     sandbox: str
     sandbox_complete: bool
-    runtime: Mapping[str, str | int]
+    runtimes: Mapping[str, "RuntimeState"]
     finished: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeState:
+    """What is known of one runtime here. Not `known`: it is installed, and nothing has needed it yet."""
+
+    known: bool
+    failure: str
+    sandbox: str
+    sandbox_complete: bool
+    traits: Mapping[str, str]

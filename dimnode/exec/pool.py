@@ -15,8 +15,9 @@ from dimnode.exec import orders
 from dimnode.exec.crew import FOLDER_PREFIX, Crew
 from dimnode.exec.desk import Desk, fault_of
 from dimnode.exec.launch import Hello, Zygote
-from dimnode.exec.orders import Busy, Finished, Key, Order, PoolStats
+from dimnode.exec.orders import Busy, Finished, Key, Order, PoolStats, RuntimeState
 from dimnode.exec.queue import OrderQueue
+from dimnode.exec.runtimes.choice import ALWAYS, PACKAGES, installed
 from dimnode.limits import ExecLimits
 
 RETRY_MS_MIN = 50
@@ -44,7 +45,7 @@ async def open_pool(
         workers_max = max(1, min(workers, limits.workers_max))
         crew = Crew(zygote, limits, scratch, workers_max, require_sandbox, queue, desk, nursery)
         try:
-            nursery.start_soon(crew.follow_zygote)
+            nursery.start_soon(crew.follow_first)
             nursery.start_soon(crew.keep_deadlines)
             with trio.move_on_after(limits.zygote_start_seconds_max):
                 await crew.zygote_known.wait()
@@ -62,6 +63,7 @@ class Pool:
         self._queue = queue
         self._desk = desk
         self._crew = crew
+        self._installed = installed()
 
     def offer(self, order: Order) -> Busy | None:
         """Take an order in, or say why not. Its outcome comes later through `finished`."""
@@ -98,7 +100,7 @@ class Pool:
 
     def stats(self) -> PoolStats:
         """A snapshot."""
-        hello, members = self._crew.zygote.hello or Hello(), self._crew.members
+        hello, members = self._crew.zygotes[ALWAYS].hello or Hello(), self._crew.members
         return PoolStats(
             queued=self._queue.count,
             running=sum(1 for member in members if member.flight),
@@ -106,17 +108,27 @@ class Pool:
             worker_pids=tuple(member.pid for member in members if member.pid),
             sandbox=hello.sandbox,
             sandbox_complete=hello.complete,
-            runtime=dict(hello.runtime),
+            runtimes={name: self._state_of(name) for name in self._installed},
             finished=dict(self._desk.counts),
         )
 
+    def _state_of(self, runtime: str) -> RuntimeState:
+        zygote = self._crew.zygotes.get(runtime)
+        hello = zygote.hello if zygote is not None else None
+        if hello is None:
+            return RuntimeState(False, "", "", False, {})
+        return RuntimeState(True, hello.failure, hello.sandbox, hello.complete, hello.runtime)
+
     def _refusal(self, order: Order) -> Busy | None:
-        limits, hello = self._limits, self._crew.zygote.hello
-        if hello is None or hello.failure:
-            reason = hello.failure if hello else "it is starting"
-            return Busy(orders.NO_ZYGOTE, f"no worker can be started: {reason}", 0 if hello else RETRY_MS_MIN)
-        if self._crew.require_sandbox and not hello.complete:
-            return Busy(orders.NO_SANDBOX, f"a sandbox is required and this system gives: {hello.sandbox}", 0)
+        limits, first = self._limits, self._crew.zygotes[ALWAYS]
+        if first.hello is None:
+            return Busy(orders.NO_ZYGOTE, "no worker can be started: it is starting", RETRY_MS_MIN)
+        for zygote in (first, self._crew.zygotes.get(order.runtime)):
+            fault = self._crew.fault_of(zygote) if zygote is not None else None
+            if fault is not None:
+                return Busy(*fault, 0)
+        if order.runtime in PACKAGES and order.runtime not in self._installed:
+            return Busy(orders.NO_RUNTIME, f"this node has no runtime for the format {order.runtime}", 0)
         if order.key in self._desk:
             return Busy(orders.ALREADY_HERE, "this task and epoch is here already", 0)
         size = sum(map(len, order.inputs))

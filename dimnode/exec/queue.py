@@ -15,7 +15,7 @@ from dimnode.exec.orders import Key, Order
 LEVELS = {"high": 0, "normal": 1, "low": 2}
 
 Lane = tuple[str, Key | None]
-"""(model hash, None), or (model hash, order key) for work that must have a worker of its own."""
+"""(model id, None), or (model id, order key) for work that must have a worker of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,9 +35,9 @@ class Ticket:
 
 def lane_of(order: Order) -> Lane:
     """Foreign code that saw a cabinet's rows must meet nobody else's order: such work gets a lane of its own."""
-    if order.rows is not None and order.model_path:
-        return (order.model_sha256, order.key)
-    return (order.model_sha256 if order.model_path else "", None)
+    if order.model is None:
+        return ("", None)
+    return (order.model.id, order.key if order.rows is not None else None)
 
 
 class OrderQueue:

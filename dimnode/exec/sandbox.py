@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,7 @@ def build_filter() -> Any:
     except (ImportError, OSError, RuntimeError):
         return None
     rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
+    rules.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)  # all threads of the worker, or none
     for name in SYSTEM_CALLS.split():
         # A few names do not exist on every architecture (aarch64 has no `poll`): then there is nothing to allow.
         with contextlib.suppress(OSError, ValueError):
@@ -85,6 +87,13 @@ def leave_network() -> bool:
     return bool(library.unshare(CLONE_NEWNET) == 0 or library.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0)
 
 
+def address_space_bytes() -> int:
+    """What this process occupies of addresses now; 0 where the system does not say."""
+    with contextlib.suppress(OSError), open("/proc/self/statm") as text:
+        return int(text.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
 def die_with_parent(parent_pid: int) -> None:
     """Ask the kernel to kill this process when its parent dies; end now if it is dead already."""
     if LINUX:
@@ -99,21 +108,27 @@ def offer_to_the_oom_killer() -> None:
         score.write("1000")
 
 
-def install(walls: Walls, seccomp_filter: Any) -> frozenset[str]:
-    """Raise every wall that this system has, and return the names of those that stand. Cannot be undone."""
+def install(walls: Walls, seccomp_filter: Any, settle: Callable[[], None] = lambda: None) -> frozenset[str]:
+    """Raise every wall that this system has, and return the names of those that stand. Cannot be undone.
+
+    `settle` starts the threads that a runtime cannot do without: behind all walls that a thread inherits from its
+    maker (capabilities, Landlock), before those that apply to all threads at once (limits) or are told to (seccomp).
+    """
+    import resource  # noqa: F401 - while files can still be opened
+
     layers = {"netns"} if walls.networkless else set()
     os.chdir(walls.directory)
     os.environ["TMPDIR"] = walls.directory
+    if LINUX and _drop_capabilities():
+        layers.add("nocaps")
+    if LINUX:
+        with contextlib.suppress(OSError):
+            landlock.deny_all_files()
+            layers.add("landlock")
+    settle()
     with contextlib.suppress(OSError, ValueError):
         _limit_resources(walls)
         layers.add("rlimits")
-    if not LINUX:
-        return frozenset(layers)
-    if _drop_capabilities():
-        layers.add("nocaps")
-    with contextlib.suppress(OSError):
-        landlock.deny_all_files()
-        layers.add("landlock")
     if seccomp_filter is not None:
         with contextlib.suppress(OSError):
             seccomp_filter.load()

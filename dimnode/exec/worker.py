@@ -3,8 +3,9 @@
 Rule: one order after the other, one answer per order, sent as soon as it is computed, so that the node always knows
 which order runs (and whom to blame when this process dies). Holds one model for life. Imports nothing of the network.
 
-Frames down: [number, op, blobs or their lengths, take, rows, timeout_ms, descriptors]; up: [0, "ready", layers] once,
-then [number, status, code, message, output, run_us, cpu_us, rss_bytes, rows, batch].
+Frames down: ["load", model or nil, descriptors] once, with the model's open files; then [number, op, blobs or their
+lengths, take, rows, timeout_ms, descriptors]. Up: [0, "ready", layers, traits] once, then [number, status, code,
+message, output, run_us, cpu_us, rss_bytes, rows, batch].
 """
 
 import hashlib
@@ -18,24 +19,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from dimnode.errors import RunFailed
-from dimnode.exec import onnx_runtime, operations, orders, sandbox
-from dimnode.exec.channel import FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
-from dimnode.exec.onnx_runtime import Model
+from dimnode.exec import operations, orders, sandbox
+from dimnode.exec.birth import Birth, birth_from
+from dimnode.exec.channel import BrokenFrame, FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
 from dimnode.exec.operations import Outcome
 from dimnode.exec.orders import Condition, Rows, Take
+from dimnode.exec.runtimes.base import Content, Model, Runtime
 from dimnode.exec.sandbox import Walls
 from dimnode.limits import ExecLimits
+from dimnode.records.ids import BLOB_PREFIX
 
 HASH_CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What a worker is born with: its socket, the open model file (-1: none), the hash that file must have."""
+    """What a worker is born with: its socket, the one runtime that it has, its walls."""
 
     channel: socket.socket
-    model_file: int
-    model_sha256: str
+    runtime: Runtime
     walls: Walls
     sandbox_required: bool
     limits: ExecLimits
@@ -44,59 +46,90 @@ class Post:
 def serve(post: Post, seccomp_filter: Any) -> None:
     """Work until end of stream. The caller ends the process afterwards, whatever happens in here."""
     sandbox.offer_to_the_oom_killer()
-    layers = sandbox.install(post.walls, seccomp_filter)
+    layers = sandbox.install(post.walls, seccomp_filter, post.runtime.settle)
     report = sandbox.describe(layers)
     if post.sandbox_required and not sandbox.complete(layers):
         post.channel.sendall(pack_frame([0, "refused", report]))
         return
-    worker = _Worker(post.limits, _load(post))
-    post.channel.sendall(pack_frame([0, "ready", report]))
-    worker.answer_all(post.channel)
+    _Worker(post).work(report)
 
 
-def _load(post: Post) -> Model | RunFailed | MemoryError | None:
+def _load(post: Post, birth: Birth | None, files: list[int]) -> Model | RunFailed | MemoryError | None:
     """The model, or why there is none: then every order gets that as its answer."""
-    if post.model_file < 0:
+    if birth is None:
         return None
     try:
-        return onnx_runtime.load(_checked_bytes(post))
+        contents = _checked_contents(post.limits, birth, files)
+        return post.runtime.load(contents, birth.facts)
     except (RunFailed, MemoryError) as fault:
         return fault
+    finally:
+        for file in files:
+            os.close(file)
 
 
-def _checked_bytes(post: Post) -> bytes:
-    size = os.fstat(post.model_file).st_size
-    if size > post.limits.model_bytes_max:
-        raise RunFailed(orders.NO_MODEL, f"the model file has {size} bytes, the limit is {post.limits.model_bytes_max}")
-    with open(post.model_file, "rb", buffering=0) as file:
-        content = file.read()
-    found = hashlib.sha256(content).hexdigest()
-    if found != post.model_sha256:
-        raise RunFailed(orders.WRONG_HASH, f"the model file has sha256 {found[:16]}…, not {post.model_sha256[:16]}…")
-    return content
+def _checked_contents(limits: ExecLimits, birth: Birth, files: list[int]) -> dict[str, Content]:
+    """All files in memory, each with the id that the order names: nothing is parsed before all are."""
+    sizes = [os.fstat(file).st_size for file in files]
+    if sum(sizes) > limits.model_bytes_max:
+        what = f"the model's files have {sum(sizes)} bytes, the limit is {limits.model_bytes_max}"
+        raise RunFailed(orders.NO_MODEL, what)
+    found = {}
+    for (path, role, cid), file in zip(birth.files, files, strict=True):
+        with open(file, "rb", buffering=0, closefd=False) as stream:
+            raw = stream.read()
+        _check(path, raw, cid)
+        found[path] = Content(role, raw)
+    return found
+
+
+def _check(path: str, raw: bytes, cid: bytes) -> None:
+    if not cid.startswith(BLOB_PREFIX):
+        raise RunFailed(orders.WRONG_HASH, f"the model's file {path} has an id of a kind that is not known here")
+    found, wanted = hashlib.sha256(raw).hexdigest(), cid[len(BLOB_PREFIX) :].hex()
+    if found != wanted:
+        raise RunFailed(orders.WRONG_HASH, f"the model's file {path} has sha256 {found[:16]}…, not {wanted[:16]}…")
 
 
 class _Worker:
-    def __init__(self, limits: ExecLimits, model: Model | RunFailed | MemoryError | None) -> None:
+    def __init__(self, post: Post) -> None:
         import resource
 
-        self._limits = limits
-        self._model = model
+        self._post = post
+        self._limits = post.limits
+        self._model: Model | RunFailed | MemoryError | None = None
         self._usage = resource.getrusage
         self._self = resource.RUSAGE_SELF
         self._cpu_allowed_ns = 0
 
-    def answer_all(self, channel: socket.socket) -> None:
-        """Read, compute, answer; returns at the end of the stream."""
+    def work(self, report: str) -> None:
+        """Load what the first frame says, then read, compute, answer; returns at the end of the stream."""
+        channel = self._post.channel
         frames = FrameBuffer(self._limits.input_bytes_max + HASH_CHUNK_BYTES)
         descriptors: deque[int] = deque()
+        born = False
         while True:
             chunk, found = receive_with_descriptors(channel)
             if not chunk:
                 return
             descriptors.extend(found)
             for body in frames.feed(chunk):
-                channel.sendall(self._answer(unpack_body(body), descriptors))
+                request = unpack_body(body)
+                if born:
+                    channel.sendall(self._answer(request, descriptors))
+                else:
+                    born = True
+                    channel.sendall(self._be_born(request, descriptors, report))
+
+    def _be_born(self, request: list[Any], descriptors: deque[int], report: str) -> bytes:
+        match request:
+            case ["load", packed, int(owned)]:
+                files = [descriptors.popleft() for _ in range(owned)]
+                self._model = _load(self._post, birth_from(packed) if packed is not None else None, files)
+            case _:
+                raise BrokenFrame("not a birth")
+        traits = self._model.traits() if isinstance(self._model, Model) else {}
+        return pack_frame([0, "ready", report, traits])
 
     def _answer(self, request: list[Any], descriptors: deque[int]) -> bytes:
         number, op, blobs, take, rows, timeout_ms, owned = request

@@ -4,9 +4,11 @@ Rule: it holds no secret and obeys one socket. It starts before the node has thr
 request (a ready fork takes milliseconds where a fresh interpreter takes half a second), ends workers on request and
 reports their ends. At the end of that socket it ends, and the kernel ends its workers with it.
 
-Frames down: ["start", token, directory, model_sha256, sandbox_required] with the worker's socket and, if there is a
-model, its open file; ["end", token]. Up: ["hello", runtime, layers, breaches] or ["failed", reason],
-["started", token, pid], ["unborn", token, reason], ["exited", token, wait status].
+There is one for each runtime, so that no worker is larger than its own.
+
+Frames down: ["start", token, directory, sandbox_required] with the worker's socket; ["end", token]. Up: ["hello",
+runtime, layers, breaches] or ["failed", reason], ["started", token, pid], ["unborn", token, reason], ["exited", token,
+wait status].
 """
 
 import contextlib
@@ -23,13 +25,15 @@ from typing import Any
 
 from dimnode.exec import sandbox
 from dimnode.exec.channel import FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
+from dimnode.exec.runtimes.base import Runtime
+from dimnode.exec.runtimes.choice import runtime_of
 from dimnode.exec.sandbox import Walls
 from dimnode.limits import ExecLimits
 
 FRAME_BYTES_MAX = 64 * 1024
 
 
-def main(channel_descriptor: int, parent_pid: int, limits: ExecLimits) -> None:
+def main(channel_descriptor: int, parent_pid: int, name: str, limits: ExecLimits) -> None:
     """Serve the node until its end. Runs as `python -m dimnode.exec.zygote`."""
     sandbox.die_with_parent(parent_pid)
     # A Ctrl-C or a stop of the service is for the node; it hangs up on us when it is done.
@@ -38,13 +42,14 @@ def main(channel_descriptor: int, parent_pid: int, limits: ExecLimits) -> None:
     channel = socket.socket(fileno=channel_descriptor)
     try:
         networkless = sandbox.leave_network()
-        runtime = _import_everything()
-        zygote = _Zygote(channel, limits, networkless, sandbox.build_filter())
+        runtime = runtime_of(name)
+        traits = _import_everything(runtime)
+        zygote = _Zygote(channel, runtime, limits, networkless, sandbox.build_filter())
         layers, breaches = zygote.prove()
     except Exception as error:  # noqa: BLE001 - boundary: whatever is wrong here, the node must be able to say it
         channel.sendall(pack_frame(["failed", f"{type(error).__name__}: {error}"[: limits.message_characters_max]]))
         return
-    channel.sendall(pack_frame(["hello", runtime, layers, breaches]))
+    channel.sendall(pack_frame(["hello", traits, layers, breaches]))
     gc.collect()
     gc.freeze()
     try:
@@ -53,24 +58,21 @@ def main(channel_descriptor: int, parent_pid: int, limits: ExecLimits) -> None:
         zygote.end_all()
 
 
-def _import_everything() -> dict[str, str]:
+def _import_everything(runtime: Runtime) -> dict[str, str]:
     """Load all that a worker may need: behind its walls it can open no file. Returns the runtime's class."""
-    from dimnode.exec import onnx_runtime, worker  # noqa: F401
+    from dimnode.exec import worker  # noqa: F401
 
     "".encode("utf-8-sig").decode("utf-8-sig")
-    version = onnx_runtime.version()
+    version = runtime.version()
     if version:
-        onnx_runtime.warm_up()
+        runtime.warm_up()
     return {
-        "engine": "onnxruntime",
         "version": version,
         "os": sys.platform,
         "arch": platform.machine(),
         "isa": _instruction_set(),
-        "accelerator": "cpu",
-        "dtype": "float32",
-        "quantisation": "none",
         "determinism": "single-thread",
+        **runtime.traits(),
     }
 
 
@@ -89,8 +91,12 @@ def _instruction_set() -> str:
 
 
 class _Zygote:
-    def __init__(self, channel: socket.socket, limits: ExecLimits, networkless: bool, seccomp_filter: Any) -> None:
+    def __init__(
+        self, channel: socket.socket, runtime: Runtime, limits: ExecLimits, networkless: bool, seccomp_filter: Any
+    ) -> None:
         self._channel = channel
+        self._runtime = runtime
+        self._born_bytes = sandbox.address_space_bytes()
         self._limits = limits
         self._networkless = networkless
         self._filter = seccomp_filter
@@ -108,7 +114,7 @@ class _Zygote:
             pid = os.fork()
             if pid == 0:
                 with _ending():
-                    layers = sandbox.install(self._walls(directory), self._filter)
+                    layers = sandbox.install(self._walls(directory), self._filter, self._runtime.settle)
                     # Without seccomp there is nothing to prove, and the attempts would be real.
                     leaks = sandbox.breaches() if "seccomp" in layers else ()
                     theirs.sendall(pack_frame([sorted(layers), list(leaks)]))
@@ -150,17 +156,16 @@ class _Zygote:
 
     def _obey(self, request: list[Any], descriptors: list[int]) -> None:
         match request:
-            case ["start", token, directory, model_sha256, required, owned]:
-                mine = [descriptors.pop(0) for _ in range(owned)]
-                self._start(token, directory, model_sha256, required, mine)
-                for descriptor in mine:
-                    os.close(descriptor)
+            case ["start", token, directory, required]:
+                channel = descriptors.pop(0)
+                self._start(token, directory, required, channel)
+                os.close(channel)
             case ["end", token]:
                 # Not reaped yet, so the number is still this worker's.
                 if token in self._pids:
                     os.kill(self._pids[token], signal.SIGKILL)
 
-    def _start(self, token: int, directory: str, model_sha256: str, required: bool, descriptors: list[int]) -> None:
+    def _start(self, token: int, directory: str, required: bool, channel: int) -> None:
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -169,13 +174,11 @@ class _Zygote:
             return
         if pid == 0:
             with _ending():
-                self._become_worker(parent, directory, model_sha256, required, descriptors)
+                self._become_worker(parent, directory, required, channel)
         self._pids[token] = pid
         self._channel.sendall(pack_frame(["started", token, pid]))
 
-    def _become_worker(
-        self, parent: int, directory: str, model_sha256: str, required: bool, descriptors: list[int]
-    ) -> None:
+    def _become_worker(self, parent: int, directory: str, required: bool, channel: int) -> None:
         from dimnode.exec import worker
 
         signal.set_wakeup_fd(-1)
@@ -185,9 +188,8 @@ class _Zygote:
             os.close(inherited)
         worker.serve(
             worker.Post(
-                channel=socket.socket(fileno=descriptors[0]),
-                model_file=descriptors[1] if len(descriptors) > 1 else -1,
-                model_sha256=model_sha256,
+                channel=socket.socket(fileno=channel),
+                runtime=self._runtime,
                 walls=self._walls(directory),
                 sandbox_required=required,
                 limits=self._limits,
@@ -198,7 +200,8 @@ class _Zygote:
     def _walls(self, directory: str) -> Walls:
         limits = self._limits
         return Walls(
-            limits.worker_memory_bytes_max,
+            # What the runtime's own libraries occupy is not the model's to pay for.
+            self._born_bytes + limits.worker_memory_bytes_max,
             limits.worker_file_bytes_max,
             limits.worker_open_files_max,
             directory,
@@ -235,4 +238,4 @@ def _limits_from(numbers: str) -> ExecLimits:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), _limits_from(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], _limits_from(sys.argv[4]))

@@ -323,7 +323,7 @@ class Node:
             return
         stats = self.pool.stats()
         self.swarm.sandbox = stats.sandbox
-        self.swarm.runtimes = ("onnx",)
+        self.swarm.runtimes = tuple(stats.runtimes)
         self.swarm.slots = self.config.max_concurrent_jobs
 
     def _load(self) -> tuple[int, int]:

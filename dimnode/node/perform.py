@@ -34,6 +34,7 @@ from dimnode.jobs.effects import (
 from dimnode.jobs.events import Combined, Compared, Event, Key, Ruled, RunFinished, RunRefused
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.library import Library
+from dimnode.node.model_orders import model_order
 from dimnode.node.receipts import gone
 from dimnode.node.usage import CabinetUse
 from dimnode.p2p.frames import TaskFrame
@@ -147,8 +148,7 @@ class Performer:
         order = Order(
             key=run.key,
             op=run.op,  # type: ignore[arg-type]  # the spec's schema allows exactly the pool's operations
-            model_path=model.path if model else "",
-            model_sha256=model.sha256 if model else "",
+            model=model_order(model) if model is not None else None,
             inputs=tuple(self._bytes(cid) for cid in run.inputs),
             take=tuple(Take(*row) for row in run.take),
             rows=rows,
@@ -212,7 +212,7 @@ class Performer:
             self._put(_ruled(consult, early, cabinet.policy_record.id))
             return
         self._consults[consult.key] = consult
-        self._offer(Order(consult.key, "cohort", "", "", (), (), rows, "normal", self._timeout_seconds))
+        self._offer(Order(consult.key, "cohort", None, (), (), rows, "normal", self._timeout_seconds))
 
     def _rule(self, consult: Consult, counted: Finished) -> None:
         cabinet = self._library.cabinets[consult.cabinet]

@@ -11,10 +11,10 @@ import pytest
 from dimnode.cabinets.policy import ANY, Policy, Request, conditions_digest, decide, rows_mask
 from dimnode.errors import RunFailed
 from dimnode.exec.mapping import Declared
-from dimnode.exec.onnx_runtime import Model
 from dimnode.exec.operations import evaluate
 from dimnode.exec.orders import Condition, Rows
 from dimnode.exec.rows import matching, read_table
+from dimnode.exec.runtimes.onnx import OnnxModel
 from dimnode.limits import LIMITS
 from dimnode.node.usage import CabinetUse
 from dimnode.records.ids import peer_of_key
@@ -111,7 +111,7 @@ class Oracle:
 @pytest.mark.parametrize("cell", [2, 5, 41, 63])
 def test_a_model_has_no_more_classes_to_write_a_cell_into_than_the_label_column(cell: int) -> None:
     x, label = Declared("x", "float32", (None, 2)), Declared("label", "int64", (None,))
-    model = Model(Oracle(), (x,), (label,))
+    model = OnnxModel(Oracle(), (x,), (label,))
     lines = ["age,dose,label", *(f"{30 + place},1,{place % 2}" for place in range(20)), f"71.5,{cell},0"]
     with pytest.raises(RunFailed) as caught:
         evaluate(model, Rows("", "label"), io.StringIO("\n".join(lines) + "\n"), LIMITS.exec)

@@ -13,13 +13,19 @@ import trio
 from onnx import TensorProto, helper
 
 from dimnode.exec.launch import Zygote
-from dimnode.exec.orders import Finished, Key, Order, Rows
+from dimnode.exec.orders import Finished, Key, ModelFile, ModelOrder, Order, Rows
 from dimnode.exec.pool import Pool, open_pool
 from dimnode.limits import ExecLimits
+from dimnode.records.ids import BLOB_PREFIX
 from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "exec"))
 LIMITS = ExecLimits()
+
+
+def onnx_order(path: Path, digest: str) -> ModelOrder:
+    """A model of one file, by the sha256 it should have."""
+    return ModelOrder(digest, "onnx", (ModelFile("m.onnx", "model", str(path), BLOB_PREFIX + bytes.fromhex(digest)),))
 
 
 @dataclass
@@ -50,8 +56,7 @@ class Rig:
         fields: dict[str, Any] = {
             "key": (b"job", self.numbers, 1),
             "op": "infer",
-            "model_path": str(path) if model else "",
-            "model_sha256": digest,
+            "model": onnx_order(path, digest) if model else None,
             "inputs": (blob,) if blob else (),
             "take": (),
             "rows": None,
@@ -131,4 +136,4 @@ def rounds() -> bytes:
 
 QUICK, ENDLESS = blob([1], "int64"), blob([2**60], "int64")
 
-__all__ = ["ENDLESS", "LIMITS", "QUICK", "Rig", "Rows", "arrays", "blob", "open_rig", "rounds"]
+__all__ = ["ENDLESS", "LIMITS", "QUICK", "Rig", "Rows", "arrays", "blob", "onnx_order", "open_rig", "rounds"]

@@ -24,6 +24,7 @@ from dimnode.exec import landlock, orders, sandbox
 from dimnode.exec.channel import FrameBuffer, unpack_body
 from dimnode.exec.launch import Zygote, start_zygote
 from dimnode.exec.orders import Order
+from dimnode.exec.runtimes.choice import runtime_of
 from dimnode.exec.sandbox import Walls
 from dimnode.exec.worker import Post, serve
 
@@ -355,7 +356,7 @@ def test_a_worker_without_a_required_wall_refuses_to_work(tmp_path: Path) -> Non
         child = os.fork()
         if child == 0:
             try:
-                serve(Post(theirs, -1, "", walls(tmp_path), True, LIMITS), None)
+                serve(Post(theirs, runtime_of("onnx"), walls(tmp_path), True, LIMITS), None)
             finally:
                 os._exit(0)
         theirs.close()

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
-from exec_tools import ENDLESS, LIMITS, QUICK, arrays, blob, open_rig, rounds
+from exec_tools import ENDLESS, LIMITS, QUICK, arrays, blob, onnx_order, open_rig, rounds
 
-from dimnode.exec import onnx_runtime, operations, orders
+from dimnode.exec import operations, orders
 from dimnode.exec.launch import Hello, Zygote, start_zygote
-from dimnode.exec.orders import Condition, Rows, Take
+from dimnode.exec.orders import Condition, Facts, Rows, Take
+from dimnode.exec.runtimes import onnx
+from dimnode.exec.runtimes.base import one_file
 
 from exec_models import doubling, lookup, threshold  # isort: skip - its folder is on the path since exec_tools
 
@@ -105,8 +107,8 @@ def test_more_than_the_socket_holds_waits_without_blocking_the_node(zygote: Zygo
         ({"inputs": (blob([[1, 2]]),)}, orders.BAD_SHAPE, "expected shape [any, 3], got [1, 2]"),
         ({"inputs": ()}, orders.NO_TENSOR, "has no tensor of its name"),
         ({"inputs": (b"junk",)}, orders.BAD_INPUT, "not a tensors/1 blob"),
-        ({"model_sha256": "0" * 64}, orders.WRONG_HASH, "not 0000"),
-        ({"model_path": "/nowhere/m.onnx"}, orders.NO_MODEL, "No such file"),
+        ({"model": onnx_order(Path(__file__), 64 * "0")}, orders.WRONG_HASH, "not 0000"),
+        ({"model": onnx_order(Path("/nowhere/m.onnx"), 64 * "0")}, orders.NO_MODEL, "No such file"),
         ({"op": "train"}, orders.BAD_ORDER, "unknown operation"),
     ],
 )
@@ -245,7 +247,7 @@ def test_the_demos_model_over_the_demos_rows_gives_the_same_counts_in_and_out_of
     model, path = (ASSETS / "models" / "classifier-mlp.onnx").read_bytes(), ASSETS / "wdbc.csv"
     rows = Rows(str(path), "diagnosis", ("patient", "seen_in_training"), (Condition("seen_in_training", "eq", 0),))
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        direct = operations.evaluate(onnx_runtime.load(model), rows, stream, LIMITS)
+        direct = operations.evaluate(onnx.load(one_file(model), Facts()), rows, stream, LIMITS)
 
     async def main() -> None:
         async with open_rig(zygote, tmp_path) as rig:
@@ -309,12 +311,14 @@ def test_offers_are_refused_while_a_required_wall_is_missing(zygote: Zygote, tmp
 
 def test_neither_zygote_nor_worker_imports_the_network_or_keys() -> None:
     code = (
-        "import sys; from dimnode.exec import zygote; zygote._import_everything();"
+        "import sys; from dimnode.exec import zygote; zygote._import_everything(zygote.runtime_of(sys.argv[1]));"
         "print([m for m in sys.modules if m.split('.')[0] in ('libp2p', 'trio', 'cryptography', 'nacl', 'sqlite3')"
         " or m.startswith(('dimnode.p2p', 'dimnode.store', 'dimnode.jobs', 'dimnode.node'))])"
     )
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code, "onnx"], capture_output=True, text=True, env=environment, check=True
+    )
     assert found.stdout.strip() == "[]"
 
 

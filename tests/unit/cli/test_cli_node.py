@@ -106,7 +106,7 @@ def test_a_card_that_cannot_be_used_is_a_usage_error(dim, tmp_path, card):
 
 @pytest.mark.slow
 def test_the_schema_of_a_bare_model_is_read_in_a_process_of_its_own(dim, tmp_path):
-    from dimnode.exec.onnx_runtime import IDENTITY
+    from dimnode.exec.runtimes.onnx import IDENTITY
 
     (tmp_path / "identity.onnx").write_bytes(IDENTITY)
     (tmp_path / "junk.onnx").write_bytes(os.urandom(1000))

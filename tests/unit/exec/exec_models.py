@@ -6,8 +6,23 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
+from dimnode.exec.orders import Facts, ModelFile, ModelOrder
+from dimnode.exec.runtimes import onnx
+from dimnode.exec.runtimes.base import Model, one_file
+from dimnode.records.ids import BLOB_PREFIX
+
 FLOAT, INT64, BOOL, TEXT = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING
 Value = tuple[str, int, list[Any]]
+
+
+def loaded(model: bytes) -> Model:
+    """In this process, without walls."""
+    return onnx.load(one_file(model), Facts())
+
+
+def model_order(name: str) -> ModelOrder:
+    """A model that no test of the queue ever opens."""
+    return ModelOrder(name, "onnx", (ModelFile("m.onnx", "model", "/m", BLOB_PREFIX + bytes(32)),))
 
 
 def onnx_bytes(

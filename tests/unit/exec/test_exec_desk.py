@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+from exec_models import model_order
 
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
@@ -16,14 +17,14 @@ from dimnode.limits import ExecLimits
 
 LIMITS = ExecLimits()
 ROWS = Rows("/r.csv", "label")
-INFER = Order((b"j", 0, 1), "infer", "/m", "aa", (b"1",), (), None, "normal", 1.0)
+INFER = Order((b"j", 0, 1), "infer", model_order("aa"), (b"1",), (), None, "normal", 1.0)
 GOOD = [7, "ok", "", "", b"out", 5, 4, 3, 2, 1]
 
 
 def test_orders_that_make_sense_pass() -> None:
     assert fault_of(INFER, LIMITS) is None
     assert fault_of(replace(INFER, op="evaluate", rows=ROWS), LIMITS) is None
-    assert fault_of(replace(INFER, op="cohort", rows=ROWS, model_path=""), LIMITS) is None
+    assert fault_of(replace(INFER, op="cohort", rows=ROWS, model=None), LIMITS) is None
 
 
 @pytest.mark.parametrize(
@@ -31,14 +32,14 @@ def test_orders_that_make_sense_pass() -> None:
     [
         replace(INFER, op="train"),  # type: ignore[arg-type]
         replace(INFER, rows=ROWS),
-        replace(INFER, model_path=""),
+        replace(INFER, model=None),
         replace(INFER, op="statistics", rows=ROWS),
         replace(INFER, op="evaluate"),
         replace(INFER, priority="urgent"),  # type: ignore[arg-type]
         replace(INFER, timeout_seconds=0.0),
         replace(INFER, timeout_seconds=float("nan")),
         replace(INFER, timeout_seconds=float("inf")),
-        replace(INFER, op="cohort", model_path="", rows=Rows("/r", "l", (), (Condition("a", "eq", 0),) * 17)),
+        replace(INFER, op="cohort", model=None, rows=Rows("/r", "l", (), (Condition("a", "eq", 0),) * 17)),
     ],
 )
 def test_orders_that_contradict_themselves_are_bad(order: Order) -> None:
@@ -73,8 +74,8 @@ def test_an_order_is_reported_once_and_a_late_answer_is_dropped() -> None:
             desk = Desk(told.append, nursery)
             ticket = OrderQueue(1.0).ticket(INFER, 0.0)
             desk.open(ticket)
-            desk.answered(ticket, read_result(GOOD, 100), "walls")
-            desk.answered(ticket, read_result(GOOD, 100), "walls")
+            desk.answered(ticket, read_result(GOOD, 100), "walls", {})
+            desk.answered(ticket, read_result(GOOD, 100), "walls", {})
             desk.failed(ticket, "timeout", orders.TIMED_OUT, "late")
             desk.fail_soon(ticket, "timeout", orders.TIMED_OUT, "later")
             assert desk.counts == {"ok": 1}

@@ -1,5 +1,7 @@
 """Which worker gets what."""
 
+from exec_models import model_order
+
 from dimnode.exec.orders import Order
 from dimnode.exec.placement import Assign, Drain, Place, Start, next_step
 from dimnode.exec.queue import OrderQueue
@@ -13,7 +15,7 @@ def queue_of(*models: str, now: float = 0.0) -> OrderQueue:
     queue = OrderQueue(LIMITS.priority_ageing_seconds)
     for number, model in enumerate(models):
         key = (b"job", number, 1)
-        queue.push(queue.ticket(Order(key, "infer", model, model, (b"1",), (), None, "normal", 1.0), now))
+        queue.push(queue.ticket(Order(key, "infer", model_order(model), (b"1",), (), None, "normal", 1.0), now))
     return queue
 
 
@@ -80,7 +82,7 @@ def test_a_leaving_worker_gets_nothing_more() -> None:
 def test_a_model_that_waits_longer_is_served_before_one_that_is_warm() -> None:
     queue = queue_of("b", now=0.0)
     key = (b"job", 9, 1)
-    queue.push(queue.ticket(Order(key, "infer", "a", "a", (b"1",), (), None, "normal", 1.0), 1.0))
+    queue.push(queue.ticket(Order(key, "infer", model_order("a"), (b"1",), (), None, "normal", 1.0), 1.0))
     idle = place("a", mean_run_us=100)
     assert next_step(queue, [idle], 1, LIMITS, 2.0) == Start(("b", None), idle)
 

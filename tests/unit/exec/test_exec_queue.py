@@ -2,6 +2,8 @@
 
 import random
 
+from exec_models import model_order
+
 from dimnode.exec.orders import Order, Rows
 from dimnode.exec.queue import OrderQueue, Ticket, lane_of
 
@@ -9,7 +11,7 @@ AGEING_SECONDS = 10.0
 
 
 def order(number: int, priority: str = "normal", model: str = "m") -> Order:
-    return Order((b"job", number, 1), "infer", model, model, (b"12",), (), None, priority, 1.0)  # type: ignore[arg-type]
+    return Order((b"job", number, 1), "infer", model_order(model), (b"12",), (), None, priority, 1.0)  # type: ignore[arg-type]
 
 
 def push(queue: OrderQueue, now: float, *orders: Order) -> list[Ticket]:
@@ -82,8 +84,8 @@ def test_counts_and_bytes_return_to_zero_whatever_is_pushed_popped_and_removed()
 
 def test_only_a_foreign_model_over_rows_gets_a_worker_of_its_own() -> None:
     rows = Rows("/data.csv", "label")
-    evaluate = Order((b"j", 0, 1), "evaluate", "/m", "hash", (), (), rows, "normal", 1.0)
-    count = Order((b"j", 1, 1), "cohort", "", "", (), (), rows, "normal", 1.0)
+    evaluate = Order((b"j", 0, 1), "evaluate", model_order("hash"), (), (), rows, "normal", 1.0)
+    count = Order((b"j", 1, 1), "cohort", None, (), (), rows, "normal", 1.0)
     assert lane_of(evaluate) == ("hash", (b"j", 0, 1))
     assert lane_of(count) == ("", None)
     assert lane_of(order(2)) == ("m", None)

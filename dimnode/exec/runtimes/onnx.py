@@ -1,7 +1,7 @@
 """The ONNX runtime: bytes to a session, arrays to arrays, its errors to ours.
 
-Rule: one thread, the CPU, no path. A model is loaded from bytes that were hashed first, so external data has nowhere
-to come from and custom operators are never registered. Runs only inside a worker.
+Rule: one thread, the CPU, no path. A model is loaded from bytes that were hashed first; external data comes from the
+files that the manifest lists or from nowhere, and custom operators are never registered. Runs only inside a worker.
 Source: onnxruntime.ai/docs/api/python; telemetry: Privacy.md of the package (on by default since 1.29, see `silence`).
 """
 
@@ -10,13 +10,19 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
 from dimnode.exec.mapping import Array, Declared
+from dimnode.exec.orders import Facts
+from dimnode.exec.runtimes.base import Files, Model, one_file
+
+FORMAT: Final = "onnx"
+PACKAGE: Final = "onnxruntime"
+EXTRA: Final = "onnx"
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -38,12 +44,23 @@ ALLOCATION_FAILED = re.compile(r"allocate memory|bad_alloc|bad allocation|out of
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """A loaded model."""
+class OnnxModel(Model):
+    """A session."""
 
     session: Any
     inputs: tuple[Declared, ...]
     outputs: tuple[Declared, ...]
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        """See `Model.run`."""
+        try:
+            values = self.session.run(None, arrays)
+        except _faults() as error:
+            text = first_line(error)
+            if isinstance(error, MemoryError) or ALLOCATION_FAILED.search(text):
+                raise MemoryError(text) from None
+            raise RunFailed(orders.RUN_FAILED, f"the model failed: {text}") from None
+        return {entry.name: value for entry, value in zip(self.outputs, values, strict=True)}
 
 
 def silence() -> None:
@@ -63,11 +80,20 @@ def version() -> str:
 
 def warm_up() -> None:
     """Load and run something, so that what the runtime sets up once is set up before the fork (6 ms per worker)."""
-    run(load(IDENTITY), {"x": np.zeros(1, dtype=np.float32)})
+    load(one_file(IDENTITY), Facts()).run({"x": np.zeros(1, dtype=np.float32)})
 
 
-def load(model: bytes) -> Model:
-    """A session over these bytes. Raises `RunFailed` (the model's fault) or MemoryError."""
+def settle() -> None:
+    """It needs no thread."""
+
+
+def traits() -> dict[str, str]:
+    """The CPU's provider, in float32 unless the model says otherwise."""
+    return {"engine": "onnxruntime", "accelerator": "cpu", "dtype": "float32", "quantisation": "none"}
+
+
+def load(files: Files, facts: Facts) -> OnnxModel:
+    """A session over the one `.onnx` file, with the files beside it as its external data."""
     try:
         import onnxruntime
     except ImportError:
@@ -77,23 +103,30 @@ def load(model: bytes) -> Model:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
     options.log_severity_level = 4
+    name, model = _graph_of(files)
+    beside = {_beside(name, path): file.raw for path, file in files.items() if file.role == "weights" and path != name}
     try:
+        if beside:
+            sizes = [len(raw) for raw in beside.values()]
+            options.add_external_initializers_from_files_in_memory(list(beside), list(beside.values()), sizes)
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except _faults() as error:
         raise _load_fault(error) from None
-    return Model(session, _declared(session.get_inputs()), _declared(session.get_outputs()))
+    return OnnxModel(session, _declared(session.get_inputs()), _declared(session.get_outputs()))
 
 
-def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Any]:
-    """All outputs by name. Raises `RunFailed` or MemoryError."""
-    try:
-        values = model.session.run(None, arrays)
-    except _faults() as error:
-        text = first_line(error)
-        if isinstance(error, MemoryError) or ALLOCATION_FAILED.search(text):
-            raise MemoryError(text) from None
-        raise RunFailed(orders.RUN_FAILED, f"the model failed: {text}") from None
-    return {entry.name: value for entry, value in zip(model.outputs, values, strict=True)}
+def _graph_of(files: Files) -> tuple[str, bytes]:
+    """The file with the graph: the one of role model."""
+    found = [(path, file.raw) for path, file in files.items() if file.role == "model"]
+    if len(found) != 1:
+        raise RunFailed(orders.NOT_ONNX, f"an ONNX model has one file of role model, not {len(found)}")
+    return found[0]
+
+
+def _beside(graph: str, path: str) -> str:
+    """A file's name as the graph would say it, which is relative to the graph's own folder."""
+    folder = graph.rpartition("/")[0]
+    return path.removeprefix(folder + "/") if folder else path
 
 
 @functools.cache
@@ -118,7 +151,7 @@ def _load_fault(error: Exception) -> Exception:
     if isinstance(error, MemoryError) or ALLOCATION_FAILED.search(text):
         return MemoryError(text)
     if re.search(r"external data|external initializer", text, re.IGNORECASE):
-        return RunFailed(orders.EXTERNAL_DATA, "the model keeps weights in other files; one file with all is needed")
+        return RunFailed(orders.EXTERNAL_DATA, "the model keeps weights in files that are not listed with it")
     if "not a registered function/op" in text:
         return RunFailed(orders.CUSTOM_OPERATOR, f"the model needs an operator that is not ONNX's own: {text}")
     return RunFailed(orders.NOT_ONNX, f"not a model onnxruntime can load: {text}")
