@@ -22,6 +22,8 @@ LISTED_BROAD_CATCHES = {
     "dimnode/p2p/host",  # libp2p raises whatever it likes
     "dimnode/exec/worker.py",  # a model's failure is an outcome
     "dimnode/exec/zygote.py",
+    "dimnode/exec/transforms/images.py",  # Pillow's plugins raise whatever a broken file makes of their arithmetic
+    "dimnode/exec/transforms/texts.py",  # tokenizers raises bare Exception
     "dimnode/api/http/guard.py",  # a bug in a route is an answer
     "dimnode/api/http/server.py",  # what a client caused ends its connection
     "dimnode/api/http/text.py",  # tokenizers raises bare Exception
