@@ -217,6 +217,7 @@ class PeerLimits:
     manifests_heard_bytes_max: int = 16 * 1024 * 1024
     manifest_share_bytes_min: int = 4 * 1024
     introduction_bytes_max: int = 1024 * 1024
+    notices_per_introduction_max: int = 128
     introduction_seconds_min: float = 1.0
     foreign_jobs_per_peer: int = 64
     foreign_jobs_max: int = 4096

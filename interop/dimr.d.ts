@@ -49,14 +49,16 @@ export class Identity {
 }
 export interface SignedRecord {
   id: Uint8Array
+  /** `lease/2` for a version that is not known here. */
   kind: string
+  version: number
   by: Uint8Array
   said: { [key: string]: any }
   envelope: Uint8Array
 }
 export function signatureHolds(signature: Uint8Array, message: Uint8Array, key: Uint8Array): boolean
-export function seal(identity: Identity, kind: string, payload: Uint8Array): Uint8Array
-export function compose(kind: string, common: { net: Uint8Array; by: Uint8Array; atMs: number }, body: { [key: string]: Value }): Uint8Array
+export function seal(identity: Identity, kind: string, payload: Uint8Array, version?: number): Uint8Array
+export function compose(kind: string, common: { net: Uint8Array; by: Uint8Array; atMs: number }, body: { [key: string]: Value }, version?: number): Uint8Array
 /** Throws `Damage` unless form, signature and schema hold. */
 export function open(envelope: Uint8Array): SignedRecord
 

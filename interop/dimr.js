@@ -21,6 +21,7 @@ const utf8 = new TextEncoder()
 const strictText = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const RECORD_PREFIX = fromHex('0181041220')
 const BLOB_PREFIX = fromHex('01551220')
+const TREE_PREFIX = fromHex('01701220')
 const PEER_PREFIX = fromHex('002408011220')
 const MAGIC = utf8.encode('DIMR1\n')
 const REF_DOMAIN = utf8.encode('dim-hash-ref/1')
@@ -288,22 +289,22 @@ function varint(number) {
   return Uint8Array.from([...bytes, number])
 }
 
-const typeOf = (kind) => concat(fromHex('8104'), utf8.encode(`/${kind}/1`))
+const typeOf = (kind, version) => concat(fromHex('8104'), utf8.encode(`/${kind}/${version}`))
 
-function signedBytes(kind, payload) {
-  return concat(...[utf8.encode(`dim-sig-${kind}/1`), typeOf(kind), payload].flatMap((part) => [varint(part.length), part]))
+function signedBytes(kind, version, payload) {
+  return concat(...[utf8.encode(`dim-sig-${kind}/${version}`), typeOf(kind, version), payload].flatMap((part) => [varint(part.length), part]))
 }
 
 /** Envelope bytes of a payload. */
-export function seal(identity, kind, payload) {
-  const type = typeOf(kind)
+export function seal(identity, kind, payload, version = 1) {
+  const type = typeOf(kind, version)
   const head = concat(fromHex('0a2408011220'), identity.key, fromHex('12'), varint(type.length), type)
-  return concat(head, fromHex('1a'), varint(payload.length), payload, fromHex('2a40'), identity.sign(signedBytes(kind, payload)))
+  return concat(head, fromHex('1a'), varint(payload.length), payload, fromHex('2a40'), identity.sign(signedBytes(kind, version, payload)))
 }
 
 /** Payload of a record of `kind`: `body` with the fields that every record has. */
-export function compose(kind, { net, by, atMs }, body) {
-  return encodePayload({ v: 1, kind, net, by, at_ms: atMs, ...body })
+export function compose(kind, { net, by, atMs }, body, version = 1) {
+  return encodePayload({ v: version, kind, net, by, at_ms: atMs, ...body })
 }
 
 /** Parts of an envelope, its signature checked; the payload not yet read. Throws `Damage`. */
@@ -333,10 +334,11 @@ function openEnvelope(bytes) {
   if (place !== bytes.length) throw bad('bytes after the envelope')
   if (key.length !== 36 || signature.length !== 64) throw bad('key or signature')
   if (!startsWith(key, PEER_PREFIX.subarray(2))) throw new Damage('R-SIGNATURE', 'the key is not Ed25519')
-  const kind = /^\x81\x04\/([a-z_]{1,16})\/1$/.exec(String.fromCharCode(...type.subarray(0, 40)))?.[1]
+  const [, kind, digit] = /^\x81\x04\/([a-z_]{1,16})\/([1-9])$/.exec(String.fromCharCode(...type.subarray(0, 40))) ?? []
   if (kind === undefined || type.length !== kind.length + 5) throw bad('payload type')
-  if (!signatureHolds(signature, signedBytes(kind, payload), key.subarray(4))) throw new Damage('R-SIGNATURE', 'signature')
-  return { key: key.subarray(4), kind, payload }
+  const version = Number(digit)
+  if (!signatureHolds(signature, signedBytes(kind, version, payload), key.subarray(4))) throw new Damage('R-SIGNATURE', 'signature')
+  return { key: key.subarray(4), kind, version, payload }
 }
 
 /** Ed25519 as libsodium verifies it: S below the order, nothing of small order, [S]B - [k]A encodes to R. */
@@ -360,16 +362,21 @@ function littleEndian(bytes) {
   return BigInt('0x' + toHex(Uint8Array.from(bytes).reverse()))
 }
 
-/** The record of an envelope: checked in form, signature and schema. Throws `Damage`. */
+/**
+ * The record of an envelope: checked in form, signature and schema. Throws `Damage`. A version of a kind that is not
+ * known here is a kind of its own, `lease/2`, and is never interpreted.
+ */
 export function open(envelope) {
-  const { key, kind, payload } = openEnvelope(envelope)
+  const { key, kind, version, payload } = openEnvelope(envelope)
   const said = decodePayload(payload)
   const by = peerOfKey(key)
-  if (said.kind !== kind || said.v !== 1 || !(said.by instanceof Uint8Array) || !same(said.by, by)) {
+  if (said.kind !== kind || said.v !== version || !(said.by instanceof Uint8Array) || !same(said.by, by)) {
     throw new Damage('R-SIGNATURE', 'the payload contradicts its envelope')
   }
-  if (Object.hasOwn(KINDS, kind) && !KINDS[kind](said)) throw new Damage('R-SCHEMA', `fields of a ${kind}`)
-  return { id: recordId(payload), kind, by, said, envelope }
+  const type = version === 1 ? kind : `${kind}/${version}`
+  const known = Object.hasOwn(KINDS, type)
+  if (known && !KINDS[type](said)) throw new Damage('R-SCHEMA', `fields of a ${kind}`)
+  return { id: recordId(payload), kind: known ? kind : type, version, by, said, envelope }
 }
 
 // ---- schemas (receipt.md, section 4)
@@ -398,6 +405,7 @@ const either = (...checks) => (value) => checks.some((check) => check(value))
 const id = bytes(37, RECORD_PREFIX)
 const peer = bytes(38, PEER_PREFIX)
 const cid = bytes(36, BLOB_PREFIX)
+const root = either(cid, bytes(36, TREE_PREFIX))
 const ref = bytes(32)
 const bool = (value) => typeof value === 'boolean'
 const METHODS = ['first', 'quorum', 'sum_counts', 'federated_average', 'weighted_average', 'majority_vote', 'weighted_vote']
@@ -408,6 +416,18 @@ const task = map({
   take: maybe(list(row(text(128), int(0, 127), text(128), int(-1, 2 ** 31 - 1), int(-1, 2 ** 31 - 1)), 32)),
   where: maybe(list(row(text(128), oneOf('eq', 'ne', 'lt', 'le', 'gt', 'ge'), int(INT64_MIN)), 8)), purpose: maybe(text(256))
 })
+const price = (value) => map({ unit: oneOf('answer', 'row'), micro: int(), currency: text(16, 1) })(value) && /^[A-Za-z0-9-]+$/.test(value.currency)
+const transform = (value) => isMap(value) && text(32, 1)(value.op)
+const path = (value) => typeof value === 'string' && value.length <= 255 && value.split('/').length <= 8 &&
+  value.split('/').every((part) => /^[A-Za-z0-9_](?:[A-Za-z0-9 ._+@=,()-]{0,126}[A-Za-z0-9_+@=,()-])?$/.test(part))
+const files = (value) => list(row(path, oneOf('model', 'weights', 'config', 'tokenizer', 'labels', 'other'), root, int(1)), 64, 1)(value) && !clash(value.map(([name]) => name.toLowerCase()))
+const paid = (check) => (value) => check(value) && (value.access === 'pay-per-use') === Object.hasOwn(value, 'price')
+
+/** Whether a path is there twice, or is another's folder. */
+function clash(paths) {
+  return paths.some((one, place) => paths.some((other, at) => at !== place && (other === one || other.startsWith(`${one}/`))))
+}
+
 const kindOf = (fields, net = true) => {
   const common = { v: int(), kind: text(16), by: peer, at_ms: int(), ...(net ? { net: id } : {}) }
   return map({ ...common, ...fields })
@@ -442,6 +462,17 @@ const KINDS = {
     name: text(128, 1), version: text(32, 1), format: oneOf('onnx'), files: list(row(text(128), cid, int(1)), 64, 1), inputs: ports, outputs: ports,
     labels: list(text(64), 256), licence: text(128), origin: oneOf('trained', 'rule', 'imported'), access: oneOf('public', 'private'), summary: maybe(text(512))
   }),
+  'manifest/2': paid(kindOf({
+    name: text(128, 1), version: text(32, 1), profile: oneOf('unixfs-v1-2025'), format: oneOf('onnx', 'torch', 'mlx', 'coreml'), files,
+    inputs: ports, outputs: ports, labels: list(text(64), 256), licence: text(128), origin: oneOf('trained', 'rule', 'imported', 'converted', 'quantised'),
+    access: oneOf('public', 'private', 'restricted', 'pay-per-use'), summary: maybe(text(512)), price: maybe(price), previous: maybe(id),
+    lineage: maybe(list(row(text(32, 1), either(id, root)), 32)), parity: maybe(id), architecture: maybe(text(64, 1)), dtype: maybe(text(32, 1)),
+    quantisation: maybe(text(32, 1)), memory_bytes: maybe(int(1)), pre: maybe(list(transform, 32)), post: maybe(list(transform, 32)), max_batch: maybe(int(1))
+  })),
+  grant: kindOf({
+    peer, models: list(id, 64, 1), operations: list(oneOf('fetch', 'infer', 'evaluate'), 8, 1), expires_ms: maybe(int(1)), price: maybe(price), terms: maybe(text(256))
+  }),
+  withdraw: kindOf({ subject: id, reason: text(256), replacement: maybe(id) }),
   swarm: kindOf({ name: text(128, 1), admins: list(peer, 16), threshold: int(0, 16) }, false),
   advert: kindOf({
     models: list(id, 256), cabinets: list(map({ name: text(128), columns: list(text(64), 256), label: text(64), operations: list(text(16), 8), min_cohort: maybe(int()) }), 64),
@@ -597,7 +628,7 @@ function readFile(raw, note) {
       if (type === 1) {
         const record = open(content)
         parts.records.push({ ...record, number: counts[1] })
-        if (record.kind === 'manifest') for (const file of record.said.files) named.add(toHex(file[1]))
+        if (record.kind === 'manifest') for (const file of record.said.files) named.add(toHex(file[record.version > 1 ? 2 : 1]))
       } else if (type === 2) {
         parts.openings.push(readOpening(content))
         named.add(toHex(content.subarray(64)))
@@ -1307,8 +1338,9 @@ export class Peer {
   }
 
   async serveInfo(stream) {
-    if ((await new Incoming(stream).frame()) !== 'advert') throw new PeerError('question')
-    await write(stream, packFrame(this.advert.envelope), END)
+    const asked = await new Incoming(stream).frame()
+    if (typeof asked !== 'string') throw new PeerError('question')
+    await write(stream, ...(asked === 'offers' || asked === 'advert' ? [packFrame(this.advert.envelope)] : []), END)
     await stream.close()
   }
 
@@ -1347,17 +1379,21 @@ export class Peer {
 
   /** What a connected peer (by its text id) says of itself: {advert, manifests}, each opened record checked. */
   async introduction(peer) {
-    const { stream, incoming } = await this.ask(peer, PROTOCOLS.info, 'advert')
     const records = []
-    try {
-      for (let frame; (frame = await incoming.frame()) !== undefined;) {
-        if (!(frame instanceof Uint8Array) || records.length > 256) throw new PeerError('introduction')
-        records.push(open(frame))
+    for (const word of ['offers', 'advert']) { // who does not know the first word says nothing
+      const { stream, incoming } = await this.ask(peer, PROTOCOLS.info, word)
+      try {
+        for (let frame; (frame = await incoming.frame()) !== undefined;) {
+          if (!(frame instanceof Uint8Array) || records.length > 384) throw new PeerError('introduction')
+          records.push(open(frame))
+        }
+      } finally {
+        stream.abort(new Error('done'))
       }
-    } finally {
-      stream.abort(new Error('done'))
+      if (records.length) break
     }
-    const [advert, ...manifests] = records
+    const [advert, ...others] = records
+    const manifests = others.filter(({ kind }) => Object.hasOwn(KINDS, kind) && kind !== 'grant' && kind !== 'withdraw')
     const offered = new Set((advert?.said.models ?? []).map(toHex))
     if (advert?.kind !== 'advert' || peerText(advert.by) !== peer || !same(advert.said.net, this.net)) throw new PeerError('no advert of this peer and swarm')
     if (manifests.some(({ kind, id }) => kind !== 'manifest' || !offered.has(toHex(id)))) throw new PeerError('a manifest that the advert does not name')

@@ -60,6 +60,16 @@ for (const { hex, tensors } of vectors.tensors1.accepted) {
 }
 for (const { hex, why } of vectors.tensors1.rejected) check(`tensors: ${why}`, () => refuses(dimr.decodeTensors, bytes(hex)))
 
+const models = JSON.parse(readFileSync(new URL('../tests/golden/models.json', import.meta.url)))
+for (const { kind, version, id, envelope: hex } of models.accepted) {
+  check(`${kind}/${version} read`, () => {
+    const found = dimr.open(bytes(hex))
+    return found.kind === kind && found.version === version && dimr.cidText(found.id) === id
+  })
+}
+for (const { envelope: hex, why } of models.refused) check(`of a model: ${why}`, () => refuses(dimr.open, bytes(hex)))
+check('a later version of a known kind', () => dimr.open(bytes(models.later.envelope)).kind === models.later.kind)
+
 const { ids } = vectors
 check('record id', () => dimr.cidText(dimr.recordId(bytes(ids.payload))) === ids.record_id_text)
 check('blob CID', () => dimr.cidText(dimr.blobCid(bytes(ids.blob))) === ids.blob_cid_text)

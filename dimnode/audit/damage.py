@@ -13,6 +13,7 @@ from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
 from dimnode.records.ids import RECORD_ID_BYTES, blob_cid
 from dimnode.records.kinds import open_record
+from dimnode.records.manifest import file_roots
 from dimnode.records.receipt import BLOB, ENVELOPE, MAGIC, OPENING, Opening
 
 _NAMES = {ENVELOPE: "record", OPENING: "opening", BLOB: "blob"}
@@ -50,7 +51,7 @@ def _damaged_sections(body: bytes) -> Iterator[Check]:
                 raise PeerFault("receipt: short section")
             if kind == ENVELOPE:
                 record = open_record(section)
-                cids |= {row[1] for row in record.payload["files"]} if record.kind == "manifest" else set()
+                cids |= set(file_roots(record))
             elif kind == OPENING:
                 cids.add(Opening.from_bytes(section).cid)
             elif intact and blob_cid(section) not in cids:

@@ -27,6 +27,7 @@ from dimnode.node.swarm_answers import SWARM_ARGUMENTS, SwarmAnswers
 from dimnode.p2p.blocklist import parse_target
 from dimnode.p2p.host.streams import DialFailed
 from dimnode.records.ids import RecordId, cid_text, peer_text
+from dimnode.records.manifest import Manifest
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -178,21 +179,22 @@ class Answers:
         for record in sorted(node.library.manifests.values(), key=model_label):
             here = record.id in node.library.models
             if here or record.id in holders:
-                said = record.payload
+                said = Manifest.of(record)
                 rows.append(
                     {
-                        "model": cid_text(record.id),
-                        "name": model_label(record),
-                        "publisher": peer_text(record.by),
-                        "publisher_name": self._label(record.by),
-                        "format": said["format"],
-                        "origin": said["origin"],
-                        "licence": said["licence"],
-                        "summary": said.get("summary", ""),
-                        "labels": said["labels"],
-                        "inputs": said["inputs"],
-                        "outputs": said["outputs"],
-                        "bytes": sum(row[2] for row in said["files"]),
+                        "model": cid_text(said.id),
+                        "name": said.title,
+                        "publisher": peer_text(said.by),
+                        "publisher_name": self._label(said.by),
+                        "format": said.format,
+                        "origin": said.origin,
+                        "access": said.access,
+                        "licence": said.licence,
+                        "summary": said.summary,
+                        "labels": list(said.labels),
+                        "inputs": [[name, dtype, list(shape)] for name, dtype, shape in said.inputs],
+                        "outputs": [[name, dtype, list(shape)] for name, dtype, shape in said.outputs],
+                        "bytes": said.size_bytes,
                         "here": here,
                         "peers": holders.get(record.id, []),
                     }

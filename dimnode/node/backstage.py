@@ -26,7 +26,8 @@ from dimnode.node.receipts import make_receipt
 from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.records.envelope import Record, open_envelope
-from dimnode.records.ids import RECORD_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_bytes, peer_text, short
+from dimnode.records.ids import RECORD_PREFIX, PeerId, RecordId, cid_bytes, peer_bytes, peer_text, short
+from dimnode.records.manifest import Manifest
 
 if TYPE_CHECKING:
     from dimnode.node.node import Node
@@ -156,10 +157,10 @@ class Backstage:
     async def model_file(self, model: Record, name: str) -> bytes:
         """Fetched once, checked by its CID, kept in the home."""
         node = self._node
-        rows = {row[0]: row for row in model.payload["files"]}
-        if name not in rows or rows[name][2] > node.limits.peers.small_file_bytes_max:
+        file = Manifest.of(model).file(name)
+        if file is None or file.size_bytes > node.limits.peers.small_file_bytes_max:
             raise Refused("E-models-05", f"the model has no small file {name!r}", "", "dim models ls")
-        cid = Cid(rows[name][1])
+        cid = file.root
         if (found := node.library.kept_file(cid)) is not None:
             return found
         for member in node.swarm.members.alive(trio.current_time()):

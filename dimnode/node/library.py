@@ -20,9 +20,11 @@ import trio
 from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
-from dimnode.records.envelope import Record, SigningKey, seal
+from dimnode.records.envelope import VERSION, Record, SigningKey, seal
 from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_text, short
 from dimnode.records.kinds import compose, open_record
+from dimnode.records.manifest import Manifest
+from dimnode.records.manifest_kinds import MANIFEST_VERSION, PROFILE, safe_path
 from dimnode.store.home import model_file
 from dimnode.store.journal import Journal
 
@@ -178,12 +180,13 @@ class Library:
 
     async def _add_model(self, card: ModelCard, source: Path, at_ms: int) -> Record:
         digest, size = await trio.to_thread.run_sync(_keep_model, source, self._home)
-        files: list[list[Any]] = [[source.name, Cid(BLOB_PREFIX + bytes.fromhex(digest)), size]]
+        files: list[list[Any]] = [[safe_path(source.name), "model", Cid(BLOB_PREFIX + bytes.fromhex(digest)), size]]
         if card.sha256 and card.sha256 != digest:
             raise Refused("E-models-04", f"{source.name} does not have the declared sha256", "the file changed")
         body: dict[str, Any] = {
             "name": card.name,
             "version": card.version,
+            "profile": PROFILE,
             "format": card.format,
             "files": files,
             "inputs": [list(entry) for entry in card.inputs],
@@ -198,8 +201,8 @@ class Library:
         if card.tokenizer:
             beside = source.parent / card.tokenizer
             also, count = await trio.to_thread.run_sync(_keep_model, beside, self._home)
-            files.append([beside.name, Cid(BLOB_PREFIX + bytes.fromhex(also)), count])
-            body["x_text"] = {"tokenizer": beside.name, "max_tokens": card.max_tokens}
+            files.append([safe_path(beside.name), "tokenizer", Cid(BLOB_PREFIX + bytes.fromhex(also)), count])
+            body["x_text"] = {"tokenizer": safe_path(beside.name), "max_tokens": card.max_tokens}
         record = self._published(body) or self._publish(body, at_ms)
         await self._journal.commit(
             {
@@ -215,8 +218,9 @@ class Library:
     def small_file(self, cid: Cid) -> bytes | None:
         """What belongs to a public model of this node beside its weights, for whoever asks: a tokenizer, say."""
         for model in self.models.values():
-            for _, found, size in model.manifest.payload["files"][1:]:
-                if found == cid and size <= LIMITS.peers.small_file_bytes_max:
+            manifest = Manifest.of(model.manifest)
+            for file in manifest.files:
+                if file.root == cid and file != manifest.main and file.size_bytes <= LIMITS.peers.small_file_bytes_max:
                     return self.kept_file(cid)
         return None
 
@@ -240,16 +244,21 @@ class Library:
 
         Were every holder to publish its own, one model would be as many models as it has holders.
         """
+        first = {key: value for key, value in body.items() if key != "profile"}
+        first["files"] = [[path, root, size] for path, _, root, size in body["files"]]
         mine = [model.manifest for model in self.models.values()]
         for manifest in (*mine, *self.manifests.values()):
-            if all(manifest.payload.get(field) == value for field, value in body.items()):
+            said = body if manifest.version > 1 else first
+            if all(manifest.payload.get(field) == value for field, value in said.items()):
                 return manifest
         return None
 
     def _publish(self, body: dict[str, Any], at_ms: int) -> Record:
         common = {"net": self._net, "by": self._key.peer, "at_ms": at_ms}
-        _, payload = compose_or_refuse("manifest", common, body, "E-models-07", "the model's card")
-        return open_record(seal(self._key, "manifest", payload), kind="manifest", check_signature=False)
+        what = "the model's card"
+        _, payload = compose_or_refuse("manifest", common, body, "E-models-07", what, MANIFEST_VERSION)
+        sealed = seal(self._key, "manifest", payload, MANIFEST_VERSION)
+        return open_record(sealed, kind="manifest", check_signature=False)
 
     # ---- cabinets
 
@@ -310,11 +319,11 @@ class Library:
 
 
 def compose_or_refuse(
-    kind: str, common: dict[str, Any], body: dict[str, Any], code: str, what: str
+    kind: str, common: dict[str, Any], body: dict[str, Any], code: str, what: str, version: int = VERSION
 ) -> tuple[RecordId, bytes]:
     """`compose` for values that a person gave: what does not fit the record is their mistake, not our bug."""
     try:
-        return compose(kind, common, body, by_hand=True)
+        return compose(kind, common, body, by_hand=True, version=version)
     except PeerFault as fault:
         raise Refused(code, f"{what} does not fit a record", fault.rule, "shorter names and lists") from None
 

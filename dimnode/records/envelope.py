@@ -2,7 +2,8 @@
 
 Rule: one spelling. Protobuf fields 1 (public key), 2 (payload type), 3 (payload), 5 (signature), once each, in that
 order, with minimal varints; anything else is refused. The signature covers domain, type and payload as received.
-`kind`, `v` and `by` inside the payload must equal the type, the version and the key outside.
+`kind`, `v` and `by` inside the payload must equal kind and version of the type and the key outside. A version of a kind
+that is not known here is a kind of its own, `lease/2`: kept and checked, and never taken for a lease.
 Pure: no I/O, no clock; the secret key is an argument. Source: libp2p/specs, RFC/0002-signed-envelopes.md
 """
 
@@ -23,6 +24,9 @@ from dimnode.records.ids import PEER_PREFIX, PeerId, RecordId, peer_of_key, reco
 from dimnode.records.shapes import Check
 
 VERSION: Final = 1
+"""The version that a kind begins with."""
+Schemas = Mapping[tuple[str, int], Check]
+"""By kind and version."""
 # Envelope header around the payload: 38 key + 2, type <= 32 + 2, payload header 4, signature 66.
 ENVELOPE_BYTES_MAX: Final = LIMITS.records.record_bytes_max + 160
 _KEY_HEADER: Final = bytes.fromhex("08011220")
@@ -30,7 +34,7 @@ _SIGNATURE_BYTES: Final = 64
 _SIGNATURE_FIELD: Final = b"\x2a\x40"
 _HEAD: Final = re.compile(
     rb"\x0a\x24(.{4})(.{32})"  # field 1, 36 bytes: the kind of key, the key
-    rb"(\x12.\x81\x04/(?!_+/)[a-z_]{1,16}/1)"  # field 2: payload type with the record's kind
+    rb"(\x12.\x81\x04/(?!_+/)[a-z_]{1,16}/[1-9])"  # field 2: payload type with the record's kind and version
     rb"\x1a([\x80-\xff]{0,3}[\0-\x7f])",  # field 3: the payload's length
     re.DOTALL,
 )
@@ -55,8 +59,10 @@ class SigningKey:
 
 
 class Record(NamedTuple):
-    """A checked record: its id, kind, signer, payload map, and the envelope bytes exactly as received.
+    """A checked record: its id, kind, signer, payload map, the envelope bytes exactly as received, and its version.
 
+    `kind` has the version behind it (`lease/2`) when this node does not know that version: such a record has none of
+    the fields that its kind has here.
     A tuple, because one is made for each record that arrives: a frozen dataclass takes several times as long.
     """
 
@@ -65,11 +71,12 @@ class Record(NamedTuple):
     by: PeerId
     payload: dict[str, Any]
     envelope: bytes
+    version: int = VERSION
 
 
-def seal(key: SigningKey, kind: str, payload: bytes) -> bytes:
+def seal(key: SigningKey, kind: str, payload: bytes, version: int = VERSION) -> bytes:
     """The envelope of a payload signed by `key`."""
-    domain, kind_field = _prefix(kind)
+    domain, kind_field = _prefix(kind, version)
     length = _varint(len(payload))
     signed = nacl.bindings.crypto_sign(domain + length + payload, key.secret)
     signature: bytes = signed[:_SIGNATURE_BYTES]
@@ -78,44 +85,50 @@ def seal(key: SigningKey, kind: str, payload: bytes) -> bytes:
     )
 
 
-def open_envelope(
-    envelope: bytes, *, schemas: Mapping[str, Check] = MappingProxyType({}), check_signature: bool = True
-) -> Record:
+def open_envelope(envelope: bytes, *, schemas: Schemas = MappingProxyType({}), check_signature: bool = True) -> Record:
     """The record inside. Raises `PeerFault` naming the broken rule; whoever sent the bytes is at fault.
 
-    `schemas` by kind: a payload that does not fit the one of its kind is refused.
+    `schemas`: a payload that does not fit the one of its kind and version is refused.
     `check_signature=False` is for bytes that this node itself checked before it stored them.
     """
-    public, kind, signed, payload, signature = _split(envelope)
+    public, kind, version, signed, payload, signature = _split(envelope)
     if check_signature:
         try:
             nacl.bindings.crypto_sign_open(signature + signed + payload, public)
         except BadSignatureError:
             raise PeerFault("envelope: signature") from None
-    schema = schemas.get(kind)
+    schema = schemas.get((kind, version))
     value = decode(payload, shaped=schema is not None)
     by = PeerId(PEER_PREFIX + public)
-    if value.get("kind") != kind or value.get("v") != VERSION or value.get("by") != by:
+    said = value.get("v")
+    if value.get("kind") != kind or type(said) is not int or said != version or value.get("by") != by:
         raise PeerFault("envelope: kind, v or by differ from the payload")
     if schema is not None and not schema(value):
         check_value(value)  # the more basic rule is named first
         raise PeerFault(f"{kind}: fields")
-    return Record(record_id(payload), kind, by, value, envelope)
+    if schema is None and version != VERSION:
+        kind = f"{kind}/{version}"
+    return Record(record_id(payload), kind, by, value, envelope, version)
 
 
 def signed_bytes(envelope: bytes) -> tuple[bytes, bytes]:
     """Signature and message as libsodium takes them together, and the public key."""
-    public, _, signed, payload, signature = _split(envelope)
+    public, _, _, signed, payload, signature = _split(envelope)
     return signature + signed + payload, public
+
+
+def version_of(envelope: bytes) -> int:
+    """The version of the record's type, without checking anything that it says."""
+    return _split(envelope)[2]
 
 
 def payload_of(envelope: bytes) -> bytes:
     """The payload bytes, without checking the signature."""
-    return _split(envelope)[3]
+    return _split(envelope)[4]
 
 
-def _split(envelope: bytes) -> tuple[bytes, str, bytes, bytes, bytes]:
-    """Key, kind, what is signed before the payload, payload, signature.
+def _split(envelope: bytes) -> tuple[bytes, str, int, bytes, bytes, bytes]:
+    """Key, kind, version, what is signed before the payload, payload, signature.
 
     Lengths are not believed but made again: a field's length and its only spelling follow from what it holds.
     """
@@ -130,29 +143,29 @@ def _split(envelope: bytes) -> tuple[bytes, str, bytes, bytes, bytes]:
         raise PeerFault("envelope: key is not Ed25519")
     if length != _varint(len(payload)):
         raise PeerFault("envelope: length of the payload")
-    kind, domain = _kind_of(type_field)
-    return public, kind, domain + length, payload, envelope[-_SIGNATURE_BYTES:]
+    kind, version, domain = _kind_of(type_field)
+    return public, kind, version, domain + length, payload, envelope[-_SIGNATURE_BYTES:]
 
 
 @lru_cache(maxsize=64)
-def _kind_of(type_field: bytes) -> tuple[str, bytes]:
-    """The kind that field 2 names, and what is signed before the payload's length."""
-    kind = type_field[5:-2].decode()
-    domain, only_spelling = _prefix(kind)
+def _kind_of(type_field: bytes) -> tuple[str, int, bytes]:
+    """The kind and version that field 2 names, and what is signed before the payload's length."""
+    kind, version = type_field[5:-2].decode(), int(type_field[-1:])
+    domain, only_spelling = _prefix(kind, version)
     if type_field != only_spelling:
         raise PeerFault("envelope: length of the payload type")
-    return kind, domain
+    return kind, version, domain
 
 
 @lru_cache(maxsize=64)
-def _prefix(kind: str) -> tuple[bytes, bytes]:
+def _prefix(kind: str, version: int) -> tuple[bytes, bytes]:
     """What is signed before the payload, and field 2 of the envelope.
 
     Domains are shorter than 32 bytes, so the length byte in front never equals the first letter of another protocol's
     signing prefix (Noise and pubsub begin with letters): a signature made here means nothing there.
     """
-    domain = f"dim-sig-{kind}/1".encode()
-    payload_type = b"\x81\x04" + f"/{kind}/1".encode()
+    domain = f"dim-sig-{kind}/{version}".encode()
+    payload_type = b"\x81\x04" + f"/{kind}/{version}".encode()
     assert len(domain) < 32
     signed = _varint(len(domain)) + domain + _varint(len(payload_type)) + payload_type
     return signed, b"\x12" + _varint(len(payload_type)) + payload_type

@@ -1,7 +1,8 @@
 """The record kinds of this version and the schema of each.
 
-Rule: a record of a known kind has exactly the keys listed here (and any `x_` key); a record of an unknown kind is kept
-with its id and signature checked and is never interpreted. New meaning is a new type, never a new reading.
+Rule: a record of a known kind and version has exactly the keys listed here (and any `x_` key); a record of an unknown
+kind or version is kept with its id and signature checked and is never interpreted. New meaning is a new type
+(`/manifest/2`), never a new reading.
 Pure: no I/O, no clock. Field by field in docs/receipt.md.
 """
 
@@ -21,6 +22,7 @@ from dimnode.records.ids import (
     RecordId,
     record_id,
 )
+from dimnode.records.manifest_kinds import manifest_schemas
 from dimnode.records.membership_kinds import membership_schemas
 from dimnode.records.shapes import Check, any_of, boolean, exact_bytes, fields, integer, list_of, one_of, row, text
 
@@ -47,7 +49,6 @@ ref = exact_bytes(REF_BYTES)
 _name = text(128, 1)
 _refs = list_of(ref, 64)
 _records = list_of(record)
-_tensor = row(_name, text(16, 1), list_of(integer(-1, 2**31 - 1), 8))
 _take = row(_name, integer(0, 127), _name, integer(-1, 2**31 - 1), integer(-1, 2**31 - 1))
 _condition = row(_name, one_of(*COMPARISONS), integer(-(2**62), 2**62))
 _comparator = fields(
@@ -81,26 +82,10 @@ _COMMON: Final[dict[str, Check]] = {
     "at_ms": integer(),
 }
 
-_SCHEMAS: Final[dict[str, Check]] = {
+_FIRST: Final[dict[str, Check]] = {
     "swarm": fields(
         {key: check for key, check in _COMMON.items() if key != "net"}
         | {"name": _name, "admins": list_of(peer, 16), "threshold": integer(0, 16)},
-    ),
-    "manifest": fields(
-        _COMMON
-        | {
-            "name": _name,
-            "version": text(32, 1),
-            "format": one_of("onnx"),
-            "files": list_of(row(_name, blob, integer(1)), 64, 1),
-            "inputs": list_of(_tensor, 64),
-            "outputs": list_of(_tensor, 64),
-            "labels": list_of(text(64), 256),
-            "licence": text(128),
-            "origin": one_of("trained", "rule", "imported"),
-            "access": one_of("public", "private"),
-        },
-        {"summary": text(512)},
     ),
     "advert": fields(
         _COMMON
@@ -213,26 +198,30 @@ _SCHEMAS: Final[dict[str, Check]] = {
     ),
     **membership_schemas(_COMMON),
 }
+_SCHEMAS: Final[dict[tuple[str, int], Check]] = {
+    **{(kind, VERSION): schema for kind, schema in _FIRST.items()},
+    **manifest_schemas(_COMMON),
+}
 
-KINDS: Final = frozenset(_SCHEMAS)
+KINDS: Final = frozenset(kind for kind, _ in _SCHEMAS)
 
 
 def check_schema(kind: str, payload: dict[str, Any]) -> None:
     """Raises `PeerFault` when a known kind's payload has a wrong, missing or unknown field."""
-    schema = _SCHEMAS.get(kind)
+    schema = _SCHEMAS.get((kind, payload.get("v", VERSION)))
     if schema is not None and not schema(in_order(payload)):
         raise PeerFault(f"{kind}: fields")
 
 
 def compose(
-    kind: str, common: dict[str, Any], body: dict[str, Any], *, by_hand: bool = False
+    kind: str, common: dict[str, Any], body: dict[str, Any], *, by_hand: bool = False, version: int = VERSION
 ) -> tuple[RecordId, bytes]:
     """Id and payload bytes of a record of ours. A body outside the schema is our own bug (assertion).
 
     `by_hand`: a person wrote what is in it, so that it raises `PeerFault` instead.
     """
-    payload = in_order({"v": VERSION, "kind": kind, **common, **body})
-    schema = _SCHEMAS.get(kind)
+    payload = in_order({"v": version, "kind": kind, **common, **body})
+    schema = _SCHEMAS.get((kind, version))
     if schema is None:
         packed = encode(payload)
         return record_id(packed), packed

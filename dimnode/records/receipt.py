@@ -29,6 +29,7 @@ from dimnode.records.ids import (
 )
 from dimnode.records.kinds import open_record
 from dimnode.records.links import blob_refs, record_links
+from dimnode.records.manifest import file_roots
 
 MAGIC: Final = b"DIMR1\n"
 ENVELOPE, OPENING, BLOB, PROOF, END = 1, 2, 3, 4, 0
@@ -193,7 +194,7 @@ def _check_reach(receipt: Receipt) -> None:
 
 
 def _file_cids(ordered: Iterable[Record]) -> set[Cid]:
-    return {Cid(row[1]) for record in ordered if record.kind == "manifest" for row in record.payload["files"]}
+    return {root for record in ordered for root in file_roots(record)}
 
 
 def _section(kind: int, content: bytes) -> bytes:

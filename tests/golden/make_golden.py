@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from membership_vectors import membership_text
+from model_vectors import models_text
 from scene import STORIES
 from vectors import vectors
 
@@ -22,4 +23,5 @@ if __name__ == "__main__":
     for name, story in STORIES.items():
         (FOLDER / f"{name}.dimr").write_bytes(story())
     (FOLDER / "vectors.json").write_text(vectors_text(), encoding="utf-8")
+    (FOLDER / "models.json").write_text(models_text(), encoding="utf-8")
     (FOLDER / "membership.json").write_text(membership_text(), encoding="utf-8")

@@ -18,7 +18,7 @@ from dimnode.p2p.introduction import INFO, fetch_introduction, one_frame, serve_
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import Cid, PeerId, blob_cid
 from dimnode.records.kinds import OPEN_SWARM_ID, compose
-from dimnode.wire import END, pack_frame
+from dimnode.wire import END, pack_frame, unpack_body
 
 pytestmark = pytest.mark.slow
 KEYS = [SigningKey.from_seed(seed) for seed in SEEDS]
@@ -212,6 +212,47 @@ def test_a_peer_introduces_itself_with_its_advert_and_the_manifests_it_names() -
     found = introduced(advert(models=[identity]), envelope)
     assert found.advert.by == KEYS[1].peer
     assert [record.id for record in found.manifests] == [identity]
+
+
+def second_manifest(key: SigningKey = KEYS[0]):
+    body = {"name": "iris", "version": "2", "profile": "unixfs-v1-2025", "format": "onnx", "inputs": [], "outputs": []}
+    body |= {"labels": [], "licence": "", "origin": "trained", "access": "public", "files": [["m", "model", CID, 1]]}
+    identity, payload = compose("manifest", {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": 1}, body, version=2)
+    return identity, seal(key, "manifest", payload, 2)
+
+
+def test_a_peer_that_knows_only_the_first_word_is_asked_again_by_it() -> None:
+    async def older(stream) -> None:
+        if unpack_body(await one_frame(stream)) == "advert":
+            await stream.write(pack_frame(advert()))
+        await stream.write(END)
+
+    async def oldest(stream) -> None:
+        if unpack_body(await one_frame(stream)) != "advert":
+            raise PeerFault("info: question")
+        await stream.write(pack_frame(advert()) + END)
+
+    async def scenario() -> None:
+        for handler in (older, oldest):
+            async with asking({INFO: handler}) as (a, peer):
+                assert (await fetch_introduction(a, peer, OPEN_SWARM_ID)).advert.by == KEYS[1].peer
+
+    run(scenario)
+
+
+def test_to_the_first_word_only_records_of_the_first_version_are_told() -> None:
+    (one, first), (two, second) = manifest(), second_manifest()
+    told = [advert(models=[one, two]), first, second]
+
+    async def scenario() -> None:
+        async with asking({INFO: serve_info(lambda: told)}) as (a, peer):
+            stream = await a.open_stream(peer, INFO)
+            await stream.write(pack_frame("advert"))
+            assert await rest_of(stream) == pack_frame(told[0]) + pack_frame(first) + END
+            found = await fetch_introduction(a, peer, OPEN_SWARM_ID)
+            assert [record.version for record in found.manifests] == [1, 2]
+
+    run(scenario)
 
 
 @pytest.mark.parametrize(

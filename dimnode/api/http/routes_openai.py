@@ -22,6 +22,7 @@ from dimnode.errors import Refused
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.ids import cid_text, peer_text
+from dimnode.records.manifest import Manifest
 from dimnode.records.tensors import decode_tensors
 
 router = APIRouter(prefix="/v1", responses=dict(ERRORS), tags=["OpenAI"])
@@ -177,7 +178,7 @@ async def _text_models(house: Inside, who: Any) -> list[Record]:
         record = house.node.find_model(row["model"])
         names = model_names(record)
         allowed = not who.key.models or any(name in who.key.models for name in names)
-        if allowed and "x_text" in record.payload:
+        if allowed and Manifest.of(record).text is not None:
             found.append(record)
     return found
 

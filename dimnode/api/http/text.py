@@ -14,6 +14,7 @@ import trio
 from dimnode.api.port import NodePort
 from dimnode.errors import Refused
 from dimnode.records.envelope import Record
+from dimnode.records.manifest import Manifest
 from dimnode.records.tensors import Tensor, encode_tensors
 
 _KEPT_MAX: Final = 4
@@ -58,15 +59,14 @@ class Texts:
 
     async def cut(self, model: Record, texts: Sequence[str] | Sequence[Sequence[int]]) -> Cut:
         """Tokens of each text, at most as many as the model takes. Raises `Refused` for a model that takes no text."""
-        said = model.payload.get("x_text")
-        if type(said) is not dict:
-            name = f"{model.payload['name']}:{model.payload['version']}"
-            raise Refused("E-http-15", f"the model {name} takes no text", "", "GET /v1/models lists those that do")
-        most = said.get("max_tokens", _TOKENS_MAX)
-        most = max(1, min(most, _TOKENS_MAX)) if type(most) is int else _TOKENS_MAX  # a stranger's manifest
+        manifest = Manifest.of(model)
+        if manifest.text is None:
+            what = f"the model {manifest.title} takes no text"
+            raise Refused("E-http-15", what, "", "GET /v1/models lists those that do")
+        most = max(1, min(manifest.text.max_tokens, _TOKENS_MAX))  # a stranger's manifest
         if texts and not isinstance(texts[0], str):
             return Cut(tuple(tuple(int(token) for token in row)[:most] for row in texts))
-        tokenizer = await self._tokenizer(model, str(said.get("tokenizer", "")))
+        tokenizer = await self._tokenizer(model, manifest.text.tokenizer)
         found = await trio.to_thread.run_sync(_tamed, tokenizer.encode_batch, list(texts))
         return Cut(tuple(tuple(_shortened(row.ids, most)) for row in found))
 

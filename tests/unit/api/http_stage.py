@@ -33,13 +33,21 @@ from dimnode.store.uploads import Uploads
 ME = SigningKey.from_seed(b"m" * 32).peer
 OUTPUT = encode_tensors([Tensor("y", "int64", (1,), (7).to_bytes(8, "little"))])
 JOB = {"tasks": [{"model": "triage"}], "input": {"x": [[1.0, 2.0]]}}
-MODEL = Record(
-    RecordId(RECORD_PREFIX + b"t" * 32),
-    "manifest",
-    ME,
-    {"name": "triage", "version": "1.0.0", "inputs": [["x", "float32", [-1, 2]]]},
-    b"",
-)
+MANIFEST: dict[str, Any] = {
+    "at_ms": 1,
+    "name": "triage",
+    "version": "1.0.0",
+    "profile": "unixfs-v1-2025",
+    "format": "onnx",
+    "files": [["model.onnx", "model", blob_cid(b"a model"), 7]],
+    "inputs": [["x", "float32", [-1, 2]]],
+    "outputs": [],
+    "labels": [],
+    "licence": "",
+    "origin": "trained",
+    "access": "public",
+}
+MODEL = Record(RecordId(RECORD_PREFIX + b"t" * 32), "manifest", ME, MANIFEST, b"", 2)
 
 
 class FakeNode:

@@ -372,7 +372,7 @@ def test_a_strangers_manifest_may_say_anything_about_its_text(tmp_path: Path) ->
     async def main() -> None:
         for most in ("many", None, -1, 2**80, True):
             said = {**MODEL.payload, "x_text": {"max_tokens": most}}
-            model = Record(MODEL.id, MODEL.kind, MODEL.by, said, b"")
+            model = Record(MODEL.id, MODEL.kind, MODEL.by, said, b"", MODEL.version)
             cut = await Texts(FakeNode()).cut(model, [[1, 2], [3]])
             assert cut.padded in (2, 4)
 

@@ -87,3 +87,10 @@ def test_a_frame_of_a_later_version_is_bounded_like_any_other() -> None:
     with pytest.raises(PeerFault):
         read(["hurry", [[]] * (LIMITS.wire.peer_frame_containers_max + 1)])
     assert unpack_body(pack_frame(["hurry"])[4:]) == ["hurry"]
+
+
+def test_a_later_version_of_a_known_kind_rides_with_an_introduction_and_is_passed_over() -> None:
+    _, payload = compose("manifest", {"net": NET, "by": OWNER.peer, "at_ms": AT_MS}, {"anything": 1}, version=9)
+    later = open_record(seal(OWNER, "manifest", payload, 9))
+    assert later.kind == "manifest/9"
+    assert _checked([open_record(advert(OWNER)), later], OWNER.peer, NET).manifests == ()

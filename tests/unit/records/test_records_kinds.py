@@ -88,6 +88,8 @@ SMALLEST: dict[str, dict[str, Any]] = {
         "unchecked": [],
         "parents": [],
     },
+    "grant": {"peer": KEY.peer, "models": [RECORD], "operations": ["infer"]},
+    "withdraw": {"subject": RECORD, "reason": ""},
     "invite": {"key": KEY.peer, "expires_ms": 1, "uses": 1},
     "member": {"peer": KEY.peer, "parents": []},
     "removal": {"epoch": 1},
@@ -171,8 +173,9 @@ def test_signing_domains_cannot_be_taken_for_another_protocol() -> None:
     from dimnode.records.envelope import _prefix
 
     for kind in (*KINDS, "a", "abcdefghijklmnop"):
-        signed, _ = _prefix(kind)
-        assert signed[0] == len(f"dim-sig-{kind}/1") < 32
+        for version in (1, 9):
+            signed, _ = _prefix(kind, version)
+            assert signed[0] == len(f"dim-sig-{kind}/{version}") < 32
 
 
 def test_a_signature_may_be_skipped_only_on_request() -> None:
