@@ -218,6 +218,10 @@ class PeerLimits:
     manifest_share_bytes_min: int = 4 * 1024
     introduction_bytes_max: int = 1024 * 1024
     notices_per_introduction_max: int = 128
+    notices_heard_bytes_max: int = 8 * 1024 * 1024
+    notice_share_bytes_min: int = 512
+    notices_kept_max: int = 4096
+    grants_per_frame_max: int = 4
     introduction_seconds_min: float = 1.0
     foreign_jobs_per_peer: int = 64
     foreign_jobs_max: int = 4096

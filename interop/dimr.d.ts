@@ -114,5 +114,5 @@ export class Peer {
   join(address?: any): Promise<any>
   leave(): Promise<void>
   introduction(peer: string): Promise<{ advert: SignedRecord; manifests: SignedRecord[] }>
-  submit(peer: string, tasks: { [key: string]: Value }[], inputs: Uint8Array[], more?: { [key: string]: Value }): Promise<Ended>
+  submit(peer: string, tasks: { [key: string]: Value }[], inputs: Uint8Array[], more?: { [key: string]: Value }, grants?: Uint8Array[]): Promise<Ended>
 }

@@ -1402,9 +1402,9 @@ export class Peer {
 
   /**
    * Have a connected peer own a job: `tasks` as in a spec, `inputs` tensors/1 blobs, `more` other fields of the spec.
-   * Returns {job, status, receipt, report, outputs}, the receipt checked: throws `PeerError` when it does not hold.
+   * `grants`: envelopes of the grants by which this peer may use the models. Returns {job, status, receipt, report, outputs}, the receipt checked: throws `PeerError` when it does not hold.
    */
-  async submit(peer, tasks, inputs, more = {}) {
+  async submit(peer, tasks, inputs, more = {}, grants = []) {
     const openings = inputs.map((blob) => {
       const salt = random(32)
       const cid = blobCid(blob)
@@ -1414,7 +1414,7 @@ export class Peer {
       pattern: 'chained', tasks, inputs: openings.map((opening) => opening.ref), tier: 'signed', rule: { method: 'first' }, deadline_ms: 120_000,
       priority: 'normal', visibility: 'participants', nonce: random(16), ...more
     })
-    const { stream, incoming } = await this.ask(peer, PROTOCOLS.job, [spec.envelope, openings.map((opening) => opening.bytes), inputs])
+    const { stream, incoming } = await this.ask(peer, PROTOCOLS.job, [spec.envelope, openings.map((opening) => opening.bytes), inputs, grants])
     try {
       const answer = await incoming.frame()
       if (Array.isArray(answer) && answer[0] === 'refused') throw new PeerError(answer[2], answer[1], Number(answer[3]))

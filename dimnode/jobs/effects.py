@@ -66,9 +66,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Start a task in the pool; `RunFinished` or `RunRefused` follows."""
+    """Start a task in the pool; `RunFinished` or `RunRefused` follows. `submitter` is who signed the job's spec."""
 
     key: Key
+    submitter: PeerId
     op: str
     model: RecordId | None
     inputs: tuple[Cid, ...]

@@ -103,6 +103,7 @@ def run_of(work: Work) -> Run:
     assert spec is not None
     return Run(
         key=work.key,
+        submitter=spec["by"],
         op=template["op"],
         model=template.get("model"),
         inputs=tuple(opening.cid for opening in work.inputs),

@@ -20,14 +20,14 @@ from dimnode.errors import Refused
 from dimnode.node.conduct_answers import conduct_map
 from dimnode.node.doctor import findings
 from dimnode.node.job_answers import JobAnswers
-from dimnode.node.library import ModelCard, model_label
+from dimnode.node.library import ModelCard
 from dimnode.node.peer_answers import PeerAnswers
 from dimnode.node.swarm import AGENT
 from dimnode.node.swarm_answers import SWARM_ARGUMENTS, SwarmAnswers
 from dimnode.p2p.blocklist import parse_target
 from dimnode.p2p.host.streams import DialFailed
 from dimnode.records.ids import RecordId, cid_text, peer_text
-from dimnode.records.manifest import Manifest
+from dimnode.records.manifest import Manifest, title_of
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -167,7 +167,7 @@ class Answers:
             raise Refused("E-models-07", f"the model's card is wrong: {error}", "", "docs/operator.md") from None
         record = await self._node.library.add_model(card, Path(arguments["path"]), time.time_ns() // 1_000_000)
         self._node.swarm.renew_advert()
-        return {"model": cid_text(record.id), "name": model_label(record)}
+        return {"model": cid_text(record.id), "name": title_of(record)}
 
     async def _models(self, _: Mapping[str, Any]) -> Answer:
         node = self._node
@@ -176,7 +176,7 @@ class Answers:
             for model in member.models:
                 holders.setdefault(model, []).append(self._label(member.peer))
         rows = []
-        for record in sorted(node.library.manifests.values(), key=model_label):
+        for record in sorted(node.registry.manifests.values(), key=title_of):
             here = record.id in node.library.models
             if here or record.id in holders:
                 said = Manifest.of(record)

@@ -50,8 +50,8 @@ class Backstage:
     # ---- names
 
     def find_model(self, name: str) -> Record:
-        """See `Library.find`."""
-        return self._node.library.find(name)
+        """See `Registry.find`."""
+        return self._node.registry.find(name, self._node.library.models)
 
     def find_peer(self, name: str) -> PeerId:
         """A peer id, this node's own name, or a name that exactly one peer claims in its advert."""

@@ -14,10 +14,10 @@ from dimnode.api.port import Answer
 from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, quote
 from dimnode.errors import Refused
-from dimnode.node.library import model_label
 from dimnode.node.receipts import gone
 from dimnode.records.envelope import Record, open_envelope
 from dimnode.records.ids import Cid, RecordId, cid_text, peer_text, short
+from dimnode.records.manifest import title_of
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -61,9 +61,9 @@ class JobAnswers:
             steps.append(
                 {
                     "op": task["op"],
-                    "model": model_label(model) if model else "-",
+                    "model": title_of(model) if model else "-",
                     "publisher": self.label(model.by) if model else "",
-                    "publishers": self._node.library.publishers(entry.model) if model else 0,
+                    "publishers": self._node.registry.publishers(entry.model) if model else 0,
                     "cabinet": task.get("cabinet", ""),
                     "peers": [self.label(peer) for peer in peers],
                 }

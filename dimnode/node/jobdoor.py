@@ -1,6 +1,6 @@
 """Jobs from other peers: `/dim/job/1`. A peer sends a spec that it signed; this node becomes the job's owner.
 
-Rule: the stream carries one job. In: one frame [spec envelope, openings, blobs]. Out: ["refused", code, text,
+Rule: the stream carries one job. In: one frame [spec envelope, openings, blobs, grants]. Out: ["refused", code, text,
 retry_after_ms], or ["ended", status, bytes of the receipt] and the receipt in chunks; then the explicit end of the
 stream. If the stream breaks the job goes on; the same spec sent again finds it by its nonce and waits for its end.
 """
@@ -16,7 +16,9 @@ import trio
 from dimnode.errors import PeerFault
 from dimnode.jobs.effects import Refuse, Reply
 from dimnode.jobs.events import Submitted
+from dimnode.limits import Limits
 from dimnode.node.receipts import make_receipt
+from dimnode.node.registry import grants_in
 from dimnode.p2p.host.streams import Stream, StreamEnded
 from dimnode.records.ids import PeerId, RecordId, blob_cid
 from dimnode.records.kinds import open_record
@@ -90,6 +92,7 @@ class JobDoor:
     async def _one_job(self, stream: Stream, body: bytes) -> None:
         node = self._node
         waiting = Foreign()
+        await node.hear_notices(grants_in(_passes(body, node.limits)), PeerId(stream.peer))
         job, event = self._read(body, PeerId(stream.peer), waiting)
         if event is not None:
             await node.inbox.put_door(stream.peer, event)
@@ -130,6 +133,15 @@ class JobDoor:
         for opening in opened:
             self._node.vault.hold(opening.cid, held[opening.cid])
         return spec.id, Submitted(waiting, spec.id, spec.payload, b"", opened)
+
+
+def _passes(body: bytes, limits: Limits) -> list[bytes]:
+    """The fourth field: grants of the submitter, where it is there."""
+    row = unpack_body(body, limits.wire.peer_frame_containers_max)
+    found = row[3] if type(row) is list and len(row) > 3 else []
+    if type(found) is not list or len(found) > limits.peers.grants_per_frame_max:
+        return []
+    return [entry for entry in found if type(entry) is bytes]
 
 
 class Foreign:

@@ -1,14 +1,13 @@
-"""What this node offers: its models and its cabinets, and every manifest it has heard of.
+"""What this node offers: its models and its cabinets.
 
-Rule: a model is its signed manifest; names are only how people find one. A cabinet is known to others by name, columns
-and operations; its rows, its path and its cohort sizes stay here.
+Rule: a model is its signed manifest; what others say of models is the registry's. A cabinet is known to others by name,
+columns and operations; its rows, its path and its cohort sizes stay here.
 """
 
 import csv
 import hashlib
 import os
 import re
-from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ import trio
 from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
+from dimnode.node.registry import Registry
 from dimnode.records.envelope import VERSION, Record, SigningKey, seal
-from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_text, short
+from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId
 from dimnode.records.kinds import compose, open_record
 from dimnode.records.manifest import Manifest
 from dimnode.records.manifest_kinds import MANIFEST_VERSION, PROFILE, safe_path
@@ -80,11 +80,7 @@ class Library:
         self._home, self._key, self._net, self._journal = home, key, net, journal
         self.models: dict[RecordId, LocalModel] = {}
         self.cabinets: dict[str, Cabinet] = {}
-        self.manifests: dict[RecordId, Record] = {}
-        self._kept: set[RecordId] = set()
-        self._told: dict[PeerId, OrderedDict[RecordId, int]] = {}
-        self._told_bytes: Counter[PeerId] = Counter()
-        self._tellers: dict[RecordId, set[PeerId]] = {}
+        self.registry = Registry(key.peer, net, journal)
         self._adding = trio.Lock()
         self._load()
 
@@ -94,8 +90,7 @@ class Library:
             assert envelope is not None
             record = open_record(envelope, kind="manifest", check_signature=False)
             self.models[record.id] = LocalModel(record, str(model_file(self._home, sha256)), sha256)
-            self.manifests[record.id] = record
-            self._kept.add(record.id)
+            self.registry.keep(record)
         rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets")
         for name, path, label, columns, policy_id in rows:
             envelope = self._journal.envelope(policy_id)
@@ -106,65 +101,6 @@ class Library:
             self.cabinets[name] = Cabinet(name, path, label, tuple(exclude), tuple(features), policy, record)
 
     # ---- models
-
-    def hear(self, manifest: Record, teller: PeerId) -> None:
-        """Remember a manifest that a peer showed; only kept on disk when a job uses it.
-
-        When there is no room the peer that told most forgets its oldest: a stranger who tells of thousands of models
-        displaces its own.
-        """
-        told = self._told.setdefault(teller, OrderedDict())
-        if manifest.id in told:
-            return
-        told[manifest.id] = cost = max(len(manifest.envelope), LIMITS.peers.manifest_share_bytes_min)
-        self._tellers.setdefault(manifest.id, set()).add(teller)
-        self.manifests.setdefault(manifest.id, manifest)
-        self._told_bytes[teller] += cost
-        while self._told_bytes.total() > LIMITS.peers.manifests_heard_bytes_max:
-            self._forget_oldest(self._told_bytes.most_common(1)[0][0])
-
-    def _forget_oldest(self, teller: PeerId) -> None:
-        told = self._told[teller]
-        identity, cost = told.popitem(last=False)
-        self._told_bytes[teller] -= cost
-        if not told:
-            del self._told[teller], self._told_bytes[teller]
-        tellers = self._tellers[identity]
-        tellers.discard(teller)
-        if not tellers:
-            del self._tellers[identity]
-            if identity not in self._kept:
-                del self.manifests[identity]
-
-    def unkept(self, models: list[RecordId]) -> list[Record]:
-        """Manifests of these models that the journal lacks; they count as kept from now on."""
-        found = [self.manifests[model] for model in models if model in self.manifests and model not in self._kept]
-        self._kept.update(record.id for record in found)
-        return found
-
-    def publishers(self, name: str) -> int:
-        """How many peers publish what this name could mean."""
-        return len({record.by for record in self.manifests.values() if _fits(record, name)})
-
-    def find(self, name: str) -> Record:
-        """The manifest for `name`, `name:version`, `publisher/name:version` or an id. Raises `Refused`.
-
-        publisher: a whole peer id, or its last letters.
-        """
-        wanted = [record for record in self.manifests.values() if _fits(record, name)]
-        if not wanted:
-            raise Refused("E-models-01", f"unknown model {name!r}", "no peer heard so far offers it", "dim models ls")
-        if len({record.by for record in wanted}) > 1:
-            # A stranger may publish version 999 of anything: what this node offers itself goes before it.
-            mine = [record for record in wanted if record.id in self.models]
-            if len({record.by for record in mine}) != 1:
-                bare = name.rpartition("/")[2]
-                names = sorted({f"{short(record.by)}/{bare}" for record in wanted})
-                cause = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
-                hint = f"name one: dim run {names[0]}"
-                raise Refused("E-models-02", f"{name!r} is published by {len(names)} peers", cause, hint)
-            wanted = mine
-        return max(wanted, key=lambda record: (_version(record), record.payload["at_ms"], record.id))
 
     async def add_model(self, card: ModelCard, source: Path, at_ms: int) -> Record:
         """Copy the file into the home, sign its manifest, journal both. Raises `Refused` with what to mend."""
@@ -211,9 +147,24 @@ class Library:
             }
         )
         self.models[record.id] = LocalModel(record, str(model_file(self._home, digest)), digest)
-        self.manifests[record.id] = record
-        self._kept.add(record.id)
+        self.registry.keep(record)
         return record
+
+    def usable(self) -> list[RecordId]:
+        """Models that this node itself may run: none that its publisher took back."""
+        return [
+            model.manifest.id
+            for model in self.models.values()
+            if self.registry.withdrawn(model.manifest.by, model.manifest.id) is None
+        ]
+
+    def offered(self) -> list[LocalModel]:
+        """Models that others may hear of: none that is private, none that its publisher took back."""
+        return [
+            model
+            for identity in self.usable()
+            if (model := self.models[identity]).manifest.payload["access"] != "private"
+        ]
 
     def small_file(self, cid: Cid) -> bytes | None:
         """What belongs to a public model of this node beside its weights, for whoever asks: a tokenizer, say."""
@@ -247,7 +198,7 @@ class Library:
         first = {key: value for key, value in body.items() if key != "profile"}
         first["files"] = [[path, root, size] for path, _, root, size in body["files"]]
         mine = [model.manifest for model in self.models.values()]
-        for manifest in (*mine, *self.manifests.values()):
+        for manifest in (*mine, *self.registry.manifests.values()):
             said = body if manifest.version > 1 else first
             if all(manifest.payload.get(field) == value for field, value in said.items()):
                 return manifest
@@ -315,7 +266,7 @@ class Library:
                     "min_cohort": cabinet.policy.min_cohort,
                 }
             )
-        return {"models": sorted(self.models)[:256], "cabinets": cabinets}
+        return {"models": sorted(model.manifest.id for model in self.offered())[:256], "cabinets": cabinets}
 
 
 def compose_or_refuse(
@@ -343,34 +294,6 @@ def policy_of(record: Record) -> Policy:
         purpose=said.get("purpose", ""),
         where=frozenset(said.get("x_where", ())),  # in no policy that was signed before conditions were limited
     )
-
-
-def model_label(record: Record) -> str:
-    """name:version, for people."""
-    return f"{record.payload['name']}:{record.payload['version']}"
-
-
-def _fits(record: Record, name: str) -> bool:
-    publisher, _, rest = name.rpartition("/")
-    if publisher and publisher != peer_text(PeerId(record.by)) and not _ends(record.by, publisher):
-        return False
-    wanted, _, version = rest.partition(":")
-    if record.payload["name"] == wanted and (not version or record.payload["version"] == version):
-        return True
-    try:
-        return not publisher and name.startswith("b") and cid_bytes(name) == record.id
-    except PeerFault:
-        return False
-
-
-def _ends(publisher: bytes, letters: str) -> bool:
-    """People may name a publisher by the last letters of its id, which `dim models ls` shows."""
-    return len(letters) >= 6 and short(publisher).endswith(letters)
-
-
-def _version(record: Record) -> tuple[int, ...]:
-    parts = str(record.payload["version"]).split(".")
-    return tuple(int(part) if part.isdecimal() else 0 for part in parts)
 
 
 def _keep_model(source: Path, home: Path) -> tuple[str, int]:

@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
 from dimnode.node.perform import Performer, check_part
 from dimnode.node.private_swarm import PrivateSwarm
+from dimnode.node.registry import grants_in
 from dimnode.node.restore import load_engine, load_standing
 from dimnode.node.space import Space
 from dimnode.node.swarm import Swarm, jitter
@@ -57,8 +58,8 @@ from dimnode.p2p.links import PING, TASK, Link, Links
 from dimnode.p2p.mdns import LocalNetwork, local_ip
 from dimnode.p2p.member_door import MEMBER, OpenDoor
 from dimnode.p2p.reach import DIALBACK, Reach
-from dimnode.records.envelope import SigningKey
-from dimnode.records.ids import Cid, PeerId, cid_text, peer_text
+from dimnode.records.envelope import Record, SigningKey
+from dimnode.records.ids import Cid, PeerId, RecordId, cid_text, peer_text
 from dimnode.records.kinds import OPEN_SWARM_ID, VERDICT_STATUS
 from dimnode.records.membership_kinds import OPEN_SWARM_NAME
 from dimnode.store.home import load_seed, locked, prepare_home
@@ -126,6 +127,7 @@ class Node:
         self.net = private.book.net if private is not None else OPEN_SWARM_ID
         self.vault = Vault()
         self.library = Library(home, self.key, self.net, journal)
+        self.registry = self.library.registry
         self.inbox = Inbox(limits.jobs)
         self.engine = Engine(self.me, self.net, engine_rng(), _engine_limits(config, limits), load_standing(journal))
         self.swarm = Swarm(self.key, self.net, self.library, limits, config.name)
@@ -133,6 +135,7 @@ class Node:
         self.grants = Grants()
         self.guests = Guests(home, config, self.me, limits)
         self.swarm.ignores = self.guests.ignores
+        self.swarm.notices = self.hear_notices
         self.links = Links(self.me, self._frame, self._link, limits)
         self.reach = Reach(config.relay, self.swarm.renew_advert, jitter(), limits, config.relays)
         self.performer = Performer(
@@ -146,6 +149,7 @@ class Node:
             self._note,
             config.task_timeout_seconds,
             limits,
+            self._spec_of,
         )
         self.loop = Loop(
             self.engine,
@@ -194,7 +198,7 @@ class Node:
                 {
                     TASK: self.links.serve_task,
                     PING: self.links.serve_ping,
-                    INFO: serve_info(self.swarm.introduction),
+                    INFO: serve_info(self.swarm.introduction, self.registry.notices_for),
                     DIALBACK: self.reach.serve_dialback,
                     BLOB: serve_blobs(self.grants, self._granted_blob, self.library.small_file),
                     MEMBER: (self.gatekeeper.door if self.gatekeeper else self.open_door).serve,
@@ -387,6 +391,13 @@ class Node:
         elif frame.what == "lease":  # a lost stream is no fault of a record; an answer is asked for again by its owner
             self._send(peer, busy(frame, self.limits))
 
+    async def hear_notices(self, records: Iterable[Record], teller: PeerId) -> None:
+        """Grants and withdrawals that somebody told: those that concern this node go into the journal."""
+        news = [record for record in records if self.registry.hear_notice(record, teller)]
+        if news:
+            await self.journal.commit({"records": [(r.kind, r.id, b"", 0, 0, r.envelope) for r in news]})
+            self.swarm.renew_advert()  # what was withdrawn is offered no longer
+
     async def _take(self, peer: PeerId, frame: TaskFrame, fetched: Mapping[Cid, bytes]) -> None:
         try:
             found = arrival(frame, peer, self.me, self.net, fetched)
@@ -397,6 +408,8 @@ class Node:
             else:
                 await self.inbox.put_peer(BadRecord(peer, frame.key, fault.rule))
             return
+        if frame.grants:
+            await self.hear_notices(grants_in(frame.grants), peer)
         if rule := self._unreadable(found):
             await self.inbox.put_peer(BadRecord(peer, frame.key, rule, blame=False))
             return
@@ -435,11 +448,15 @@ class Node:
 
     # ---- small hooks of the loop
 
+    def _spec_of(self, job: RecordId) -> Mapping[str, Any] | None:
+        found = self.engine.owner.book.find(job)
+        return None if found is None else found.spec
+
     def _manifests_of(self, append: Append) -> Rows:
         """Manifests of the models that a spec names, so that the journal can always make its receipt."""
         job = self.engine.owner.book.find(append.id)
         models = [task["model"] for task in job.spec["tasks"] if "model" in task] if job else []
-        return {"records": [("manifest", r.id, b"", 0, 0, r.envelope) for r in self.library.unkept(models)]}
+        return {"records": [("manifest", r.id, b"", 0, 0, r.envelope) for r in self.registry.unkept(models)]}
 
     def _note(self, note: Note) -> None:
         self.watchers.note(note)
@@ -470,5 +487,4 @@ def _split(frame: TaskFrame, inline_bytes_max: int) -> tuple[TaskFrame, tuple[Ci
     pairs = list(zip(frame.openings, frame.blobs, strict=True))
     large = tuple(opening.cid for opening, blob in pairs if len(blob) > inline_bytes_max // max(len(pairs), 1))
     kept = tuple(blob for opening, blob in pairs if opening.cid not in large)
-    words = (frame.code, frame.text, frame.retry_after_ms)
-    return TaskFrame(frame.what, frame.key, frame.envelopes, frame.openings, kept, *words), large
+    return replace(frame, blobs=kept), large

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dimnode.api.port import Answer
-from dimnode.node.library import model_label
 from dimnode.p2p.membership import Member
 from dimnode.records.ids import peer_text
+from dimnode.records.manifest import title_of
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -53,7 +53,7 @@ class PeerAnswers:
             "rtt_ms": round(link.rtt_ms, 2) if link and link.rtt_ms is not None else None,
             "clock_ahead_ms": clock_ahead_ms(node, member),
             "agent": member.agent,
-            "models": [model_label(m) for i in member.models if (m := node.library.manifests.get(i))],
+            "models": [title_of(m) for i in member.models if (m := node.registry.manifests.get(i))],
             "cabinets": {name: list(columns) for name, columns in member.columns.items()},
             "slots": member.slots,
             "free_slots": member.free_slots,

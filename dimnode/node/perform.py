@@ -5,9 +5,9 @@ Rule: nothing here decides. Whatever comes back (a result, a comparison, a refus
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from dimnode.cabinets.policy import Request, Ruling, conditions_digest, decide, rows_mask
 from dimnode.consensus.recompute import Vote, encode_tally_blob, labels_of, sum_counts, support, tally
@@ -72,10 +72,12 @@ class Performer:
         note: Callable[[Note], None],
         task_timeout_seconds: float,
         limits: Limits,
+        spec_of: Callable[[RecordId], Mapping[str, Any] | None] = lambda _: None,
     ) -> None:
         self._me, self._vault, self._journal, self._library, self._uses = me, vault, journal, library, uses
         self._send, self._put, self._note = send, put, note
         self._timeout_seconds, self._limits = task_timeout_seconds, limits
+        self._spec_of = spec_of
         self._consults: dict[Key, Consult] = {}
         self.pool: Pool | None = None
 
@@ -122,7 +124,16 @@ class Performer:
         envelopes = tuple(self._bytes(identity) for identity in effect.records)
         blobs = tuple(self._bytes(opening.cid) for opening in effect.openings)
         words = (effect.code[:32], effect.text[:256], min(effect.retry_after_ms, self._limits.jobs.retry_after_ms_max))
-        self._send(effect.peer, TaskFrame(effect.what, effect.key, envelopes, effect.openings, blobs, *words))
+        grants = self._grants(effect) if effect.what == "lease" and effect.peer != self._me else ()
+        self._send(effect.peer, TaskFrame(effect.what, effect.key, envelopes, effect.openings, blobs, *words, grants))
+
+    def _grants(self, effect: Send) -> tuple[bytes, ...]:
+        """What the executor needs to see before it runs a model that is not everybody's."""
+        spec = self._spec_of(effect.key[0])
+        if spec is None:
+            return ()
+        asked = {RecordId(task["model"]): task["op"] for task in spec["tasks"] if "model" in task}
+        return self._library.registry.passes(spec["by"], asked, self._uses.now_ms())
 
     def _bytes(self, identity: bytes) -> bytes:
         """Held, or in the journal: a policy record, or a result that nobody has acknowledged."""
@@ -141,6 +152,11 @@ class Performer:
         if run.cabinet:
             rows = self._rows(run.cabinet, run.where)
         model = self._library.models.get(run.model) if run.model is not None else None
+        if model is not None:
+            access = self._library.registry.access(model.manifest.id, run.submitter, run.op, self._uses.now_ms())
+            if not access.allowed:
+                self._put(RunRefused(run.key, access.code, access.cause, 0))
+                return
         if (run.model is not None and model is None) or (run.cabinet and rows is None):
             what = "model" if model is None and run.model is not None else "cabinet"
             self._put(RunRefused(run.key, "E-exec-20", f"this node does not have the {what}", 0))

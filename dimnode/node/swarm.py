@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -65,6 +65,7 @@ class Swarm:
         self.heard_verdicts: deque[tuple[PeerId, RecordId]] = deque(maxlen=limits.jobs.job_events_remembered_max)
         self.strangers: Callable[[PeerId], None] = lambda _: None
         self.ignores: Callable[[PeerId], bool] = lambda _: False
+        self.notices: Callable[[Sequence[Record], PeerId], Awaitable[None]] = _pass_over
         self.sandbox = ""
         self.runtimes: tuple[str, ...] = ()
         self.slots = 0
@@ -81,7 +82,7 @@ class Swarm:
         """Our advert's envelope and the manifests it names."""
         assert self._advert is not None
         room_bytes, mine = self._limits.peers.introduction_bytes_max - len(self._advert[1]), []
-        for model in list(self._library.models.values())[: self._limits.peers.manifests_per_advert_max]:
+        for model in self._library.offered()[: self._limits.peers.manifests_per_advert_max]:
             room_bytes -= len(model.manifest.envelope)
             if room_bytes < 0:
                 break
@@ -107,12 +108,13 @@ class Swarm:
         at_ms = time.time_ns() // 1_000_000
         identity, payload = compose("advert", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
         self._advert = (identity, seal(self._key, "advert", payload))
-        classes = {model: self._model_class(model) for model in body["models"]}
+        here = self._library.usable() if self.slots else ()  # also a private one, of which nobody else hears
+        classes = {model: self._model_class(model) for model in here}
         cabinets = frozenset(cabinet["name"] for cabinet in body["cabinets"])
         self._put(AdvertHeard(self._key.peer, classes, cabinets, self.slots))
 
     def _model_class(self, model: RecordId) -> str:
-        manifest = self._library.manifests.get(model)
+        manifest = self._library.registry.manifests.get(model)
         return str(manifest.payload["format"]) if manifest else "-"
 
     def opened(self, job: RecordId, public: bool) -> None:
@@ -240,11 +242,12 @@ class Swarm:
         finally:
             self._fetching.discard(peer)
         self._take(peer, found)
+        await self.notices(found.notices, peer)
         await self._host.dht_admit(peer)
 
     def _take(self, peer: PeerId, found: Introduction) -> None:
         for manifest in found.manifests:
-            self._library.hear(manifest, peer)
+            self._library.registry.hear(manifest, peer)
         said = found.advert.payload
         member = self.members.entry(peer)
         member.advert = found.advert.id
@@ -257,6 +260,10 @@ class Swarm:
         member.addresses = tuple(said["addresses"])
         classes = {model: self._model_class(model) for model in member.models}
         self._put(AdvertHeard(peer, classes, frozenset(member.cabinets), member.slots))
+
+
+async def _pass_over(notices: Sequence[Record], teller: PeerId) -> None:
+    """Nobody listens yet."""
 
 
 def jitter() -> random.Random:

@@ -44,7 +44,10 @@ class RecordFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TaskFrame:
-    """One frame of /dim/task/1. Blobs over the inline limit are absent and fetched over /dim/blob/1."""
+    """One frame of /dim/task/1. Blobs over the inline limit are absent and fetched over /dim/blob/1.
+
+    `grants` go with a lease: what its submitter may use the models by. A peer of the last version does not read them.
+    """
 
     what: str
     key: Key
@@ -54,6 +57,7 @@ class TaskFrame:
     code: str = ""
     text: str = ""
     retry_after_ms: int = 0
+    grants: tuple[bytes, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The frame with its length in front."""
@@ -62,7 +66,8 @@ class TaskFrame:
         # A worker's message may be longer than what a frame carries: the reader would drop the link over it.
         code, text = self.code[:_CODE_CHARACTERS], self.text[:_TEXT_CHARACTERS]
         row = [self.what, job, task, epoch, self.envelopes, openings, self.blobs, code, text]
-        return pack_frame([*row, min(self.retry_after_ms, LIMITS.jobs.retry_after_ms_max)])
+        row.append(min(self.retry_after_ms, LIMITS.jobs.retry_after_ms_max))
+        return pack_frame([*row, self.grants] if self.grants else row)
 
     def missing(self) -> tuple[Opening, ...]:
         """Openings whose blob did not travel inline."""
@@ -106,7 +111,16 @@ def read_task_frame(body: bytes) -> TaskFrame:
     if what in WORDS and (envelopes or openings or blobs):
         raise PeerFault("task frame: a word carries nothing")
     opened = tuple(Opening.from_bytes(raw) for raw in openings)
-    return TaskFrame(what, (RecordId(job), task, epoch), tuple(envelopes), opened, tuple(blobs), code, text, retry)
+    key = (RecordId(job), task, epoch)
+    return TaskFrame(what, key, tuple(envelopes), opened, tuple(blobs), code, text, retry, _grants(row))
+
+
+def _grants(row: list[Any]) -> tuple[bytes, ...]:
+    """The field behind the first ten. What is no list of a few records is of a later version, and not read."""
+    found = row[_FIELDS] if row[0] == "lease" and len(row) > _FIELDS else ()
+    if type(found) is not list or len(found) > LIMITS.peers.grants_per_frame_max:
+        return ()
+    return tuple(entry for entry in found if type(entry) is bytes)
 
 
 def arrival(

@@ -108,6 +108,11 @@ class Manifest:
         return next((file for file in self.files if file.path == path), None)
 
 
+def title_of(record: Record) -> str:
+    """name:version of a manifest of any version, for people."""
+    return f"{record.payload['name']}:{record.payload['version']}"
+
+
 def file_roots(record: Record) -> list[Cid]:
     """CIDs of the files that a manifest names; none for any other record."""
     if record.kind != "manifest":

@@ -15,8 +15,8 @@ from dimnode.jobs.effects import Compare, Forget, Reply, Run
 from dimnode.jobs.events import BadRecord, Compared
 from dimnode.limits import LIMITS, JobLimits, Limits
 from dimnode.node.fetching import Fetching
-from dimnode.node.library import Library
 from dimnode.node.perform import check_part
+from dimnode.node.registry import Registry
 from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
 from dimnode.p2p.frames import TaskFrame
 from dimnode.p2p.host.host import open_host
@@ -33,9 +33,9 @@ KEY = (RecordId(OPEN_SWARM_ID), 0, 1)
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Iterator[Library]:
-    with Journal(tmp_path / "journal.db") as journal:
-        yield Library(tmp_path, KEYS[0], OPEN_SWARM_ID, journal)
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "journal.db") as opened:
+        yield opened
 
 
 def manifest(key: SigningKey, name: str, summary: str = "") -> Record:
@@ -56,36 +56,37 @@ def manifest(key: SigningKey, name: str, summary: str = "") -> Record:
 
 
 def test_a_stranger_who_tells_of_thousands_of_models_displaces_only_its_own(
-    library: Library, monkeypatch: pytest.MonkeyPatch
+    journal: Journal,
 ) -> None:
-    monkeypatch.setattr("dimnode.node.library.LIMITS", _with_room_for(32))
+    registry = registry_with_room_for(32, journal)
     honest, flood = [manifest(KEYS[1], f"early {n}") for n in range(3)], KEYS[2]
     for told in honest:
-        library.hear(told, KEYS[1].peer)
+        registry.hear(told, KEYS[1].peer)
     for number in range(100):
-        library.hear(manifest(flood, f"flood {number}"), flood.peer)
+        registry.hear(manifest(flood, f"flood {number}"), flood.peer)
     late = manifest(KEYS[3], "late")
-    library.hear(late, KEYS[3].peer)
-    assert {told.id for told in (*honest, late)} <= library.manifests.keys()
-    assert len(library.manifests) == 32
+    registry.hear(late, KEYS[3].peer)
+    assert {told.id for told in (*honest, late)} <= registry.manifests.keys()
+    assert len(registry.manifests) == 32
 
 
 def test_a_models_manifest_stays_while_anybody_honest_tells_of_it(
-    library: Library, monkeypatch: pytest.MonkeyPatch
+    journal: Journal,
 ) -> None:
     """A flooder that repeats what others offer does not take it along when its share is cut."""
-    monkeypatch.setattr("dimnode.node.library.LIMITS", _with_room_for(8))
+    registry = registry_with_room_for(8, journal)
     shared = manifest(KEYS[1], "shared")
     for teller in (KEYS[2], KEYS[1]):
-        library.hear(shared, teller.peer)
+        registry.hear(shared, teller.peer)
     for number in range(50):
-        library.hear(manifest(KEYS[2], f"flood {number}"), KEYS[2].peer)
-    assert library.find("shared") == shared
+        registry.hear(manifest(KEYS[2], f"flood {number}"), KEYS[2].peer)
+    assert registry.find("shared") == shared
 
 
-def _with_room_for(count: int) -> object:
+def registry_with_room_for(count: int, journal: Journal) -> Registry:
     peers = LIMITS.peers
-    return replace(LIMITS, peers=replace(peers, manifests_heard_bytes_max=count * peers.manifest_share_bytes_min))
+    peers = replace(peers, manifests_heard_bytes_max=count * peers.manifest_share_bytes_min)
+    return Registry(KEYS[0].peer, OPEN_SWARM_ID, journal, replace(LIMITS, peers=peers))
 
 
 def frame(what: str, blobs: list[bytes]) -> TaskFrame:

@@ -71,7 +71,7 @@ def test_a_model_is_copied_under_its_digest_and_found_after_a_restart(tmp_path, 
     found = again(tmp_path, journal)
     assert Path(found.models[record.id].path).read_bytes() == b"a model"
     assert found.models[record.id].sha256 == digest
-    assert found.find("iris").envelope == record.envelope
+    assert found.registry.find("iris").envelope == record.envelope
     assert [path.name for path in (tmp_path / "home" / "models").iterdir()] == [f"{digest}.onnx"]
 
 
@@ -94,48 +94,48 @@ def test_the_same_card_added_twice_at_once_is_the_same_model(library, model) -> 
 def test_a_model_is_found_by_name_version_publisher_and_id(library) -> None:
     old, new, other = heard(OTHER, version="1.9.0"), heard(OTHER, version="1.10.0"), heard(THIRD, "else")
     for record in (old, new, other):
-        library.hear(record, OTHER.peer)
-    assert library.find("iris") == new
-    assert library.find("iris:1.9.0") == old
-    assert library.find(f"{peer_text(OTHER.peer)}/iris:1.9.0") == old
-    assert library.find(f"{peer_text(OTHER.peer)}/iris") == new
-    assert library.find(cid_text(old.id)) == old
+        library.registry.hear(record, OTHER.peer)
+    assert library.registry.find("iris") == new
+    assert library.registry.find("iris:1.9.0") == old
+    assert library.registry.find(f"{peer_text(OTHER.peer)}/iris:1.9.0") == old
+    assert library.registry.find(f"{peer_text(OTHER.peer)}/iris") == new
+    assert library.registry.find(cid_text(old.id)) == old
     for wrong in ("else:9", f"{peer_text(THIRD.peer)}/iris", "", "/", ":", "b", cid_text(old.id)[:-1], "x/iris"):
-        assert refused(library.find, wrong) == "E-models-01"
+        assert refused(library.registry.find, wrong) == "E-models-01"
 
 
 def test_a_name_that_several_publish_is_refused_until_one_is_named(library) -> None:
     mine, theirs = heard(OTHER), heard(THIRD)
-    library.hear(mine, OTHER.peer)
-    library.hear(theirs, OTHER.peer)
+    library.registry.hear(mine, OTHER.peer)
+    library.registry.hear(theirs, OTHER.peer)
     with pytest.raises(Refused) as caught:
-        library.find("iris:1.0.0")
+        library.registry.find("iris:1.0.0")
     assert caught.value.complaint.code == "E-models-02"
     assert f"{short(OTHER.peer)}/iris:1.0.0" in caught.value.complaint.cause
-    assert library.find(f"{peer_text(THIRD.peer)}/iris:1.0.0") == theirs
-    assert library.find(f"{short(OTHER.peer)}/iris:1.0.0") == mine
-    assert library.publishers("iris") == 2
-    assert library.publishers(f"{short(OTHER.peer)}/iris") == 1
+    assert library.registry.find(f"{peer_text(THIRD.peer)}/iris:1.0.0") == theirs
+    assert library.registry.find(f"{short(OTHER.peer)}/iris:1.0.0") == mine
+    assert library.registry.publishers("iris") == 2
+    assert library.registry.publishers(f"{short(OTHER.peer)}/iris") == 1
 
 
 def test_of_one_publishers_equal_versions_the_newest_counts(library) -> None:
-    library.hear(heard(OTHER, at_ms=1), OTHER.peer)
-    library.hear(heard(OTHER, at_ms=2), OTHER.peer)
-    assert library.find("iris").payload["at_ms"] == 2
+    library.registry.hear(heard(OTHER, at_ms=1), OTHER.peer)
+    library.registry.hear(heard(OTHER, at_ms=2), OTHER.peer)
+    assert library.registry.find("iris").payload["at_ms"] == 2
 
 
 @pytest.mark.parametrize("version", ["²", "1.²", "", "1..2", "v1", "1.0-beta", "٣", "9" * 32])
 def test_any_version_that_a_stranger_writes_can_be_compared(library, version) -> None:
-    library.hear(heard(OTHER, version=version or "0"), OTHER.peer)
-    library.hear(heard(OTHER, version="0.1"), OTHER.peer)
-    library.find("iris")
+    library.registry.hear(heard(OTHER, version=version or "0"), OTHER.peer)
+    library.registry.hear(heard(OTHER, version="0.1"), OTHER.peer)
+    library.registry.find("iris")
 
 
 def test_a_manifest_is_kept_once_when_a_job_uses_it(library) -> None:
     record = heard(OTHER)
-    library.hear(record, OTHER.peer)
-    assert library.unkept([record.id]) == [record]
-    assert library.unkept([record.id]) == []
+    library.registry.hear(record, OTHER.peer)
+    assert library.registry.unkept([record.id]) == [record]
+    assert library.registry.unkept([record.id]) == []
 
 
 def test_what_is_no_plain_model_file_is_refused(tmp_path, library, model) -> None:
