@@ -293,6 +293,12 @@ class StoreLimits:
     prune_blobs_per_commit: int = 256
     prune_bytes_per_commit: int = 16 * 1024 * 1024
     blob_bytes_max: int = 256 * 1024**3
+    blob_pins_max: int = 65_536
+    blob_pin_reason_characters_max: int = 200
+    blob_parts_open_max: int = 64
+    blob_part_kept_seconds: float = 7 * 86_400.0
+    blob_progress_bytes: int = 16 * 1024 * 1024
+    blob_used_seconds_min: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
