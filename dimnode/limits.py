@@ -5,6 +5,29 @@ Rule: nothing in dimnode grows, waits or retries without a number from this file
 
 from dataclasses import dataclass, field
 
+from dimnode.overlay_limits import ConductLimits, HostLimits, ReachLimits, SwarmLimits
+
+__all__ = [
+    "LIMITS",
+    "ApiLimits",
+    "CabinetLimits",
+    "ConductLimits",
+    "ConsensusLimits",
+    "ExecLimits",
+    "HostLimits",
+    "HttpLimits",
+    "JobLimits",
+    "Limits",
+    "PeerLimits",
+    "ReachLimits",
+    "RecordLimits",
+    "StandingLimits",
+    "StoreLimits",
+    "SwarmLimits",
+    "TransformLimits",
+    "WireLimits",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class RecordLimits:
@@ -84,111 +107,6 @@ class TransformLimits:
     audio_samples_max: int = 64 * 1024 * 1024
     value_bytes_max: int = 512 * 1024 * 1024
     scan_steps_max: int = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class HostLimits:
-    """libp2p host, Noise session and Yamux muxer."""
-
-    dial_seconds_max: float = 5.0
-    negotiate_seconds_max: float = 5.0
-    stream_window_bytes_max: int = 2 * 1024 * 1024
-    connection_unread_bytes_max: int = 16 * 1024 * 1024
-    inbound_streams_max: int = 512
-    inbound_streams_total_max: int = 4096
-    keepalive_first_seconds: float = 1.0
-    keepalive_seconds: float = 10.0
-    keepalive_wait_seconds: float = 10.0
-    close_seconds_max: float = 1.0
-    linger_seconds_max: float = 60.0
-    connections_max: int = 512
-    open_files_wanted: int = 4096
-    session_unsent_bytes_max: int = 256 * 1024
-    frame_bytes_max: int = 16 * 1024 * 1024
-    small_write_bytes_max: int = 16 * 1024
-    small_writes_per_checkpoint: int = 32
-    stream_id_gap_max: int = 1024
-    address_ttl_seconds: int = 3600
-    addresses_per_peer_max: int = 16
-    known_peers_max: int = 1000
-    gossip_heartbeat_seconds: int = 1
-    gossip_degree: int = 6
-    gossip_messages_per_second_max: float = 4.0
-    gossip_messages_burst_max: int = 20
-    gossip_sources_max: int = 1024
-    gossip_rpc_bytes_max: int = 64 * 1024
-    dial_stagger_seconds: float = 0.3
-    dht_queries_max: int = 6
-    dht_wait_seconds_max: float = 10.0
-    dht_key_bytes_max: int = 128
-    connections_per_source_max: int = 128
-    connections_per_peer_max: int = 4
-    accept_queue_max: int = 1024
-    half_open_max: int = 1024
-    half_open_per_source_max: int = 640
-    unread_bytes_total_max: int = 128 * 1024 * 1024
-    unread_share_bytes: int = 512 * 1024
-    idle_frames_max: int = 1024
-    refused_streams_per_offence: int = 256
-    service_streams_per_peer_max: int = 8
-    service_reads_per_second_max: float = 600.0
-    service_reads_burst_max: int = 3000
-    gossip_total_per_second_max: float = 200.0
-    gossip_total_burst_max: int = 1000
-    gossip_forwarded_per_second_max: float = 60.0
-    gossip_forwarded_burst_max: int = 300
-    gossip_controls_max: int = 64
-    dht_streams_max: int = 64
-    dht_streams_per_peer_max: int = 4
-    dht_answer_seconds_max: float = 5.0
-    dht_answer_bytes_max: int = 128 * 1024
-    dht_answer_peers_max: int = 20
-    dht_keepers_max: int = 8
-    dht_announcements_per_second_max: float = 1.0
-    dht_announcements_burst_max: int = 256
-    dht_tellers_min: int = 3
-    dht_answer_addresses_max: int = 4
-    dht_dials_per_answer_max: int = 8
-    dht_dials_per_lookup_max: int = 24
-    dht_failed_targets_max: int = 1024
-    dht_failed_seconds: float = 60.0
-    dht_admitted_peers_max: int = 1024
-    dht_provider_keys_max: int = 4096
-    dht_providers_per_key_max: int = 32
-    dht_vouch_seconds_max: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ConductLimits:
-    """How bad conduct is answered (p2p/conduct.py): points per offence, and what how many points lead to."""
-
-    half_life_seconds: float = 60.0
-    mute_points: float = 30.0
-    disconnect_points: float = 60.0
-    ban_points: float = 100.0
-    ban_seconds: float = 60.0
-    ban_seconds_max: float = 3600.0
-    peers_max: int = 4096
-    malformed: float = 10.0
-    oversize: float = 15.0
-    handler: float = 1.0
-    slow: float = 2.0
-    forged: float = 35.0
-    invalid: float = 10.0
-    replayed: float = 2.0
-    gossip_flood: float = 2.0
-    low_score: float = 60.0
-    muxer: float = 50.0
-    window: float = 60.0
-    stream_flood: float = 25.0
-    unread: float = 2.0
-    half_open: float = 1.0
-    crowding: float = 2.0
-    dht: float = 2.0
-
-    def weight(self, offence: str) -> float:
-        """Points of an offence, by its name."""
-        return float(getattr(self, offence))
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,75 +327,6 @@ class HttpLimits:
     embedding_letters_max: int = 1_000_000
     keep_alive_comment_seconds: float = 15.0
     tls_handshake_seconds_max: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class SwarmLimits:
-    """Private swarms: admission, invites, removals, pre-shared keys (docs/swarms.md)."""
-
-    admission_seconds_max: float = 3.0
-    streams_before_admission_max: int = 16
-    unread_before_admission_bytes_max: int = 64 * 1024
-    chain_envelopes_max: int = 2
-    chain_bytes_max: int = 16 * 1024
-    members_max: int = 1024
-    members_per_peer_max: int = 4
-    invites_max: int = 512
-    removals_max: int = 512
-    news_bytes_max: int = 2 * 1024 * 1024 - 64 * 1024
-    announce_seconds_max: float = 5.0
-    announce_at_once_max: int = 16
-    farewell_seconds_max: float = 1.0
-    clock_skew_ms_max: int = 300_000
-    invite_ms_max: int = 366 * 86_400_000
-    invite_text_characters_max: int = 8192
-    invite_addresses_max: int = 8
-    key_overlap_ms: int = 7 * 86_400_000
-    keys_max: int = 4
-    state_bytes_max: int = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ReachLimits:
-    """Relaying for others, being relayed, hole punching, dial-back, mDNS (docs/reachability.md)."""
-
-    relay_reservations_max: int = 128
-    relay_reservation_seconds: int = 3600
-    relay_circuits_max: int = 64
-    relay_circuits_per_peer_max: int = 8
-    relay_circuit_seconds_max: int = 3600
-    relay_circuit_bytes_max: int = 1024**3
-    relay_copy_bytes: int = 256 * 1024
-    relays_used_max: int = 2
-    relay_addresses_max: int = 4
-    relay_candidates_max: int = 8
-    relay_retry_seconds: float = 60.0
-    relays_guessed_max: int = 3
-    circuits_inbound_max: int = 64
-    circuit_message_bytes_max: int = 4096
-    circuit_quiet_bytes: int = 16 * 1024
-    circuit_linger_seconds_min: float = 3.0
-    circuit_linger_seconds_max: float = 60.0
-    identify_bytes_max: int = 64 * 1024
-    punch_rounds_max: int = 3
-    punch_again_seconds_min: float = 15.0
-    punch_again_seconds_max: float = 600.0
-    punch_seconds_max: float = 4.0
-    punch_addresses_max: int = 6
-    punches_at_once_max: int = 16
-    dialback_wait_seconds: float = 2.0
-    dialback_ports_max: int = 2
-    dialbacks_at_once_max: int = 8
-    dialback_seconds_min: float = 5.0
-    dialback_askers_remembered_max: int = 1024
-    dialback_servers_max: int = 3
-    visitors_remembered_max: int = 256
-    look_seconds: float = 1.0
-    check_seconds_min: float = 10.0
-    check_seconds_max: float = 600.0
-    mdns_peers_max: int = 256
-    mdns_addresses_max: int = 8
-    mdns_start_seconds_max: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
