@@ -15,6 +15,7 @@ from dimnode.errors import PeerFault
 from dimnode.exec.estimates import Mean
 from dimnode.exec.orders import Order
 from dimnode.records.tensors import tensor_heads
+from dimnode.records.transforms import of_numbers
 
 GAIN_MIN: Final = 0.03
 """A larger batch has to save this share of the time per row to be worth making others wait for it."""
@@ -29,6 +30,8 @@ def batch_kind(order: Order) -> tuple[Hashable, int]:
     The rows are the leading dimension that all tensors of all inputs have in common.
     """
     if order.op != "infer" or order.deterministic or order.rows is not None or not order.inputs:
+        return None, 1
+    if order.model is not None and not of_numbers(order.model.facts.pre):
         return None, 1
     parts: list[Hashable] = []
     rows = -1

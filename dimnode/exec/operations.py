@@ -6,6 +6,7 @@ the node asks for that itself, to compare queries, and no spec can.)
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,12 @@ from dimnode.exec import orders, rows
 from dimnode.exec.mapping import Array, Declared, cast, feeds, pack
 from dimnode.exec.orders import Rows, Take
 from dimnode.exec.runtimes.base import Model
+from dimnode.exec.transforms.answers import answer_bytes, pack_answer
+from dimnode.exec.transforms.program import Program, finish, run_program
+from dimnode.exec.transforms.sources import Inputs, read_inputs
+from dimnode.exec.transforms.values import Stacked
 from dimnode.limits import ExecLimits
+from dimnode.records.transforms import Source, sources_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +33,38 @@ class Outcome:
     batch: int
 
 
-def infer(model: Model, take: tuple[Take, ...], blobs: tuple[bytes, ...], limits: ExecLimits) -> Outcome:
-    """Run the model once on the mapped inputs; all its outputs. Raises `RunFailed`, MemoryError."""
-    arrays = feeds(model.inputs, take, blobs)
-    results = model.run(arrays)
-    size = sum(value.nbytes for value in results.values() if isinstance(value, np.ndarray))
+def infer(
+    model: Model,
+    take: tuple[Take, ...],
+    blobs: tuple[bytes, ...],
+    limits: ExecLimits,
+    program: Program | None = None,
+) -> Outcome:
+    """Run the model on the mapped inputs, with what its manifest declares before and after; all its outputs.
+
+    Raises `RunFailed`, MemoryError.
+    """
+    if program is not None and program.pre:
+        answer, batch = run_program(program, read_inputs(sources_of(program.pre), take, blobs), model.run)
+    else:
+        arrays = feeds(model.inputs, take, blobs)
+        answer = model.run(arrays)
+        first = next(iter(arrays.values()), None)
+        batch = first.shape[0] if first is not None and first.ndim else 1
+        if program is not None:
+            given = {name: Stacked(found) for name, found in answer.items() if isinstance(found, np.ndarray)}
+            answer = finish(program, {**given}, bare=False)
+    size = answer_bytes(answer)
     if size > limits.output_bytes_max:
         raise RunFailed(
             orders.OUTPUT_TOO_LARGE, f"the outputs take {size} bytes, the limit is {limits.output_bytes_max}"
         )
-    first = next(iter(arrays.values()), None)
-    batch = first.shape[0] if first is not None and first.ndim else 1
-    return Outcome(pack(results), batch, batch)
+    return Outcome(pack_answer(answer), batch, batch)
 
 
-def evaluate(model: Model, wanted: Rows, stream: io.TextIOBase, limits: ExecLimits) -> Outcome:
+def evaluate(
+    model: Model, wanted: Rows, stream: io.TextIOBase, limits: ExecLimits, program: Program | None = None
+) -> Outcome:
     """Predict every matching row and count predictions against labels: `counts` [classes, classes], `rows` [1].
 
     Raises `RunFailed`, MemoryError.
@@ -50,9 +73,14 @@ def evaluate(model: Model, wanted: Rows, stream: io.TextIOBase, limits: ExecLimi
     keep = rows.matching(table, wanted.where)
     matrix = rows.features(table, wanted, keep)
     actual = rows.labels(table, wanted, keep, limits.evaluate_classes_max)
-    entry, step = _single_input(model, matrix.shape[1], limits)
-    values = cast(entry.name, matrix, entry.dtype)
-    parts = [_predict(model, entry.name, values[start : start + step]) for start in range(0, len(values), step)]
+    if program is not None and program.pre:
+        source = _single_table(program)
+        values, step = matrix[:, _places(source, rows.feature_names(table, wanted))], limits.evaluate_batch_rows
+        named = source.name
+    else:
+        entry, step = _single_input(model, matrix.shape[1], limits)
+        values, named = cast(entry.name, matrix, entry.dtype), entry.name
+    parts = [_predict(model, named, values[start : start + step], program) for start in range(0, len(values), step)]
     predicted = rows.whole_labels(
         np.concatenate(parts) if parts else np.zeros(0), limits.evaluate_classes_max, "the model's output 'label'"
     )
@@ -108,12 +136,34 @@ def _single_input(model: Model, width: int, limits: ExecLimits) -> tuple[Declare
     return entry, entry.shape[0] or limits.evaluate_batch_rows
 
 
-def _predict(model: Model, name: str, batch: Array) -> Array:
+def _single_table(program: Program) -> Source:
+    """The one input of a model that declares how rows become its tensors."""
+    sources = sources_of(program.pre)
+    if len(sources) != 1 or sources[0].kind != "rows":
+        raise RunFailed(orders.UNFIT_MODEL, "evaluate needs a model that takes rows and nothing else")
+    return sources[0]
+
+
+def _places(source: Source, names: Sequence[str]) -> list[int]:
+    """Which of the cabinet's features the model takes, in its order: those it names, or all."""
+    if missing := [name for name in source.columns if name not in names]:
+        raise RunFailed(orders.BAD_COLUMN, f"the model takes a column {missing[0]!r}, which is no feature here")
+    return [names.index(name) for name in source.columns] if source.columns else list(range(len(names)))
+
+
+def _predict(model: Model, name: str, batch: Array, program: Program | None) -> Array:
     """The `label` output for one batch, [rows]."""
     try:
-        labels = model.run({name: batch}).get("label")
+        if program is not None and program.pre:
+            answer, _ = run_program(program, Inputs({name: Stacked(batch)}, len(batch)), model.run)
+        elif program is not None:
+            results = model.run({name: batch})
+            answer = finish(program, {key: Stacked(found) for key, found in results.items()}, bare=False)
+        else:
+            answer = model.run({name: batch})
     except RunFailed:
         raise RunFailed(orders.RUN_FAILED, "the model failed on the rows (its own words are withheld)") from None
+    labels = answer.get("label")
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iufb" or labels.size != len(batch):
         raise RunFailed(orders.UNFIT_MODEL, "evaluate needs a model with a numeric output 'label', one per row")
     return labels.reshape(-1)

@@ -26,8 +26,10 @@ from dimnode.exec.operations import Outcome
 from dimnode.exec.orders import Condition, Rows, Take
 from dimnode.exec.runtimes.base import Content, Model, Runtime
 from dimnode.exec.sandbox import Walls
+from dimnode.exec.transforms.program import Program, compile_program
 from dimnode.limits import ExecLimits
 from dimnode.records.ids import BLOB_PREFIX
+from dimnode.records.transforms import files_of
 
 HASH_CHUNK_BYTES = 1024 * 1024
 
@@ -54,13 +56,26 @@ def serve(post: Post, seccomp_filter: Any) -> None:
     _Worker(post).work(report)
 
 
-def _load(post: Post, birth: Birth | None, files: list[int]) -> Model | RunFailed | MemoryError | None:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model, and what its manifest declares before and after it."""
+
+    model: Model
+    program: Program | None
+
+
+def _load(post: Post, birth: Birth | None, files: list[int]) -> Loaded | RunFailed | MemoryError | None:
     """The model, or why there is none: then every order gets that as its answer."""
     if birth is None:
         return None
     try:
-        contents = _checked_contents(post.limits, birth, files)
-        return post.runtime.load(contents, birth.facts)
+        contents, facts = _checked_contents(post.limits, birth, files), birth.facts
+        # A runtime is not shown what only the transforms read: files it does not know it may refuse.
+        theirs = files_of(facts.pre, facts.post)
+        model = post.runtime.load({path: file for path, file in contents.items() if path not in theirs}, facts)
+        texts = {path: contents[path].raw for path in theirs if path in contents}
+        lists = (facts.pre, facts.post)
+        return Loaded(model, compile_program(*lists, model.inputs, model.outputs, texts, facts.labels, facts.max_batch))
     except (RunFailed, MemoryError) as fault:
         return fault
     finally:
@@ -97,7 +112,7 @@ class _Worker:
 
         self._post = post
         self._limits = post.limits
-        self._model: Model | RunFailed | MemoryError | None = None
+        self._model: Loaded | RunFailed | MemoryError | None = None
         self._usage = resource.getrusage
         self._self = resource.RUSAGE_SELF
         self._cpu_allowed_ns = 0
@@ -128,7 +143,7 @@ class _Worker:
                 self._model = _load(self._post, birth_from(packed) if packed is not None else None, files)
             case _:
                 raise BrokenFrame("not a birth")
-        traits = self._model.traits() if isinstance(self._model, Model) else {}
+        traits = self._model.model.traits() if isinstance(self._model, Loaded) else {}
         return pack_frame([0, "ready", report, traits])
 
     def _answer(self, request: list[Any], descriptors: deque[int]) -> bytes:
@@ -166,20 +181,23 @@ class _Worker:
             raise self._model.with_traceback(None)
         if op == "infer":
             content = tuple(blobs) if not files else _from_file(files[0], blobs)
-            return operations.infer(self._need_model(), tuple(Take(*entry) for entry in take), content, limits)
+            loaded = self._need_model()
+            chosen = tuple(Take(*entry) for entry in take)
+            return operations.infer(loaded.model, chosen, content, limits, loaded.program)
         wanted, stream = _open_rows(rows, files, limits)
         with stream:
             match op:
                 case "evaluate":
-                    return operations.evaluate(self._need_model(), wanted, stream, limits)
+                    loaded = self._need_model()
+                    return operations.evaluate(loaded.model, wanted, stream, limits, loaded.program)
                 case "statistics":
                     return operations.statistics(wanted, stream, limits)
                 case "cohort":
                     return operations.cohort(wanted, stream, limits)
         raise RunFailed(orders.BAD_ORDER, f"unknown operation {op!r}")
 
-    def _need_model(self) -> Model:
-        if not isinstance(self._model, Model):
+    def _need_model(self) -> Loaded:
+        if not isinstance(self._model, Loaded):
             raise RunFailed(orders.NO_MODEL, "the order names no model")
         return self._model
 

@@ -61,7 +61,9 @@ def main(channel_descriptor: int, parent_pid: int, name: str, limits: ExecLimits
 def _import_everything(runtime: Runtime) -> dict[str, str]:
     """Load all that a worker may need: behind its walls it can open no file. Returns the runtime's class."""
     from dimnode.exec import worker  # noqa: F401
+    from dimnode.exec.transforms import warm
 
+    warm.warm_up()
     "".encode("utf-8-sig").decode("utf-8-sig")
     version = runtime.version()
     if version:

@@ -187,6 +187,12 @@ def sources_of(pre: Sequence[Transform]) -> tuple[Source, ...]:
     )
 
 
+def of_numbers(pre: Sequence[Transform]) -> bool:
+    """Every input is a tensor with one row per item, as for a model without `pre`: rows of several orders can be put
+    together. Files and texts without sizes cannot: two of them would become one."""
+    return all(source.kind in ("rows", "tensor") for source in sources_of(pre))
+
+
 def files_of(pre: Sequence[Transform], post: Sequence[Transform]) -> tuple[str, ...]:
     """The manifest's files that these lists read, by path."""
     return tuple(sorted({op["file"] for op in (*pre, *post) if "file" in op}))

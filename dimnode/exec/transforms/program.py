@@ -52,16 +52,6 @@ class Program:
     batch_max: int = 0
 
 
-def warm_up() -> None:
-    """In the zygote, before any fork: import the libraries that are installed."""
-    images.imported()
-    sounds.imported()
-    try:
-        import tokenizers  # noqa: F401
-    except ImportError:
-        pass
-
-
 def compile_program(
     pre: Sequence[Transform],
     post: Sequence[Transform],

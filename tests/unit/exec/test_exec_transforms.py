@@ -3,6 +3,7 @@
 import io
 import struct
 import wave
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from dimnode.errors import RunFailed
+from dimnode.exec.batching import batch_kind
 from dimnode.exec.mapping import Declared
+from dimnode.exec.orders import Facts, ModelOrder, Order
 from dimnode.exec.transforms import after, arrays, images, sounds, texts
 from dimnode.exec.transforms.program import compile_program, constant, run_program
 from dimnode.exec.transforms.sources import read_inputs
@@ -529,3 +532,14 @@ def test_shared_values_have_no_items():
     assert stacked(Shared(np.zeros(2)), "c").shape == (2,)
     with pytest.raises(AssertionError):
         items_of(Shared(np.zeros(2)))
+
+
+def test_files_and_texts_run_alone_because_two_of_them_would_become_one():
+    order = Order((b"job", 1, 1), "infer", None, (), (), None, "normal", 1.0, deterministic=False)
+    for kind, tensor, together in (
+        ("bytes", Tensor("x", "uint8", (5,), bytes(5)), False),
+        ("rows", Tensor("x", "float32", (5, 1), bytes(20)), True),
+    ):
+        model = ModelOrder("m", "onnx", (), Facts(pre=({"op": "input", "name": "x", "kind": kind},)))
+        kind_of, _ = batch_kind(replace(order, model=model, inputs=(encode_tensors([tensor]),)))
+        assert (kind_of is not None) == together
