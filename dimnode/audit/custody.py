@@ -10,7 +10,6 @@ from dimnode.audit.case import Case
 from dimnode.audit.findings import Findings
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
-from dimnode.records.links import record_links
 from dimnode.records.plan import replicas_per_step, sources_exist
 
 METHODS_OF = {
@@ -182,9 +181,10 @@ def parent_problems(case: Case) -> Iterator[str]:
 
     A cycle cannot be: an id is the hash of a payload that contains its parents' ids.
     """
-    for record in case.receipt.records.values():
-        if record.kind != "spec" and not case.numbers.keys() >= set(record_links(record)):
-            yield f"{case.place(record)} names a record that is not here"
+    records = case.receipt.records
+    for identity, links in case.receipt.links.items():
+        if not records.keys() >= set(links) and records[identity].kind != "spec":
+            yield f"{case.place(records[identity])} names a record that is not here"
     parents = case.root.payload["parents"]
     kinds = {found.kind for parent in parents[1:] if (found := case.find(parent)) is not None}
     if not kinds <= {"answer", "ruling"}:

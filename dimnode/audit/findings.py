@@ -5,7 +5,6 @@ Pure: no I/O, no clock. Codes: docs/receipt.md and docs/errors-verify.md.
 """
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import Literal, NamedTuple
 
 Outcome = Literal["pass", "fail", "not-checked"]
@@ -24,6 +23,9 @@ class Check(NamedTuple):
     why: str = ""
 
 
+_new = tuple.__new__  # what a NamedTuple's own constructor calls, at a third of its price
+
+
 class Findings:
     """Collects checks in the order in which they are made."""
 
@@ -32,12 +34,15 @@ class Findings:
 
     def judge(self, code: str, subject: str, problems: Iterable[str]) -> bool:
         """One failed check for each problem (of very many, the first), or one that passed; True when it passed."""
-        found = list(islice(problems, _PROBLEMS_TOLD_MAX))
-        if not found:
-            self.checks.append(Check(code, subject, "pass"))
-            return True
-        self.checks += [Check(code, subject, "fail", why) for why in found]
-        return False
+        told = 0
+        for why in problems:
+            self.checks.append(Check(code, subject, "fail", why))
+            told += 1
+            if told == _PROBLEMS_TOLD_MAX:
+                break
+        if not told:
+            self.checks.append(_new(Check, (code, subject, "pass", "")))
+        return not told
 
     def skip(self, code: str, subject: str, why: str) -> None:
         """A check that could not be made."""

@@ -32,12 +32,13 @@ ENVELOPE_BYTES_MAX: Final = LIMITS.records.record_bytes_max + 160
 _KEY_HEADER: Final = bytes.fromhex("08011220")
 _SIGNATURE_BYTES: Final = 64
 _SIGNATURE_FIELD: Final = b"\x2a\x40"
-_HEAD: Final = re.compile(
-    rb"\x0a\x24(.{4})(.{32})"  # field 1, 36 bytes: the kind of key, the key
-    rb"(\x12.\x81\x04/(?!_+/)[a-z_]{1,16}/[1-9])"  # field 2: payload type with the record's kind and version
-    rb"\x1a([\x80-\xff]{0,3}[\0-\x7f])",  # field 3: the payload's length
-    re.DOTALL,
-)
+_KEY_FIELD: Final = b"\x0a\x24" + _KEY_HEADER
+_TYPE_AT: Final = len(_KEY_FIELD) + 32
+_TAIL_BYTES: Final = len(_SIGNATURE_FIELD) + _SIGNATURE_BYTES
+_TYPE: Final = re.compile(rb"\x12.\x81\x04/(?!_+/)([a-z_]{1,16})/([1-9])", re.DOTALL)
+"""Field 2: the payload's type with the record's kind and version."""
+_KINDS_KEPT_MAX: Final = 64
+_kinds: dict[bytes, tuple[str, int, bytes]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,27 +135,46 @@ def _split(envelope: bytes) -> tuple[bytes, str, int, bytes, bytes, bytes]:
     """
     if len(envelope) > ENVELOPE_BYTES_MAX:
         raise PeerFault("envelope: too long")
-    form = _HEAD.match(envelope)
-    if form is None or envelope[-_SIGNATURE_BYTES - 2 : -_SIGNATURE_BYTES] != _SIGNATURE_FIELD:
-        raise PeerFault("envelope: fields")
-    key_kind, public, type_field, length = form.groups()
-    payload = envelope[form.end() : -_SIGNATURE_BYTES - 2]
-    if key_kind != _KEY_HEADER:
-        raise PeerFault("envelope: key is not Ed25519")
-    if length != _varint(len(payload)):
+    if not envelope.startswith(_KEY_FIELD):
+        raise PeerFault("envelope: key is not Ed25519" if envelope.startswith(_KEY_FIELD[:2]) else "envelope: fields")
+    # The type follows the key; its second byte is its length, and behind it stands the payload.
+    at = _TYPE_AT + 2 + int.from_bytes(envelope[_TYPE_AT + 1 : _TYPE_AT + 2])
+    kind, version, signed = _kind_of(envelope[_TYPE_AT:at])
+    header = _payload_header(len(envelope) - at - _TAIL_BYTES)
+    if envelope[at : at + len(header)] != header:
         raise PeerFault("envelope: length of the payload")
-    kind, version, domain = _kind_of(type_field)
-    return public, kind, version, domain + length, payload, envelope[-_SIGNATURE_BYTES:]
+    if envelope[-_TAIL_BYTES:-_SIGNATURE_BYTES] != _SIGNATURE_FIELD:
+        raise PeerFault("envelope: fields")
+    payload = envelope[at + len(header) : -_TAIL_BYTES]
+    public, signature = envelope[len(_KEY_FIELD) : _TYPE_AT], envelope[-_SIGNATURE_BYTES:]
+    return public, kind, version, signed + header[1:], payload, signature
 
 
-@lru_cache(maxsize=64)
 def _kind_of(type_field: bytes) -> tuple[str, int, bytes]:
     """The kind and version that field 2 names, and what is signed before the payload's length."""
-    kind, version = type_field[5:-2].decode(), int(type_field[-1:])
-    domain, only_spelling = _prefix(kind, version)
-    if type_field != only_spelling:
-        raise PeerFault("envelope: length of the payload type")
-    return kind, version, domain
+    found = _kinds.get(type_field)
+    if found is None:
+        form = _TYPE.fullmatch(type_field)
+        if form is None:
+            raise PeerFault("envelope: fields")
+        kind, version = form[1].decode(), int(form[2])
+        signed, only_spelling = _prefix(kind, version)
+        if type_field != only_spelling:
+            raise PeerFault("envelope: length of the payload type")
+        found = kind, version, signed
+        if len(_kinds) < _KINDS_KEPT_MAX:
+            _kinds[type_field] = found
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _payload_header(rest: int) -> bytes:
+    """Field 3 of the envelope up to the payload, when it and the payload take `rest` bytes together."""
+    for width in (2, 3, 1, 4):
+        length = rest - 1 - width
+        if length >= 0 and len(varint := _varint(length)) == width:
+            return b"\x1a" + varint
+    raise PeerFault("envelope: fields")
 
 
 @lru_cache(maxsize=64)

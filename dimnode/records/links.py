@@ -20,11 +20,12 @@ def record_links(record: Record) -> list[RecordId]:
             found = [task["model"] for task in payload["tasks"] if "model" in task]
         case _:
             return []
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)) if len(found) > 1 else found
 
 
 def blob_refs(record: Record) -> list[Ref]:
-    """Blinded names of the blobs that this record reads or writes."""
+    """Blinded names of the blobs that this record reads or writes, in listed order; one may stand there twice."""
     if record.kind not in ("spec", "lease", "answer", "verdict"):
         return []
-    return list(dict.fromkeys([*record.payload.get("inputs", []), *record.payload.get("outputs", [])]))
+    found: list[Ref] = record.payload.get("inputs", []) + record.payload.get("outputs", [])
+    return found

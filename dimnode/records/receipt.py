@@ -9,7 +9,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
@@ -38,8 +38,7 @@ _DIGEST_BYTES: Final = 32
 _SECTION: Final = struct.Struct(">BI")
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(NamedTuple):
     """What turns a blinded reference back into a CID: ref = SHA-256(tag ‖ salt ‖ cid)."""
 
     ref: Ref
@@ -70,7 +69,8 @@ class Opening:
 class Receipt:
     """The parts of a receipt: the root's id, records by id in file order, openings by ref, blobs by CID.
 
-    `refs` are the blinded names that stand in the records, whether the file opens them or not.
+    `refs` are the blinded names that stand in the records, whether the file opens them or not; `links` are the ids
+    that each record stands on.
     """
 
     root: RecordId
@@ -78,6 +78,7 @@ class Receipt:
     openings: Mapping[Ref, Opening]
     blobs: Mapping[Cid, bytes]
     refs: Set[Ref]
+    links: Mapping[RecordId, list[RecordId]]
 
     def blob_of(self, ref: Ref) -> bytes | None:
         """The bytes behind a reference, when both its opening and its blob are here."""
@@ -87,18 +88,19 @@ class Receipt:
 
 def preorder(root: RecordId, records: Mapping[RecordId, Record]) -> list[Record]:
     """Records reachable from the root, depth first, parents in listed order; ids that are not here are skipped."""
-    ordered: list[Record] = []
-    seen: set[RecordId] = set()
+    links = {identity: record_links(record) for identity, record in records.items()}
+    return [records[identity] for identity in _reached(root, links)]
+
+
+def _reached(root: RecordId, links: Mapping[RecordId, list[RecordId]]) -> list[RecordId]:
+    ordered: dict[RecordId, None] = {}
     stack = [root]
     while stack:
         identity = stack.pop()
-        record = records.get(identity)
-        if identity in seen or record is None:
-            continue
-        seen.add(identity)
-        ordered.append(record)
-        stack.extend(reversed(record_links(record)))
-    return ordered
+        if identity not in ordered and identity in links:
+            ordered[identity] = None
+            stack += links[identity][::-1]
+    return list(ordered)
 
 
 def pack_receipt(
@@ -141,8 +143,10 @@ def parse_receipt(raw: bytes) -> Receipt:
     for found, sections in ((list(openings), opened), (list(blobs), contents)):
         if len(found) != len(sections) or found != sorted(found):
             raise PeerFault("receipt: order of sections")
-    refs = {ref for record in records.values() for ref in blob_refs(record)}
-    receipt = Receipt(root, records, openings, blobs, refs)
+    refs: set[Ref] = set()
+    for record in records.values():
+        refs.update(blob_refs(record))
+    receipt = Receipt(root, records, openings, blobs, refs, {key: record_links(it) for key, it in records.items()})
     _check_reach(receipt)
     return receipt
 
@@ -183,18 +187,17 @@ def _check_reach(receipt: Receipt) -> None:
     """Everything in the file is reached from the root, and the envelopes stand in preorder."""
     if receipt.root not in receipt.records:
         raise PeerFault("receipt: root missing")
-    ordered = preorder(receipt.root, receipt.records)
-    if [record.id for record in ordered] != list(receipt.records):
+    if _reached(receipt.root, receipt.links) != list(receipt.records):
         raise PeerFault("receipt: envelopes out of order or unreachable")
     if not receipt.openings.keys() <= receipt.refs:
         raise PeerFault("receipt: opening of nothing")
-    named = {opening.cid for opening in receipt.openings.values()} | _file_cids(ordered)
-    if not receipt.blobs.keys() <= named:
+    named = {opening.cid for opening in receipt.openings.values()}
+    if not receipt.blobs.keys() <= named and not receipt.blobs.keys() <= named | _file_cids(receipt.records.values()):
         raise PeerFault("receipt: blob of nothing")
 
 
-def _file_cids(ordered: Iterable[Record]) -> set[Cid]:
-    return {root for record in ordered for root in file_roots(record)}
+def _file_cids(records: Iterable[Record]) -> set[Cid]:
+    return {root for record in records for root in file_roots(record)}
 
 
 def _section(kind: int, content: bytes) -> bytes:

@@ -17,6 +17,8 @@ _LIST_MAX = LIMITS.records.list_entries_max
 
 def exact_bytes(size: int, prefix: bytes = b"") -> Check:
     """bin of this size, beginning with `prefix`."""
+    if not prefix:
+        return lambda value: type(value) is bytes and len(value) == size
     return lambda value: type(value) is bytes and len(value) == size and value.startswith(prefix)
 
 
@@ -59,44 +61,50 @@ def row(*items: Check) -> Check:
     """A list of exactly these entries in this order."""
 
     def check(value: Any) -> bool:
-        if type(value) is not list or len(value) != len(items):
+        if type(value) is not list or len(value) != size:
             return False
-        for known, entry in zip(items, value, strict=True):  # noqa: SIM110
-            if not known(entry):
+        for passes, entry in zip(items, value):  # noqa: SIM110, B905 their number was just compared
+            if not passes(entry):
                 return False
         return True
 
+    size = len(items)
     return check
 
 
 def fields(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
     """A map with these keys, in ascending order. Unknown keys fail, except those that begin with `x_`."""
-    needed, extra = tuple(required.items()), dict(optional or {})
-    only = tuple(sorted(required))
+    known = {**required, **(optional or {})}
+    arrangements: dict[tuple[Any, ...], tuple[Check, ...]] = {}  # by keys: at most one for each choice of optional ones
 
     def check(value: Any) -> bool:
-        if type(value) is not dict or (tuple(value) != only and not further(value)):
+        if type(value) is not dict:
             return False
-        try:
-            for key, known in needed:
-                if not known(value[key]):
-                    return False
-        except KeyError:
+        checks = arrangements.get(keys := tuple(value))
+        if checks is None and (checks := arrange(keys)) is None:
             return False
+        for passes, entry in zip(checks, value.values()):  # noqa: SIM110, B905 one of each
+            if not passes(entry):
+                return False
         return True
 
-    def further(value: dict[Any, Any]) -> bool:
-        """Keys are in order, and those that are not required are known and pass, or are experimental."""
-        previous = ""
-        for key, entry in value.items():
-            if type(key) is not str or key <= previous:
-                return False
-            if not (extra[key](entry) if key in extra else key in required or key.startswith("x_")):
-                return False
-            previous = key
-        return True
+    def arrange(keys: tuple[Any, ...]) -> tuple[Check, ...] | None:
+        """The check of each key, in order; None when a key is missing, unknown, no text, or out of order."""
+        if not all(type(key) is str and (key in known or key.startswith("x_")) for key in keys):
+            return None
+        if list(keys) != sorted(keys) or not required.keys() <= set(keys):
+            return None
+        checks = tuple(known.get(key, _anything) for key in keys)
+        if known.keys() >= set(keys):
+            arrangements[keys] = checks
+        return checks
 
     return check
+
+
+def _anything(_: Any) -> bool:
+    """An experimental field: nobody reads it."""
+    return True
 
 
 def any_of(*checks: Check) -> Check:
