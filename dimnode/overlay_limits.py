@@ -50,6 +50,7 @@ class HostLimits:
     unread_share_bytes: int = 512 * 1024
     idle_frames_max: int = 1024
     refused_streams_per_offence: int = 256
+    ended_streams_remembered_max: int = 256
     service_streams_per_peer_max: int = 8
     service_reads_per_second_max: float = 600.0
     service_reads_burst_max: int = 3000

@@ -29,9 +29,9 @@ from .liar import Liar
 STREAMS: Final = 10_000
 SOCKETS: Final = 500
 _HEADER: Final = struct.Struct("!BBHII")
-_DATA, _WINDOW, _PING, _SYN = 0, 1, 2, 1
+_DATA, _WINDOW, _PING, _SYN, _RST = 0, 1, 2, 1, 8
 _OVERRUN_BYTES: Final = 8 * 1024 * 1024
-_PIECE_BYTES: Final = 300_000  # the window is 262,144
+_PIECE_BYTES: Final = (60_000, 300_000)  # the window is 262,144
 _SOCKET_SECONDS: Final = 1.5
 
 
@@ -51,6 +51,7 @@ class Brute:
         """All attacks over a connection."""
         return (
             self.overrun_window,
+            self.data_for_ended_streams,
             self.open_ten_thousand,
             self.ping_for_ever,
             self.nonsense_frames,
@@ -87,13 +88,22 @@ class Brute:
     async def overrun_window(self, host: Any, liar: Liar) -> None:
         """Eight megabytes on a stream that was granted a quarter of one.
 
-        In pieces that are each longer than the window: a stream on which no protocol is agreed is reset soon, and what
-        comes for it afterwards is dropped as if it had been under way.
+        No protocol is agreed on it, so it is reset at some point of this; what was granted before may still come.
         """
-        stream_id = 2001
-        piece = frame(_DATA, 0, stream_id, _PIECE_BYTES) + bytes(_PIECE_BYTES)
+        stream_id, size = 2001, self._chance.choice(_PIECE_BYTES)
+        piece = frame(_DATA, 0, stream_id, size) + bytes(size)
         opening = frame(_WINDOW, _SYN, stream_id, 0)
-        await self._pour(host, "window overrun", [opening + piece, *[piece] * (_OVERRUN_BYTES // _PIECE_BYTES)])
+        await self._pour(host, "window overrun", [opening + piece, *[piece] * (_OVERRUN_BYTES // size)])
+
+    async def data_for_ended_streams(self, host: Any, liar: Liar) -> None:
+        """Eight megabytes for streams that we reset ourselves, or that never were."""
+        first = 2001
+        pieces = []
+        for at in range(_OVERRUN_BYTES // _PIECE_BYTES[0]):
+            stream_id = first + 2 * self._chance.randrange(at // 8 + 1)
+            pieces.append(frame(_DATA, 0, stream_id, _PIECE_BYTES[0]) + bytes(_PIECE_BYTES[0]))
+        opening = frame(_WINDOW, _SYN, first, 0) + frame(_WINDOW, _RST, first, 0)
+        await self._pour(host, "data for no stream", [opening, *pieces])
 
     async def open_ten_thousand(self, host: Any, liar: Liar) -> None:
         """Streams and nothing on them; ids without gaps, so that only their number is wrong."""

@@ -43,6 +43,7 @@ from dimnode.p2p.host.yamux_frames import (
     encode_header,
 )
 from dimnode.p2p.host.yamux_ids import InboundIds
+from dimnode.p2p.host.yamux_remains import Remains
 from dimnode.p2p.host.yamux_stream import YamuxStream
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class YamuxConnection(IMuxedConn):
         self._inbound_ids = InboundIds(2 if session.is_initiator else 1, limits.stream_id_gap_max)
         self.inbound_open = 0
         self._streams: dict[int, YamuxStream] = {}
+        self._remains = Remains(limits.ended_streams_remembered_max, INITIAL_WINDOW_BYTES, self._growth_left_bytes)
         self._parser = FrameParser(limits.frame_bytes_max)
         self._accepted_in, self._accepted = trio.open_memory_channel[YamuxStream](limits.inbound_streams_max)
         self._pong = trio.Event()
@@ -280,7 +282,9 @@ class YamuxConnection(IMuxedConn):
             stream = self._accept(piece.stream_id)
         else:
             stream = self._streams.get(piece.stream_id)
-        if stream is None:  # reset by us, or refused: what was on its way is dropped
+        if stream is None:  # reset by us, or refused: what was on its way is dropped, and there is a bound to that
+            if piece.first:
+                self._remains.charge(piece.stream_id, piece.length)
             return
         if piece.first:
             stream.charge(piece.length)
@@ -340,6 +344,7 @@ class YamuxConnection(IMuxedConn):
             self._accepted_in.send_nowait(stream)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self._put(encode_header(Kind.WINDOW, RST, stream_id, 0))
+            self._remains.leave(stream_id, INITIAL_WINDOW_BYTES)
             return None
         self._streams[stream_id] = stream
         self.inbound_open += 1
@@ -350,6 +355,7 @@ class YamuxConnection(IMuxedConn):
     def _refuse_stream(self, stream_id: int) -> None:
         """Answer with a reset: twelve bytes, no task, no buffer. A few are an accident, hundreds are not."""
         self._put(encode_header(Kind.WINDOW, RST, stream_id, 0))
+        self._remains.leave(stream_id, INITIAL_WINDOW_BYTES)
         self._budget.refuse(self.peer_id, self.limits.refused_streams_per_offence)
 
     # Frames out, and the books
@@ -391,6 +397,8 @@ class YamuxConnection(IMuxedConn):
         stream.gone = True
         self._streams.pop(stream.stream_id, None)
         self.unread_bytes -= stream.unread_bytes
+        if not stream.finished_there:  # also when the peer reset it: go may have data queued behind its own reset
+            self._remains.leave(stream.stream_id, stream.window_left_bytes)
         self._growth_left_bytes += stream.window_target - INITIAL_WINDOW_BYTES
         if not stream.is_initiator:
             self.inbound_open -= 1

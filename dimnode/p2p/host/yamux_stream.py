@@ -80,6 +80,11 @@ class YamuxStream(IMuxedStream):
         if self.finished_there and length:
             raise FrameError("yamux-data-after-fin")
 
+    @property
+    def window_left_bytes(self) -> int:
+        """What the peer was granted and has not used, updates that are under way to it included."""
+        return self._receive_window
+
     def arrive(self, payload: bytes) -> None:
         """Keep payload for the reader; the connection wakes it when the whole batch is in."""
         if self.abandoned_at is not None:
