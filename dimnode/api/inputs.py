@@ -11,7 +11,9 @@ import numpy as np
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.records.envelope import Record
+from dimnode.records.items import SIZES, byte_items
 from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors
+from dimnode.records.transforms import Source, sources_of
 
 Tensors = Mapping[str, Tensor]
 _HINT = "dim models ls shows what each model takes"
@@ -27,7 +29,10 @@ def check_inputs(
     sources = [_opened(number, blob) for number, blob in enumerate(blobs)]
     used: set[int] = set()
     for step, (task, model) in enumerate(zip(tasks, models, strict=True)):
-        if model is None or "cabinet" in task or not model.payload["inputs"]:
+        if model is not None and "cabinet" not in task and (given := sources_of(model.payload.get("pre", ()))):
+            if "take" in task or step == 0 or not chained:
+                _check_sources(task.get("take"), model, given, models, sources, used)
+        elif model is None or "cabinet" in task or not model.payload["inputs"]:
             used.update(id(tensor) for source in sources for tensor in source.values())
         elif "take" in task:
             _check_taken(task["take"], model, models, sources, used)
@@ -36,11 +41,102 @@ def check_inputs(
                 tensor = _by_name(model, entry[0], sources)
                 used.add(id(tensor))
                 _check_form(model, entry, tensor, tensor.shape)
-    declared = [entry[0] for model in models if model is not None for entry in model.payload["inputs"]]
+    declared = [name for model in models if model is not None for name in _takes(model)]
     unused = [name for source in sources for name, tensor in source.items() if id(tensor) not in used]
     if strange := [name for name in unused if name not in declared]:
         what = f"{strange[0]!r} is no input of any model of this job"
         raise Refused("E-input-07", what, f"the inputs are {_names(declared)}", _HINT)
+
+
+def _takes(model: Record) -> list[str]:
+    """What may be given to a model, by name: what its `pre` declares, else its own inputs."""
+    given = sources_of(model.payload.get("pre", ()))
+    return [source.name for source in given] or [entry[0] for entry in model.payload["inputs"]]
+
+
+def _check_sources(
+    take: Sequence[Sequence[Any]] | None,
+    model: Record,
+    given: Sequence[Source],
+    models: Sequence[Record | None],
+    sources: Sequence[Tensors],
+    used: set[int],
+) -> None:
+    """A model that says how texts, files and rows become its tensors."""
+    name = model.payload["name"]
+    mapped = {row[0]: row for row in take or ()}
+    names = [source.name for source in given]
+    if take is not None and (wrong := sorted(mapped.keys() - set(names)) or sorted(set(names) - mapped.keys())):
+        what = f"model {name} takes no {wrong[0]!r}" if wrong[0] in mapped else f"nothing is taken for {wrong[0]!r}"
+        raise Refused("E-input-07", what, f"model {name} takes {_kinds(given)}", "take: [{name: …, from: …}]")
+    counts = {}
+    for source in given:
+        columns = (-1, -1)
+        if take is None:
+            tensors, tensor_name = _thing(model, source, given, sources)
+        else:
+            _, place, tensor_name, *columns_taken = mapped[source.name]
+            columns = (columns_taken[0], columns_taken[1])
+            if place >= len(sources):
+                _check_step_output(models, place - len(sources), tensor_name)
+                continue
+            tensors = sources[place]
+            if tensor_name not in tensors:
+                cause = f"input {place} has {_names(tensors)}"
+                what = f"{source.name!r} is to be taken from {tensor_name!r}, which is not there"
+                raise Refused("E-input-07", what, cause)
+        used.update(id(tensors[key]) for key in (tensor_name, tensor_name + SIZES) if key in tensors)
+        counts[source.name] = _check_given(model, source, tensors, tensor_name, columns)
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{count} of {key!r}" for key, count in counts.items())
+        raise Refused("E-input-06", "the inputs differ in their number of items", f"there are {said}")
+
+
+def _thing(model: Record, source: Source, given: Sequence[Source], sources: Sequence[Tensors]) -> tuple[Tensors, str]:
+    """What is called so, or the only thing for the only input."""
+    for tensors in sources:
+        if source.name in tensors:
+            return tensors, source.name
+    things = [(tensors, name) for tensors in sources for name in tensors if not name.endswith(SIZES)]
+    if len(given) == 1 and len(things) == 1:
+        return things[0]
+    what = f"model {model.payload['name']} takes {source.kind} {source.name!r}, which is not in the input"
+    cause = f"it takes {_kinds(given)}; the input has {_names(name for _, name in things)}"
+    raise Refused("E-input-07", what, cause, _HINT)
+
+
+def _check_given(model: Record, source: Source, tensors: Tensors, name: str, columns: tuple[int, int]) -> int:
+    """One thing for one declared input; how many items it has."""
+    tensor = tensors[name]
+    if source.kind not in ("rows", "tensor"):
+        try:
+            count = len(byte_items(tensors, name))
+        except PeerFault as fault:
+            what = f"model {model.payload['name']} takes {source.kind} {source.name!r}"
+            raise Refused("E-input-01", what, fault.rule, "dim run takes files; docs/submitter.md") from None
+        if not count:
+            raise Refused("E-input-04", f"there is no {source.kind} in the input")
+        return count
+    shape: Sequence[int] = source.shape or (-1,) * len(tensor.shape)
+    if source.kind == "rows":
+        shape = (-1, len(source.columns) or -1)
+    actual = tensor.shape
+    if columns != (-1, -1):
+        if not actual or not 0 <= columns[0] < columns[1] <= actual[-1]:
+            what = f"columns {columns[0]} to {columns[1]} of {name!r} are to be taken"
+            raise Refused("E-input-06", what, f"it has the shape {list(actual)}")
+        actual = (*actual[:-1], columns[1] - columns[0])
+    dtype = "float64" if source.kind == "rows" else source.dtype or tensor.dtype
+    _check_form(model, (source.name, dtype, shape), tensor, actual)
+    if not actual:
+        raise Refused("E-input-06", f"{source.name!r} has no axis for items", "rows are the outer list", _HINT)
+    if not actual[0]:
+        raise Refused("E-input-04", f"{source.name!r} has no rows")
+    return actual[0]
+
+
+def _kinds(given: Sequence[Source]) -> str:
+    return ", ".join(f"{source.kind} {source.name!r}" for source in given)
 
 
 def _opened(number: int, blob: bytes) -> Tensors:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import msgspec
-import numpy as np
 
+from dimnode.api.given import given_tensors, number_tensor
 from dimnode.api.inputs import check_inputs
 from dimnode.consensus.agreement import check_comparator
 from dimnode.consensus.tiers import check_quorum, check_tier
@@ -20,12 +20,11 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.ids import PeerId
-from dimnode.records.tensors import ITEM_BYTES, Tensor, encode_tensors
+from dimnode.records.tensors import encode_tensors
+from dimnode.records.transforms import sources_of
 
 MICRO = 1_000_000
 _CONDITION_MAX = 1e12
-_NUMBERS = frozenset({int, float, bool})
-_DEPTH_MAX = 64
 _SOURCE = re.compile(r"(input|step)\.([0-9]{1,3})")
 _VOTES = ("majority_vote", "weighted_vote")
 _COMPARATORS = (
@@ -158,48 +157,18 @@ def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Comp
 
 
 def input_blob(named: Mapping[str, Any], model: Record | None) -> bytes:
-    """Numbers as written to tensors/1, in the dtype that the model declares for that name, else float32 or int64."""
+    """What is written as `input` to tensors/1: what the model's `pre` declares, else numbers in the dtype of its inputs
+    (else float32 or int64). Raises `Refused`."""
+    sources = sources_of(model.payload.get("pre", ())) if model else ()
     declared = {row[0]: row[1] for row in model.payload["inputs"]} if model else {}
-    tensors = []
-    for name, value in named.items():
-        try:
-            _need_numbers(value)
-            array = np.array(value)
-            if array.dtype.kind not in "iufb":
-                raise ValueError("not numbers in equal rows")
-            dtype = declared.get(name) or ("float32" if array.dtype.kind == "f" else "int64")
-            if dtype not in ITEM_BYTES:  # a stranger's manifest may declare anything
-                raise ValueError(f"the model declares the type {dtype!r}")
-            with np.errstate(invalid="ignore", over="ignore"):
-                typed = array.astype(dtype)
-            if typed.dtype.kind in "iub" and not np.array_equal(typed, array):
-                raise ValueError(f"not every number is one of the type {dtype}")
-        except (ValueError, TypeError, OverflowError) as error:
-            raise Refused("E-input-01", f"input {name!r} is not a table of numbers", str(error)) from None
-        if typed.dtype.kind == "f" and not np.isfinite(typed).all():
-            raise Refused("E-input-02", f"input {name!r} has NaN or infinite values", "", "remove or fill those rows")
-        raw = typed.astype(typed.dtype.newbyteorder("<")).tobytes()
-        tensors.append(Tensor(name, str(typed.dtype), tuple(typed.shape), raw))
     try:
-        return encode_tensors(tensors)
+        if sources:
+            return encode_tensors(given_tensors(sources, named))
+        return encode_tensors(number_tensor(name, value, declared.get(name, "")) for name, value in named.items())
     except PeerFault as fault:
         raise Refused("E-input-03", f"the input cannot be used: {fault.rule}") from None
     except UnicodeEncodeError:
         raise Refused("E-input-03", "the input cannot be used: a name is no text") from None
-
-
-def _need_numbers(value: Any, depth: int = 0) -> None:
-    """Lists of numbers, looked at before NumPy does: of a long text among many short ones it makes a table in which
-    each is as wide as the longest, gigabytes of a small file. Raises `ValueError`."""
-    if depth > _DEPTH_MAX:
-        raise ValueError("lists are nested too deeply")
-    if isinstance(value, str | bytes | Mapping):
-        raise ValueError("not numbers in equal rows")
-    if isinstance(value, list | tuple):
-        kinds = set(map(type, value))
-        if not kinds <= _NUMBERS:
-            for part in value:
-                _need_numbers(part, depth + 1)
 
 
 def _task(task: TaskEntry, model: Record | None, names: Names, inputs: int) -> dict[str, Any]:
