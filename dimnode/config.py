@@ -5,6 +5,7 @@ A wrong key or value is a `ConfigError` that names the place.
 """
 
 import hashlib
+import ipaddress
 import os
 import re
 import stat
@@ -25,7 +26,29 @@ DEFAULT_P2P_PORT: Final = 4710
 _OTHER_VARIABLES: Final = ("DIM_HOME",)
 _TEST_VARIABLES: Final = "DIM_TEST_"
 _LISTS: Final = ("listen", "bootstrap", "block", "allow", "http_hosts", "http_origins", "relays")
+_API: Final = re.compile(
+    r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[0-9A-Za-z:.-]{1,253})/tcp/(?P<port>\d{1,5})(?:/(?P<scheme>https?))?"
+)
 _SOCKET_PATH_BYTES_MAX: Final = 100  # sun_path holds 108 on Linux, 104 on macOS
+
+
+class KuboConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The table `[kubo]`: an IPFS daemon of this operator (docs/kubo.md). Without `api` nothing of it is used."""
+
+    api: str = ""
+    """Where its RPC listens, as a multiaddress."""
+    remote: bool = False
+    """Allow an `api` on another machine: whoever can reach it rules that daemon, and reads what is sent to it."""
+    models: bool = True
+    """Add public models of this node, and pin them."""
+    receipts: Literal["redacted", "whole", "off"] = "redacted"
+    """Add receipts of this node's jobs: every signature without what it speaks about, with it, or not at all."""
+    fetch: Literal["local", "network", "off"] = "local"
+    """Take blobs from what the daemon has, from what it can find among its peers, or not at all."""
+    name: bool = True
+    """Keep an IPNS name that points to the index of this node's public models."""
+    private_swarm: bool = False
+    """Do all this in a private swarm, too: what a daemon holds, the public network can ask it for."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,6 +82,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     http_certificate: str = ""
     http_private_key: str = ""
     http_insecure: bool = False
+    kubo: KuboConfig = KuboConfig()
     faults: str = ""
     """Fault point for tests: only the `dev` profile accepts one (see node.faults)."""
 
@@ -123,25 +147,67 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
     from_flags = {key: value for key, value in (flags or {}).items() if value is not None}
     profile = {**from_file, **from_environment, **from_flags}.get("profile", "dev")
     merged = {**PROFILES.get(str(profile), {}), **from_file, **from_environment, **from_flags}
+    tables = [table for table in (from_file.get("kubo"), from_environment.get("kubo")) if isinstance(table, dict)]
+    if len(tables) == 2:
+        merged["kubo"] = {**tables[0], **tables[1]}
     try:
         config = msgspec.convert(merged, Config, strict=False)
     except msgspec.ValidationError as error:
-        key = "".join(re.findall(r"\$\.(\w+)|unknown field `(\w+)`", str(error))[0])
-        place = (
-            "a flag" if key in from_flags else f"DIM_{key.upper()}" if key in from_environment else home / CONFIG_FILE
-        )
-        known = [field.encode_name for field in msgspec.structs.fields(Config)]
-        near = get_close_matches(key, known, 1) if key not in known else []
+        key = _wrong_key(str(error))
+        first, _, inner = key.partition(".")
+        variable = f"DIM_{key.replace('.', '_').upper()}"
+        in_environment = inner in from_environment.get(first, ()) if inner else first in from_environment
+        place = "a flag" if first in from_flags else variable if in_environment else home / CONFIG_FILE
+        struct, word = (KuboConfig, inner) if inner else (Config, key)
+        known = [field.encode_name for field in msgspec.structs.fields(struct)]
+        near = get_close_matches(word, known, 1) if word not in known else []
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
         raise ConfigError("E-config-01", f"a setting is wrong: {error}", f"{key} was read from {place}", hint) from None
+    if config.kubo.api:
+        check_api(config.kubo)
     if config.faults and config.profile != "dev":
         raise ConfigError("E-config-03", "fault points exist only in the dev profile")
     return config
 
 
+def _wrong_key(text: str) -> str:
+    """`workers` or `kubo.api`, out of what msgspec says."""
+    place = ".".join(re.findall(r"\$\.([\w.]+)", text)[:1])
+    unknown = re.findall(r"unknown field `(\w+)`", text)[:1]
+    return ".".join(filter(None, (place, *unknown)))
+
+
+def api_url(api: str) -> str:
+    """The URL of a daemon's multiaddress: /ip4/…/tcp/… (ip6, dns too), then nothing, /http or /https. Raises
+    `ConfigError`."""
+    found = _API.fullmatch(api)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise ConfigError(
+            "E-kubo-02", f"[kubo] api = {api!r} is no address of a daemon", "", 'api = "/ip4/127.0.0.1/tcp/5001"'
+        )
+    host = f"[{found['host']}]" if found["kind"] == "ip6" else found["host"]
+    return f"{found['scheme'] or 'http'}://{host}:{found['port']}"
+
+
+def check_api(kubo: KuboConfig) -> None:
+    """Raises `ConfigError` E-kubo-02: the address is none, or not of this machine without `remote`."""
+    api_url(kubo.api)
+    found = _API.fullmatch(kubo.api)
+    assert found is not None
+    try:
+        here = ipaddress.ip_address(found["host"]).is_loopback
+    except ValueError:
+        here = found["host"] == "localhost"
+    if not here and not kubo.remote:
+        cause = "whoever can reach that interface rules the daemon, and it is not encrypted"
+        hint = "tunnel it to 127.0.0.1, or set remote = true in [kubo]"
+        raise ConfigError("E-kubo-02", f"[kubo] api = {kubo.api!r} is on another machine", cause, hint)
+
+
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """One line for each `DIM_*` variable that is no setting: it changes nothing, and whoever set it thinks it does."""
-    known = ["DIM_" + field.encode_name.upper() for field in msgspec.structs.fields(Config)]
+    known = ["DIM_" + field.encode_name.upper() for field in msgspec.structs.fields(Config) if field.name != "kubo"]
+    known += ["DIM_KUBO_" + field.encode_name.upper() for field in msgspec.structs.fields(KuboConfig)]
     known += _OTHER_VARIABLES
     strange = sorted(
         name
@@ -159,6 +225,14 @@ def render_config(config: Config) -> str:
     """A commented config.toml with these settings."""
     lines = ["# dimnode settings; DIM_<KEY> variables and flags override them"]
     lines += [f"{key} = {_toml(getattr(config, key))}" for key in _RENDERED]
+    lines += [
+        "",
+        "# an IPFS daemon of yours that models and receipts are added to; empty api: none (docs/kubo.md)",
+        "[kubo]",
+    ]
+    lines += [
+        f"{field.name} = {_toml(getattr(config.kubo, field.name))}" for field in msgspec.structs.fields(KuboConfig)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -176,10 +250,16 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(Config):
+        if field.name == "kubo":
+            continue
         value = environment.get("DIM_" + field.encode_name.upper())
         if value is not None:
             many = field.encode_name in _LISTS
             found[field.encode_name] = [part for part in value.split(",") if part] if many else value
+    names = {field.name: f"DIM_KUBO_{field.name.upper()}" for field in msgspec.structs.fields(KuboConfig)}
+    table = {key: environment[name] for key, name in names.items() if name in environment}
+    if table:
+        found["kubo"] = table
     return found
 
 

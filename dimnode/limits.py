@@ -330,6 +330,30 @@ class HttpLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class KuboLimits:
+    """Calls to an operator's Kubo daemon (docs/kubo.md)."""
+
+    calls_at_once_max: int = 4
+    connect_seconds_max: float = 2.0
+    stall_seconds_max: float = 15.0
+    call_seconds_max: float = 20.0
+    local_seconds_max: float = 3.0
+    network_seconds_max: float = 12.0
+    pin_seconds_max: float = 120.0
+    publish_seconds_max: float = 120.0
+    send_seconds_min: float = 60.0
+    send_bytes_per_second_min: int = 2 * 1024 * 1024
+    answer_bytes_max: int = 1536 * 1024
+    add_leaves_max: int = 174  # the narrowest tree in use has this many links; a file of more leaves is drawn otherwise
+    name_seconds_valid: int = 48 * 3600
+    name_renew_seconds: float = 12 * 3600.0
+    look_seconds_min: float = 10.0
+    look_seconds_max: float = 600.0
+    waiting_max: int = 1024
+    state_bytes_max: int = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """All sections; pass the section a room needs, not the whole."""
 
@@ -349,6 +373,7 @@ class Limits:
     cabinets: CabinetLimits = field(default_factory=CabinetLimits)
     swarm: SwarmLimits = field(default_factory=SwarmLimits)
     reach: ReachLimits = field(default_factory=ReachLimits)
+    kubo: KuboLimits = field(default_factory=KuboLimits)
 
 
 LIMITS = Limits()

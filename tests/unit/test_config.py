@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dimnode.config import Config, default_home, load_config, render_config, socket_path, unknown_variables
+from dimnode.config import (
+    Config,
+    KuboConfig,
+    api_url,
+    default_home,
+    load_config,
+    render_config,
+    socket_path,
+    unknown_variables,
+)
 from dimnode.errors import ConfigError
 
 
@@ -193,3 +202,63 @@ def test_a_private_folder_that_somebody_else_prepared_is_refused(monkeypatch, tm
         with pytest.raises(ConfigError) as caught:
             socket_path(tmp_path / ("h" * 100))
         assert caught.value.complaint.code == "E-store-08"
+
+
+def test_the_table_of_the_kubo_daemon_may_come_from_the_file_and_each_of_its_keys_from_a_variable(
+    tmp_path, monkeypatch
+) -> None:
+    assert load_config(tmp_path).kubo == KuboConfig()
+    (tmp_path / "config.toml").write_text('[kubo]\napi = "/ip4/127.0.0.1/tcp/5001"\nfetch = "network"\n')
+    monkeypatch.setenv("DIM_KUBO_FETCH", "off")
+    monkeypatch.setenv("DIM_KUBO_MODELS", "false")
+    found = load_config(tmp_path).kubo
+    assert (found.api, found.fetch, found.models) == ("/ip4/127.0.0.1/tcp/5001", "off", False)
+    assert unknown_variables(dict.fromkeys(("DIM_KUBO_FETCH", "DIM_KUBO"), "1")) == [
+        "DIM_KUBO is no setting and changes nothing; did you mean DIM_KUBO_API?"
+    ]
+    (tmp_path / "config.toml").unlink()
+    assert load_config(tmp_path).kubo.fetch == "off"
+
+
+def test_a_wrong_key_of_a_table_is_named_with_its_place(tmp_path, monkeypatch) -> None:
+    (tmp_path / "config.toml").write_text("[kubo]\napu = 3\n")
+    said = complaint(tmp_path)
+    assert (said.cause.partition(" ")[0], said.hint) == ("kubo.apu", "did you mean api?")
+    (tmp_path / "config.toml").write_text('[kubo]\nfetch = "sometimes"\n')
+    assert complaint(tmp_path).cause.startswith(f"kubo.fetch was read from {tmp_path}")
+    monkeypatch.setenv("DIM_KUBO_FETCH", "never")
+    assert complaint(tmp_path).cause == "kubo.fetch was read from DIM_KUBO_FETCH"
+    (tmp_path / "config.toml").write_text("kubo = 3\n")
+    monkeypatch.delenv("DIM_KUBO_FETCH")
+    assert complaint(tmp_path).code == "E-config-01"
+
+
+@pytest.mark.parametrize(
+    ("api", "url"),
+    [
+        ("/ip4/127.0.0.1/tcp/5001", "http://127.0.0.1:5001"),
+        ("/ip4/127.3.2.1/tcp/5001/http", "http://127.3.2.1:5001"),
+        ("/ip6/::1/tcp/5001", "http://[::1]:5001"),
+        ("/dns/localhost/tcp/443/https", "https://localhost:443"),
+    ],
+)
+def test_a_daemon_of_this_machine_is_taken_as_it_stands(tmp_path, api, url) -> None:
+    (tmp_path / "config.toml").write_text(f'[kubo]\napi = "{api}"\n')
+    assert api_url(load_config(tmp_path).kubo.api) == url
+
+
+@pytest.mark.parametrize("api", ["/ip4/192.0.2.7/tcp/5001", "/dns/ipfs.example/tcp/443/https", "/ip4/0.0.0.0/tcp/5001"])
+def test_a_daemon_elsewhere_needs_the_operators_word(tmp_path, api) -> None:
+    (tmp_path / "config.toml").write_text(f'[kubo]\napi = "{api}"\n')
+    assert complaint(tmp_path).code == "E-kubo-02"
+    (tmp_path / "config.toml").write_text(f'[kubo]\napi = "{api}"\nremote = true\n')
+    assert load_config(tmp_path).kubo.api == api
+
+
+@pytest.mark.parametrize(
+    "api",
+    ["http://127.0.0.1:5001", "/ip4/127.0.0.1", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/70000", "/ip4/::1/tcp/1/x"],
+)
+def test_what_is_no_address_of_a_daemon_is_refused(tmp_path, api) -> None:
+    (tmp_path / "config.toml").write_text(f'[kubo]\napi = "{api}"\n')
+    assert complaint(tmp_path).code == "E-kubo-02"
