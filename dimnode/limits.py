@@ -84,6 +84,10 @@ class ExecLimits:
     zygote_restarts_max: int = 8
     lanes_considered_max: int = 16
     model_bytes_max: int = 1024**3
+    weights_header_bytes_max: int = 8 * 1024 * 1024
+    weights_tensors_max: int = 20_000
+    model_config_bytes_max: int = 256 * 1024
+    model_layers_max: int = 256
     message_characters_max: int = 400
     evaluate_batch_rows: int = 256
     evaluate_classes_max: int = 64

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import trio
@@ -36,7 +36,7 @@ class Crew:
 
     def __init__(
         self,
-        zygote: Zygote,
+        zygotes: Sequence[Zygote],
         limits: ExecLimits,
         scratch: Path,
         workers_max: int,
@@ -45,8 +45,9 @@ class Crew:
         desk: Desk,
         nursery: trio.Nursery,
     ) -> None:
-        self.zygotes = {zygote.runtime: zygote}
-        self._first = zygote
+        self.zygotes = {zygote.runtime: zygote for zygote in zygotes}
+        self._first = self.zygotes[ALWAYS]
+        self._borrowed = frozenset(self.zygotes)
         self.workers_max = workers_max
         self.require_sandbox = require_sandbox
         self.zygote_known = trio.Event()
@@ -68,8 +69,8 @@ class Crew:
         """End all workers, and the zygotes that were started here."""
         for member in list(self._members.values()):
             self._dismiss(member)
-        for zygote in self.zygotes.values():
-            if zygote is not self._first:
+        for runtime, zygote in self.zygotes.items():
+            if runtime not in self._borrowed:
                 zygote.stop()
 
     def hurry(self, ticket: Ticket) -> None:
@@ -290,9 +291,10 @@ class Crew:
             self._nursery.start_soon(self.follow, self.zygotes[runtime])
         return self.zygotes[runtime]
 
-    async def follow_first(self) -> None:
-        """See `follow`."""
-        await self.follow(self._first)
+    def follow_all(self) -> None:
+        """Start to listen to the zygotes that are there already."""
+        for zygote in list(self.zygotes.values()):
+            self._nursery.start_soon(self.follow, zygote)
 
     async def follow(self, zygote: Zygote) -> None:
         """Read a zygote's reports. When it dies, start another: a few times, counted anew at each result."""

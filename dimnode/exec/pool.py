@@ -5,7 +5,7 @@ from the pool's own tasks, one pass of the loop per result.
 """
 
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,22 +30,24 @@ async def open_pool(
     finished: Callable[[Finished], None],
     *,
     zygote: Zygote,
+    warm: Sequence[Zygote] = (),
     workers: int,
     require_sandbox: bool,
 ) -> "AsyncIterator[Pool]":
     """A pool over a started zygote, open until the block ends; then its workers are dead and `scratch` is clean.
 
     `finished` is called inside trio, never from within `offer` or `cancel`; it must not raise. Orders still open at
-    the end get no outcome. Cancelling leaves nothing behind. The zygote stays: whoever started it stops it.
+    the end get no outcome. Cancelling leaves nothing behind. The zygote stays, as do those of other runtimes that
+    were started beforehand (`warm`): whoever started them stops them. A runtime without one gets it when needed.
     """
     _clean(scratch)
     async with trio.open_nursery() as nursery:
         # In it live: the zygote's listener, the deadline keeper, a listener per worker, now and then a writer.
         desk, queue = Desk(finished, nursery), OrderQueue(limits.priority_ageing_seconds)
         workers_max = max(1, min(workers, limits.workers_max))
-        crew = Crew(zygote, limits, scratch, workers_max, require_sandbox, queue, desk, nursery)
+        crew = Crew((zygote, *warm), limits, scratch, workers_max, require_sandbox, queue, desk, nursery)
         try:
-            nursery.start_soon(crew.follow_first)
+            crew.follow_all()
             nursery.start_soon(crew.keep_deadlines)
             with trio.move_on_after(limits.zygote_start_seconds_max):
                 await crew.zygote_known.wait()

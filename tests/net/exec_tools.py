@@ -2,9 +2,9 @@
 
 import hashlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import trio
 from onnx import TensorProto, helper
 
 from dimnode.exec.launch import Zygote
-from dimnode.exec.orders import Finished, Key, ModelFile, ModelOrder, Order, Rows
+from dimnode.exec.orders import Facts, Finished, Key, ModelFile, ModelOrder, Order, Rows
 from dimnode.exec.pool import Pool, open_pool
+from dimnode.exec.runtimes.base import Files
 from dimnode.limits import ExecLimits
 from dimnode.records.ids import BLOB_PREFIX
 from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
@@ -65,6 +66,21 @@ class Rig:
         }
         return Order(**{**fields, **changes})
 
+    def model(self, form: str, files: Files, facts: Facts = Facts()) -> ModelOrder:  # noqa: B008 - it is frozen
+        """These files on disk, as an order names them."""
+        listed = []
+        for path, file in files.items():
+            digest = hashlib.sha256(file.raw)
+            place = self.folder / digest.hexdigest()
+            place.write_bytes(file.raw)
+            listed.append(ModelFile(path, file.role, str(place), BLOB_PREFIX + digest.digest()))
+        identity = hashlib.sha256(repr((form, listed, facts)).encode()).hexdigest()
+        return ModelOrder(identity, form, tuple(listed), facts)
+
+    def asks(self, model: ModelOrder, blob: bytes, **changes: Any) -> Order:
+        """An order for such a model."""
+        return replace(self.order(blob=blob), model=model, **{"timeout_seconds": 30.0, **changes})
+
     def offer(self, order: Order) -> Key:
         """Offer what must be taken."""
         busy = self.pool.offer(order)
@@ -73,7 +89,7 @@ class Rig:
 
     async def end_of(self, key: Key) -> Finished:
         """The outcome of an order, awaited."""
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while key not in self.outcomes:
                 await self.news.wait()
         return self.outcomes[key]
@@ -92,11 +108,22 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(
-    zygote: Zygote, folder: Path, workers: int = 1, limits: ExecLimits = LIMITS, require_sandbox: bool = True
+    zygote: Zygote,
+    folder: Path,
+    workers: int = 1,
+    limits: ExecLimits = LIMITS,
+    require_sandbox: bool = True,
+    warm: Sequence[Zygote] = (),
 ) -> AsyncIterator[Rig]:
     rig = Rig(None, folder)  # type: ignore[arg-type]
     pool = open_pool(
-        limits, folder / "scratch", rig.heard, zygote=zygote, workers=workers, require_sandbox=require_sandbox
+        limits,
+        folder / "scratch",
+        rig.heard,
+        zygote=zygote,
+        warm=warm,
+        workers=workers,
+        require_sandbox=require_sandbox,
     )
     async with pool as rig.pool:
         yield rig

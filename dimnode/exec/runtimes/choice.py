@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from dimnode.exec.runtimes.base import Runtime
 
-PACKAGES: Final = {"onnx": "onnxruntime"}
+PACKAGES: Final = {"onnx": "onnxruntime", "torch": "torch", "mlx": "mlx", "coreml": "coremltools"}
 """The package that each format needs."""
 ALWAYS: Final = "onnx"
 """The runtime whose zygote is always there: operations over rows need no model, and are done by it."""

@@ -1,0 +1,299 @@
+"""Every runtime behind its own walls: the same answers, the same refusals, and a pool that stays whole."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+from exec_tools import Rig, arrays, blob, open_rig
+
+from dimnode.exec import orders
+from dimnode.exec.launch import Zygote, start_zygote
+from dimnode.exec.orders import Facts, Finished
+from dimnode.exec.runtimes.base import Content, Files
+from dimnode.exec.runtimes.choice import installed
+
+from exec_formats import (  # isort: skip - its folder is on the path since exec_tools
+    FORMATS,
+    X_OF_3,
+    direct,
+    layers,
+    mil_package,
+    mlp,
+)
+from exec_models import allocating, custom_operator, spinning  # isort: skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")]
+X = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+LAYERS = Facts("layers", inputs=X_OF_3)
+
+
+@pytest.fixture(scope="module")
+def zygotes() -> Iterator[list[Zygote]]:
+    """One of each runtime, shared: torch takes seconds to import on a busy machine."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(start_zygote(runtime=form)) for form in FORMATS]
+
+
+def rig_of(zygotes: list[Zygote], folder: Path, workers: int = 1) -> AbstractAsyncContextManager[Rig]:
+    return open_rig(zygotes[0], folder, workers, warm=zygotes[1:])
+
+
+def run_all(zygotes: list[Zygote], folder: Path, *asked: tuple[str, Files, Facts, bytes]) -> list[Finished]:
+    """One order after the other in one pool of two workers."""
+    found: list[Finished] = []
+
+    async def main() -> None:
+        async with rig_of(zygotes, folder, workers=2) as rig:
+            for form, files, facts, content in asked:
+                found.extend(await rig.run(rig.asks(rig.model(form, files, facts), content)))
+            assert (rig.pool.stats().queued, rig.pool.stats().running) == (0, 0)
+
+    trio.run(main)
+    return found
+
+
+def test_this_installation_has_every_runtime() -> None:
+    assert installed() == FORMATS
+
+
+def test_one_model_in_four_formats_gives_the_same_answer_behind_whole_walls(
+    zygotes: list[Zygote], tmp_path: Path
+) -> None:
+    found = run_all(zygotes, tmp_path, *((form, *mlp(form), blob(X)) for form in FORMATS))
+    assert [done.status for done in found] == ["ok"] * 4
+    for done in found:
+        assert np.abs(arrays(done.output)["y"] - direct(X)).max() < 1e-6
+        assert {"landlock", "seccomp", "rlimits"} <= set(done.sandbox.split("+"))
+    assert [done.runtime["engine"] for done in found] == ["onnxruntime", "torch", "mlx", "coreml-reference"]
+    assert all(done.runtime["version"] and done.runtime["dtype"] == "float32" for done in found)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "forms", "atol"),
+    [("bfloat16", ("torch", "mlx"), 0.02), ("float16", ("torch", "mlx"), 0.003), ("int8", ("torch",), 0.02)],
+)
+def test_fewer_bits_stay_near_and_are_recorded(
+    zygotes: list[Zygote], tmp_path: Path, dtype: str, forms: tuple[str, ...], atol: float
+) -> None:
+    facts = Facts("layers", dtype, inputs=X_OF_3)
+    for done in run_all(zygotes, tmp_path, *((form, layers(), facts, blob(X)) for form in forms)):
+        assert np.abs(arrays(done.output)["y"] - direct(X)).max() < atol
+        assert done.runtime["dtype"] == dtype
+        assert done.runtime["quantisation"] == ("int8-rows" if dtype == "int8" else "none")
+
+
+def without(files: Files, role: str) -> Files:
+    return {path: file for path, file in files.items() if file.role != role}
+
+
+def bad_cases() -> list[tuple[str, str, Files, Facts, bytes, str]]:
+    """What is wrong, format, files, facts, input, code: the same mistakes in every format that can make them."""
+    cases: list[tuple[str, str, Files, Facts, bytes, str]] = []
+    for form in FORMATS:
+        files, facts = mlp(form)
+        for what, content, code in (
+            ("shape", blob(np.ones((2, 4))), orders.BAD_SHAPE),
+            ("rank", blob(np.ones(3)), orders.BAD_SHAPE),
+            ("dtype", blob(np.full((1, 3), 1e300), "float64"), orders.BAD_DTYPE),
+            ("NaN", blob([[1, np.nan, 2]]), orders.NOT_FINITE),
+            ("infinity", blob([[1, np.inf, 2]]), orders.NOT_FINITE),
+            ("no tensor", b"", orders.NO_TENSOR),
+            ("another name", blob([[1]], name="z") + b"junk", orders.BAD_INPUT),
+        ):
+            cases.append((what, form, files, facts, content, code))
+        cases.append(("no files of weights", form, without(files, "weights"), facts, blob(X), _missing(form)))
+        model = next(path for path, file in files.items() if file.role == ("weights" if form in DECLARED else "model"))
+        torn = Content(files[model].role, files[model].raw[:-7])
+        junk = Content(files[model].role, os.urandom(1000))
+        cases.append(("torn", form, {**files, model: torn}, facts, blob(X), _damaged(form)))
+        cases.append(("junk", form, {**files, model: junk}, facts, blob(X), _damaged(form)))
+        cases.append(("nothing at all", form, {}, facts, blob(X), _nothing(form)))
+    cases.append(("empty", "torch", layers(), LAYERS, blob(np.ones((0, 3))), orders.BAD_SHAPE))
+    cases.append(("empty", "mlx", layers(), LAYERS, blob(np.ones((0, 3))), orders.BAD_SHAPE))
+    cases.append(
+        (
+            "unknown operator",
+            "onnx",
+            {"m": Content("model", custom_operator())},
+            Facts(),
+            blob(X),
+            orders.CUSTOM_OPERATOR,
+        )
+    )
+    for form in DECLARED:
+        unknown = layers(chain=[{"op": "attention_of_doom", "as": "y"}])
+        cases.append(("unknown operator", form, unknown, LAYERS, blob(X), orders.NO_OPERATOR))
+        pickled = {**layers(), "m.safetensors": Content("weights", b"\x80\x02csystem\n.")}
+        cases.append(("pickle", form, pickled, LAYERS, blob(X), orders.REFUSED_FORMAT))
+        cases.append(("dtype", form, layers(), Facts("layers", "float8", inputs=X_OF_3), blob(X), orders.NO_DTYPE))
+        coded = layers(extra={"model_file": "m.py"})
+        cases.append(("code", form, coded, LAYERS, blob(X), orders.CODE_IN_CONFIG))
+    unknown = mil_package([("operator_of_doom", {"x": "x"}, "y", [-1, 3])], [])
+    cases.append(("unknown operator", "coreml", unknown, Facts(), blob(X), orders.NO_OPERATOR))
+    late = mil_package([("relu", {"x": "later"}, "y", [-1, 3])], [])
+    cases.append(("a result used before it is there", "coreml", late, Facts(), blob(X), orders.RUN_FAILED))
+    return cases
+
+
+DECLARED = ("torch", "mlx")
+
+
+def _missing(form: str) -> str:
+    return {"onnx": "", "coreml": orders.BAD_PACKAGE}.get(form, orders.BAD_WEIGHTS)
+
+
+def _damaged(form: str) -> str:
+    return {"onnx": orders.NOT_ONNX, "coreml": orders.BAD_PACKAGE}.get(form, orders.BAD_WEIGHTS)
+
+
+def _nothing(form: str) -> str:
+    return {"onnx": orders.NOT_ONNX, "coreml": orders.BAD_PACKAGE}.get(form, orders.BAD_CONFIG)
+
+
+def test_whatever_is_wrong_ends_its_own_order_with_a_code_and_leaves_the_pool_whole(
+    zygotes: list[Zygote], tmp_path: Path
+) -> None:
+    cases = [case for case in bad_cases() if case[5]]
+    seen: list[str] = []
+
+    async def main() -> None:
+        async with rig_of(zygotes, tmp_path, workers=2) as rig:
+            for what, form, files, facts, content, code in cases:
+                (done,) = await rig.run(rig.asks(rig.model(form, files, facts), content))
+                if (done.status, done.code) != ("failed", code):
+                    seen.append(f"{form}, {what}: {done.status} {done.code} {done.message}, not {code}")
+            good = [rig.asks(rig.model(form, *mlp(form)), blob(X)) for form in FORMATS]
+            assert [done.status for done in await rig.run(*good)] == ["ok"] * 4
+
+    trio.run(main)
+    assert seen == []
+    assert len(cases) > 50
+
+
+def endless(form: str) -> tuple[Files, Facts, bytes]:
+    """Computes for minutes: a loop where the format has one, else a chain of large products."""
+    if form == "onnx":
+        return {"m": Content("model", spinning())}, Facts(), blob([1.0])
+    side = 1024
+    if form == "coreml":
+        weight = np.zeros((3, 3), np.float32)
+        steps = [("matmul", {"x": "x", "y": 0}, f"r{place}", [-1, 3]) for place in range(20_000)]
+        return mil_package(steps, [weight]), Facts(), blob(np.ones((50_000, 3)))
+    from safetensors.numpy import save
+
+    chain = [{"op": "linear", "name": "w", "in": side, "out": side, "bias": False}] * 250
+    chain = [*chain, {"op": "softmax", "as": "y"}]
+    weights = save({"w.weight": np.zeros((side, side), np.float32)})
+    facts = Facts("layers", inputs=(("x", "float32", (-1, side)),))
+    return layers(chain=chain, weights=weights), facts, blob(np.ones((4096, side)))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_does_not_end_is_ended_and_the_next_order_runs(zygotes: list[Zygote], tmp_path: Path, form: str) -> None:
+    async def main() -> None:
+        async with rig_of(zygotes, tmp_path) as rig:
+            await rig.run(rig.asks(rig.model(form, *mlp(form)), blob(X)))  # its zygote is there
+            files, facts, content = endless(form)
+            spin = rig.asks(rig.model(form, files, facts), content, timeout_seconds=0.5)
+            spun, fine = await rig.run(spin, rig.asks(rig.model(form, *mlp(form)), blob(X)))
+            assert (spun.status, spun.code) == ("timeout", orders.TIMED_OUT)
+            assert fine.status == "ok"
+
+    trio.run(main)
+
+
+def bomb(form: str) -> tuple[Files, Facts, bytes]:
+    """Asks for 40 GB."""
+    if form == "onnx":
+        return {"m": Content("model", allocating(10**10))}, Facts(), blob([1.0])
+    if form == "coreml":
+        huge = {"shape": np.array([100_000, 100_000], np.int32), "value": np.array(0, np.float32)}
+        return mil_package([("fill", huge, "y", [-1, -1])], []), Facts(), blob(X)
+    from safetensors.numpy import save
+
+    weights = save({"w.weight": np.zeros((200_000, 1), np.float32)})
+    chain = [{"op": "linear", "name": "w", "in": 1, "out": 200_000, "bias": False, "as": "y"}]
+    facts = Facts("layers", inputs=(("x", "float32", (-1, 1)),))
+    return layers(chain=chain, weights=weights), facts, blob(np.ones((50_000, 1)))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_forty_gigabytes_are_refused_to_the_one_who_asks(zygotes: list[Zygote], tmp_path: Path, form: str) -> None:
+    async def main() -> None:
+        async with rig_of(zygotes, tmp_path) as rig:
+            files, facts, content = bomb(form)
+            asked, good = (
+                rig.asks(rig.model(form, files, facts), content),
+                rig.asks(rig.model(form, *mlp(form)), blob(X)),
+            )
+            burst, fine = await rig.run(asked, good)
+            assert (burst.status, burst.code) == ("memory", orders.OUT_OF_MEMORY), burst.message
+            assert fine.status == "ok"
+
+    trio.run(main)
+
+
+def status_of(place: str) -> dict[str, str]:
+    lines = Path(f"/proc/{place}/status").read_text().splitlines()
+    return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_thread_of_a_worker_is_behind_the_walls_and_its_zygote_has_one(
+    zygotes: list[Zygote], tmp_path: Path, form: str
+) -> None:
+    async def main() -> None:
+        async with rig_of(zygotes, tmp_path) as rig:
+            await rig.run(rig.asks(rig.model(form, *mlp(form)), blob(X)))
+            (pid,) = rig.pool.stats().worker_pids
+            tasks = os.listdir(f"/proc/{pid}/task")
+            for task in tasks:
+                said = status_of(f"{pid}/task/{task}")
+                assert (said["Seccomp"], said["NoNewPrivs"], int(said["CapEff"], 16)) == ("2", "1", 0)
+            assert len(tasks) == (2 if form == "mlx" else 1)
+            parent = status_of(str(pid))["PPid"]
+            assert len(os.listdir(f"/proc/{parent}/task")) == 1
+
+    trio.run(main)
+
+
+def test_each_runtime_proves_its_own_walls_when_it_starts(zygotes: list[Zygote], tmp_path: Path) -> None:
+    for zygote in zygotes:
+        if zygote.hello is None:
+            zygote.wait_for_hello(30)
+
+    async def main() -> None:
+        async with rig_of(zygotes, tmp_path) as rig:
+            for state in rig.pool.stats().runtimes.values():
+                assert (state.known, state.failure, state.sandbox_complete) == (True, "", True)
+                assert "leaks" not in state.sandbox
+
+    trio.run(main)
+
+
+def test_a_runtime_starts_when_first_needed_and_ends_with_the_pool(zygotes: list[Zygote], tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    async def main() -> None:
+        async with open_rig(zygotes[0], tmp_path) as rig:
+            known = [state.known for state in rig.pool.stats().runtimes.values()]
+            assert known == [True, False, False, False]
+            (done,) = await rig.run(rig.asks(rig.model("coreml", *mlp("coreml")), blob(X)))
+            assert done.status == "ok"
+            assert rig.pool.stats().runtimes["coreml"].known
+            pids.extend(other.pid for other in rig.pool._crew.zygotes.values() if other is not zygotes[0])
+
+    trio.run(main)
+    assert len(pids) == 1
+    assert not Path(f"/proc/{pids[0]}").exists()
+
+
+def test_the_same_order_twice_gives_the_same_bytes_in_another_worker(zygotes: list[Zygote], tmp_path: Path) -> None:
+    for form in FORMATS:
+        runs = [run_all(zygotes, tmp_path, (form, *mlp(form), blob(X)))[0].output for _ in range(2)]
+        assert runs[0] == runs[1]
