@@ -1,4 +1,5 @@
-"""`make interop`: dimnode beside js-libp2p and go-libp2p, dimr.js beside the Python verifier, a client in TypeScript.
+"""`make interop`: dimnode beside js-libp2p and go-libp2p, dimr.js beside the Python verifier, a client in TypeScript;
+roots and names beside js implementations of IPFS, and a daemon of IPFS beside the adapter to Kubo.
 
 Prints a table of what was tried; exits 1 when something failed, and 0 with the reason when Node.js is not to be had.
 Rule: everything is bounded, works in a temporary folder, and ends what it started and nothing else.
@@ -31,6 +32,7 @@ from tests.e2e.harness import MODEL, MODEL_FEATURES, RealNode, real_nodes
 NODE_MAJOR_MIN = 22
 HIVEMIND = "hivemind==1.1.12"
 INSTALL_SECONDS = 300
+LARGE_INSTALL_SECONDS = 900
 STEP_SECONDS = 240
 PEER_SECONDS = 100
 
@@ -62,8 +64,8 @@ def major_of(node: str) -> int:
         return 0
 
 
-def npm_install(folder: Path, node: str | None) -> None:
-    """`npm ci`, once for each state of the lock file."""
+def npm_install(folder: Path, node: str | None, seconds: int = INSTALL_SECONDS) -> None:
+    """`npm ci`, once for each state of the lock file. Raises `Unavailable`."""
     stamp, lock = folder / "node_modules" / ".installed", (folder / "package-lock.json").read_bytes()
     if stamp.exists() and stamp.read_bytes() == lock:
         return
@@ -80,10 +82,10 @@ def npm_install(folder: Path, node: str | None) -> None:
             env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
-            timeout=INSTALL_SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"npm ci in {folder.name} took longer than {INSTALL_SECONDS} s") from None
+        raise Unavailable(f"npm ci in {folder.name} took longer than {seconds} s") from None
     if done.returncode:
         raise Unavailable(f"npm ci in {folder.name} failed: {done.stderr.strip()[-300:]}")
     stamp.write_bytes(lock)
@@ -275,6 +277,49 @@ def with_http(node: str, folder: Path) -> Iterator[Row]:
         yield whole("HTTP", "the client: a job, its events, its receipt", example, clients)
 
 
+def with_content(node: str, folder: Path) -> Iterator[Row]:
+    """Roots and names, as js implementations of IPFS see them."""
+    try:
+        npm_install(HERE / "content", node)
+    except Unavailable as no:
+        yield Row("content", "everything", "skipped", 0, str(no)[:90])
+        return
+    yield from from_script("content", [str(HERE / "content.py"), node, str(folder)])
+
+
+def with_kubo(node: str, folder: Path) -> Iterator[Row]:
+    """js-ipfs: a daemon with Kubo's RPC."""
+    try:
+        npm_install(HERE / "kubo", node, LARGE_INSTALL_SECONDS)
+    except Unavailable as no:
+        yield Row("kubo", "everything", "skipped", 0, str(no)[:90])
+        return
+    yield from from_script("kubo", [str(HERE / "kubo_peer.py"), node, str(folder)])
+
+
+def from_script(group: str, arguments: Sequence[str]) -> Iterator[Row]:
+    """Rows that a Python program of ours prints."""
+    began = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=STEP_SECONDS,
+        )
+        out, error, failed = done.stdout, done.stderr, done.returncode != 0
+    except subprocess.TimeoutExpired as late:
+        out, error, failed = str((late.stdout or b"").decode()), f"longer than {STEP_SECONDS} s", True
+    yield from rows_of(group, (json.loads(line) for line in out.splitlines()))
+    if failed:
+        print(error[-2000:], file=sys.stderr)
+        ms = round((time.monotonic() - began) * 1000)
+        yield Row(group, Path(arguments[0]).name, "failed", ms, error.strip()[-90:])
+
+
 # ---- the table
 
 
@@ -299,6 +344,8 @@ def all_rows(node: str, folder: Path) -> Iterator[Row]:
         ("js", lambda place: with_js(node, place)),
         ("dimr", lambda place: with_dimr(node, place)),
         ("http", lambda place: with_http(node, place)),
+        ("content", lambda place: with_content(node, place)),
+        ("kubo", lambda place: with_kubo(node, place)),
     ):
         place = folder / name
         place.mkdir(mode=0o700)

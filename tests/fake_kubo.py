@@ -8,6 +8,7 @@ js-ipfs itself.
 import base64
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +35,7 @@ class FakeKubo:
         self.headers: list[dict[str, str]] = []
         self.gate = threading.Event()
         """What a slow daemon waits for."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.kubo = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -88,6 +89,14 @@ def base58(name: str) -> str:
     """The spelling in which js-ipfs answers."""
     body = name[1:].upper()
     return "z" + peer_text(base64.b32decode(body + "=" * (-len(body) % 8)))
+
+
+class _Server(ThreadingHTTPServer):
+    """Clients may hang up."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -168,7 +168,8 @@ class Kubo:
         """One block. Raises `Refused` E-kubo-06 when it gives it another name."""
         codec = "raw" if cid.startswith(BLOB_PREFIX) else "dag-pb"
         options = {"mhtype": "sha2-256", "pin": "false"}
-        options["format" if (await self._known()).kind != "kubo" else "cid-codec"] = codec
+        known = await self._known()
+        options |= {"cid-codec": codec} if known.kind == "kubo" else {"format": codec, "version": "1"}
 
         async def body() -> AsyncIterator[bytes]:
             for piece in (_FORM_HEAD, content, _FORM_TAIL):

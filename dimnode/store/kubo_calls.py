@@ -26,6 +26,15 @@ _BASE: Final = "/api/v0/"
 _ABSENT: Final = ("not found", "not pinned", "timed out", "could not find")
 """What daemons say of a block or a pin that they lack. js-ipfs looks for it until its own clock runs out."""
 
+_ENDED: Final = (
+    "Connection aborted",
+    "Connection broken",
+    "peer closed connection",
+    "disconnected without",
+    "ended prematurely",
+)
+"""How requests and httpx say that a connection ended too early."""
+
 
 class KuboCalls:
     """Two clients of one daemon. `api` is a multiaddress that `config` has accepted. Use it within `async with`."""
@@ -159,13 +168,17 @@ class KuboCalls:
 
     def _unreachable(self, error: object) -> Refused:
         hint = "start it (ipfs daemon), or mend api in [kubo] of config.toml"
-        return Refused("E-kubo-03", f"no Kubo daemon answers at {self.url}", plain(error), hint, 5000)
+        refused = any(words in str(error) for words in ("refused", "all attempts to connect"))
+        cause = "nothing listens there" if refused else plain(error)
+        return Refused("E-kubo-03", f"no Kubo daemon answers at {self.url}", cause, hint, 5000)
 
     def _late(self, what: str, cause: str) -> Refused:
         return Refused("E-kubo-05", f"the Kubo daemon did not finish {what}", cause, "dim kubo status", 5000)
 
     def _broken(self, what: str, error: object) -> Refused:
-        return Refused("E-kubo-05", f"the Kubo daemon broke off {what}", plain(error), "look into its log", 5000)
+        ended = any(words in str(error) for words in _ENDED)
+        cause = "it closed the connection" if ended else plain(error)
+        return Refused("E-kubo-05", f"the Kubo daemon broke off {what}", cause, "look into its log", 5000)
 
     def _no(self, what: str, message: str) -> Refused:
         if any(words in message.lower() for words in _ABSENT):

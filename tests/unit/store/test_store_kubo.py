@@ -59,8 +59,9 @@ def test_an_absent_daemon_is_said_to_be_absent_whichever_way_it_is_called():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it, nobody answers
         api = f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"
-        assert refused(api, lambda kubo: kubo.daemon()).code == "E-kubo-03"
-        assert refused(api, lambda kubo: kubo.pinned(blob_cid(SMALL))).code == "E-kubo-03"
+        for use in (lambda kubo: kubo.daemon(), lambda kubo: kubo.pinned(blob_cid(SMALL))):
+            said = refused(api, use)
+            assert (said.code, said.cause) == ("E-kubo-03", "nothing listens there")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,8 @@ def test_a_daemon_that_dies_while_it_answers_has_not_taken_anything(daemon, larg
     tree, path = large
     daemon.fault = fault
     limits = replace(LIMITS, add_leaves_max=1 if "import" in fault else 174)
-    assert refused(daemon.api, lambda kubo: kubo.add(tree, path), limits).code == "E-kubo-05"
+    said = refused(daemon.api, lambda kubo: kubo.add(tree, path), limits)
+    assert (said.code, said.cause) == ("E-kubo-05", "it closed the connection")
 
 
 @pytest.mark.parametrize("what", ["add", "cat", "block/get", "name/publish", "pin/ls", "dag/import"])

@@ -1,0 +1,82 @@
+"""Roots and IPNS names of dimnode beside js-ipfs-unixfs-importer and js-ipns.
+
+Usage: python interop/content.py NODE FOLDER. Prints a JSON line for each thing tried.
+Rule: what is compared is made on both sides now; golden files are compared with both.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dimnode.records.ids import cid_text
+from dimnode.records.unixfs import LEAF_BYTES, TreeBuilder, tree_of
+
+HERE = Path(__file__).resolve().parent
+GOLDEN = HERE.parent / "tests" / "golden" / "unixfs.json"
+SECONDS = 120
+
+
+def attempt(what: str, trial: Callable[[], str]) -> None:
+    """Try one thing, and print a row of it."""
+    began = time.monotonic()
+    try:
+        ok, note = True, trial()
+    except (AssertionError, OSError, ValueError, subprocess.SubprocessError) as error:
+        ok, note = False, repr(error)[:200]
+    print(json.dumps({"row": what, "ok": ok, "ms": round((time.monotonic() - began) * 1000), "note": note}), flush=True)
+
+
+def js(node: str, script: str, *arguments: str) -> dict[str, str]:
+    """What a script prints."""
+    command = [node, str(HERE / "content" / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr.strip()[-200:]
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def patterned(size: int) -> str:
+    """Our root of leaves of which the number k is filled with k mod 251."""
+    builder = TreeBuilder()
+    for number, start in enumerate(range(0, size, LEAF_BYTES)):
+        builder.add(bytes([number % 251]) * min(LEAF_BYTES, size - start))
+    return cid_text(builder.finish().root)
+
+
+def golden_roots(node: str) -> str:
+    """The golden list, drawn on both sides."""
+    golden: dict[str, str] = json.loads(GOLDEN.read_text(encoding="utf-8"))["roots"]
+    theirs = js(node, "roots.mjs", *golden)
+    assert theirs == golden, "js draws another tree"
+    assert {size: patterned(int(size)) for size in golden} == golden, "we draw another tree"
+    return f"{len(golden)} sizes up to {max(map(int, golden)) / 2**30:.1f} GiB"
+
+
+def random_roots(node: str, folder: Path) -> str:
+    """Files of random sizes around the edges of leaves and nodes, with random bytes."""
+    source = random.Random(time.time_ns())
+    paths = []
+    for number in range(12):
+        size = max(0, source.randrange(0, 30) * LEAF_BYTES + source.choice((-1, 0, 1, source.randrange(LEAF_BYTES))))
+        paths.append(folder / f"random-{number}")
+        paths[-1].write_bytes(source.randbytes(size))
+    theirs = js(node, "roots.mjs", *map(str, paths))
+    for path in paths:
+        with path.open("rb") as file:
+            ours = cid_text(tree_of(file.read).root)
+        assert theirs[str(path)] == ours, f"{path.stat().st_size} bytes: {theirs[str(path)]} and {ours}"
+    return f"{len(paths)} files of random bytes"
+
+
+def main(node: str, folder: Path) -> None:
+    """Everything."""
+    attempt("roots of the golden list are js-ipfs-unixfs-importer's", lambda: golden_roots(node))
+    attempt("roots of random files are js-ipfs-unixfs-importer's", lambda: random_roots(node, folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
