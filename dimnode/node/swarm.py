@@ -34,6 +34,7 @@ from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.p2p.introduction import Introduction, fetch_introduction
 from dimnode.p2p.membership import Members, heartbeat_seconds
+from dimnode.p2p.ticks import tick_after
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import PeerId, RecordId
 from dimnode.records.kinds import compose
@@ -139,17 +140,15 @@ class Swarm:
     async def run(self) -> None:
         """Heartbeats at their interval, announcements once a second when there is something to say."""
         assert self._host is not None
-        next_beat = next_news = trio.current_time()
+        next_beat = trio.current_time()
         while True:
             now = trio.current_time()
             if now >= next_beat:
                 await self._beat()
                 self.members.forget_silent(now)
                 next_beat = now + heartbeat_seconds(len(self.members) + 1)
-            if now >= next_news:
-                await self._announce()
-                next_news = now + 1.0
-            await trio.sleep_until(min(next_beat, next_news))
+            await self._announce()
+            await trio.sleep_until(min(next_beat, tick_after(1.0)))
 
     async def _beat(self) -> None:
         assert self._host is not None

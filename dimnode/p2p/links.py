@@ -21,6 +21,7 @@ from dimnode.limits import LIMITS, Limits
 from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, ProtocolRefused, Stream, StreamEnded, StreamLost
+from dimnode.p2p.ticks import next_tick
 from dimnode.records.ids import PeerId, peer_text
 from dimnode.wire import END, FrameDecoder
 
@@ -233,7 +234,7 @@ class Links:
         """A new connection of a peer whose old one is not known dead yet brings no notice, and so no link."""
         assert self._host is not None
         while True:
-            await trio.sleep(self._limits.peers.ping_interval_seconds)
+            await next_tick(self._limits.peers.ping_interval_seconds)
             for peer in self._host.connected():
                 if PeerId(peer) in self._foreign and not self._host.reach.needed(peer):
                     self._foreign.discard(PeerId(peer))  # asked once more, it is dropped

@@ -27,6 +27,7 @@ from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
 from dimnode.p2p.host.visitors import own_ips, plain_ip
 from dimnode.p2p.introduction import one_frame
+from dimnode.p2p.ticks import next_tick
 from dimnode.records.ids import PeerId
 from dimnode.wire import END, pack_frame, unpack_body
 
@@ -95,7 +96,7 @@ class Reach:
                 await self._look(host)
             except OSError as error:  # no file is left to ask the system with: strangers' connections may have them all
                 log.debug("reachability was not looked at: %r", error)
-            await trio.sleep(self._limits.look_seconds)
+            await next_tick(self._limits.look_seconds)
 
     async def _look(self, host: Host) -> None:
         servers, scope = self._servers(host)
@@ -116,12 +117,11 @@ class Reach:
 
     def _servers(self, host: Host) -> tuple[dict[bytes, str], str]:
         """Peers whose dial would prove something, with their IP addresses, and how far away they are."""
-        mine = own_ips()
-        found: dict[bytes, str] = {}
-        for peer in host.connected():
-            ip = plain_ip(host.remote_ip(peer))
-            if ip and ip not in mine and not ipaddress.ip_address(ip).is_loopback:
-                found[peer] = ip
+        ips = {peer: plain_ip(host.remote_ip(peer)) for peer in host.connected()}
+        found = {peer: ip for peer, ip in ips.items() if ip and not ipaddress.ip_address(ip).is_loopback}
+        if found:  # asking the system for our own costs a quarter of a millisecond
+            mine = own_ips()
+            found = {peer: ip for peer, ip in found.items() if ip not in mine}
         far = {peer: ip for peer, ip in found.items() if ipaddress.ip_address(ip).is_global}
         return (far, "internet") if far else (found, "this network" if found else "")
 

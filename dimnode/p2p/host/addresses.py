@@ -6,7 +6,9 @@ as a libp2p error.
 
 import ipaddress
 import socket
+import time
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import psutil
 from libp2p.peer.id import ID
@@ -111,13 +113,17 @@ def expand(addresses: Sequence[Multiaddr]) -> list[Multiaddr]:
         if wildcard is None:
             expanded.append(address)
             continue
-        port = _value(address, "tcp")
-        expanded += [Multiaddr(f"/{wildcard}/{host}/tcp/{port}") for host in _interface_hosts(wildcard)]
+        port, found = _value(address, "tcp"), _interface_hosts(wildcard, int(time.monotonic()))
+        expanded += [Multiaddr(f"/{wildcard}/{host}/tcp/{port}") for host in found]
     return list(dict.fromkeys(expanded))
 
 
-def _interface_hosts(kind: str) -> list[str]:
-    """Return this machine's addresses of one family; loopback only when there is no other, link-local never."""
+@lru_cache(maxsize=8)
+def _interface_hosts(kind: str, second: int) -> list[str]:
+    """Return this machine's addresses of one family; loopback only when there is no other, link-local never.
+
+    libp2p asks with each message of gossip; the system is asked once in a `second`.
+    """
     hosts = [
         ipaddress.ip_address(entry.address.partition("%")[0])
         for entries in psutil.net_if_addrs().values()
@@ -128,6 +134,7 @@ def _interface_hosts(kind: str) -> list[str]:
     return [str(host) for host in reachable or [host for host in hosts if host.is_loopback]]
 
 
+@lru_cache(maxsize=1024)
 def _value(address: Multiaddr, protocol: str) -> str | None:
     try:
         value = address.value_for_protocol(protocol)

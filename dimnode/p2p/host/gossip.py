@@ -19,6 +19,7 @@ from dimnode.p2p.conduct import Judgement, Offence
 from dimnode.p2p.host.gate import Gate
 from dimnode.p2p.host.pubsub import SafeGossipSub, SafePubsub, score_params
 from dimnode.p2p.host.services import RateLimit
+from dimnode.p2p.ticks import next_tick
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class Gossip:
         """libp2p only stops listening to a peer below the graylist threshold; here that is an offence."""
         topics = list(self._topics)
         while True:
-            await trio.sleep(self._limits.gossip_heartbeat_seconds)
+            await next_tick(self._limits.gossip_heartbeat_seconds)
             for peer in list(self.pubsub.peers):
                 if self.router.scorer.is_graylisted(peer, topics):
                     self._gate.offend(peer.to_bytes(), Offence.LOW_SCORE)
@@ -187,6 +188,8 @@ class Gossip:
             self.counts[topic, "published-late"] += 1
             await trio.sleep(wait_seconds)
         self.counts[topic, "published"] += 1
+        if not self.pubsub.peers:  # libp2p would sign it, and an address record too, for nobody
+            return
         await self.pubsub.publish(topic, data)
 
     def neighbours(self, topic: str) -> list[bytes]:
