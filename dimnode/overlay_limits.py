@@ -51,6 +51,9 @@ class HostLimits:
     idle_frames_max: int = 1024
     refused_streams_per_offence: int = 256
     ended_streams_remembered_max: int = 256
+    protocol_line_bytes_max: int = 1024
+    proposals_per_stream_max: int = 16
+    own_addresses_kept_seconds: float = 1.0
     service_streams_per_peer_max: int = 8
     service_reads_per_second_max: float = 600.0
     service_reads_burst_max: int = 3000

@@ -12,7 +12,7 @@ from dimnode.node.library import LocalModel
 def model_order(model: LocalModel) -> ModelOrder:
     """What an order says of this model."""
     said = model.manifest.payload
-    path, cid, _ = said["files"][0]
+    path, *_, cid, _ = said["files"][0]  # manifest/2 has the role of a file between its path and its root
     files = (ModelFile(path, "model", model.path, bytes(cid)),)
     return ModelOrder(model.manifest.id.hex(), said["format"], files, _facts(said))
 

@@ -79,6 +79,8 @@ def _body(text: str, limits: SwarmLimits) -> bytes:
         raise Refused("E-swarm-02", "the end of the invitation is missing", "it was cut off while copying", _AGAIN)
     if len(body) > length or spare != letters:
         raise Refused("E-swarm-03", "the invitation was altered", "there is more after its end", _AGAIN)
+    if base64.b32encode(raw).decode().rstrip("=") != letters:  # the last letter has bits that carry nothing
+        raise Refused("E-swarm-03", "the invitation was altered", "its last letter is not the one it had", _AGAIN)
     body, check = body[:-_CHECK_BYTES], body[-_CHECK_BYTES:]
     if hashlib.sha256(body).digest()[:_CHECK_BYTES] != check:
         raise Refused("E-swarm-03", "the invitation was altered", "its checksum does not fit", _AGAIN)

@@ -19,6 +19,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 
 from dimnode.limits import Limits
 from dimnode.p2p.host import hardening
+from dimnode.p2p.host.accepting import Acceptor
 from dimnode.p2p.host.addresses import expand, parse_listen
 from dimnode.p2p.host.gate import Gate
 from dimnode.p2p.host.noise_session import EventNoise
@@ -80,7 +81,7 @@ def make_core(
     gate.install(swarm)
     services = ServiceStreams(limits.host)
     hardening.HandlerGuard(limits.host.inbound_streams_max, ours, gate.offend, services).install(core)
-    hardening.watch_negotiation(swarm, limits.host.negotiate_seconds_max, gate.offend)
+    Acceptor(core, limits.host, gate.offend)
     return core
 
 

@@ -15,10 +15,13 @@ import libp2p.kad_dht.kad_dht as kad_module
 import libp2p.network.swarm as swarm_module
 import libp2p.transport.tcp.tcp as tcp_module
 import trio
+from libp2p.network.connection.swarm_connection import SwarmConn
 
 from dimnode.errors import ConfigError
 from dimnode.limits import LIMITS
 from dimnode.p2p.conduct import Offence
+from dimnode.p2p.host import address_records
+from dimnode.p2p.host.accepting import handle_muxed_stream
 from dimnode.p2p.host.services import SERVICES, ServiceStreams, WatchedStream, offence_of
 from dimnode.p2p.host.yamux_budget import Offend, nobody_minds
 
@@ -58,6 +61,8 @@ def patch_modules() -> None:
     check_version()
     swarm_module._HAPPY_EYEBALLS_DELAY = 0.0  # a successful dial does not end this wait
     tcp_module._set_reuse_flags = _set_exclusive_flags
+    address_records.install()
+    SwarmConn._handle_muxed_stream = handle_muxed_stream
     # A question of 4 MiB may list a hundred thousand providers, each of which is looked at.
     kad_module.MAX_DHT_MESSAGE_SIZE = LIMITS.host.dht_answer_bytes_max
 
@@ -161,19 +166,3 @@ async def _reset(stream: Any) -> None:
             await stream.reset()
         except Exception as error:  # noqa: BLE001 boundary: the stream is lost either way
             log.debug("reset failed: %r", error)
-
-
-def watch_negotiation(swarm: Any, seconds_max: float, offend: Offend) -> None:
-    """Complain of streams on which no protocol is agreed in time: each costs a place, a task and a deadline.
-
-    An unknown protocol is answered with no at once, and is no offence: that is how versions meet.
-    """
-    serve = swarm.common_stream_handler
-
-    async def serve_and_look(stream: Any) -> None:
-        began = trio.current_time()
-        await serve(stream)
-        if stream.get_protocol() is None and trio.current_time() - began >= seconds_max:
-            offend(stream.muxed_conn.peer_id.to_bytes(), Offence.SLOW)
-
-    swarm.set_stream_handler(serve_and_look)

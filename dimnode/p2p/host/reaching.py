@@ -5,6 +5,7 @@ Rule: nothing here happens by itself. Whether to relay, and where to reserve, is
 
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import trio
@@ -41,7 +42,7 @@ class Reaching:
         self.circuits.on_visit = self.punching.visited
         watch.on_thinned = self._renew_gossip
         self.visitors.watch(core.get_network())
-        announce_circuits(core, self.circuits)
+        announce_circuits(core, self.circuits, limits.host.own_addresses_kept_seconds)
         for protocol, handler in ((HOP, self.relay.serve), (STOP, self.circuits.serve), (DCUTR, self.punching.serve)):
             core.set_stream_handler(protocol, adapt(protocol, handler))
 
@@ -129,12 +130,26 @@ class Reaching:
             pubsub._peer_subscription_count[peer] = len(subscribed)
 
 
-def announce_circuits(core: Any, circuits: Circuits) -> None:
-    """Let `core.get_addrs()` name our places at relays: stock cuts such an address down to the relay's own."""
+def announce_circuits(core: Any, circuits: Circuits, kept_seconds: float) -> None:
+    """Let `core.get_addrs()` name our places at relays: stock cuts such an address down to the relay's own.
+
+    Each message of gossip, identify and the DHT asks for it, and stock parses every address anew each time. So the
+    answer is kept as long as listeners and places are the same, and a moment at most: interfaces come and go.
+    """
     plain: Callable[[], list[Any]] = core.get_addrs
+    listeners: dict[str, Any] = core.get_network().listeners
+    kept: list[Any] = []
+    kept_for: tuple[Any, ...] = ()
+    until = -inf
 
     def with_circuits() -> list[Any]:
-        me = core.get_id().to_base58()
-        return plain() + [address.encapsulate(f"/p2p/{me}") for address in circuits.addresses()]
+        nonlocal kept, kept_for, until
+        places, now = tuple(circuits.addresses()), trio.current_time()
+        ways = (tuple(listeners), places)
+        if now >= until or ways != kept_for:
+            me = core.get_id().to_base58()
+            kept = plain() + [address.encapsulate(f"/p2p/{me}") for address in places]
+            kept_for, until = ways, now + kept_seconds
+        return list(kept)
 
     core.get_addrs = with_circuits

@@ -152,6 +152,17 @@ class YamuxStream(IMuxedStream):
             await self._readers.park()
         return self._take(n)
 
+    def buffered(self) -> bytes:
+        """What has arrived and was not read; it stays in place."""
+        if len(self._chunks) == 1 and not self._head_at:
+            return self._chunks[0]
+        return b"".join(self._chunks)[self._head_at :]
+
+    def skip(self, n: int) -> None:
+        """Drop `n` bytes that are there, as if they had been read."""
+        if n:
+            self._take(n)
+
     async def peek(self, n: int) -> bytes:
         """Wait until `n` bytes are there, or no more will come; return up to `n` of them and leave them in place."""
         while self.unread_bytes < n and not (self.finished_there or self.lost):
