@@ -25,7 +25,12 @@ CONFIG_FILE: Final = "config.toml"
 DEFAULT_P2P_PORT: Final = 4710
 _OTHER_VARIABLES: Final = ("DIM_HOME",)
 _TEST_VARIABLES: Final = "DIM_TEST_"
-_LISTS: Final = ("listen", "bootstrap", "block", "allow", "http_hosts", "http_origins", "relays")
+_LISTS: Final = (
+    *("listen", "bootstrap", "block", "allow", "http_hosts", "http_origins", "relays"),
+    *("prewarm", "pinned_models"),
+)
+_TABLES: Final = ("kubo", "quotas")
+"""Settings that are tables of the file: no variable of their name sets them."""
 _API: Final = re.compile(
     r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[0-9A-Za-z:.-]{1,253})/tcp/(?P<port>\d{1,5})(?:/(?P<scheme>https?))?"
 )
@@ -49,6 +54,26 @@ class KuboConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Keep an IPNS name that points to the index of this node's public models."""
     private_swarm: bool = False
     """Do all this in a private swarm, too: what a daemon holds, the public network can ask it for."""
+
+
+class QuotaTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[quotas.peers."PEER"]`: what is set here for one identity instead of what `[quotas]` says."""
+
+    max_queued: Annotated[int, msgspec.Meta(ge=0, le=LIMITS.exec.queue_tasks_max)] | None = None
+    share: Annotated[float, msgspec.Meta(ge=0.01, le=1000)] | None = None
+    max_priority: Literal["low", "normal", "high"] | None = None
+
+
+class QuotasTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[quotas]`: what one identity may have waiting here, its share of worker time, the best priority it may ask for.
+
+    `peers` maps a peer id, or `self` for the jobs of this node, to what differs.
+    """
+
+    max_queued: Annotated[int, msgspec.Meta(ge=0, le=LIMITS.exec.queue_tasks_max)] = 256
+    share: Annotated[float, msgspec.Meta(ge=0.01, le=1000)] = 1.0
+    max_priority: Literal["low", "normal", "high"] = "high"
+    peers: Annotated[dict[str, QuotaTable], msgspec.Meta(max_length=LIMITS.exec.quotas_max)] = {}
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,6 +108,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     http_private_key: str = ""
     http_insecure: bool = False
     kubo: KuboConfig = KuboConfig()
+    benchmark: bool = True
+    """Measure at the first start how many jobs per second this machine does, and say so in the advert."""
+    prewarm: Annotated[tuple[str, ...], msgspec.Meta(max_length=LIMITS.exec.workers_loaded_max)] = ()
+    """Models that are loaded at the start."""
+    pinned_models: Annotated[tuple[str, ...], msgspec.Meta(max_length=LIMITS.exec.workers_loaded_max)] = ()
+    """Models that, once loaded, stay so, whatever is used more."""
+    max_loaded_gb: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
+    """GiB that loaded models may take in all; 0: half of the machine's memory."""
+    quotas: QuotasTable = QuotasTable()
     faults: str = ""
     """Fault point for tests: only the `dev` profile accepts one (see node.faults)."""
 
@@ -97,6 +131,7 @@ _RENDERED: Final = (
     *("profile", "name", "listen", "bootstrap", "block", "allow"),
     *("max_concurrent_jobs", "max_cache_gb", "cache_dir", "log_level", "log_format", "task_timeout_seconds"),
     *("execute", "workers", "require_sandbox", "relay", "relays", "mdns"),
+    *("benchmark", "prewarm", "pinned_models", "max_loaded_gb"),
     *("http_listen", "http_hosts", "http_origins", "http_certificate", "http_private_key", "http_insecure"),
 )
 """What `dim init` writes: everything that an operator may want to see and change."""
@@ -147,9 +182,9 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
     from_flags = {key: value for key, value in (flags or {}).items() if value is not None}
     profile = {**from_file, **from_environment, **from_flags}.get("profile", "dev")
     merged = {**PROFILES.get(str(profile), {}), **from_file, **from_environment, **from_flags}
-    tables = [table for table in (from_file.get("kubo"), from_environment.get("kubo")) if isinstance(table, dict)]
-    if len(tables) == 2:
-        merged["kubo"] = {**tables[0], **tables[1]}
+    kubo = [table for table in (from_file.get("kubo"), from_environment.get("kubo")) if isinstance(table, dict)]
+    if len(kubo) == 2:
+        merged["kubo"] = {**kubo[0], **kubo[1]}
     try:
         config = msgspec.convert(merged, Config, strict=False)
     except msgspec.ValidationError as error:
@@ -158,7 +193,8 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
         variable = f"DIM_{key.replace('.', '_').upper()}"
         in_environment = inner in from_environment.get(first, ()) if inner else first in from_environment
         place = "a flag" if first in from_flags else variable if in_environment else home / CONFIG_FILE
-        struct, word = (KuboConfig, inner) if inner else (Config, key)
+        tables: dict[str, type[msgspec.Struct]] = {"kubo": KuboConfig, "quotas": QuotasTable}
+        struct, word = (tables.get(first, Config), inner) if inner else (Config, key)
         known = [field.encode_name for field in msgspec.structs.fields(struct)]
         near = get_close_matches(word, known, 1) if word not in known else []
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
@@ -206,7 +242,9 @@ def check_api(kubo: KuboConfig) -> None:
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """One line for each `DIM_*` variable that is no setting: it changes nothing, and whoever set it thinks it does."""
-    known = ["DIM_" + field.encode_name.upper() for field in msgspec.structs.fields(Config) if field.name != "kubo"]
+    known = [
+        "DIM_" + field.encode_name.upper() for field in msgspec.structs.fields(Config) if field.name not in _TABLES
+    ]
     known += ["DIM_KUBO_" + field.encode_name.upper() for field in msgspec.structs.fields(KuboConfig)]
     known += _OTHER_VARIABLES
     strange = sorted(
@@ -233,7 +271,18 @@ def render_config(config: Config) -> str:
     lines += [
         f"{field.name} = {_toml(getattr(config.kubo, field.name))}" for field in msgspec.structs.fields(KuboConfig)
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_quota_lines(config.quotas)]) + "\n"
+
+
+def _quota_lines(quotas: QuotasTable) -> list[str]:
+    """Tables come last: whatever follows a table's head belongs to it."""
+    lines = ["", "[quotas]"]
+    lines += [f"{key} = {_toml(getattr(quotas, key))}" for key in ("max_queued", "share", "max_priority")]
+    for peer, quota in quotas.peers.items():
+        said = msgspec.structs.asdict(quota).items()
+        lines += ["", f"[quotas.peers.{_toml(peer)}]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in said if value is not None]
+    return lines
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -250,7 +299,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(Config):
-        if field.name == "kubo":
+        if field.name in _TABLES:
             continue
         value = environment.get("DIM_" + field.encode_name.upper())
         if value is not None:

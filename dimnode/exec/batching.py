@@ -7,6 +7,7 @@ of. An idle worker never waits for a second order, because a batch on a CPU gain
 Pure: no I/O, no clock.
 """
 
+from collections import Counter, OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,6 +21,8 @@ from dimnode.records.transforms import of_numbers
 GAIN_MIN: Final = 0.03
 """A larger batch has to save this share of the time per row to be worth making others wait for it."""
 TRIALS: Final = 4
+APART_MAX: Final = 6
+"""So many batches in a row that a worker did not run as such; the first two are checked, see `together`."""
 RETRY_BATCHES: Final = 512
 """After so many batches the sizes next to the chosen one are measured anew: machines get busy and idle again."""
 
@@ -121,3 +124,51 @@ class BatchSizes:
 def share_of(waiting: int, free_workers: int) -> int:
     """How many of the waiting orders one of the free workers should take: the others want work too."""
     return -(-waiting // max(free_workers, 1))
+
+
+@dataclass(slots=True)
+class Batch:
+    """`size` orders of `rows` rows in all, handed over as one; `left` of them are still to be answered.
+
+    `seconds` is what their runs took so far; `together`: all that answered ran in one batch.
+    """
+
+    rows: int
+    size: int
+    left: int = -1
+    seconds: float = 0.0
+    together: bool = True
+
+    def __post_init__(self) -> None:
+        self.left = self.size
+
+
+class Batches:
+    """What has been learned about batches, by model; of the models used last."""
+
+    def __init__(self, rows_max: int, seconds_max: float, models_max: int) -> None:
+        self._rows_max, self._seconds_max, self._models_max = rows_max, seconds_max, models_max
+        self._sizes: OrderedDict[str, BatchSizes] = OrderedDict()
+        self._apart: Counter[str] = Counter()
+
+    def of(self, model: str) -> BatchSizes:
+        """This model's sizes."""
+        found = self._sizes.get(model)
+        if found is None:
+            found = self._sizes[model] = BatchSizes(self._rows_max, self._seconds_max)
+            if len(self._sizes) > self._models_max:
+                forgotten, _ = self._sizes.popitem(last=False)
+                del self._apart[forgotten]
+        else:
+            self._sizes.move_to_end(model)
+        return found
+
+    def ended(self, model: str, batch: Batch) -> None:
+        """A batch is done. When its worker ran the orders one by one, again and again, there is nothing to be had."""
+        if batch.together:
+            self._apart[model] = 0
+            self.of(model).ran(batch.rows, batch.seconds)
+            return
+        self._apart[model] += 1
+        if self._apart[model] >= APART_MAX:
+            self.of(model).switch_off("its worker runs orders one by one")

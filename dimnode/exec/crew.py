@@ -16,12 +16,14 @@ import trio
 
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
+from dimnode.exec.batching import Batch, share_of
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, unpack_body
 from dimnode.exec.desk import Desk
 from dimnode.exec.launch import Hello, Zygote, hello_from
+from dimnode.exec.ledger import Ledger
 from dimnode.exec.member import Member, open_regular, read_result, read_traits
 from dimnode.exec.orders import Status
-from dimnode.exec.placement import Assign, Drain, Start, next_step
+from dimnode.exec.placement import Assign, Bounds, Pause, Start, Unload, least_used, next_step
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
 from dimnode.exec.runtimes.choice import ALWAYS
 from dimnode.limits import ExecLimits
@@ -40,6 +42,7 @@ class Crew:
         limits: ExecLimits,
         scratch: Path,
         workers_max: int,
+        memory_bytes_max: int,
         require_sandbox: bool,
         queue: OrderQueue,
         desk: Desk,
@@ -59,6 +62,9 @@ class Crew:
         self._members: dict[int, Member] = {}
         self._nap = trio.CancelScope()
         self._numbers = 0
+        self.ledger = Ledger(limits, queue, memory_bytes_max)
+        self.pinned: frozenset[str] = frozenset()
+        self._bounds = Bounds(workers_max, limits.workers_loaded_max, memory_bytes_max, self.ledger.needs)
 
     @property
     def members(self) -> Collection[Member]:
@@ -74,11 +80,22 @@ class Crew:
                 zygote.stop()
 
     def hurry(self, ticket: Ticket) -> None:
-        """This order was cancelled: when it is the one that runs, look at it again at the end of the grace."""
+        """This order was cancelled: when it is the one that runs, look at it again at the end of the grace.
+
+        Of a batch, only when nobody wants any of it: the others did nothing wrong.
+        """
         for member in self._members.values():
-            if member.flight and next(iter(member.flight.values())) is ticket:
+            if member.flight and self._is_forlorn(member, ticket):
                 grace_end = trio.current_time() + self._limits.cancel_grace_seconds
                 self._set_deadline(member, min(member.deadline, grace_end))
+
+    @staticmethod
+    def _is_forlorn(member: Member, ticket: Ticket) -> bool:
+        first = next(iter(member.flight.values()))
+        if first is ticket and ticket.batch is None:
+            return True
+        mates = [entry for entry in member.flight.values() if entry.batch is first.batch]
+        return ticket in mates and first.batch is not None and all(entry.cancelled for entry in mates)
 
     # ---- queue to workers
 
@@ -90,15 +107,17 @@ class Crew:
         now = trio.current_time()
         handed: dict[int, Member] = {}
         while self._queue.count:
-            match next_step(self._queue, self._members.values(), self.workers_max, self._limits, now):
+            match next_step(self._queue, self._members.values(), self._bounds, self._limits, now):
                 case Assign(lane, member):
+                    if member.idle:
+                        member.serving_since = now
                     self._assign(member, self._queue.pop(lane), now)
                     handed[member.token] = member
-                case Start(lane, instead_of):
-                    if instead_of is not None:
-                        self._dismiss(instead_of)
+                case Start(lane):
                     self._start(lane, now)
-                case Drain(member):
+                case Unload(member):
+                    self._dismiss(member)
+                case Pause(member):
                     member.leaving = True
                 case None:
                     break
@@ -106,23 +125,45 @@ class Crew:
             member.flush(self._nursery)
 
     def _assign(self, member: Member, ticket: Ticket, now: float) -> None:
-        self._numbers += 1
-        number = self._numbers
+        """Hand over one order, and what may share a batch with it."""
+        tickets = [ticket, *self._mates(member, ticket)]
+        numbers = range(self._numbers + 1, self._numbers + 1 + len(tickets))
+        self._numbers += len(tickets)
+        was_empty = not member.flight
         try:
-            member.hand(number, ticket, self._limits.inline_input_bytes_max)
+            if len(tickets) == 1:
+                member.hand(numbers[0], ticket, self._limits.inline_input_bytes_max)
+            else:
+                batch = Batch(sum(entry.rows for entry in tickets), len(tickets))
+                for entry in tickets:
+                    entry.batch = batch
+                member.hand_together(numbers[0], tickets)
         except RunFailed as fault:
+            self._queue.landed(ticket, 0.0)
             self._desk.fail_soon(ticket, "failed", fault.complaint.code, fault.complaint.what)
             if member.lane[1] is not None:
                 self._dismiss(member)  # it was started for this order alone
             return
-        if member.ready and len(member.flight) == 1:
-            self._begin(member, ticket, now)
+        if member.ready and was_empty:
+            self._begin(member, now)
 
-    def _begin(self, member: Member, ticket: Ticket, now: float) -> None:
-        """This order is now the one that runs: its time begins."""
-        ticket.started_at = now
-        grace = self._limits.cancel_grace_seconds
-        self._set_deadline(member, now + (grace if ticket.cancelled else ticket.order.timeout_seconds))
+    def _mates(self, member: Member, ticket: Ticket) -> list[Ticket]:
+        """What goes into one batch with this order: nothing while its model was never run by itself."""
+        if ticket.kind is None or member.mean_run_us < 0 or ticket.input_bytes > self._limits.batch_input_bytes_max:
+            return []
+        waiting = ticket.rows + self._queue.behind(ticket)
+        free = sum(1 for other in self._members.values() if other.lane == ticket.lane and other.idle)
+        return self._queue.mates(ticket, self.ledger.batches.of(ticket.lane[0]).rows(share_of(waiting, free)))
+
+    def _begin(self, member: Member, now: float) -> None:
+        """The first order of its flight, with its batch, is now what runs: its time begins."""
+        first = next(iter(member.flight.values()))
+        for ticket in member.flight.values():
+            if ticket is first or (first.batch is not None and ticket.batch is first.batch):
+                ticket.started_at = now if ticket.started_at < 0 else ticket.started_at
+        wanted = not first.cancelled or not self._is_forlorn(member, first)
+        seconds = first.order.timeout_seconds if wanted else self._limits.cancel_grace_seconds
+        self._set_deadline(member, now + seconds)
 
     def _start(self, lane: Lane, now: float) -> None:
         """Ask the zygote for a worker. When that fails at once, the order that needed it fails."""
@@ -140,7 +181,9 @@ class Crew:
             mine.close()
             for descriptor in files:
                 os.close(descriptor)
-            return self._could_not_start(self._queue.pop(lane), error)
+            ticket = self._queue.pop(lane)
+            self._queue.landed(ticket, 0.0)
+            return self._could_not_start(ticket, error)
         finally:
             theirs.close()
         mine.setblocking(False)
@@ -148,6 +191,7 @@ class Crew:
         member = Member(
             lane, now, zygote=zygote, token=token, channel=mine, frames=frames, directory=directory, deadline=math.inf
         )
+        member.pinned, member.memory_bytes = lane[0] in self.pinned, self.ledger.needs(lane)
         self._members[token] = member
         member.bear(order.model, files)
         member.flush(self._nursery)
@@ -201,7 +245,8 @@ class Crew:
                 case [0, "ready", str(walls), dict(traits)]:
                     member.traits = read_traits(traits)
                     member.ready = True
-                    member.born_at = now
+                    self.ledger.became_ready(member, now)
+                    member.serving_since = now
                     member.sandbox = walls
                 case [0, "refused", str(walls)]:
                     return self._lose(
@@ -217,17 +262,18 @@ class Crew:
             ticket = member.land(result.number)
             member.ran(result.run_us)
             member.zygote.restarts = 0
+            self.ledger.landed(member, ticket, result, now)
             self._desk.answered(ticket, result, member.sandbox, member.traits)
             # After a cabinet's rows it serves nobody else; after a failed allocation its heap is in pieces.
             if member.lane[1] is not None or result.status == "memory":
                 return self._send_back(member)
         if member.flight:
-            self._begin(member, next(iter(member.flight.values())), now)
-        elif member.leaving:
-            self._dismiss(member)
+            self._begin(member, now)
         else:
+            member.leaving = False
             member.idle_since = now
-            self._set_deadline(member, now + self._limits.worker_idle_seconds_max)
+            idle = math.inf if member.pinned else self._limits.worker_idle_seconds_max
+            self._set_deadline(member, now + idle)
         return None
 
     async def _mourn(self, member: Member) -> None:
@@ -238,10 +284,19 @@ class Crew:
             self._lose(member, *_how_it_died(member.wait_status))
 
     def _lose(self, member: Member, status: Status, code: str, message: str) -> None:
-        """The order that ran ends like this; the others that were handed over go back to the queue."""
-        if member.flight:
+        """The order that ran ends like this; the others that were handed over go back to the queue.
+
+        Of a batch nobody knows who is at fault: each of it goes back, to be run alone. Then it will be seen.
+        """
+        first = next(iter(member.flight.values()), None)
+        if first is not None and first.batch is not None and first.batch.size > 1 and not first.cancelled:
+            for ticket in member.flight.values():
+                if ticket.batch is first.batch:
+                    ticket.kind = None
+        elif first is not None:
             ticket = member.land(next(iter(member.flight)))
             now = trio.current_time()
+            self._queue.landed(ticket, now - ticket.started_at if ticket.started_at >= 0 else 0.0)
             run_us = int((now - ticket.started_at) * 1e6) if ticket.started_at >= 0 else 0
             self._desk.failed(ticket, status, code, message, run_us, member.sandbox)
         self._send_back(member)
@@ -250,15 +305,46 @@ class Crew:
     def _send_back(self, member: Member) -> None:
         self._dismiss(member)
         for ticket in member.flight.values():
-            if not ticket.cancelled:
+            if ticket.cancelled:
+                self._queue.landed(ticket, 0.0)
+            else:
                 self._queue.push(ticket)
         member.flight.clear()
+
+    # ---- memory
+
+    def pin(self, models: frozenset[str]) -> None:
+        """These models stay loaded once they are."""
+        self.pinned = models
+        for member in self._members.values():
+            member.pinned = member.lane[0] in models
+            if member.idle:
+                idle = math.inf if member.pinned else self._limits.worker_idle_seconds_max
+                self._set_deadline(member, member.idle_since + idle)
+
+    async def keep_memory(self) -> None:
+        """Once a second: measure the workers; while they or others press the machine, unload what was used least."""
+        while True:
+            await trio.sleep(self._limits.memory_look_seconds)
+            now = trio.current_time()
+            for member in list(self._members.values()):
+                self.ledger.measure(member, now)
+            while self._members and self.ledger.is_pressed(sum(m.memory_bytes for m in self._members.values())):
+                spare = least_used(self._members.values())
+                if spare is None:
+                    break
+                self._dismiss(spare)
+            if self._queue.count:
+                self.dispatch()
 
     # ---- time
 
     def _set_deadline(self, member: Member, deadline: float) -> None:
         member.deadline = deadline
-        # Only an earlier deadline has to wake the keeper; it looks again whenever it wakes.
+        self.wake_before(deadline)
+
+    def wake_before(self, deadline: float) -> None:
+        """Only an earlier deadline has to wake the keeper; it looks again whenever it wakes."""
         if deadline < self._nap.deadline:
             self._nap.deadline = deadline
 
@@ -266,11 +352,14 @@ class Crew:
         """Sleep until the earliest deadline of any worker, act, repeat. Wakes about once per timeout, not per order."""
         while True:
             earliest = min((member.deadline for member in self._members.values()), default=math.inf)
+            earliest = min(earliest, self._queue.next_deadline())
             with trio.CancelScope(deadline=earliest) as self._nap:
                 await trio.sleep_forever()
             now = trio.current_time()
             for member in [member for member in self._members.values() if member.deadline <= now]:
                 self._expire(member)
+            for ticket in self._queue.overdue(now):
+                self._desk.failed(ticket, "refused", orders.TOO_LATE, "it waited here until nobody wanted its answer")
 
     def _expire(self, member: Member) -> None:
         if not member.ready:
@@ -374,7 +463,9 @@ class Crew:
 
     def _fail_lane(self, lane: Lane, code: str, message: str) -> None:
         while lane in self._queue:
-            self._desk.fail_soon(self._queue.pop(lane), "crashed", code, message)
+            ticket = self._queue.pop(lane)
+            self._queue.landed(ticket, 0.0)
+            self._desk.fail_soon(ticket, "crashed", code, message)
 
 
 def _how_it_died(wait_status: int | None) -> tuple[Status, str, str]:

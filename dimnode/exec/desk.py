@@ -19,8 +19,9 @@ from dimnode.exec.orders import (
     Order,
     Status,
 )
-from dimnode.exec.queue import LEVELS, Ticket
+from dimnode.exec.queue import Ticket
 from dimnode.exec.runtimes.choice import ALWAYS, PACKAGES
+from dimnode.exec.shares import LEVELS
 from dimnode.limits import ExecLimits
 
 NOTHING: Mapping[str, str] = {}
@@ -29,7 +30,7 @@ NO_MODEL_RUNTIME = {"engine": "dimnode", "version": "rows/1", "dtype": "float64"
 
 def fault_of(order: Order, limits: ExecLimits) -> tuple[str, str] | None:
     """Code and message when the order contradicts itself or is too large, before anything is started for it."""
-    needs_model = order.op in ("infer", "evaluate")
+    needs_model = order.op in ("infer", "evaluate", "load")
     needs_rows = order.op in ("evaluate", "statistics", "cohort")
     if not needs_model and not needs_rows:
         return BAD_ORDER, f"unknown operation {order.op!r}"
@@ -56,6 +57,7 @@ class Desk:
         self._finished = finished
         self._nursery = nursery
         self._open: dict[Key, Ticket] = {}
+        self.awaited: dict[Key, Callable[[Finished], None]] = {}
         self.counts: Counter[str] = Counter()
         self.runtimes: dict[str, Mapping[str, str]] = {}
 
@@ -115,7 +117,7 @@ class Desk:
     def tell(self, outcome: Finished) -> None:
         """Count it and hand it over."""
         self.counts[outcome.status] += 1
-        self._finished(outcome)
+        self.awaited.pop(outcome.key, self._finished)(outcome)
 
     def _without_answer(
         self, ticket: Ticket, status: Status, code: str, message: str, run_us: int = 0, walls: str = ""

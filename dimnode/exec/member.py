@@ -6,12 +6,13 @@ it.
 """
 
 import contextlib
+import math
 import os
 import shutil
 import socket
 import stat
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from dimnode.exec import orders
 from dimnode.exec.birth import birth_bytes
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, anonymous_file, pack_frame, send_with_descriptors
 from dimnode.exec.launch import Zygote
-from dimnode.exec.orders import ModelOrder, Order
+from dimnode.exec.orders import ModelOrder, Order, WorkerState
 from dimnode.exec.placement import Place
 from dimnode.exec.queue import Ticket
 
@@ -108,6 +109,14 @@ def request_frame(number: int, order: Order, blobs: list[bytes] | list[int], des
     )
 
 
+def batch_frame(number: int, batch: Sequence[Order]) -> bytes:
+    """Orders for one batch as a worker reads them: one frame, one answer for each, numbered on from `number`."""
+    first = batch[0]
+    take = [[entry.name, entry.source, entry.tensor, entry.start, entry.stop] for entry in first.take]
+    timeout_ms = int(max(order.timeout_seconds for order in batch) * 1000)
+    return pack_frame([number, "batch", [list(order.inputs) for order in batch], take, None, timeout_ms, 0])
+
+
 @dataclass(slots=True)
 class _Parcel:
     """A frame on its way out, with the files that ride on its first byte. No frame yet: `order` is to be spilled."""
@@ -129,6 +138,7 @@ class Member(Place):
     directory: str
     deadline: float
     pid: int = 0
+    looked_at: float = -math.inf
     sandbox: str = ""
     traits: Mapping[str, str] = field(default_factory=dict)
     gone: bool = False
@@ -136,6 +146,17 @@ class Member(Place):
     exited: trio.Event = field(default_factory=trio.Event)
     _outbox: deque[_Parcel] = field(default_factory=deque)
     _pumping: bool = False
+
+    def state(self, now: float) -> WorkerState:
+        """For people."""
+        if self.idle:
+            what = "idle"
+        else:
+            what = "pausing" if self.leaving else "running" if self.ready else "loading"
+        idle_seconds = max(0.0, now - self.idle_since) if self.idle else 0.0
+        model, _ = self.lane
+        orders_held, memory = len(self.flight), self.memory_bytes
+        return WorkerState(self.pid, model, self.zygote.runtime, what, orders_held, memory, self.pinned, idle_seconds)
 
     def bear(self, model: ModelOrder | None, files: list[int]) -> None:
         """Put the model and its open files, which are ours from now on, in front of all orders; `flush` sends them."""
@@ -151,6 +172,12 @@ class Member(Place):
             frame = memoryview(request_frame(number, order, list(order.inputs), len(files)))
             self._outbox.append(_Parcel(frame, files))
         self.take_off(number, ticket)
+
+    def hand_together(self, number: int, tickets: Sequence[Ticket]) -> None:
+        """Put orders on their way as one batch, numbered on from `number`: small ones, with the same take, no rows."""
+        self._outbox.append(_Parcel(memoryview(batch_frame(number, [ticket.order for ticket in tickets])), []))
+        for place, ticket in enumerate(tickets):
+            self.take_off(number + place, ticket)
 
     def flush(self, nursery: trio.Nursery) -> None:
         """Write what the socket takes now, and leave the rest to a task."""

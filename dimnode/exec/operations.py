@@ -6,8 +6,9 @@ the node asks for that itself, to compare queries, and no spec can.)
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,15 +52,25 @@ def infer(
         answer = model.run(arrays)
         first = next(iter(arrays.values()), None)
         batch = first.shape[0] if first is not None and first.ndim else 1
-        if program is not None:
-            given = {name: Stacked(found) for name, found in answer.items() if isinstance(found, np.ndarray)}
-            answer = finish(program, {**given}, bare=False)
+        return ended(answer, batch, batch, program, limits)
+    return _packed(answer, batch, batch, limits)
+
+
+def ended(results: Mapping[str, Any], rows: int, batch: int, program: Program | None, limits: ExecLimits) -> Outcome:
+    """What becomes of a run of `batch` rows, as far as these `rows` of it go. Raises `RunFailed`."""
+    if program is not None:
+        given = {name: Stacked(found) for name, found in results.items() if isinstance(found, np.ndarray)}
+        results = finish(program, {**given}, bare=False)
+    return _packed(results, rows, batch, limits)
+
+
+def _packed(answer: Mapping[str, Any], rows: int, batch: int, limits: ExecLimits) -> Outcome:
     size = answer_bytes(answer)
     if size > limits.output_bytes_max:
         raise RunFailed(
             orders.OUTPUT_TOO_LARGE, f"the outputs take {size} bytes, the limit is {limits.output_bytes_max}"
         )
-    return Outcome(pack_answer(answer), batch, batch)
+    return Outcome(pack_answer(answer), rows, batch)
 
 
 def evaluate(

@@ -4,6 +4,7 @@ Rule: an order is a declaration, never code. It names a model by its hash, tenso
 conditions; nothing in it is evaluated. Pure: no I/O, no clock.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -11,9 +12,11 @@ from typing import Any, Final, Literal
 Key = tuple[bytes, int, int]
 """(job, task, epoch): the identity of one piece of work."""
 
-Op = Literal["infer", "evaluate", "statistics", "cohort"]
+Op = Literal["infer", "evaluate", "statistics", "cohort", "load"]
+"""`load` loads the model and does nothing with it: for the operator, who wants it warm."""
+
 Priority = Literal["low", "normal", "high"]
-Status = Literal["ok", "failed", "timeout", "crashed", "memory", "cancelled"]
+Status = Literal["ok", "failed", "timeout", "crashed", "memory", "cancelled", "refused"]
 Comparison = Literal["eq", "ne", "lt", "le", "gt", "ge"]
 
 # A refusal at the door: the order was never taken in.
@@ -62,6 +65,12 @@ CRASHED: Final = "E-exec-52"
 CANCELLED: Final = "E-exec-53"
 BROKE_PROTOCOL: Final = "E-exec-54"
 NOT_STARTED: Final = "E-exec-55"
+# No room, or not in time: nothing ran, and the same order may be offered again.
+QUOTA_FULL: Final = "E-exec-80"
+NO_MEMORY: Final = "E-exec-81"
+TOO_LATE: Final = "E-exec-82"
+DISPLACED: Final = "E-exec-83"
+DRAINING: Final = "E-exec-84"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +157,9 @@ class Order:
 
     `model` is None for statistics and cohort; the worker checks each of its files before it parses the first.
     `inputs` are tensors/1 blobs. With an empty `take` each model input is the tensor of its name. `deterministic`
-    orders run alone on one thread, batch as given; so do all others today. `client` is the peer for whom this is
-    done, whose quota it uses; empty for the node's own questions.
+    orders run alone on one thread, batch as given; others may share a batch with their like. `client` is the peer
+    for whom this is done, whose quota it uses; empty for the node's own questions. After `deadline_seconds` from the
+    offer nobody wants the answer any more.
     """
 
     key: Key
@@ -162,6 +172,7 @@ class Order:
     timeout_seconds: float
     deterministic: bool = True
     client: bytes = b""
+    deadline_seconds: float = math.inf
 
     @property
     def runtime(self) -> str:
@@ -171,7 +182,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How an order ended. `output` is a tensors/1 blob when `status` is ok, else empty.
+    """How an order ended; `refused`: it was given back unrun, as if it had never been taken.
+
+    `output` is a tensors/1 blob when `status` is ok, else empty. `gpu_bytes` is 0 where nothing ran on one.
 
     Times and sizes are claims of the worker: `run_us` computing, `queue_us` from offer to start, `cpu_us` of this
     run, `rss_bytes` the peak of the worker so far. `rows`: rows computed, or for a cohort rows matched. `runtime` is
@@ -190,6 +203,7 @@ class Finished:
     rows: int
     runtime: Mapping[str, str | int]
     sandbox: str
+    gpu_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +227,37 @@ class PoolStats:
     sandbox_complete: bool
     runtimes: Mapping[str, "RuntimeState"]
     finished: Mapping[str, int]
+    members: tuple["WorkerState", ...]
+    waiting: tuple["Waiting", ...]
+    memory_bytes: int
+    memory_bytes_max: int
+    running_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """One worker: which model it holds, and whether it is `loading`, `running`, `pausing` or `idle`."""
+
+    pid: int
+    model: str
+    runtime: str
+    state: str
+    orders: int
+    memory_bytes: int
+    pinned: bool
+    idle_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What one identity has in the queue, by priority, and with workers."""
+
+    client: bytes
+    high: int
+    normal: int
+    low: int
+    running: int
+    share: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,14 @@
-"""Which waiting order goes to which worker, and when a worker makes room for another model.
+"""Which waiting order goes to which worker, when a worker is started, and which one makes room for another model.
 
-Rule: a warm worker is used before a new one is started, the order of the queue is kept between models, and no model
-holds a worker for ever while another one waits (a worker that served for `worker_tenure_seconds` may be drained).
+Rule: at most `running_max` workers compute or load at any moment (each has one thread, so that threads never exceed
+cores); further ones may stay loaded, waiting in a read, as long as memory allows. A warm worker is used before a new
+one is started, the order of the queue is kept between models, and no model holds a thread for ever while another one
+waits: after `worker_tenure_seconds` it may be made to pause. Memory is freed from the worker that was idle longest,
+and never from a pinned one.
 Pure: no I/O, no clock (`now` is an argument).
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -18,13 +21,19 @@ MEAN_SHARE = 8
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A worker as placement sees it. `flight` holds the orders it was given, the running one first."""
+    """A worker as placement sees it. `flight` holds the orders it was given, the running one first.
+
+    `serving_since` is when it last began to work after a pause; `leaving`: it is given nothing more until its flight
+    has landed. `memory_bytes` is what it takes, measured or expected.
+    """
 
     lane: Lane
-    born_at: float  # when it became ready, once it is
+    serving_since: float
     ready: bool = False
     leaving: bool = False
+    pinned: bool = False
     idle_since: float = 0.0
+    memory_bytes: int = 0
     mean_run_us: float = -1.0
     flight: dict[int, Ticket] = field(default_factory=dict)
     flight_bytes: int = 0
@@ -71,6 +80,16 @@ P = TypeVar("P", bound=Place)
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many workers may run, how many may be loaded, and what these may take; `needs` says what a lane would add."""
+
+    running_max: int
+    loaded_max: int
+    memory_bytes_max: int
+    needs: Callable[[Lane], int] = lambda lane: 0
+
+
+@dataclass(frozen=True, slots=True)
 class Assign(Generic[P]):
     """Give the head of `lane` to `place`."""
 
@@ -79,74 +98,97 @@ class Assign(Generic[P]):
 
 
 @dataclass(frozen=True, slots=True)
-class Start(Generic[P]):
-    """Start a worker for `lane`, first ending the idle `instead_of` when it is set."""
+class Start:
+    """Start a worker for `lane`."""
 
     lane: Lane
-    instead_of: P | None
 
 
 @dataclass(frozen=True, slots=True)
-class Drain(Generic[P]):
-    """Give `place` nothing more: it makes room when its flight has landed."""
+class Unload(Generic[P]):
+    """End the idle `place`: something else needs its memory."""
 
     place: P
 
 
+@dataclass(frozen=True, slots=True)
+class Pause(Generic[P]):
+    """Give `place` nothing more until its flight has landed: another model waits for the thread."""
+
+    place: P
+
+
+Step = Assign[P] | Start | Unload[P] | Pause[P]
+
+
 def next_step(
-    queue: OrderQueue, places: Collection[P], workers_max: int, limits: ExecLimits, now: float
-) -> Assign[P] | Start[P] | Drain[P] | None:
+    queue: OrderQueue, places: Collection[P], bounds: Bounds, limits: ExecLimits, now: float
+) -> Step[P] | None:
     """The next thing to do, or None when all that can run runs. Call again after doing it."""
-    leaving = -1
+    running = sum(not place.idle for place in places)
+    pausing = -1
     for lane in queue.lanes(limits.lanes_considered_max):
         warm, free = [], None
         for place in places:
             if place.lane == lane and not place.leaving:
                 warm.append(place)
-                if place.room(limits) > 0 and (free is None or len(place.flight) < len(free.flight)):
+                may = place.room(limits) > 0 and (not place.idle or running < bounds.running_max)
+                if may and (free is None or len(place.flight) < len(free.flight)):
                     free = place
         if free is not None:
             return Assign(lane, free)
         if any(not place.ready for place in warm):
             continue
-        if leaving < 0:
-            leaving = sum(place.leaving for place in places)
-        if len(places) < workers_max:
-            return Start(lane, None)
-        if leaving:
-            # A worker is on its way out already, and this lane will get its place.
-            leaving -= 1
+        if running < bounds.running_max:
+            step = _load(lane, warm, queue, places, bounds, limits, now)
+            if step is not None:
+                return step
             continue
-        step = _make_room(lane, bool(warm), queue, places, limits, now)
-        if step is not None:
-            return step
+        if pausing < 0:
+            pausing = sum(place.leaving for place in places)
+        if pausing:
+            # A worker is on its way to a pause already, and this lane will get its thread.
+            pausing -= 1
+        elif not any(place.flight for place in warm):
+            settled = [
+                place
+                for place in places
+                if place.flight and place.ready and not place.leaving and _served(place, limits, now)
+            ]
+            if settled:
+                return Pause(min(settled, key=lambda place: len(place.flight)))
     return None
 
 
-def _make_room(
-    lane: Lane, is_warm: bool, queue: OrderQueue, places: Collection[P], limits: ExecLimits, now: float
-) -> Start[P] | Drain[P] | None:
-    """A lane without a worker takes the longest idle one, or has a busy one drained. A second worker is less urgent.
+def _load(
+    lane: Lane,
+    warm: Collection[P],
+    queue: OrderQueue,
+    places: Collection[P],
+    bounds: Bounds,
+    limits: ExecLimits,
+    now: float,
+) -> Start | Unload[P] | None:
+    """A thread is free, and this lane has no worker that could use it: start one, unloading others where it must be.
 
-    A worker whose own lane has orders waiting keeps its place for a tenure: two models that take turns order by order
-    would otherwise start a worker per order.
+    A worker whose own lane has orders waiting keeps its memory for a tenure: two models that take turns order by
+    order would otherwise start a worker per order. A second worker of a lane is less urgent than a first one.
     """
-    idle = [
-        place
-        for place in places
-        if place.idle
-        and not place.leaving
-        and (place.lane not in queue or now - place.born_at > limits.worker_tenure_seconds)
-    ]
-    if idle:
-        longest = min(idle, key=lambda place: place.idle_since)
-        if not is_warm or now - longest.idle_since > limits.worker_tenure_seconds:
-            return Start(lane, longest)
-    if is_warm:
+    used = sum(place.memory_bytes for place in places)
+    if not places or (len(places) < bounds.loaded_max and used + bounds.needs(lane) <= bounds.memory_bytes_max):
+        return Start(lane)
+    place = least_used(place for place in places if place.lane not in queue or _served(place, limits, now))
+    if place is None or (warm and now - place.idle_since <= limits.worker_tenure_seconds):
         return None
-    settled = [
-        place
-        for place in places
-        if place.ready and not place.leaving and now - place.born_at > limits.worker_tenure_seconds
-    ]
-    return Drain(min(settled, key=lambda place: len(place.flight))) if settled else None
+    return Unload(place)
+
+
+def least_used(places: Iterable[P]) -> P | None:
+    """The idle, unpinned worker that was used longest ago."""
+    idle = [place for place in places if place.idle and not place.leaving and not place.pinned]
+    return min(idle, key=lambda place: place.idle_since, default=None)
+
+
+def _served(place: Place, limits: ExecLimits, now: float) -> bool:
+    """It has worked for a tenure."""
+    return now - place.serving_since > limits.worker_tenure_seconds

@@ -4,6 +4,7 @@ Rule: an order that was taken ends exactly once. `offer` and `cancel` never bloc
 from the pool's own tasks, one pass of the loop per result.
 """
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,15 +13,20 @@ from pathlib import Path
 import trio
 
 from dimnode.exec import orders
+from dimnode.exec.admission import RETRY_MS_MIN, Room, cost_name, objection
+from dimnode.exec.batching import batch_kind
 from dimnode.exec.crew import FOLDER_PREFIX, Crew
 from dimnode.exec.desk import Desk, fault_of
 from dimnode.exec.launch import Hello, Zygote
-from dimnode.exec.orders import Busy, Finished, Key, Order, PoolStats, RuntimeState
+from dimnode.exec.memory import machine_bytes
+from dimnode.exec.orders import Busy, Finished, Key, Order, PoolStats, RuntimeState, Waiting
 from dimnode.exec.queue import OrderQueue
 from dimnode.exec.runtimes.choice import ALWAYS, PACKAGES, installed
+from dimnode.exec.shares import Account, Quotas, Shares
 from dimnode.limits import ExecLimits
 
-RETRY_MS_MIN = 50
+EXPECTED_SECONDS = 0.001
+"""What an identity is charged for a run of a model that never ran here, until it is known how long it took."""
 
 
 @asynccontextmanager
@@ -33,22 +39,30 @@ async def open_pool(
     warm: Sequence[Zygote] = (),
     workers: int,
     require_sandbox: bool,
+    quotas: Quotas | None = None,
+    memory_bytes_max: int = 0,
 ) -> "AsyncIterator[Pool]":
     """A pool over a started zygote, open until the block ends; then its workers are dead and `scratch` is clean.
 
     `finished` is called inside trio, never from within `offer` or `cancel`; it must not raise. Orders still open at
     the end get no outcome. Cancelling leaves nothing behind. The zygote stays, as do those of other runtimes that
     were started beforehand (`warm`): whoever started them stops them. A runtime without one gets it when needed.
+    `workers` run at once, and never more than there are cores; `memory_bytes_max` is what loaded models may take in
+    all (0: half of the machine's memory).
     """
     _clean(scratch)
     async with trio.open_nursery() as nursery:
         # In it live: the zygote's listener, the deadline keeper, a listener per worker, now and then a writer.
-        desk, queue = Desk(finished, nursery), OrderQueue(limits.priority_ageing_seconds)
-        workers_max = max(1, min(workers, limits.workers_max))
-        crew = Crew((zygote, *warm), limits, scratch, workers_max, require_sandbox, queue, desk, nursery)
+        shares = Shares(quotas if quotas is not None else Quotas(), limits.accounts_max)
+        desk = Desk(finished, nursery)
+        queue = OrderQueue(limits.priority_ageing_seconds, shares, limits.head_start_seconds)
+        workers_max = max(1, min(workers, limits.workers_max, os.cpu_count() or 1))
+        memory_bytes = memory_bytes_max or machine_bytes()[0] // 2
+        crew = Crew((zygote, *warm), limits, scratch, workers_max, memory_bytes, require_sandbox, queue, desk, nursery)
         try:
             crew.follow_all()
             nursery.start_soon(crew.keep_deadlines)
+            nursery.start_soon(crew.keep_memory)
             with trio.move_on_after(limits.zygote_start_seconds_max):
                 await crew.zygote_known.wait()
             yield Pool(limits, queue, desk, crew)
@@ -66,6 +80,7 @@ class Pool:
         self._desk = desk
         self._crew = crew
         self._installed = installed()
+        self.draining = False
 
     def offer(self, order: Order) -> Busy | None:
         """Take an order in, or say why not. Its outcome comes later through `finished`."""
@@ -78,12 +93,38 @@ class Pool:
         if fault is not None:
             self._desk.fail_soon(ticket, "failed", *fault)
             return None
+        ticket.kind, ticket.rows = batch_kind(order)
+        ticket.expected_seconds = self._crew.ledger.costs.run_seconds(cost_name(order), ticket.rows) or EXPECTED_SECONDS
         # Behind others of its lane it changes nothing: those could not be handed over either.
         alone = ticket.lane not in self._queue
         self._queue.push(ticket)
         if alone:
             self._crew.dispatch()
+        if ticket.queued:
+            self._crew.wake_before(ticket.deadline_at)
         return None
+
+    async def run(self, order: Order) -> Finished:
+        """An order of the node's own, and its outcome: `finished` does not hear of it. A cancel ends the order.
+
+        What the pool does not take is `refused`.
+        """
+        heard, found = trio.Event(), []
+
+        def hear(outcome: Finished) -> None:
+            found.append(outcome)
+            heard.set()
+
+        self._desk.awaited[order.key] = hear
+        try:
+            busy = self.offer(order)
+            if busy is not None:
+                return refused(order.key, busy)
+            await heard.wait()
+            return found[0]
+        finally:
+            if self._desk.awaited.pop(order.key, None) is not None:
+                self.cancel(order.key)
 
     def cancel(self, key: Key) -> bool:
         """End an order: True when it was open, and then its outcome is `cancelled`, whatever its worker still says.
@@ -112,7 +153,16 @@ class Pool:
             sandbox_complete=hello.complete,
             runtimes={name: self._state_of(name) for name in self._installed},
             finished=dict(self._desk.counts),
+            members=tuple(member.state(trio.current_time()) for member in members),
+            waiting=tuple(_waiting(account) for account in self._queue.shares.present()),
+            memory_bytes=sum(member.memory_bytes for member in members),
+            memory_bytes_max=self._crew.ledger.memory_bytes_max,
+            running_max=self._crew.workers_max,
         )
+
+    def pin(self, models: frozenset[str]) -> None:
+        """Models that stay loaded, whatever is used more."""
+        self._crew.pin(models)
 
     def _state_of(self, runtime: str) -> RuntimeState:
         zygote = self._crew.zygotes.get(runtime)
@@ -133,13 +183,50 @@ class Pool:
             return Busy(orders.NO_RUNTIME, f"this node has no runtime for the format {order.runtime}", 0)
         if order.key in self._desk:
             return Busy(orders.ALREADY_HERE, "this task and epoch is here already", 0)
+        if self.draining:
+            return Busy(orders.DRAINING, "this node is being drained", limits.drain_retry_ms)
+        account = self._queue.shares.peek(order.client)
+        rows = batch_kind(order)[1] if self._crew.ledger.costs.run_seconds(cost_name(order), 1) is not None else 1
+        no = objection(order, rows, account, self._queue.shares, self._crew.ledger.costs, self._room(order))
+        return no or self._crowding(order, account)
+
+    def _room(self, order: Order) -> Room:
+        """What there is for it now. The machine's free memory is only asked for when it may matter."""
+        crew, limits = self._crew, self._limits
+        idle = sum(member.memory_bytes for member in crew.members if member.idle and not member.pinned)
+        lane = order.model.id if order.model is not None else ""
+        loaded = any(member.lane[0] == lane for member in crew.members)
+        free = idle if loaded else idle + machine_bytes()[1] - limits.memory_reserve_bytes
+        pinned = sum(member.memory_bytes for member in crew.members if member.pinned and member.lane[0] != lane)
+        return Room(
+            crew.workers_max, crew.ledger.memory_bytes_max, pinned, limits.worker_memory_bytes_max, free, loaded
+        )
+
+    def _crowding(self, order: Order, account: Account) -> Busy | None:
+        """When the room is full, whoever has most in it gives up its last order to one who has less; or nobody does."""
+        limits, queue = self._limits, self._queue
         size = sum(map(len, order.inputs))
-        if self._queue.count >= limits.queue_tasks_max or self._queue.bytes + size > limits.queue_bytes_max:
-            known = [member.mean_run_us for member in self._crew.members if member.mean_run_us >= 0]
-            mean_us = sum(known) / len(known) if known else 0.0
-            wait_ms = int(self._queue.count * mean_us / 1000 / self._crew.workers_max)
-            return Busy(orders.QUEUE_FULL, "the queue is full", max(RETRY_MS_MIN, wait_ms))
+        while queue.count >= limits.queue_tasks_max or queue.bytes + size > limits.queue_bytes_max:
+            crowd = queue.shares.crowd()
+            mine = (account.queued + 1) / account.quota.share
+            if crowd is None or crowd.client == account.client or (crowd.queued - 1) / crowd.quota.share < mine:
+                wait = queue.shares.wait_seconds(account, account.quota.level(order.priority), self._crew.workers_max)
+                return Busy(orders.QUEUE_FULL, "the queue is full", max(RETRY_MS_MIN, int(wait * 1000)))
+            last = queue.last_of(crowd)
+            assert last is not None, "an account that waits has a ticket"
+            queue.remove(last)
+            self._desk.fail_soon(last, "refused", orders.DISPLACED, "the queue is full, and others have less in it")
         return None
+
+
+def _waiting(account: Account) -> Waiting:
+    high, normal, low = account.by_level
+    return Waiting(account.client, high, normal, low, account.running, account.quota.share)
+
+
+def refused(key: Key, busy: Busy) -> Finished:
+    """As if it had been taken in and given back."""
+    return Finished(key, "refused", busy.code, busy.message, b"", 0, 0, 0, 0, 0, {}, "")
 
 
 def _clean(scratch: Path) -> None:

@@ -51,6 +51,7 @@ class Account:
     queued: int = 0
     running: int = 0
     by_level: list[int] = field(default_factory=lambda: [0, 0, 0])
+    seconds_by_level: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
 
 
 class Shares:
@@ -66,15 +67,14 @@ class Shares:
     def __len__(self) -> int:
         return len(self._accounts)
 
+    def present(self) -> list[Account]:
+        """Those with something in the queue or with a worker."""
+        return [account for account in self._accounts.values() if account.queued or account.running]
+
     @property
     def waiting(self) -> Iterable[Account]:
         """Those with something in the queue."""
         return self._waiting.values()
-
-    @property
-    def waiting_count(self) -> int:
-        """How many have something in the queue."""
-        return len(self._waiting)
 
     def account(self, client: bytes) -> Account:
         """This identity's account, opened at first sight."""
@@ -89,19 +89,22 @@ class Shares:
         """The same, for a question: no account is opened by it."""
         return self._accounts.get(client) or Account(client, self.quotas.of(client), self.clock)
 
-    def enqueue(self, account: Account, level: int) -> None:
-        """One more waits. Whoever had nothing waiting starts at the clock: a pause earns no credit."""
+    def enqueue(self, account: Account, level: int, seconds: float) -> None:
+        """One more waits, for so many seconds of work. Who had nothing waiting starts at the clock: no credit."""
         if not account.queued:
             self._accounts[account.client] = self._waiting[account.client] = account
             account.virtual = max(account.virtual, self.clock)
         account.queued += 1
         account.by_level[level] += 1
+        account.seconds_by_level[level] += seconds
 
-    def dequeue(self, account: Account, level: int) -> None:
+    def dequeue(self, account: Account, level: int, seconds: float) -> None:
         """One less waits, run or removed."""
         account.queued -= 1
         account.by_level[level] -= 1
+        account.seconds_by_level[level] -= seconds
         if not account.queued:
+            account.seconds_by_level = [0.0, 0.0, 0.0]  # what rounding left
             del self._waiting[account.client]
 
     def tick(self) -> None:
@@ -112,6 +115,18 @@ class Shares:
     def charge(self, account: Account, seconds: float) -> None:
         """Book worker time; negative gives back what an estimate took too much."""
         account.virtual += seconds / account.quota.share
+
+    def wait_seconds(self, account: Account, level: int, workers: int) -> float:
+        """How long an order of this level that comes now will wait for its turn, by what is expected of the others.
+
+        What the identity itself has waiting in front of it, at its share of the machine; at most all that waits.
+        """
+        own = sum(account.seconds_by_level[: level + 1])
+        everything, weights = 0.0, 0.0 if account.queued else account.quota.share
+        for other in self._waiting.values():
+            everything += sum(other.seconds_by_level)
+            weights += other.quota.share
+        return min(everything, own * weights / account.quota.share) / max(workers, 1)
 
     def crowd(self) -> Account | None:
         """Who has most waiting, measured by its share."""

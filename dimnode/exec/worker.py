@@ -4,8 +4,9 @@ Rule: one order after the other, one answer per order, sent as soon as it is com
 which order runs (and whom to blame when this process dies). Holds one model for life. Imports nothing of the network.
 
 Frames down: ["load", model or nil, descriptors] once, with the model's open files; then [number, op, blobs or their
-lengths, take, rows, timeout_ms, descriptors]. Up: [0, "ready", layers, traits] once, then [number, status, code,
-message, output, run_us, cpu_us, rss_bytes, rows, batch].
+lengths, take, rows, timeout_ms, descriptors], where op "batch" has the blobs of several orders, numbered on from
+number. Up: [0, "ready", layers, traits] once, then for each order [number, status, code, message, output, run_us,
+cpu_us, rss_bytes, rows, batch].
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from dimnode.exec.operations import Outcome
 from dimnode.exec.orders import Condition, Rows, Take
 from dimnode.exec.runtimes.base import Content, Model, Runtime
 from dimnode.exec.sandbox import Walls
+from dimnode.exec.together import Part, Trust, infer_together
 from dimnode.exec.transforms.program import Program, compile_program
 from dimnode.limits import ExecLimits
 from dimnode.records.ids import BLOB_PREFIX, TREE_PREFIX
@@ -120,6 +122,7 @@ class _Worker:
         self._usage = resource.getrusage
         self._self = resource.RUSAGE_SELF
         self._cpu_allowed_ns = 0
+        self._trust = Trust()
 
     def work(self, report: str) -> None:
         """Load what the first frame says, then read, compute, answer; returns at the end of the stream."""
@@ -155,34 +158,58 @@ class _Worker:
         files = [descriptors.popleft() for _ in range(owned)]
         started_ns, cpu_ns = time.perf_counter_ns(), time.process_time_ns()
         self._arm(cpu_ns, timeout_ms)
-        status, code, message, outcome = "ok", "", "", Outcome(b"", 0, 1)
         try:
-            outcome = self._perform(op, blobs, take, rows, files)
-        except RunFailed as fault:
-            status, code, message = "failed", fault.complaint.code, fault.complaint.what
-        except MemoryError:
-            memory = self._limits.worker_memory_bytes_max
-            status, code, message = (
-                "memory",
-                orders.OUT_OF_MEMORY,
-                f"needs more than the {memory} bytes a worker may use",
-            )
+            if op == "batch":
+                parts = self._perform_together(blobs, take)
+            else:
+                parts = [self._perform(op, blobs, take, rows, files)]
+        except (RunFailed, MemoryError) as fault:
+            parts = [fault] * (len(blobs) if op == "batch" else 1)
         finally:
             for file in files:
                 os.close(file)
-        rss = self._usage(self._self).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         run_us = (time.perf_counter_ns() - started_ns) // 1000
         cpu_us = (time.process_time_ns() - cpu_ns) // 1000
+        share = len(parts)
+        return b"".join(
+            self._answer_frame(number + place, part, run_us // share, cpu_us // share)
+            for place, part in enumerate(parts)
+        )
+
+    def _answer_frame(self, number: int, part: Part, run_us: int, cpu_us: int) -> bytes:
+        """One answer; of a batch each order gets its share of the time."""
+        status, code, message, outcome = "ok", "", "", Outcome(b"", 0, 1)
+        match part:
+            case Outcome():
+                outcome = part
+            case RunFailed():
+                status, code, message = "failed", part.complaint.code, part.complaint.what
+            case MemoryError():
+                memory = self._limits.worker_memory_bytes_max
+                status, code = "memory", orders.OUT_OF_MEMORY
+                message = f"needs more than the {memory} bytes a worker may use"
+        rss = self._usage(self._self).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         message = message[: self._limits.message_characters_max]
         return pack_frame(
             [number, status, code, message, outcome.output, run_us, cpu_us, rss, outcome.rows, outcome.batch]
         )
+
+    def _perform_together(self, inputs: list[list[bytes]], take: list[Any]) -> list[Part]:
+        if isinstance(self._model, Exception):
+            raise self._model.with_traceback(None)
+        chosen = tuple(Take(*entry) for entry in take)
+        blobs = [tuple(entry) for entry in inputs]
+        loaded = self._need_model()
+        return infer_together(loaded.model, loaded.program, chosen, blobs, self._trust, self._limits)
 
     def _perform(self, op: str, blobs: list[Any], take: list[Any], rows: Any, files: list[int]) -> Outcome:
         limits = self._limits
         if isinstance(self._model, Exception):
             # Without its old traceback, which would grow with every order.
             raise self._model.with_traceback(None)
+        if op == "load":
+            self._need_model()
+            return Outcome(b"", 0, 1)
         if op == "infer":
             content = tuple(blobs) if not files else _from_file(files[0], blobs)
             loaded = self._need_model()

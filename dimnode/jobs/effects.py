@@ -66,7 +66,11 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Start a task in the pool; `RunFinished` or `RunRefused` follows. `submitter` is who signed the job's spec."""
+    """Start a task in the pool; `RunFinished` or `RunRefused` follows.
+
+    `submitter` is who signed the job's spec, `client` the identity whose share of this node it uses. `deterministic`:
+    somebody will compare the answer's bits, so that it runs alone. After `deadline_ms` from now nobody wants it.
+    """
 
     key: Key
     submitter: PeerId
@@ -77,6 +81,9 @@ class Run:
     cabinet: str
     where: tuple[tuple[str, str, int], ...]
     priority: str
+    client: PeerId
+    deterministic: bool
+    deadline_ms: int
 
 
 @dataclass(frozen=True, slots=True)

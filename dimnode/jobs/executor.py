@@ -65,7 +65,7 @@ class Executor:
         work = begun(event)
         self._keep(work)
         self._report_at.set(work.key, now.mono + self._limits.jobs.accepted_after_ms / 1000)
-        effects.append(run_of(work) if work.state is WorkState.RUNNING else consult_of(work))
+        effects.append(run_of(work, self._author.me) if work.state is WorkState.RUNNING else consult_of(work))
         return effects
 
     def _objection(self, event: LeaseReceived, known: Work | None) -> Send | None:
@@ -119,7 +119,7 @@ class Executor:
         appends.append(Append("ruling", identity, work.key, payload))
         if event.allowed:
             work.move(WorkMove.PERMIT)
-            return [*appends, run_of(work)]
+            return [*appends, run_of(work, self._author.me)]
         work.refused = True
         work.move(WorkMove.REFUSE)
         return [*appends, _result(work), self._settle(work, now)]

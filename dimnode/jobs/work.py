@@ -97,7 +97,7 @@ def begun(event: LeaseReceived) -> Work:
     )
 
 
-def run_of(work: Work) -> Run:
+def run_of(work: Work, me: PeerId) -> Run:
     """What the pool is asked to do."""
     template, spec = work.template, work.spec
     assert spec is not None
@@ -111,7 +111,25 @@ def run_of(work: Work) -> Run:
         cabinet=template.get("cabinet", ""),
         where=_where(template),
         priority=spec["priority"],
+        client=_client(spec["by"], work.owner, me),
+        deterministic=_same_bits_wanted(spec),
+        deadline_ms=spec["deadline_ms"],
     )
+
+
+def _client(submitter: PeerId, owner: PeerId, me: PeerId) -> PeerId:
+    """Whose share this uses: the submitter's, when it is known to have asked; else that of the peer who leases.
+
+    A spec can be replayed by whoever has seen it, and a peer can sign specs with as many new keys as it likes: what a
+    stranger leases in the name of others is charged to the stranger.
+    """
+    return submitter if owner in (submitter, me) else owner
+
+
+def _same_bits_wanted(spec: Mapping[str, Any]) -> bool:
+    """Replicas are compared, or a comparator wants equal bytes: then a batch, which changes bits, is out of place."""
+    comparator = spec.get("comparator")
+    return "quorum" in spec or (comparator is not None and comparator["kind"] == "exact")
 
 
 def consult_of(work: Work) -> Consult:

@@ -40,6 +40,7 @@ from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
 from dimnode.node.perform import Performer, check_part
 from dimnode.node.private_swarm import PrivateSwarm
+from dimnode.node.quotas import check_quotas, quotas_of
 from dimnode.node.registry import grants_in
 from dimnode.node.restore import load_engine, load_standing
 from dimnode.node.space import Space
@@ -90,6 +91,7 @@ def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], N
     config = load_config(home, flags)
     for address in (*config.bootstrap, *config.relays):
         check_dial(address)
+    check_quotas(config)
     os.umask(0o077)  # whatever this process writes is its account's alone, also in a home that was opened to others
     prepare_home(home)
     _allow_open_files()
@@ -190,6 +192,8 @@ class Node:
                     zygote=zygote,
                     workers=self.config.workers,
                     require_sandbox=self.config.require_sandbox,
+                    quotas=quotas_of(self.config, self.me),
+                    memory_bytes_max=int(self.config.max_loaded_gb * 1024**3),
                 )
                 self.pool = self.performer.pool = await stack.enter_async_context(pool)
             jobdoor = JobDoor(self)

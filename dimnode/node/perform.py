@@ -170,6 +170,9 @@ class Performer:
             rows=rows,
             priority=run.priority,  # type: ignore[arg-type]
             timeout_seconds=self._timeout_seconds,
+            deterministic=run.deterministic,
+            client=run.client,
+            deadline_seconds=run.deadline_ms / 1000,
         )
         self._offer(order)
 
@@ -185,6 +188,9 @@ class Performer:
         key = (RecordId(done.key[0]), done.key[1], done.key[2])
         log.info("a task ended", extra={"job": cid_text(key[0]), "task": key[1], "status": done.status})
         consult = self._consults.pop(key, None)
+        if done.status == "refused":  # it did not run, and nothing was decided: the owner may ask again, or elsewhere
+            self._put(RunRefused(key, done.code, done.message, self._limits.jobs.retry_after_ms_min))
+            return
         if consult is not None:
             self._rule(consult, done)
             return
@@ -228,7 +234,9 @@ class Performer:
             self._put(_ruled(consult, early, cabinet.policy_record.id))
             return
         self._consults[consult.key] = consult
-        self._offer(Order(consult.key, "cohort", None, (), (), rows, "normal", self._timeout_seconds))
+        client = consult.submitter if consult.owner in (consult.submitter, self._me) else consult.owner
+        order = Order(consult.key, "cohort", None, (), (), rows, "normal", self._timeout_seconds, client=client)
+        self._offer(order)
 
     def _rule(self, consult: Consult, counted: Finished) -> None:
         cabinet = self._library.cabinets[consult.cabinet]

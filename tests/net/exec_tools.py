@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,17 +113,11 @@ async def open_rig(
     workers: int = 1,
     limits: ExecLimits = LIMITS,
     require_sandbox: bool = True,
-    warm: Sequence[Zygote] = (),
+    **more: Any,
 ) -> AsyncIterator[Rig]:
     rig = Rig(None, folder)  # type: ignore[arg-type]
     pool = open_pool(
-        limits,
-        folder / "scratch",
-        rig.heard,
-        zygote=zygote,
-        warm=warm,
-        workers=workers,
-        require_sandbox=require_sandbox,
+        limits, folder / "scratch", rig.heard, zygote=zygote, workers=workers, require_sandbox=require_sandbox, **more
     )
     async with pool as rig.pool:
         yield rig

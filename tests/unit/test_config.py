@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from dimnode.config import (
     Config,
     KuboConfig,
+    QuotasTable,
+    QuotaTable,
     api_url,
     default_home,
     load_config,
@@ -22,6 +24,8 @@ from dimnode.config import (
     unknown_variables,
 )
 from dimnode.errors import ConfigError
+from dimnode.node.quotas import check_quotas, quotas_of
+from dimnode.records.ids import peer_of_key, peer_text
 
 
 @pytest.fixture(autouse=True)
@@ -262,3 +266,62 @@ def test_a_daemon_elsewhere_needs_the_operators_word(tmp_path, api) -> None:
 def test_what_is_no_address_of_a_daemon_is_refused(tmp_path, api) -> None:
     (tmp_path / "config.toml").write_text(f'[kubo]\napi = "{api}"\n')
     assert complaint(tmp_path).code == "E-kubo-02"
+
+
+QUOTAS = """
+[quotas]
+max_queued = 64
+max_priority = "normal"
+[quotas.peers.self]
+max_queued = 1000
+max_priority = "high"
+[quotas.peers."12D3KooWGRUvAmvnrCVMzPAZAuVpQrt6FLYBVhQvYM1uqDvgGFmv"]
+share = 2.5
+"""
+
+
+def test_quotas_come_from_a_table_of_the_file(tmp_path, monkeypatch) -> None:
+    (tmp_path / "config.toml").write_text(QUOTAS)
+    monkeypatch.setenv("DIM_QUOTAS", "junk")
+    found = load_config(tmp_path).quotas
+    assert (found.max_queued, found.share, found.max_priority) == (64, 1.0, "normal")
+    assert found.peers["self"].max_queued == 1000
+    (named,) = (quota for name, quota in found.peers.items() if name != "self")
+    assert (named.share, named.max_queued) == (2.5, None)
+    assert len(unknown_variables({"DIM_QUOTAS": "junk"})) == 1
+
+
+def test_quotas_are_written_so_that_they_are_read_back_the_same(tmp_path) -> None:
+    (tmp_path / "config.toml").write_text(QUOTAS)
+    found = load_config(tmp_path)
+    (tmp_path / "config.toml").write_text(render_config(found))
+    assert load_config(tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("max_queued = -1", ">= 0"),
+        ("share = 0", ">= 0.01"),
+        ('max_priority = "urgent"', "urgent"),
+        ("shares = 2", "unknown field `shares`"),
+    ],
+)
+def test_a_wrong_quota_is_named_with_the_keys_that_exist(tmp_path, line, words) -> None:
+    (tmp_path / "config.toml").write_text(f"[quotas]\n{line}\n")
+    said = complaint(tmp_path)
+    assert said.code == "E-config-01"
+    assert words in said.what
+    assert said.hint in ("the keys are max_queued, share, max_priority, peers", "did you mean share?")
+
+
+def test_a_quota_has_to_name_a_peer() -> None:
+    me = peer_of_key(bytes(32))
+    table = QuotasTable(
+        max_queued=7, peers={"self": QuotaTable(share=3), peer_text(peer_of_key(b"1" * 32)): QuotaTable()}
+    )
+    found = quotas_of(Config(quotas=table), me)
+    assert (found.of(me).share, found.of(me).queued_max, found.of(b"stranger").queued_max) == (3, 7, 7)
+    with pytest.raises(ConfigError) as caught:
+        check_quotas(Config(quotas=QuotasTable(peers={"alba": QuotaTable()})))
+    assert caught.value.complaint.code == "E-config-10"

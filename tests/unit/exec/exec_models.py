@@ -42,6 +42,17 @@ def doubling(width: int = 3) -> bytes:
     return onnx_bytes([helper.make_node("Add", ["x", "x"], ["y"])], [("x", FLOAT, shape)], [("y", FLOAT, shape)])
 
 
+def mixing(width: int) -> bytes:
+    """y = x less the mean of its column, float32 [n, width]: a row's answer depends on the others."""
+    axes = helper.make_tensor("axes", INT64, [1], [0])
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    shape = ["n", width]
+    return onnx_bytes(nodes, [("x", FLOAT, shape)], [("y", FLOAT, shape)], [axes])
+
+
 def threshold(width: int, limit: float) -> bytes:
     """label = 1 where the sum of a row is above the limit, int64 [n]."""
     axes = helper.make_tensor("axes", INT64, [1], [1])

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from exec_models import model_order
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,9 +19,8 @@ def blob(shape: tuple[int, ...], dtype: str = "float32", name: str = "x") -> byt
 
 
 def order(*inputs: bytes, **changes: Any) -> Order:
-    return replace(
-        Order((b"job", 1, 1), "infer", "/m", "m", inputs, (), None, "normal", 1.0, deterministic=False), **changes
-    )
+    plain = Order((b"job", 1, 1), "infer", model_order("m"), inputs, (), None, "normal", 1.0, deterministic=False)
+    return replace(plain, **changes)
 
 
 def test_orders_with_equal_trailing_shapes_and_types_are_of_one_kind() -> None:

@@ -1,0 +1,86 @@
+"""Whether an order is taken in: quota, memory and time, each a refusal with a code and when to come back.
+
+Rule: what cannot be done in time is refused at the door, where its owner can still go elsewhere, instead of being
+left to rot in the queue. Only measured costs count: of a model that never ran here nothing is assumed.
+Pure: no I/O, no clock.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from dimnode.exec import orders
+from dimnode.exec.estimates import Estimates
+from dimnode.exec.orders import Busy, Order
+from dimnode.exec.shares import Account, Shares
+
+RETRY_MS_MIN: Final = 50
+RETRY_MS_MAX: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What there is: workers that may run at once, bytes that loaded models may take, of them bytes that pins hold.
+
+    `worker_bytes` is the most one worker may use; `free_bytes` what the machine has left, loaded idle models counted
+    as free; `loaded`: a worker with this order's model lives already.
+    """
+
+    workers: int
+    budget_bytes: int
+    pinned_bytes: int
+    worker_bytes: int
+    free_bytes: int
+    loaded: bool
+
+
+def cost_name(order: Order) -> str:
+    """Under which name the costs of an order are kept: a model's runs and its evaluations cost differently."""
+    model = order.model.id if order.model is not None else ""
+    return model if order.op == "infer" else f"{order.op}:{model}"
+
+
+def objection(order: Order, rows: int, account: Account, shares: Shares, costs: Estimates, room: Room) -> Busy | None:
+    """Why this order is not taken now, or None."""
+    level = account.quota.level(order.priority)
+    wait = shares.wait_seconds(account, level, room.workers)
+    if account.queued >= account.quota.queued_max:
+        text = f"{account.queued} tasks of this identity wait here, its quota"
+        return Busy(orders.QUOTA_FULL, text, _retry_ms(wait))
+    return _memory_objection(order, rows, costs, room, wait) or _time_objection(order, rows, costs, wait)
+
+
+def _memory_objection(order: Order, rows: int, costs: Estimates, room: Room, wait: float) -> Busy | None:
+    if order.model is None:
+        return None
+    needed = costs.memory_bytes(cost_name(order), rows)
+    if needed is None:
+        return None
+    if needed > room.worker_bytes or needed + room.pinned_bytes > room.budget_bytes:
+        most = min(room.worker_bytes, room.budget_bytes - room.pinned_bytes)
+        text = f"it needs about {_mib(needed)} MiB here, and a model may take {_mib(max(most, 0))}"
+        return Busy(orders.NO_MEMORY, text, 0)
+    if not room.loaded and needed > room.free_bytes:
+        text = f"it needs about {_mib(needed)} MiB, and this machine has {_mib(room.free_bytes)} left"
+        return Busy(orders.NO_MEMORY, text, _retry_ms(max(wait, 1.0)))
+    return None
+
+
+def _time_objection(order: Order, rows: int, costs: Estimates, wait: float) -> Busy | None:
+    run = costs.run_seconds(cost_name(order), rows)
+    if run is None:
+        return None
+    if run > order.timeout_seconds and (costs.run_seconds_least(cost_name(order), rows) or 0) > order.timeout_seconds:
+        text = f"it takes about {run:.3g} s here, and a run may take {order.timeout_seconds:.3g} s"
+        return Busy(orders.TOO_LATE, text, 0)
+    if wait + run > order.deadline_seconds:
+        text = f"it would end in about {wait + run:.3g} s, and is wanted in {order.deadline_seconds:.3g} s"
+        return Busy(orders.TOO_LATE, text, _retry_ms(wait) if wait else 0)
+    return None
+
+
+def _retry_ms(seconds: float) -> int:
+    return int(min(max(seconds * 1000, RETRY_MS_MIN), RETRY_MS_MAX))
+
+
+def _mib(count: int) -> int:
+    return count // 1024**2

@@ -1,0 +1,67 @@
+"""What the pool learns from its workers: costs of models, worth of batches, memory; and who is charged for a run.
+
+Rule: memory is measured by this node, not believed; time is what passed here, so that a worker which understates its
+runs earns its identity nothing.
+"""
+
+from dimnode.exec.admission import cost_name
+from dimnode.exec.batching import Batches
+from dimnode.exec.estimates import Estimates
+from dimnode.exec.member import Member, Result
+from dimnode.exec.memory import machine_bytes, process_bytes
+from dimnode.exec.queue import Lane, OrderQueue, Ticket
+from dimnode.limits import ExecLimits
+
+
+class Ledger:
+    """One for each pool."""
+
+    def __init__(self, limits: ExecLimits, queue: OrderQueue, memory_bytes_max: int) -> None:
+        self.costs = Estimates(limits.models_estimated_max)
+        self.batches = Batches(limits.batch_rows_max, limits.batch_seconds_max, limits.models_estimated_max)
+        self.memory_bytes_max = memory_bytes_max
+        self._limits, self._queue = limits, queue
+
+    def needs(self, lane: Lane) -> int:
+        """What a worker for this lane will take, as far as is known."""
+        return self.costs.memory_bytes(lane[0]) or self._limits.worker_bytes_expected
+
+    def measure(self, member: Member, now: float) -> None:
+        """Look at its memory."""
+        found = process_bytes(member.pid) if member.pid else None
+        member.looked_at = now
+        if found is not None:
+            member.memory_bytes = found
+
+    def became_ready(self, member: Member, now: float) -> None:
+        """It has loaded its model, since it was asked for."""
+        self.measure(member, now)
+        self.costs.loaded(member.lane[0], now - member.serving_since, member.memory_bytes)
+
+    def landed(self, member: Member, ticket: Ticket, result: Result, now: float) -> None:
+        """What this run says of its model's costs, and what its identity is charged for it."""
+        batch, seconds = ticket.batch, result.run_us / 1e6
+        elapsed = now - ticket.started_at if ticket.started_at >= 0 else seconds
+        self._queue.landed(ticket, elapsed / (batch.size if batch is not None else 1))
+        if now - member.looked_at > self._limits.memory_look_seconds:
+            self.measure(member, now)
+        if result.status != "ok":
+            if batch is not None:
+                batch.together = False
+            return
+        name = cost_name(ticket.order)
+        if batch is None:
+            self.costs.ran(name, max(result.batch, 1), seconds, member.memory_bytes)
+            if ticket.kind is not None:
+                self.batches.of(member.lane[0]).ran(ticket.rows, seconds)
+            return
+        batch.left -= 1
+        batch.seconds += seconds
+        batch.together = batch.together and result.batch == batch.rows
+        if not batch.left:
+            self.costs.ran(name, batch.rows, batch.seconds, member.memory_bytes)
+            self.batches.ended(member.lane[0], batch)
+
+    def is_pressed(self, used_bytes: int) -> bool:
+        """Loaded models take more than they may, or the machine has nearly nothing left."""
+        return used_bytes > self.memory_bytes_max or machine_bytes()[1] < self._limits.memory_reserve_bytes

@@ -1,0 +1,254 @@
+"""The pool as it schedules, with real workers: batches, quotas, shares, deadlines, memory, kill -9."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+from exec_tools import ENDLESS, LIMITS, QUICK, Rig, arrays, blob, open_rig, rounds
+
+from dimnode.exec import orders
+from dimnode.exec.launch import Zygote, start_zygote
+from dimnode.exec.shares import Quota, Quotas
+
+from exec_models import doubling, mixing, threshold  # isort: skip - its folder is on the path since exec_tools
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with start_zygote() as started:
+        yield started
+
+
+async def warm(rig: Rig, model: bytes, width: int, times: int = 8) -> None:
+    """Enough single runs that the pool knows what one costs."""
+    for _ in range(times):
+        await rig.run(rig.order(model, blob([[0.0] * width]), deterministic=False))
+
+
+def rows_of(number: int, width: int) -> list[list[float]]:
+    return [[float(number)] * width]
+
+
+def test_orders_that_wait_share_batches_and_each_gets_its_own_answer(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            model = doubling(256)
+            await warm(rig, model, 256)
+            asked = [rig.order(model, blob(rows_of(number, 256)), deterministic=False) for number in range(200)]
+            found = await rig.run(*asked)
+            assert [arrays(done.output)["y"][0, 0] for done in found] == [2.0 * number for number in range(200)]
+            assert max(int(done.runtime["batch"]) for done in found) > 1
+            assert {done.rows for done in found} == {1}
+            assert max(int(done.runtime["batch"]) for done in found) <= LIMITS.batch_rows_max
+
+    trio.run(main)
+
+
+def test_what_asked_for_equal_bits_is_never_batched(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            model = doubling(256)
+            await warm(rig, model, 256)
+            found = await rig.run(*(rig.order(model, blob(rows_of(number, 256))) for number in range(100)))
+            assert {done.runtime["batch"] for done in found} == {1}
+
+    trio.run(main)
+
+
+def test_nobody_shares_a_batch_with_another_identity(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            model = doubling(256)
+            await warm(rig, model, 256)
+            asked = [
+                rig.order(model, blob(rows_of(number, 256)), deterministic=False, client=bytes([number]))
+                for number in range(32)
+            ]
+            found = await rig.run(*asked)
+            assert {done.runtime["batch"] for done in found} == {1}
+
+    trio.run(main)
+
+
+def test_one_poisonous_input_in_a_batch_fails_alone(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            model = doubling(256)
+            await warm(rig, model, 256)
+            asked = [rig.order(model, blob(rows_of(number, 256)), deterministic=False) for number in range(64)]
+            poison = rig.order(model, blob([[np.nan] * 256]), deterministic=False)
+            found = await rig.run(*asked[:30], poison, *asked[30:])
+            assert [done.status for done in found].count("failed") == 1
+            assert (found[30].status, found[30].code) == ("failed", orders.NOT_FINITE)
+            others = found[:30] + found[31:]
+            assert [arrays(done.output)["y"][0, 0] for done in others] == [2.0 * number for number in range(64)]
+
+    trio.run(main)
+
+
+def test_a_model_whose_rows_see_each_other_answers_as_if_alone(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            model = mixing(4)
+            await warm(rig, model, 4)
+            asked = [rig.order(model, blob(rows_of(number, 4)), deterministic=False) for number in range(100)]
+            found = await rig.run(*asked)
+            assert all((arrays(done.output)["y"] == 0).all() for done in found), "a row less its own mean"
+            assert {done.runtime["batch"] for done in found} == {1}
+
+    trio.run(main)
+
+
+def test_kill_9_of_a_worker_in_a_batch_costs_no_order(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            model = doubling(4096)
+            await warm(rig, model, 4096)
+            asked = [rig.order(model, blob(rows_of(number, 4096)), deterministic=False) for number in range(200)]
+            keys = [rig.offer(order) for order in asked]
+            for _ in range(3):
+                await rig.until(lambda: rig.pool.stats().running and rig.pool.stats().worker_pids)
+                os.kill(rig.pool.stats().worker_pids[0], signal.SIGKILL)
+                await rig.end_of(keys[0])
+            found = [await rig.end_of(key) for key in keys]
+            crashed = [done for done in found if done.status == "crashed"]
+            assert len(crashed) <= 3, "at most the one that ran alone, per kill"
+            for number, done in enumerate(found):
+                assert done.status == "crashed" or arrays(done.output)["y"][0, 0] == 2.0 * number
+            assert rig.pool.stats().queued == 0
+
+    trio.run(main)
+
+
+def test_an_identity_has_its_quota_and_others_are_not_refused(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        quotas = Quotas(Quota(queued_max=3))
+        async with open_rig(zygote, tmp_path, quotas=quotas) as rig:
+            running = rig.offer(rig.order(rounds(), ENDLESS, timeout_seconds=1.0, client=b"a"))
+            await rig.until(lambda: rig.pool.stats().running)
+            for _ in range(3):
+                rig.offer(rig.order(rounds(), QUICK, client=b"a"))
+            busy = rig.pool.offer(rig.order(rounds(), QUICK, client=b"a"))
+            assert busy is not None
+            assert (busy.code, busy.retry_after_ms > 0) == (orders.QUOTA_FULL, True)
+            other = rig.offer(rig.order(rounds(), QUICK, client=b"b"))
+            assert (await rig.end_of(running)).status == "timeout"
+            assert (await rig.end_of(other)).status == "ok"
+
+    trio.run(main)
+
+
+def test_a_newcomer_displaces_the_last_order_of_whoever_fills_the_room(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path, limits=replace(LIMITS, queue_tasks_max=8)) as rig:
+            rig.offer(rig.order(rounds(), ENDLESS, timeout_seconds=1.0, client=b"flood"))
+            await rig.until(lambda: rig.pool.stats().running)
+            flood = [rig.offer(rig.order(rounds(), QUICK, client=b"flood")) for _ in range(8)]
+            full = rig.pool.offer(rig.order(rounds(), QUICK, client=b"flood"))
+            assert full is not None
+            assert full.code == orders.QUEUE_FULL
+            newcomer = rig.offer(rig.order(rounds(), QUICK, client=b"new"))
+            given_up = await rig.end_of(flood[-1])
+            assert (given_up.status, given_up.code) == ("refused", orders.DISPLACED)
+            assert (await rig.end_of(newcomer)).status == "ok"
+            assert [(await rig.end_of(key)).status for key in flood[:-1]] == ["ok"] * 7
+
+    trio.run(main)
+
+
+def test_an_order_that_waits_past_its_deadline_is_given_back_unrun(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            running = rig.offer(rig.order(rounds(), ENDLESS, timeout_seconds=0.6))
+            await rig.until(lambda: rig.pool.stats().running)
+            late = rig.offer(rig.order(rounds(), QUICK, deadline_seconds=0.1))
+            patient = rig.offer(rig.order(rounds(), QUICK, deadline_seconds=30.0))
+            done = await rig.end_of(late)
+            assert (done.status, done.code, done.run_us) == ("refused", orders.TOO_LATE, 0)
+            assert running not in rig.outcomes, "at its deadline, not when its turn came"
+            assert (await rig.end_of(patient)).status == "ok"
+
+    trio.run(main)
+
+
+def test_what_cannot_end_in_time_is_refused_at_the_door(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        slow = blob([600_000], "int64")
+        async with open_rig(zygote, tmp_path) as rig:
+            (done,) = await rig.run(rig.order(rounds(), slow))
+            assert done.status == "ok"
+            seconds = done.run_us / 1e6
+            never = rig.pool.offer(rig.order(rounds(), slow, deadline_seconds=seconds / 4))
+            assert never is not None
+            assert (never.code, never.retry_after_ms) == (orders.TOO_LATE, 0)
+            for _ in range(3):
+                rig.offer(rig.order(rounds(), slow))
+            later = rig.pool.offer(rig.order(rounds(), slow, deadline_seconds=seconds * 1.5))
+            assert later is not None
+            assert later.code == orders.TOO_LATE
+            assert later.retry_after_ms > 50
+
+    trio.run(main)
+
+
+def test_memory_pressure_unloads_the_model_used_longest_ago_and_no_pinned_one(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        limits = replace(LIMITS, memory_look_seconds=0.05)
+        async with open_rig(zygote, tmp_path, limits=limits) as rig:
+            models = [doubling(1), threshold(1, 0.0), mixing(1)]
+            for model in models:
+                await rig.run(rig.order(model, blob([[1]])))
+            assert rig.pool.stats().workers == 3
+            ids = [rig.order(model).model.id for model in models]  # type: ignore[union-attr]
+            rig.pool.pin(frozenset(ids[:1]))
+            crew = rig.pool._crew
+            one = max(member.memory_bytes for member in crew.members)
+            crew.ledger.memory_bytes_max = int(one * 2.5)
+            await rig.until(lambda: rig.pool.stats().workers == 2)
+            assert [state.model for state in rig.pool.stats().members] == [ids[0], ids[2]], "pinned, and used last"
+            (done,) = await rig.run(rig.order(models[1], blob([[1]])))
+            assert done.status == "ok"
+
+    trio.run(main)
+
+
+def test_a_model_is_loaded_on_request_and_answers_warm(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            done = await rig.pool.run(rig.order(doubling(1), op="load"))
+            assert (done.status, rig.outcomes) == ("ok", {})
+            assert rig.pool.stats().workers == 1
+            broken = await rig.pool.run(rig.order(b"junk", op="load"))
+            assert (broken.status, broken.code) == ("failed", orders.NOT_ONNX)
+            rig.pool.draining = True
+            no = await rig.pool.run(rig.order(doubling(1), op="load"))
+            assert (no.status, no.code) == ("refused", orders.DRAINING)
+
+    trio.run(main)
+
+
+def test_a_flood_of_ten_thousand_orders_does_not_delay_another_identity(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        limits = replace(LIMITS, queue_tasks_max=12_000)
+        quotas = Quotas(Quota(queued_max=10_000))
+        async with open_rig(zygote, tmp_path, limits=limits, quotas=quotas) as rig:
+            model = doubling(1)
+            entry = blob([[1]])
+            await rig.run(rig.order(model, entry))
+            for _ in range(10_000):
+                rig.offer(rig.order(model, entry, client=b"flood"))
+            mine = [rig.offer(rig.order(model, entry, client=b"quiet")) for _ in range(50)]
+            for key in mine:
+                await rig.end_of(key)
+            served = len(rig.order_of_arrival) - 1
+            # Half of the turns, and what was with the worker already.
+            assert served <= 2 * 50 + 2 * LIMITS.worker_inflight_max
+
+    trio.run(main)
