@@ -1,18 +1,20 @@
 """Every runtime behind its own walls: the same answers, the same refusals, and a pool that stays whole."""
 
+import json
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trio
 from exec_tools import Rig, arrays, blob, open_rig
+from hostile_runtime import attempts
 
 from dimnode.exec import orders
-from dimnode.exec.launch import Zygote, start_zygote
+from dimnode.exec.launch import WORKER_ENVIRONMENT, Zygote
 from dimnode.exec.orders import Facts, Finished
 from dimnode.exec.runtimes.base import Content, Files
 from dimnode.exec.runtimes.choice import installed
@@ -30,13 +32,6 @@ from exec_models import allocating, custom_operator, spinning  # isort: skip
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")]
 X = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
 LAYERS = Facts("layers", inputs=X_OF_3)
-
-
-@pytest.fixture(scope="module")
-def zygotes() -> Iterator[list[Zygote]]:
-    """One of each runtime, shared: torch takes seconds to import on a busy machine."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(start_zygote(runtime=form)) for form in FORMATS]
 
 
 def rig_of(zygotes: list[Zygote], folder: Path, workers: int = 1) -> AbstractAsyncContextManager[Rig]:
@@ -236,6 +231,24 @@ def test_forty_gigabytes_are_refused_to_the_one_who_asks(zygotes: list[Zygote], 
             assert fine.status == "ok"
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_runtime_that_was_taken_over_gets_through_no_wall(tmp_path: Path, form: str) -> None:
+    secret, folder = tmp_path / "secret", tmp_path / "folder"
+    secret.write_text("secret")
+    folder.mkdir()
+    assert attempts(str(secret))["read a secret"]() == "secret"  # out here it works
+    script = Path(__file__).with_name("hostile_runtime.py")
+    environment = {**os.environ, **WORKER_ENVIRONMENT}
+    asked = [sys.executable, str(script), form, str(secret), str(folder)]
+    done = subprocess.run(asked, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["said"] == ["worked", "[]"]
+    assert {"landlock", "seccomp", "rlimits"} <= set(found["walls"].split("+"))
+    assert secret.read_text() == "secret"
+    assert list(folder.iterdir()) == []
 
 
 def status_of(place: str) -> dict[str, str]:
