@@ -13,6 +13,7 @@ __all__ = [
     "CabinetLimits",
     "ConductLimits",
     "ConsensusLimits",
+    "ExchangeLimits",
     "ExecLimits",
     "HostLimits",
     "HttpLimits",
@@ -178,6 +179,40 @@ class PeerLimits:
     blocked_entries_max: int = 4096
     block_reason_characters_max: int = 200
     blocklist_file_bytes_max: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLimits:
+    """Large blobs between peers (docs/content.md)."""
+
+    providers_max: int = 8
+    requests_max: int = 8
+    requests_first: int = 2
+    requests_seconds: float = 0.25
+    endgame_leaves_max: int = 4
+    duplicates_max: int = 4
+    checks_at_once_max: int = 4
+    read_bytes: int = 256 * 1024
+    silence_seconds_max: float = 15.0
+    leaf_seconds_max: float = 60.0
+    look_again_seconds: float = 0.1
+    have_again_seconds: float = 1.0
+    questions_waiting_max: int = 16
+    question_bytes_max: int = 256
+    answer_bytes_max: int = 96 * 1024
+    serving_per_peer_max: int = 4
+    serving_max: int = 32
+    idle_seconds_max: float = 30.0
+    permission_seconds: float = 5.0
+    fetches_max: int = 4
+    fetches_waiting_max: int = 64
+    find_seconds_max: float = 20.0
+    find_again_seconds: float = 5.0
+    liars_max: int = 4096
+    liar_seconds: float = 3600.0
+    announced_roots_max: int = 1024
+    announce_again_seconds: float = 12 * 3600.0
+    announcements_per_minute_max: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +416,7 @@ class Limits:
     host: HostLimits = field(default_factory=HostLimits)
     peers: PeerLimits = field(default_factory=PeerLimits)
     conduct: ConductLimits = field(default_factory=ConductLimits)
+    exchange: ExchangeLimits = field(default_factory=ExchangeLimits)
     jobs: JobLimits = field(default_factory=JobLimits)
     store: StoreLimits = field(default_factory=StoreLimits)
     standing: StandingLimits = field(default_factory=StandingLimits)

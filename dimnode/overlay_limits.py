@@ -109,6 +109,7 @@ class ConductLimits:
     half_open: float = 1.0
     crowding: float = 2.0
     dht: float = 2.0
+    blob: float = 35.0
 
     def weight(self, offence: str) -> float:
         """Points of an offence, by its name."""

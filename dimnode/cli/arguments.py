@@ -42,6 +42,7 @@ def build_parser() -> Parser:
     _node(nouns)
     _swarm(nouns)
     _offers(nouns)
+    _blobs(nouns)
     _standing(nouns)
     _keys(nouns)
     _run(nouns)
@@ -158,6 +159,35 @@ def _offers(nouns: Any) -> None:
     which.add_argument("--models", type=_comma_list, metavar="A,B", help="with --allow: names or ids of these models")
     which.add_argument("--any-model", action="store_true", help="with --allow: any model that this node holds")
     _leaf(cabinets, "ls", "cabinets:ls", "the cabinets of this node")
+
+
+def _blobs(nouns: Any) -> None:
+    blobs = _noun(nouns, "blobs", "bytes by CID: models' files and whatever you add (docs/content.md)")
+    add = _leaf(blobs, "add", "blobs:add", "copy a file into the store; its CID")
+    add.add_argument("file", type=Path, metavar="FILE")
+    add.add_argument("--no-pin", action="store_true", help="it may go when room is needed")
+    get = _leaf(blobs, "get", "blobs:get", "fetch a blob from the peers that have it; resumes after Ctrl-C")
+    get.add_argument("-o", "--output", type=Path, metavar="PATH", help="also copy it there")
+    get.add_argument("--from", dest="source", action="append", metavar="PEER", help="ask this peer, too; repeatable")
+    get.add_argument("--pin", action="store_true", help="keep it")
+    _leaf(blobs, "ls", "blobs:ls", "what is here, and why it is kept")
+    pin = _leaf(blobs, "pin", "blobs:pin", "keep a blob")
+    unpin = _leaf(blobs, "unpin", "blobs:unpin", "one reason less to keep it")
+    for parser in (pin, unpin):
+        parser.add_argument("--reason", metavar="WORD", help="what for (default: user)")
+    for parser in (add, get, pin, unpin):
+        parser.add_argument("--share", action="store_true", help="let everybody fetch it (unpin: no longer)")
+    gc = _leaf(blobs, "gc", "blobs:gc", "let go of unpinned blobs beyond max_cache_gb, the least recently used first")
+    which = gc.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="of all unpinned ones")
+    which.add_argument("--to-gb", type=float, metavar="GB", help="until the unpinned ones have at most this")
+    rm, verify = (
+        _leaf(blobs, "rm", "blobs:rm", "take one out now"),
+        _leaf(blobs, "verify", "blobs:verify", "hash it again"),
+    )
+    for parser in (get, pin, unpin, rm, verify):
+        parser.add_argument("blob", metavar="CID")
+    _leaf(blobs, "stat", "blobs:stat", "sizes, bounds and what was served")
 
 
 def _standing(nouns: Any) -> None:

@@ -17,6 +17,7 @@ import trio
 from dimnode.api.port import Answer
 from dimnode.cabinets.policy import ANY
 from dimnode.errors import Refused
+from dimnode.node.blob_answers import BLOB_ARGUMENTS, BlobAnswers
 from dimnode.node.conduct_answers import conduct_map
 from dimnode.node.doctor import findings
 from dimnode.node.job_answers import JobAnswers
@@ -37,6 +38,7 @@ _NOTHING: Final = type(None)
 _ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
     "connect": {"address": (str,)},
     **SWARM_ARGUMENTS,
+    **BLOB_ARGUMENTS,
     "peers.block": {"target": (str,), "reason": (str, _NOTHING)},
     "peers.allow": {"target": (str,)},
     "models.add": {"card": (dict,), "path": (str,)},
@@ -76,6 +78,7 @@ class Answers:
             **jobs.operations,
             **PeerAnswers(node, backstage).operations,
             **SwarmAnswers(node).operations,
+            **BlobAnswers(node, backstage).operations,
         }
 
     async def to(self, op: str, arguments: Mapping[str, Any]) -> Answer:

@@ -7,7 +7,6 @@ before what it stands on. The zygote starts before trio and before the key is re
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 import time
@@ -29,6 +28,7 @@ from dimnode.jobs.engine import Engine
 from dimnode.jobs.events import AnswerReceived, BadRecord, Now, PeerDown, PeerUp
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
+from dimnode.node.content import Content
 from dimnode.node.faults import fault_point
 from dimnode.node.fetching import Fetching, busy
 from dimnode.node.gatekeeper import Gatekeeper
@@ -43,7 +43,7 @@ from dimnode.node.private_swarm import PrivateSwarm
 from dimnode.node.quotas import check_quotas, quotas_of
 from dimnode.node.registry import grants_in
 from dimnode.node.restore import load_engine, load_standing
-from dimnode.node.space import Space
+from dimnode.node.space import Space, allow_open_files
 from dimnode.node.swarm import Swarm, jitter
 from dimnode.node.upkeep import Upkeep
 from dimnode.node.usage import CabinetUse
@@ -64,6 +64,7 @@ from dimnode.records.envelope import Record, SigningKey
 from dimnode.records.ids import Cid, PeerId, RecordId, cid_text, peer_text
 from dimnode.records.kinds import OPEN_SWARM_ID, VERDICT_STATUS
 from dimnode.records.membership_kinds import OPEN_SWARM_NAME
+from dimnode.store.blobs import BlobStore
 from dimnode.store.home import load_seed, locked, prepare_home
 from dimnode.store.journal import Journal, Rows
 from dimnode.store.peers import PeerCache
@@ -94,7 +95,7 @@ def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], N
     check_quotas(config)
     os.umask(0o077)  # whatever this process writes is its account's alone, also in a home that was opened to others
     prepare_home(home)
-    _allow_open_files()
+    allow_open_files(LIMITS)
     # The journal's thread must not keep the loop waiting for Python's lock: the default of 5 ms is three fsyncs long.
     sys.setswitchinterval(SWITCH_SECONDS)
     with ExitStack() as stack:
@@ -102,24 +103,17 @@ def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], N
         zygote = stack.enter_context(start_zygote()) if config.execute else None
         seed = load_seed(home)
         journal = stack.enter_context(Journal(home / "journal.db"))
-        node = Node(home, config, seed, journal, LIMITS)
+        blobs = stack.enter_context(BlobStore(home, int(config.max_cache_gb * 1024**3), LIMITS.store))
+        node = Node(home, config, seed, journal, blobs, LIMITS)
         trio.run(node.run, zygote, on_ready)
-
-
-def _allow_open_files() -> None:
-    """Systems give a program 256 (macOS) or 1024 files unless it asks for more, and each connection takes one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = LIMITS.host.open_files_wanted
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Node:
     """One symmetric peer."""
 
-    def __init__(self, home: Path, config: Config, seed: bytes, journal: Journal, limits: Limits) -> None:
+    def __init__(
+        self, home: Path, config: Config, seed: bytes, journal: Journal, blobs: BlobStore, limits: Limits
+    ) -> None:
         self.home, self.config, self.limits, self.journal = home, config, limits, journal
         self._seed = seed
         self.key = SigningKey.from_seed(seed)
@@ -136,6 +130,7 @@ class Node:
         self.swarm = Swarm(self.key, self.net, self.library, limits, config.name)
         self.watchers = Watchers(limits.jobs)
         self.grants = Grants()
+        self.blobs, self.content = blobs, Content(blobs, limits)
         self.guests = Guests(home, config, self.me, limits)
         self.swarm.ignores = self.guests.ignores
         self.swarm.notices = self.hear_notices
@@ -205,7 +200,7 @@ class Node:
                     PING: self.links.serve_ping,
                     INFO: serve_info(self.swarm.introduction, self.registry.notices_for),
                     DIALBACK: self.reach.serve_dialback,
-                    BLOB: serve_blobs(self.grants, self._granted_blob, self.library.small_file),
+                    BLOB: serve_blobs(self.grants, self._granted_blob, self.library.small_file, self.content.server),
                     MEMBER: (self.gatekeeper.door if self.gatekeeper else self.open_door).serve,
                     **jobdoor.handlers(),
                 },
@@ -254,6 +249,7 @@ class Node:
         self.discovery = discovery
         self.swarm.strangers = discovery.want
         self.links.attach(host, nursery)
+        self.content.attach(host, nursery, discovery.reach)
         self.guests.attach(host, self.links)
         if self.gatekeeper is not None:
             nursery.start_soon(self.gatekeeper.run, host)

@@ -1,15 +1,16 @@
-"""Room on the disk: while little is left, only this node's own work is taken in.
+"""Room on the disk, and for open files: while little is left, only this node's own work is taken in.
 
 Rule: what a stranger sends ends in the journal, so a stranger must not be able to fill the disk and so stop the node.
 """
 
 import logging
+import resource
 import shutil
 from pathlib import Path
 
 import trio
 
-from dimnode.limits import StoreLimits
+from dimnode.limits import Limits, StoreLimits
 
 log = logging.getLogger(__name__)
 
@@ -34,3 +35,13 @@ class Space:
         while True:
             self.look()
             await trio.sleep(self._limits.free_look_seconds)
+
+
+def allow_open_files(limits: Limits) -> None:
+    """Systems give a program 256 (macOS) or 1024 files unless it asks for more, and each connection takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.host.open_files_wanted
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,4 +1,5 @@
-"""Blob exchange: `/dim/blob/1`, for bytes too large to ride in a task frame.
+"""Blob exchange: `/dim/blob/1`, for bytes too large to ride in a task frame. A bare CID is asked here for a blob of a
+job; a list is a question about a large blob (`blob_server.py`).
 
 Rule: default deny. A blob is served to the peer to whom this node granted it by sending a lease or an answer that
 names it, and to nobody else, but for what is everybody's: the small files beside a public model's weights. Chunks carry
@@ -13,6 +14,7 @@ import trio
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
+from dimnode.p2p.blob_server import BlobServer
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
 from dimnode.p2p.introduction import one_frame
@@ -43,15 +45,24 @@ class Grants:
 
 
 def serve_blobs(
-    grants: Grants, read: Callable[[Cid], bytes | None], public: Callable[[Cid], bytes | None] = lambda _: None
+    grants: Grants,
+    read: Callable[[Cid], bytes | None],
+    public: Callable[[Cid], bytes | None] = lambda _: None,
+    large: BlobServer | None = None,
 ) -> Callable[[Stream], Awaitable[None]]:
-    """A stream handler: one CID asked, chunks and an end frame, or one refusal frame. `public` is for anybody."""
+    """A stream handler: one CID asked, chunks and an end frame, or one refusal frame. `public` is for anybody.
+
+    A question about a large blob is handed to `large`; without it, it is refused as older versions refuse it.
+    """
 
     serving: Counter[PeerId] = Counter()
 
     async def serve(stream: Stream) -> None:
         with trio.fail_after(LIMITS.host.negotiate_seconds_max):
             asked = unpack_body(await one_frame(stream))
+        if type(asked) is list and large is not None:
+            await large.serve(stream, asked)
+            return
         peer = PeerId(stream.peer)
         if serving[peer] >= 2 * LIMITS.peers.blob_fetches_per_peer:  # each may hold a copy of its own
             raise PeerFault("blob: too many at once")

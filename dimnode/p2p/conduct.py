@@ -37,6 +37,7 @@ class Offence(StrEnum):
     HALF_OPEN = "half_open"
     CROWDING = "crowding"
     DHT = "dht"
+    BLOB = "blob"
 
 
 CODES: Final[dict[Offence, str]] = {
@@ -56,6 +57,7 @@ CODES: Final[dict[Offence, str]] = {
     Offence.HALF_OPEN: "E-p2p-44",
     Offence.CROWDING: "E-p2p-45",
     Offence.DHT: "E-p2p-46",
+    Offence.BLOB: "E-p2p-60",
 }
 BANNED_CODE: Final = "E-p2p-30"
 

@@ -209,6 +209,11 @@ class Discovery:
             return False
         return True
 
+    async def reach(self, peer: PeerId) -> None:
+        """Connect to a peer that something is wanted of, wherever it may be. Raises `DialFailed`."""
+        if peer not in self._host.connected() and not await self._dial_peer(peer):
+            raise DialFailed(self.failure(peer) or "not reached")
+
     async def _dial_peer(self, peer: PeerId, ask_others: bool = True) -> bool:
         addresses = self._addresses(peer)
         if not addresses and ask_others:

@@ -27,6 +27,10 @@ NODE_BYTES_MAX: Final = 80 * 1024
 _FILE: Final = b"\x08\x02\x18"  # UnixFS Type = File, then field 3: filesize
 
 
+class WrongHash(PeerFault):
+    """Not the bytes that were asked for: whoever gave them lied. Other faults are those of the tree itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A child: its CID, the file's bytes below it, and the bytes of all blocks below it (dag-pb's Tsize)."""
@@ -249,7 +253,7 @@ def root_of(content: bytes | memoryview) -> Cid:
 
 def _check_hash(raw: bytes, cid: Cid) -> None:
     if len(raw) > NODE_BYTES_MAX or TREE_PREFIX + hashlib.sha256(raw).digest() != cid:
-        raise PeerFault("blob: wrong node")
+        raise WrongHash("blob: wrong node")
 
 
 def link_of(raw: bytes, links: Sequence[Link]) -> Link:

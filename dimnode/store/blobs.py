@@ -256,11 +256,13 @@ class BlobStore:
                     raise files.refusal_of(error, "the blob cannot be taken in") from None
             part = Part(self.folder, tree, self._limits, self._part_over)
             self._parts[tree.root] = part
+        checked = False
         try:
             part.recheck(progress)
-        except Refused:
-            part.close()
-            raise
+            checked = True
+        finally:
+            if not checked:
+                part.close()
         return part
 
     def known_tree(self, root: Cid) -> Tree | None:

@@ -28,7 +28,7 @@ class Part:
         self._limits, self._over = limits, over
         self._lock = threading.Lock()
         self.have = bytearray(self.layout.leaves)
-        self.bytes = 0
+        self.done_bytes = 0
         self._file = self._notes = -1
         self._open()
 
@@ -55,7 +55,7 @@ class Part:
                     self._count(leaf)
                 else:
                     os.pwrite(self._notes, b"\0", leaf)
-                progress(self.bytes, self.tree.file_bytes)
+                progress(self.done_bytes, self.tree.file_bytes)
         except OSError as error:
             raise files.refusal_of(error, "the blob cannot be taken up again") from None
 
@@ -84,7 +84,7 @@ class Part:
             if self.have[leaf]:
                 return False
             self.have[leaf] = 1
-            self.bytes += self.layout.size(0, leaf)
+            self.done_bytes += self.layout.size(0, leaf)
             return True
 
     def read(self, leaf: int) -> bytes:

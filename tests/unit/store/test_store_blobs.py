@@ -186,7 +186,7 @@ def test_a_part_takes_only_the_right_leaves_and_becomes_a_blob(store: BlobStore)
         part.write(0, [content[1 : LEAF_BYTES + 1]])
     with pytest.raises(PeerFault):
         part.write(2, [content[2 * LEAF_BYTES :], b"more"])
-    assert part.missing() == [0, 1, 2] and part.bytes == 0
+    assert part.missing() == [0, 1, 2] and part.done_bytes == 0
     assert store.find(part.tree.root) is None and store.path(part.tree.root) is None
     for leaf in (2, 0, 1):
         piece = content[leaf * LEAF_BYTES : (leaf + 1) * LEAF_BYTES]
@@ -228,7 +228,7 @@ def test_a_part_is_taken_up_where_it_stopped_and_damage_is_noticed(tmp_path: Pat
         assert store.known_tree(tree.root) == tree
         part = store.part(tree)
         assert part.missing() == [1, 2]
-        assert part.bytes == 2 * LEAF_BYTES
+        assert part.done_bytes == 2 * LEAF_BYTES
         part.discard()
         assert not path.exists()
 

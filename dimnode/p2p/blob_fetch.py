@@ -1,0 +1,320 @@
+"""Fetching one large blob from several peers at once: a worker for each, one queue, every leaf checked as it comes.
+
+Rule: nothing that came over the wire is believed before its hash holds: nodes of the tree against the root, leaves
+against the tree. Who sent something else is a liar: dropped at once, told of, and not asked again.
+Who is asked is decided by `exchange.py`; what is kept, by the sink.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from dimnode.errors import PeerFault, Refused
+from dimnode.limits import LIMITS, ExchangeLimits
+from dimnode.p2p.blob_words import BlobStream, Have, Leaf, Node, Open, Refusal, read_bits
+from dimnode.p2p.blobs import BLOB
+from dimnode.p2p.exchange import Exchange, Share
+from dimnode.p2p.host.host import Host
+from dimnode.p2p.host.streams import DialFailed, StreamEnded, StreamLost
+from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, blob_cid, cid_text, short
+from dimnode.records.unixfs import LEAF_BYTES, PROFILE, Layout, Tree, TreeReader, WrongHash, single_leaf
+
+log = logging.getLogger(__name__)
+
+_GONE = (StreamEnded, StreamLost, DialFailed, Refusal, trio.TooSlowError)
+
+
+class TreeFault(PeerFault):
+    """A node has the right hash and is none of ours."""
+
+
+class Sink(Protocol):
+    """Where leaves go. Its methods block: they are called in threads."""
+
+    have: bytearray
+    done_bytes: int
+
+    def write(self, leaf: int, pieces: Sequence[bytes]) -> bool:
+        """Check and keep; False when it was there. Raises `PeerFault` for a wrong leaf, `Refused` for a full disk."""
+
+    def missing(self) -> list[int]:
+        """Leaves that are not here."""
+
+
+OpenSink = Callable[[Tree], Sink]
+"""Blocks: called in a thread. Raises `Refused`."""
+
+
+class Download:
+    """One blob on its way. `offer` peers at any time; `run` until it is whole."""
+
+    def __init__(
+        self,
+        host: Host,
+        root: Cid,
+        open_sink: OpenSink,
+        reach: Callable[[PeerId], Awaitable[None]],
+        lied: Callable[[PeerId], None],
+        size_bytes: int | None = None,
+        first: int = 0,
+        limits: ExchangeLimits = LIMITS.exchange,
+    ) -> None:
+        """reach: connects to a peer, or raises `DialFailed`. lied: told of each peer that sent wrong bytes.
+
+        size_bytes: what the blob has to have, when somebody said so. first: where in the blob to begin.
+        """
+        self.root, self._size_bytes, self._first = root, size_bytes, first
+        self._host, self._open_sink, self._reach, self._lied, self._limits = host, open_sink, reach, lied, limits
+        self._reader = TreeReader(root, LIMITS.store.blob_bytes_max)
+        self._tree_turn = trio.Lock()
+        self._checks = trio.Semaphore(limits.checks_at_once_max)
+        self._threads = trio.CapacityLimiter(limits.checks_at_once_max)
+        self._changed = trio.Event()
+        self._workers: dict[PeerId, trio.CancelScope] = {}
+        self._streams: dict[PeerId, BlobStream] = {}
+        self._past_bytes_in = 0
+        self._nursery: trio.Nursery | None = None
+        self._failure: Exception | None = None
+        self._only: list[bytes] = []
+        self.liars: set[PeerId] = set()
+        self.idle_since: float | None = None
+        self.tree: Tree | None = None
+        self.sink: Sink | None = None
+        self.exchange: Exchange | None = None
+
+    # ---- what is known of it
+
+    @property
+    def done_bytes(self) -> int:
+        """Bytes of the blob that are here."""
+        return self.sink.done_bytes if self.sink is not None else 0
+
+    @property
+    def all_bytes(self) -> int:
+        """Bytes of the blob; 0 while nobody knows."""
+        return self.tree.file_bytes if self.tree is not None else self._size_bytes or 0
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that came over streams for it, questions' answers and all."""
+        return self._past_bytes_in + sum(stream.bytes_in for stream in self._streams.values())
+
+    def shares(self) -> list[Share]:
+        """What each provider gave."""
+        return [] if self.exchange is None else self.exchange.shares()
+
+    @property
+    def done(self) -> bool:
+        """Whether every leaf is here."""
+        return self.exchange is not None and self.exchange.done
+
+    # ---- its life
+
+    async def run(self) -> Sink:
+        """Until every leaf is here: the sink, which the caller finishes. Cancel it at will: the sink keeps what it has.
+
+        Raises `Refused`: of the disk, or because the blob is not what was asked for. It ends only so: who offers peers
+        decides when it is hopeless (`idle_since`).
+        """
+        async with trio.open_nursery() as nursery:  # a worker for each provider, and the checks
+            self._nursery = nursery
+            self.idle_since = trio.current_time()
+            while not self.done and self._failure is None:
+                await self._changed.wait()
+                self._changed = trio.Event()
+            nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+        assert self.sink is not None
+        return self.sink
+
+    def offer(self, peer: PeerId) -> None:
+        """Somebody who may have it. Does nothing when it takes part, has lied, or enough others do."""
+        if self._nursery is None or peer in self._workers or peer in self.liars or self.done:
+            return
+        if len(self._workers) < self._limits.providers_max:
+            self._workers[peer] = trio.CancelScope()
+            self.idle_since = None
+            self._nursery.start_soon(self._work, peer, self._workers[peer])
+
+    def _change(self) -> None:
+        self._changed.set()
+
+    async def _work(self, peer: PeerId, scope: trio.CancelScope) -> None:
+        """One provider, from the dial to the end."""
+        stream: BlobStream | None = None
+        try:
+            with scope:
+                await self._reach(peer)
+                stream = BlobStream(await self._host.open_stream(peer, BLOB), self._limits)
+                self._streams[peer] = stream
+                await self._with(peer, stream)
+        except _GONE as error:
+            log.debug("%s gives no more of %s: %r", short(peer), short(self.root), error)
+        except PeerFault as fault:
+            self._liar(peer, fault)
+        except Refused as no:
+            self._failure = no
+        finally:
+            self._end(peer, stream)
+            if stream is not None:
+                await stream.reset()
+
+    def _end(self, peer: PeerId, stream: BlobStream | None) -> None:
+        self._workers.pop(peer, None)
+        if stream is not None:
+            self._past_bytes_in += stream.bytes_in
+            del self._streams[peer]
+        if self.exchange is not None:
+            self.exchange.leave(peer)
+        if not self._workers:
+            self.idle_since = trio.current_time()
+        self._change()
+
+    def _liar(self, peer: PeerId, fault: PeerFault) -> None:
+        if peer in self.liars:  # several of its leaves were being checked
+            return
+        log.warning("%s sent wrong bytes of %s: %s", short(peer), cid_text(self.root), fault.rule)
+        self.liars.add(peer)
+        self._lied(peer)
+        if (scope := self._workers.get(peer)) is not None:
+            scope.cancel()
+
+    async def _with(self, peer: PeerId, stream: BlobStream) -> None:
+        await stream.ask(Open(self.root))
+        size, bits = await stream.opened()
+        async with self._tree_turn:
+            if self.tree is None:
+                await self._begin(stream, size)
+        if self.done or self._failure is not None:
+            return
+        assert self.exchange is not None and self.tree is not None
+        if size != self.tree.file_bytes:
+            raise PeerFault("blob: size")
+        self.exchange.join(peer, self._bytes_of(bits))
+        await self._leaves(peer, stream)
+
+    def _bytes_of(self, bits: bytes) -> bytes | None:
+        assert self.tree is not None
+        return read_bits(bits, self.tree.layout.leaves) if bits else None
+
+    # ---- the tree
+
+    async def _begin(self, stream: BlobStream, size: int) -> None:
+        """The first provider gives the tree. What it gave is kept when it breaks off: the next one goes on."""
+        try:
+            tree = await (self._only_leaf if self.root.startswith(BLOB_PREFIX) else self._nodes)(stream, size)
+        except WrongHash:
+            raise
+        except TreeFault as fault:  # the bytes have the hash that was asked for: whoever gave them is honest
+            cause = f"{fault.rule}: it was made by other rules than {PROFILE}"
+            raise Refused("E-p2p-62", f"{cid_text(self.root)} is no blob that this version takes", cause, "") from None
+        await self.resume(tree)
+
+    async def resume(self, tree: Tree) -> None:
+        """The tree is known. Raises `Refused`: of the disk, or because it is not what was announced."""
+        if self._size_bytes is not None and self._size_bytes != tree.file_bytes:
+            cause = f"it has {tree.file_bytes} bytes, {self._size_bytes} were announced"
+            raise Refused("E-p2p-62", f"{cid_text(self.root)} is not what was announced", cause, "")
+        self.tree, self.sink = tree, await trio.to_thread.run_sync(self._open_sink, tree)
+        if self._only and self.sink.missing():
+            await trio.to_thread.run_sync(self.sink.write, 0, self._only)
+        self.exchange = Exchange(tree.layout.leaves, self.sink.missing(), self._first, self._limits)
+        self._change()
+
+    async def _nodes(self, stream: BlobStream, size: int) -> Tree:
+        root = Layout(size)
+        if not root.is_tree:
+            raise PeerFault("blob: size")
+        if self._reader.layout is None:
+            await self._take(stream, [(root.height, 0)])
+        while self._reader.tree is None:
+            await self._take(stream, list(self._reader.wanted)[: self._limits.questions_waiting_max // 2])
+        return self._reader.tree
+
+    async def _take(self, stream: BlobStream, places: Sequence[tuple[int, int]]) -> None:
+        for level, index in places:
+            await stream.ask(Node(level, index))
+        for level, index in places:
+            raw = await stream.node()
+            if raw is None:
+                raise Refusal
+            await trio.to_thread.run_sync(self._check_node, level, index, raw)
+
+    def _check_node(self, level: int, index: int, raw: bytes) -> None:
+        """Blocks for the time of a thousand hashes."""
+        try:
+            if self._reader.layout is None:
+                self._reader.take_root(raw)
+            else:
+                self._reader.take(level, index, raw)
+        except WrongHash:
+            raise
+        except PeerFault as fault:
+            raise TreeFault(fault.rule) from None
+
+    async def _only_leaf(self, stream: BlobStream, size: int) -> Tree:
+        """A blob of one leaf: its root is its hash."""
+        if size > LEAF_BYTES:
+            raise PeerFault("blob: size")
+        await stream.ask(Leaf(0))
+        pieces = await stream.leaf(0)
+        if pieces is None:
+            raise Refusal
+        if blob_cid(b"".join(pieces)) != self.root:
+            raise WrongHash("blob: wrong leaf")
+        self._only = pieces
+        return single_leaf(self.root, sum(map(len, pieces)))
+
+    # ---- leaves
+
+    async def _leaves(self, peer: PeerId, stream: BlobStream) -> None:
+        assert self.exchange is not None and self._nursery is not None
+        asked: deque[int] = deque()
+        had_at = trio.current_time()
+        while not self.exchange.done:
+            while (leaf := self.exchange.ask(peer, trio.current_time())) is not None:
+                asked.append(leaf)
+                await stream.ask(Leaf(leaf))
+            if not asked:
+                had_at = await self._nothing_to_ask(peer, stream, had_at)
+                continue
+            leaf = asked.popleft()
+            pieces = await stream.leaf(leaf)
+            if pieces is None:
+                self.exchange.absent(peer, leaf)
+                continue
+            await self._checks.acquire()
+            self._nursery.start_soon(self._check, peer, leaf, pieces)
+            del pieces  # or they would be held while the next ones come
+
+    async def _nothing_to_ask(self, peer: PeerId, stream: BlobStream, had_at: float) -> float:
+        """Wait a little; ask a partial holder now and then what it has by now. When that was asked last."""
+        assert self.exchange is not None
+        now = trio.current_time()
+        if now - had_at >= self._limits.have_again_seconds and not self.exchange.useful(peer):
+            await stream.ask(Have())
+            self.exchange.update(peer, self._bytes_of(await stream.have()))
+            return now
+        with trio.move_on_after(self._limits.look_again_seconds):
+            await self._changed.wait()
+        return had_at
+
+    async def _check(self, peer: PeerId, leaf: int, pieces: list[bytes]) -> None:
+        """Hash and write in a thread: the event loop and the other streams go on meanwhile."""
+        assert self.exchange is not None and self.sink is not None
+        try:
+            if not self.sink.have[leaf]:
+                await trio.to_thread.run_sync(self.sink.write, leaf, pieces, limiter=self._threads)
+            self.exchange.take(peer, leaf, trio.current_time())
+        except PeerFault as fault:
+            self.exchange.leave(peer)
+            self._liar(peer, fault)
+        except Refused as no:
+            self._failure = no
+        finally:
+            self._checks.release()
+            self._change()

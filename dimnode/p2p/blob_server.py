@@ -1,0 +1,197 @@
+"""Serving large blobs, leaf by leaf, also of those that are still coming in.
+
+Rule: default deny. `may_fetch` is asked when a root is opened and again while it is served; "not here" and "not for
+you" are one word. A stream holds at most three leaves in memory, a peer has few streams, all peers together a bound.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import trio
+
+from dimnode.errors import PeerFault
+from dimnode.limits import LIMITS, ExchangeLimits
+from dimnode.p2p.blob_words import (
+    ABSENT,
+    HAVE,
+    HERE,
+    LEAF,
+    NODE,
+    REFUSED,
+    Have,
+    Leaf,
+    Node,
+    Open,
+    pack_bits,
+    read_question,
+)
+from dimnode.p2p.host.streams import Stream, StreamEnded, StreamLost
+from dimnode.records.ids import Cid, PeerId
+from dimnode.records.unixfs import Layout, Tree
+from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
+
+log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Leaves of a blob that is here, whole or in part. `leaf` and `close` may block."""
+
+    tree: Tree
+    layout: Layout
+
+    @property
+    def whole(self) -> bool:
+        """Whether every leaf is here."""
+
+    def have(self) -> bytes:
+        """One byte a leaf."""
+
+    def has(self, leaf: int) -> bool:
+        """Whether this one is here."""
+
+    def leaf(self, leaf: int) -> bytes:
+        """Its bytes. Raises `OSError`."""
+
+    def close(self) -> None:
+        """No more."""
+
+
+MayFetch = Callable[[PeerId, Cid], bool]
+OpenSource = Callable[[Cid], Source | None]
+"""Blocks: called in a thread."""
+_QUESTION_READ_BYTES: Final = 4096
+
+
+def nobody(_peer: PeerId, _root: Cid) -> bool:
+    """The default: deny."""
+    return False
+
+
+@dataclass(slots=True)
+class Served:
+    """Counters since the start."""
+
+    streams: int = 0
+    refused: int = 0
+    leaves: int = 0
+    bytes: int = 0
+
+
+class BlobServer:
+    """The answering side of all streams."""
+
+    def __init__(
+        self, open_source: OpenSource, may_fetch: MayFetch = nobody, limits: ExchangeLimits = LIMITS.exchange
+    ) -> None:
+        self._open_source, self.may_fetch, self._limits = open_source, may_fetch, limits
+        self._open: Counter[PeerId] = Counter()
+        self.served = Served()
+
+    async def serve(self, stream: Stream, first: Any) -> None:
+        """Answer until the peer ends, is silent for long, or is not allowed any more. Raises `PeerFault`."""
+        peer, asked = PeerId(stream.peer), read_question(first)
+        limits = self._limits
+        if not isinstance(asked, Open) or not self.may_fetch(peer, asked.root):
+            return await self._refuse(stream)
+        if self._open[peer] >= limits.serving_per_peer_max or self._open.total() >= limits.serving_max:
+            return await self._refuse(stream)
+        self._open[peer] += 1
+        try:
+            source = await trio.to_thread.run_sync(self._open_source, asked.root)
+            if source is None:
+                return await self._refuse(stream)
+            try:
+                self.served.streams += 1
+                await _Serving(stream, peer, asked.root, source, self).run()
+            finally:
+                source.close()
+        finally:
+            self._open[peer] -= 1
+            if not self._open[peer]:
+                del self._open[peer]
+        return None
+
+    async def _refuse(self, stream: Stream) -> None:
+        self.served.refused += 1
+        with trio.fail_after(self._limits.silence_seconds_max):
+            await stream.write(pack_frame(REFUSED) + END)
+
+    @property
+    def limits(self) -> ExchangeLimits:
+        """Its bounds."""
+        return self._limits
+
+
+class _Serving:
+    """One stream. One task loads what is asked for, one writes, so that disk and wire work at the same time."""
+
+    def __init__(self, stream: Stream, peer: PeerId, root: Cid, source: Source, server: BlobServer) -> None:
+        self._stream, self._peer, self._root, self._source, self._server = stream, peer, root, source, server
+        self._limits = server.limits
+        self._places = {place: at for at, place in enumerate(source.layout.places())} if source.layout.is_tree else {}
+
+    async def run(self) -> None:
+        bits = b"" if self._source.whole else pack_bits(self._source.have())
+        here = pack_frame([HERE, self._source.tree.file_bytes, bits])
+        loaded_in, loaded = trio.open_memory_channel[list[bytes]](1)
+        fault: PeerFault | None = None
+        try:
+            async with trio.open_nursery() as nursery:  # the writer; it ends with what was loaded
+                nursery.start_soon(self._write, loaded)
+                async with loaded_in:
+                    await loaded_in.send([here])
+                    await self._load(loaded_in)
+        except* (StreamEnded, StreamLost, trio.TooSlowError) as gone:
+            log.debug("serving a blob ended: %r", gone.exceptions[0])
+            await self._stream.reset()
+        except* PeerFault as broken:
+            fault = next(error for error in broken.exceptions if isinstance(error, PeerFault))
+        if fault is not None:
+            raise fault
+
+    async def _load(self, loaded: trio.MemorySendChannel[list[bytes]]) -> None:
+        decoder = FrameDecoder(self._limits.question_bytes_max)
+        allowed_at = trio.current_time()
+        while not decoder.ended:
+            chunk = b""
+            with trio.move_on_after(self._limits.idle_seconds_max):
+                chunk = await self._stream.read(_QUESTION_READ_BYTES)
+            if not chunk:
+                break
+            for body in decoder.feed(chunk):
+                now = trio.current_time()
+                if now - allowed_at > self._limits.permission_seconds:
+                    allowed_at = now
+                    if not self._server.may_fetch(self._peer, self._root):
+                        await loaded.send([END])
+                        return
+                await loaded.send(await self._answer(unpack_body(body, 1)))
+        await loaded.send([END])
+
+    async def _answer(self, asked: Any) -> list[bytes]:
+        match read_question(asked):
+            case Leaf(index) if self._source.has(index):
+                try:
+                    content = await trio.to_thread.run_sync(self._source.leaf, index)
+                except OSError:
+                    return [pack_frame([ABSENT])]
+                self._server.served.leaves += 1
+                self._server.served.bytes += len(content)
+                return [pack_frame([LEAF, index, len(content)]), content]
+            case Node(level, index) if (level, index) in self._places:
+                return [pack_frame([NODE, self._source.tree.nodes[self._places[level, index]]])]
+            case Have():
+                return [pack_frame([HAVE, b"" if self._source.whole else pack_bits(self._source.have())])]
+            case Open():
+                raise PeerFault("blob: opened twice")
+            case _:
+                return [pack_frame([ABSENT])]
+
+    async def _write(self, loaded: trio.MemoryReceiveChannel[list[bytes]]) -> None:
+        async for pieces in loaded:
+            with trio.fail_after(self._limits.leaf_seconds_max):
+                for piece in pieces:
+                    await self._stream.write(piece)

@@ -1,0 +1,201 @@
+"""Which leaf is asked of whom: one queue of missing leaves, and whoever is free takes the next.
+
+A provider gets several questions at a time, as many as it answers in a quarter of a second: so a fast one takes more,
+and a slow one never holds much of the rest. When every missing leaf is asked for, a provider that is free asks for one
+of the last few that another one is late with.
+Rule: a leaf is counted once, and asked of a second provider only at the end; a provider that left has nothing.
+Pure: no I/O, no clock.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dimnode.limits import LIMITS, ExchangeLimits
+from dimnode.records.ids import PeerId
+
+
+@dataclass(slots=True)
+class _Provider:
+    have: bytearray | None  # None: everything
+    asked: dict[int, float] = field(default_factory=dict)  # leaf -> when, the oldest first
+    candidates: list[int] = field(default_factory=list)  # of one that has not everything, the next one last
+    seconds_per_leaf: float = 0.0
+    answered_at: float = 0.0
+    leaves: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one provider gave."""
+
+    peer: PeerId
+    leaves: int
+    waiting: int
+
+
+class Exchange:
+    """The leaves of one blob. `now` is any clock that only goes forward, in seconds."""
+
+    def __init__(
+        self, leaves: int, missing: Iterable[int], first: int = 0, limits: ExchangeLimits = LIMITS.exchange
+    ) -> None:
+        """first: where to begin, another number for each fetcher, so that they have something to give each other."""
+        self._leaves, self._limits = leaves, limits
+        self._missing = set(missing)
+        order = sorted(self._missing, key=lambda leaf: ((leaf - first) % leaves, leaf))
+        self._queue = order[::-1]  # the next one last
+        self._providers: dict[PeerId, _Provider] = {}
+        self._askers: dict[int, set[PeerId]] = {}
+        self.duplicates = 0  # leaves that were asked of a second provider
+        self._gone: dict[PeerId, int] = {}
+
+    @property
+    def done(self) -> bool:
+        """Every leaf is here."""
+        return not self._missing
+
+    @property
+    def missing(self) -> int:
+        """How many leaves are not here."""
+        return len(self._missing)
+
+    def providers(self) -> list[PeerId]:
+        """Who takes part now."""
+        return list(self._providers)
+
+    def shares(self) -> list[Share]:
+        """What each one gave so far, also those that left."""
+        now = [Share(peer, each.leaves, len(each.asked)) for peer, each in self._providers.items()]
+        return now + [Share(peer, count, 0) for peer, count in self._gone.items() if peer not in self._providers]
+
+    # ---- providers
+
+    def join(self, peer: PeerId, have: bytes | None) -> None:
+        """A provider, and one byte a leaf of what it has; None: all of them."""
+        assert peer not in self._providers, "joined twice"
+        provider = _Provider(None if have is None else bytearray(have), leaves=self._gone.get(peer, 0))
+        self._providers[peer] = provider
+        self._choose(provider)
+
+    def update(self, peer: PeerId, have: bytes | None) -> None:
+        """It has more by now."""
+        provider = self._providers[peer]
+        provider.have = None if have is None else bytearray(have)
+        self._choose(provider)
+
+    def _choose(self, provider: _Provider) -> None:
+        """Candidates of a provider that has not everything: in the order of the queue."""
+        if provider.have is None:
+            provider.candidates = []
+        else:
+            have = provider.have
+            provider.candidates = [leaf for leaf in self._queue if leaf in self._missing and have[leaf]]
+
+    def leave(self, peer: PeerId) -> None:
+        """It died, lied or is not wanted any more: what it was asked for is asked of others."""
+        provider = self._providers.pop(peer, None)
+        if provider is None:
+            return
+        self._gone[peer] = provider.leaves
+        for leaf in list(provider.asked):
+            self._unask(peer, provider, leaf)
+
+    def _unask(self, peer: PeerId, provider: _Provider, leaf: int) -> None:
+        provider.asked.pop(leaf, None)
+        askers = self._askers.get(leaf)
+        if askers is None:
+            return
+        askers.discard(peer)
+        if not askers:
+            del self._askers[leaf]
+            if leaf in self._missing:
+                self._put_back(leaf)
+
+    def _put_back(self, leaf: int) -> None:
+        self._queue.append(leaf)
+        for provider in self._providers.values():
+            if provider.have is not None and provider.have[leaf]:
+                provider.candidates.append(leaf)
+
+    # ---- leaves
+
+    def ask(self, peer: PeerId, now: float) -> int | None:
+        """The leaf to ask this provider for now; None when it has enough to do, or nothing for us."""
+        provider = self._providers.get(peer)
+        if provider is None or len(provider.asked) >= self.depth(peer):
+            return None
+        leaf = self._next(provider)
+        if leaf is None:
+            leaf = self._late(peer, provider, now)
+            if leaf is None:
+                return None
+            self.duplicates += 1
+        if not provider.asked:
+            provider.answered_at = now
+        provider.asked[leaf] = now
+        self._askers.setdefault(leaf, set()).add(peer)
+        return leaf
+
+    def depth(self, peer: PeerId) -> int:
+        """How many questions this provider may have at a time."""
+        seconds = self._providers[peer].seconds_per_leaf
+        if not seconds:
+            return self._limits.requests_first
+        return max(1, min(self._limits.requests_max, int(self._limits.requests_seconds / seconds) + 1))
+
+    def _next(self, provider: _Provider) -> int | None:
+        waiting = self._queue if provider.have is None else provider.candidates
+        while waiting:
+            leaf = waiting.pop()
+            if leaf in self._missing and leaf not in self._askers:
+                if provider.have is not None and not provider.have[leaf]:
+                    continue
+                return leaf
+        return None
+
+    def _late(self, peer: PeerId, provider: _Provider, now: float) -> int | None:
+        """One of the last leaves, that another provider has for longer than this one would need for it twice."""
+        if len(self._missing) > self._limits.endgame_leaves_max or self.duplicates >= self._limits.duplicates_max:
+            return None
+        patience = 2 * provider.seconds_per_leaf
+        late: list[tuple[float, int]] = []
+        for leaf in self._missing:
+            askers = self._askers.get(leaf, set())
+            has = provider.have is None or bool(provider.have[leaf])
+            if len(askers) == 1 and peer not in askers and has:
+                [other] = askers
+                asked_at = self._providers[other].asked[leaf]
+                if now - asked_at > patience:
+                    late.append((asked_at, leaf))
+        return min(late)[1] if late else None
+
+    def take(self, peer: PeerId, leaf: int, now: float) -> bool:
+        """A leaf came from this provider and is the right one. False when it was here already."""
+        provider = self._providers.get(peer)
+        if provider is not None and leaf in provider.asked:
+            spent = max(now - max(provider.answered_at, provider.asked[leaf]), 1e-6)
+            old = provider.seconds_per_leaf
+            provider.seconds_per_leaf = spent if not old else 0.75 * old + 0.25 * spent
+            provider.answered_at = now
+        fresh = leaf in self._missing
+        self._missing.discard(leaf)
+        if provider is not None:
+            provider.leaves += fresh
+            self._unask(peer, provider, leaf)
+        return fresh
+
+    def absent(self, peer: PeerId, leaf: int) -> None:
+        """The provider has not this leaf after all."""
+        provider = self._providers.get(peer)
+        if provider is None:
+            return
+        if provider.have is None:
+            provider.have = bytearray(b"\1") * self._leaves
+        provider.have[leaf] = 0
+        self._choose(provider)
+        self._unask(peer, provider, leaf)
+
+    def useful(self, peer: PeerId) -> bool:
+        """Whether it has a leaf that is missing."""
+        have = self._providers[peer].have
+        return have is None or any(have[leaf] for leaf in self._missing)

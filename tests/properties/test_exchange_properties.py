@@ -1,0 +1,198 @@
+"""The exchange against a made-up swarm: liars, deaths, slow and partial providers, on a clock that is made up, too."""
+
+import heapq
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimnode.limits import LIMITS
+from dimnode.p2p.exchange import Exchange
+from dimnode.records.ids import PeerId
+
+BOUNDS = LIMITS.exchange
+
+
+@dataclass
+class Peer:
+    """A provider on the made-up clock: it answers in order, one leaf each `seconds`."""
+
+    name: PeerId
+    seconds: float
+    have: bytes | None = None
+    lies_after: int = 10**9
+    dies_after: int = 10**9
+    mute: bool = False
+    queue: list[int] = field(default_factory=list)
+    busy: bool = False
+    answered: int = 0
+    gone: bool = False
+
+
+class Swarm:
+    """Runs an exchange to its end."""
+
+    def __init__(self, leaves: int, missing: list[int], peers: list[Peer], seed: int) -> None:
+        self.exchange = Exchange(leaves, missing, random.Random(seed).randrange(max(1, leaves)))
+        self.peers = {peer.name: peer for peer in peers}
+        self.now, self.order = 0.0, 0
+        self.events: list[tuple[float, int, str, PeerId]] = []
+        self.taken: dict[int, int] = {}
+        self.asked: dict[int, int] = {}
+        self.lost = 0
+        self.looks = False
+        for peer in peers:
+            self.exchange.join(peer.name, peer.have)
+
+    def at(self, seconds: float, what: str, peer: PeerId) -> None:
+        self.order += 1
+        heapq.heappush(self.events, (self.now + seconds, self.order, what, peer))
+
+    def fill(self) -> None:
+        for peer in self.peers.values():
+            while not peer.gone and (leaf := self.exchange.ask(peer.name, self.now)) is not None:
+                assert peer.have is None or peer.have[leaf]
+                assert leaf not in peer.queue
+                self.asked[leaf] = self.asked.get(leaf, 0) + 1
+                peer.queue.append(leaf)
+                assert len(peer.queue) <= BOUNDS.requests_max
+            if peer.queue and not peer.busy and not peer.gone:
+                peer.busy = True
+                self.at(60.0 if peer.mute else peer.seconds, "answer", peer.name)
+
+    def drop(self, peer: Peer) -> None:
+        peer.gone = True
+        self.lost += len(peer.queue)
+        self.exchange.leave(peer.name)
+
+    def run(self) -> None:
+        for _ in range(100_000):
+            if self.exchange.done:
+                return
+            self.fill()
+            if not self.events:
+                return
+            if not self.looks:  # a late leaf is looked for now and then
+                self.looks = True
+                self.at(0.1, "look", PeerId(b""))
+            self.now, _, what, name = heapq.heappop(self.events)
+            if what == "look":
+                self.looks = False
+                self.fill()
+                if all(peer.gone or not peer.queue for peer in self.peers.values()):
+                    return
+                continue
+            self.answer(self.peers[name])
+        raise AssertionError("it does not end")
+
+    def answer(self, peer: Peer) -> None:
+        peer.busy = False
+        if peer.gone:
+            return
+        if peer.mute or peer.answered >= peer.dies_after or peer.answered >= peer.lies_after:
+            self.drop(peer)  # a wrong leaf is never given to `take`: its hash is checked before
+            return
+        leaf = peer.queue.pop(0)
+        peer.answered += 1
+        if self.exchange.take(peer.name, leaf, self.now):
+            self.taken[leaf] = self.taken.get(leaf, 0) + 1
+
+
+@st.composite
+def swarms(draw: st.DrawFn) -> Swarm:
+    leaves = draw(st.integers(1, 120))
+    missing = draw(st.one_of(st.just(list(range(leaves))), st.lists(st.integers(0, leaves - 1), unique=True)))
+    peers = [Peer(PeerId(b"honest"), draw(st.floats(0.001, 1.0)))]
+    for number in range(draw(st.integers(0, 6))):
+        peer = Peer(PeerId(b"peer %d" % number), draw(st.floats(0.001, 3.0)))
+        match draw(st.integers(0, 4)):
+            case 0:
+                peer.lies_after = draw(st.integers(0, 20))
+            case 1:
+                peer.dies_after = draw(st.integers(0, 20))
+            case 2:
+                peer.mute = True
+            case 3:
+                peer.have = bytes(draw(st.lists(st.integers(0, 1), min_size=leaves, max_size=leaves)))
+        peers.append(peer)
+    return Swarm(leaves, missing, peers, draw(st.integers(0, 2**16)))
+
+
+@pytest.mark.slow
+@given(swarm=swarms())
+@settings(max_examples=150, deadline=None)
+def test_every_leaf_is_taken_exactly_once_whoever_lies_dies_or_sleeps(swarm: Swarm) -> None:
+    wanted = set(swarm.exchange._missing)
+    swarm.run()
+    assert swarm.exchange.done
+    assert swarm.taken == dict.fromkeys(wanted, 1)
+    assert swarm.exchange.duplicates <= BOUNDS.duplicates_max
+    assert sum(swarm.asked.values()) <= len(wanted) + swarm.exchange.duplicates + swarm.lost
+    assert sum(share.leaves for share in swarm.exchange.shares()) == len(wanted)
+
+
+@pytest.mark.slow
+@given(leaves=st.integers(20, 200), ratio=st.floats(1.5, 20.0))
+@settings(max_examples=60, deadline=None)
+def test_a_fast_provider_takes_more_and_two_are_faster_than_one(leaves: int, ratio: float) -> None:
+    fast, slow = Peer(PeerId(b"fast"), 0.01), Peer(PeerId(b"slow"), 0.01 * ratio)
+    both = Swarm(leaves, list(range(leaves)), [fast, slow], 0)
+    both.run()
+    assert fast.answered >= slow.answered
+    alone = 0.01 * leaves
+    ideal = alone * ratio / (1 + ratio)
+    assert both.now <= min(ideal + 2 * slow.seconds + 0.3, alone + 3 * slow.seconds)
+
+
+def test_when_nobody_has_a_leaf_it_stays_missing_and_is_asked_when_somebody_gets_it() -> None:
+    peer = PeerId(b"partial")
+    exchange = Exchange(3, [0, 1, 2])
+    exchange.join(peer, b"\1\0\0")
+    assert exchange.ask(peer, 0.0) == 0
+    assert exchange.ask(peer, 0.0) is None
+    assert exchange.take(peer, 0, 1.0)
+    assert not exchange.useful(peer) and exchange.missing == 2
+    exchange.update(peer, b"\1\1\0")
+    assert exchange.ask(peer, 2.0) == 1
+    exchange.absent(peer, 1)
+    assert exchange.ask(peer, 3.0) is None
+    exchange.update(peer, None)
+    first = exchange.ask(peer, 4.0)
+    assert first in {1, 2} and exchange.take(peer, first, 5.0)
+    assert exchange.ask(peer, 5.0) == 3 - first and exchange.take(peer, 3 - first, 6.0)
+    assert exchange.done
+
+
+def test_a_leaf_that_comes_twice_counts_once() -> None:
+    slow, fast = PeerId(b"slow"), PeerId(b"fast")
+    exchange = Exchange(2, [0, 1])
+    exchange.join(slow, None)
+    exchange.join(fast, None)
+    assert exchange.ask(slow, 0.0) == 0
+    assert exchange.ask(fast, 0.0) == 1
+    assert exchange.take(fast, 1, 0.1)
+    assert exchange.ask(fast, 0.15) is None  # not late yet
+    assert exchange.ask(fast, 1.0) == 0
+    assert exchange.duplicates == 1
+    assert exchange.take(fast, 0, 1.1)
+    assert exchange.done
+    assert not exchange.take(slow, 0, 9.0)
+
+
+@pytest.mark.parametrize("have", [None, b"\1" * 4])
+def test_what_a_provider_that_left_was_asked_for_goes_to_the_next(have: bytes | None) -> None:
+    first, second = PeerId(b"first"), PeerId(b"second")
+    exchange = Exchange(4, range(4))
+    exchange.join(first, have)
+    asked = [exchange.ask(first, 0.0), exchange.ask(first, 0.0)]
+    exchange.join(second, have)
+    exchange.leave(first)
+    exchange.leave(first)
+    assert exchange.ask(first, 0.0) is None
+    again = []
+    while (leaf := exchange.ask(second, 1.0)) is not None:
+        again.append(leaf)
+        exchange.take(second, leaf, 1.0 + len(again))
+    assert sorted(again) == [0, 1, 2, 3] and set(asked) <= set(again)
