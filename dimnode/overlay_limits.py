@@ -71,6 +71,11 @@ class HostLimits:
     dht_announcements_per_second_max: float = 1.0
     dht_announcements_burst_max: int = 256
     dht_tellers_min: int = 3
+    dht_asking_streams_max: int = 3
+    dht_kept_streams_max: int = 2
+    dht_answers_per_question_max: int = 3
+    dht_idle_seconds_max: float = 60.0
+    dht_announced_key_bytes_max: int = 80
     dht_answer_addresses_max: int = 4
     dht_dials_per_answer_max: int = 8
     dht_dials_per_lookup_max: int = 24

@@ -18,7 +18,7 @@ from test_host import HANDLERS, LOOPBACK, assert_echo, run, seed
 from dimnode.limits import LIMITS
 from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.host import Host, Stream, open_host
-from dimnode.p2p.host.lookup import KAD
+from dimnode.p2p.host.kad_messages import KAD
 
 pytestmark = pytest.mark.slow
 

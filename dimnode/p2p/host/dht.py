@@ -8,14 +8,13 @@ fill with those.
 Our part as a server is libp2p's (its answers interoperate), bounded; our walks are our own (`lookup.py`).
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import trio
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
-from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStoreError
@@ -24,28 +23,8 @@ from dimnode.limits import HostLimits
 from dimnode.p2p.host.addresses import parse_dial
 from dimnode.p2p.host.dialling import Dialler
 from dimnode.p2p.host.gate import Gate
+from dimnode.p2p.host.kad_serving import KadServing
 from dimnode.p2p.host.lookup import GET_PROVIDERS, Lookup
-from dimnode.p2p.host.services import RateLimit
-
-
-class QuietEnd:
-    """A stream as libp2p's server wants it: the end is an empty read.
-
-    It takes the exception for a broken message and resets the stream; the reset may overtake the answer.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.muxed_conn, self.metric_send_channel = stream.muxed_conn, stream.metric_send_channel
-        self.write, self.close, self.reset = stream.write, stream.close, stream.reset
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Return up to `n` bytes, none at the end."""
-        try:
-            found: bytes = await self._stream.read(n)
-        except StreamEOF:
-            return b""
-        return found
 
 
 class BoundedKad(KadDHT):
@@ -53,11 +32,8 @@ class BoundedKad(KadDHT):
 
     def __init__(self, host: Any, limits: HostLimits) -> None:
         self._bounds = limits
-        self._serving: Counter[ID] = Counter()
-        self._announcements = RateLimit(
-            limits.dht_announcements_per_second_max, limits.dht_announcements_burst_max, limits.dht_admitted_peers_max
-        )
         super().__init__(host, DHTMode.SERVER, strict_validation=True)
+        self.serving = KadServing(self, limits, super().handle_stream)
         # Stock lets twelve idle streams of one peer keep everybody else out; places are counted per peer below.
         self._inbound_limiter = trio.CapacityLimiter(limits.dht_streams_max)
         self.validator._validators.clear()  # with none left nobody can store a value here
@@ -92,24 +68,11 @@ class BoundedKad(KadDHT):
 
     def _check_provider_rate_limit(self, peer_id: ID) -> bool:
         """Whether a peer may announce one more key now. Stock takes ten in ten seconds: a node may offer 256 models."""
-        return self._announcements.allow(peer_id.to_bytes(), trio.current_time())
+        return self.serving.may_announce(peer_id)
 
     async def handle_stream(self, stream: Any) -> None:
-        """Serve one stream of questions; few at a time per peer, and not for ever."""
-        peer = stream.muxed_conn.peer_id
-        if self._serving[peer] >= self._bounds.dht_streams_per_peer_max:
-            await stream.muxed_stream.reset()  # the muxed one: a full house is nobody's offence
-            return
-        self._serving[peer] += 1
-        try:
-            with trio.move_on_after(self._bounds.dht_wait_seconds_max) as waited:
-                await super().handle_stream(QuietEnd(stream))
-            if waited.cancelled_caught:
-                await stream.muxed_stream.reset()
-        finally:
-            self._serving[peer] -= 1
-            if not self._serving[peer]:
-                del self._serving[peer]
+        """Serve one stream of questions; those about values are libp2p's."""
+        await self.serving.serve(stream)
 
 
 class Dht:
@@ -163,7 +126,8 @@ class Dht:
                     await self._somebody.wait()
             for peer in connected:
                 await self.service.add_peer(peer)
-            for peer in await self.lookup.closest(self._host.get_id().to_bytes()):
+            few = self._limits.dht_tellers_min
+            for peer in await self.lookup.closest(self._host.get_id().to_bytes(), agree=few):
                 await self.service.add_peer(peer)
         return len(self.peers())
 
@@ -178,7 +142,7 @@ class Dht:
         if known := self._dialler.known_addresses(peer):
             return known
         with trio.move_on_after(self._limits.dht_wait_seconds_max):
-            walk = await self.lookup.walk(peer.to_bytes())
+            walk = await self.lookup.walk(peer.to_bytes(), self._limits.dht_tellers_min)
             if known := self._dialler.known_addresses(peer):
                 return known
             if peer in walk.named:
@@ -191,18 +155,9 @@ class Dht:
         own, store = self._host.get_id(), self.service.provider_store
         store.add_provider(key, PeerInfo(own, self._host.get_addrs()))
         store.providing_keys.add(key)  # libp2p announces it again in time
-        kept = 0
-
-        async def tell(peer: ID) -> None:
-            nonlocal kept
-            kept += await self.lookup.announce(peer, key)
-
         with trio.move_on_after(self._limits.dht_wait_seconds_max):
-            closest = await self.lookup.closest(key, self._limits.dht_keepers_max)
-            async with trio.open_nursery() as nursery:
-                for peer in closest:
-                    nursery.start_soon(tell, peer)
-        return kept > 0
+            return await self.lookup.announce(key, self._limits.dht_keepers_max) > 0
+        return False
 
     async def providers(self, key: bytes) -> list[ID]:
         """Return peers that are said to have `key`, by our own shelf and by those closest to the key.

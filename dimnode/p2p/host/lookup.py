@@ -12,7 +12,7 @@ Source: https://github.com/libp2p/specs/tree/master/kad-dht (FIND_NODE, GET_PROV
 
 import hashlib
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,27 +22,23 @@ import trio
 from google.protobuf.message import DecodeError
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
-from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, MuxedStreamError
-from libp2p.utils import encode_varint_prefixed
+from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
 from multiaddr import Multiaddr
 
 from dimnode.limits import HostLimits
 from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.addresses import with_peer
 from dimnode.p2p.host.dialling import Dialler
-from dimnode.p2p.host.lazy import open_negotiated
+from dimnode.p2p.host.kad_messages import KeptStreams, message
 from dimnode.p2p.host.streams import DialFailed
 from dimnode.p2p.host.yamux_budget import Offend
-from dimnode.p2p.host.yamux_stream import YamuxStream
 
 log = logging.getLogger(__name__)
 
-KAD: Final = "/ipfs/kad/1.0.0"
 FIND_NODE: Final = Message.MessageType.FIND_NODE
 ADD_PROVIDER: Final = Message.MessageType.ADD_PROVIDER
 GET_PROVIDERS: Final = Message.MessageType.GET_PROVIDERS
-_LENGTH_BYTES_MAX: Final = 5
-_READ_BYTES: Final = 4096
+PING: Final = Message.MessageType.PING
 
 
 @lru_cache(maxsize=4096)
@@ -119,6 +115,7 @@ class Lookup:
     ) -> None:
         self._core, self._dialler, self._start, self._offend, self._limits = core, dialler, start, offend, limits
         self._unreachable: OrderedDict[ID, float] = OrderedDict()
+        self._streams = KeptStreams(limits)
         self.dials = 0
 
     async def walk(
@@ -141,10 +138,27 @@ class Lookup:
                 nursery.start_soon(self._work, walk, count, nursery.cancel_scope)
         return walk
 
-    async def closest(self, key: bytes, count: int = 20) -> list[ID]:
-        """The peers closest to `key` that answered, the closest first."""
-        walk = await self.walk(key, count)
-        return sorted(walk.answered, key=lambda peer: distance(key, peer))[:count]
+    async def closest(self, key: bytes, count: int = 20, agree: int = 0) -> list[ID]:
+        """The peers closest to `key` that answered, the closest first.
+
+        With `agree` only so many of the closest are asked: they know who else is close. The others count when there is
+        a connection to them, which proves more than an answer.
+        """
+        walk = await self.walk(key, agree or count)
+        found = set(walk.answered)
+        if agree:
+            waiting = deque(sorted(walk.named.values(), key=lambda named: distance(key, named.peer))[:count])
+
+            async def reach_next() -> None:
+                while waiting:
+                    named = waiting.popleft()
+                    if named.peer not in walk.failed and await self._reach(walk, named):
+                        found.add(named.peer)
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(self._limits.dht_queries_max):
+                    nursery.start_soon(reach_next)
+        return sorted(found, key=lambda peer: distance(key, peer))[:count]
 
     async def _work(self, walk: Walk, count: int, scope: trio.CancelScope) -> None:
         while True:
@@ -204,78 +218,58 @@ class Lookup:
         Our signed address record does not go with it: identify has told the peer, and checking one takes longer than
         all the rest of the question.
         """
+        return await self._exchange(peer, (message(kind, key),), kind)
+
+    async def announce(self, key: bytes, count: int) -> int:
+        """Tell the `count` peers closest to `key`, as far as they can be reached, that we have it; how many took it.
+
+        The few closest ones know who else is close: nobody else is asked, and each peer is told once.
+        """
+        walk = await self.walk(key, self._limits.dht_tellers_min)
+        waiting = deque(sorted(walk.named.values(), key=lambda found: distance(key, found.peer)))
+        told = 0
+
+        async def tell_next() -> None:
+            nonlocal told
+            while waiting and told < count:
+                found = waiting.popleft()
+                told += 1  # a place is taken before the wait, so that no more than `count` are told
+                taken = found.peer not in walk.failed and await self._reach(walk, found)
+                if not (taken and await self._tell(found.peer, key)):
+                    told -= 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(tell_next)
+        return told
+
+    async def _tell(self, peer: ID, key: bytes) -> bool:
+        """Announce `key` to a connected peer; whether it was taken.
+
+        Some echo an announcement (as we do) and some say nothing (as go does), but all answer the ping that follows,
+        and only when they did not end the stream over what came before it.
+        """
+        said = message(ADD_PROVIDER, key)
+        entry = said.providerPeers.add()
+        entry.id = self._core.get_id().to_bytes()
+        entry.addrs.extend(address.to_bytes() for address in self._core.get_addrs())
+        return await self._exchange(peer, (said, message(PING)), PING) is not None
+
+    async def _exchange(self, peer: ID, said: tuple[Message, ...], kind: Any) -> Message | None:
         connections = self._dialler.live(peer)
         if not connections:
             return None
-        question = Message()
-        question.type = kind
-        question.key = key
-        stream: YamuxStream | None = None
         with trio.move_on_after(self._limits.dht_answer_seconds_max):
             try:
-                stream = await open_negotiated(connections[0].muxed_conn, KAD, lazy=True)
-                await stream.write(encode_varint_prefixed(question.SerializeToString()))
-                answer = Message()
-                answer.ParseFromString(await self._read_message(stream))
-                await stream.close()
+                return await self._streams.exchange(
+                    connections[0].muxed_conn, said, lambda answer: bool(answer.type == kind)
+                )
             except (MuxedConnError, MuxedStreamError):
                 return None
             except (DecodeError, ValueError) as error:
                 log.debug("a peer answers the DHT with what is no answer: %r", error)
                 self._offend(peer.to_bytes(), Offence.DHT)
-                return None
-            finally:
-                if stream is not None and not (stream.finished_here and stream.finished_there):
-                    stream.reset_nowait()
-            return answer if answer.type == kind else None
         return None
-
-    async def announce(self, peer: ID, key: bytes) -> bool:
-        """Tell a connected peer that we have `key`; whether it was taken (its echo, or, as go does, a clean end)."""
-        connections = self._dialler.live(peer)
-        if not connections:
-            return False
-        own = self._core.get_id()
-        message = Message()
-        message.type = ADD_PROVIDER
-        message.key = key
-        entry = message.providerPeers.add()
-        entry.id = own.to_bytes()
-        entry.addrs.extend(address.to_bytes() for address in self._core.get_addrs())
-        stream: YamuxStream | None = None
-        with trio.move_on_after(self._limits.dht_answer_seconds_max):
-            try:
-                stream = await open_negotiated(connections[0].muxed_conn, KAD, lazy=True)
-                await stream.write(encode_varint_prefixed(message.SerializeToString()))
-                await stream.close()
-                while stream.bytes_in <= self._limits.dht_answer_bytes_max:
-                    await stream.read(_READ_BYTES)
-            except MuxedStreamEOF:
-                return True
-            except (MuxedConnError, MuxedStreamError):
-                return False
-            finally:
-                if stream is not None and not stream.finished_there:
-                    stream.reset_nowait()
-        return False
-
-    async def _read_message(self, stream: YamuxStream) -> bytes:
-        """One length-prefixed message. Raises `ValueError` when it is too long, before it is read."""
-        length = shift = 0
-        for _ in range(_LENGTH_BYTES_MAX):
-            byte = (await stream.read(1))[0]
-            length |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-        else:
-            raise ValueError("no length")
-        if length > self._limits.dht_answer_bytes_max:
-            raise ValueError(f"an answer of {length} bytes")
-        parts = bytearray()
-        while len(parts) < length:
-            parts += await stream.read(length - len(parts))
-        return bytes(parts)
 
     def read_peers(self, entries: Any, key: bytes, by: ID) -> list[Named]:
         """The few closest of the peers in an answer, each with few addresses that can be dialled; never ourselves."""

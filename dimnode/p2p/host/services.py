@@ -97,9 +97,13 @@ class WatchedStream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    async def pace(self) -> None:
+        """Wait until the peer may be read again: for handlers that read the muxed stream themselves."""
+        await self._services.pace(self._peer)
+
     async def read(self, n: int | None = None) -> bytes:
         """As the stream, paced."""
-        await self._services.pace(self._peer)
+        await self.pace()
         try:
             found: bytes = await self._stream.read(n)
         except Exception:

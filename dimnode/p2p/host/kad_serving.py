@@ -1,0 +1,192 @@
+"""Our side of the DHT as a server: peers and providers are answered here, everything else by libp2p.
+
+Stock takes a lock for each read, compares and attaches signed address records, hashes each peer of its table for each
+question, and ends a stream with its first odd byte. Here a stream answers questions for as long as it is used; an idle
+one costs a sleeping task.
+
+Rule: what a peer may make us do is bounded: streams, bytes of a question, time of a question, announcements, and what
+an answer holds.
+
+Source: https://github.com/libp2p/specs/tree/master/kad-dht (RPC messages; an announcement is echoed).
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import trio
+from google.protobuf.message import DecodeError
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.peer.peerstore import PeerStoreError
+from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, MuxedStreamError
+from libp2p.utils import encode_varint_prefixed
+from multiaddr import Multiaddr
+
+from dimnode.limits import HostLimits
+from dimnode.p2p.host.kad_messages import message, read_message
+from dimnode.p2p.host.lookup import ADD_PROVIDER, FIND_NODE, GET_PROVIDERS, PING, distance
+from dimnode.p2p.host.services import RateLimit
+
+_PEER_KEY_BYTES: Final = range(2, 51)
+
+
+class Replayed:
+    """A stream as libp2p's server wants it: the question we read comes again, and the end is an empty read.
+
+    It takes the exception for a broken message and resets the stream; the reset may overtake the answer.
+    """
+
+    def __init__(self, stream: Any, question: bytes) -> None:
+        self._stream = stream
+        self._question = encode_varint_prefixed(question)
+        self.muxed_conn, self.metric_send_channel = stream.muxed_conn, stream.metric_send_channel
+        self.write, self.close, self.reset = stream.write, stream.close, stream.reset
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Return up to `n` bytes, none at the end."""
+        if self._question:
+            n = len(self._question) if n is None else n
+            taken, self._question = self._question[:n], self._question[n:]
+            return taken
+        try:
+            found: bytes = await self._stream.read(n)
+        except StreamEOF:
+            return b""
+        return found
+
+
+class KadServing:
+    """Answers the questions that come on streams. `kad` is libp2p's DHT, whose table and shelves are used."""
+
+    def __init__(self, kad: Any, limits: HostLimits, others: Callable[[Any], Awaitable[None]]) -> None:
+        self._kad = kad
+        self._limits = limits
+        self._others = others
+        self._serving: Counter[ID] = Counter()
+        self._announcements = RateLimit(
+            limits.dht_announcements_per_second_max, limits.dht_announcements_burst_max, limits.dht_admitted_peers_max
+        )
+
+    def may_announce(self, peer: ID) -> bool:
+        """Whether a peer may announce one more key now."""
+        return self._announcements.allow(peer.to_bytes(), trio.current_time())
+
+    async def serve(self, stream: Any) -> None:
+        """Serve one stream; few at a time per peer, and each question within its time."""
+        peer = stream.muxed_conn.peer_id
+        if self._serving[peer] >= self._limits.dht_streams_per_peer_max:
+            await stream.muxed_stream.reset()  # the muxed one: a full house is nobody's offence
+            return
+        self._serving[peer] += 1
+        try:
+            await self._kad.add_peer(peer, skip_server_mode_check=True)
+            await self._questions(stream, peer)
+        except MuxedStreamEOF:
+            await stream.close()
+        except (MuxedStreamError, MuxedConnError):
+            await stream.muxed_stream.reset()
+        except (DecodeError, ValueError):
+            await stream.reset()  # the watched one: the peer sent what is no message
+        finally:
+            self._serving[peer] -= 1
+            if not self._serving[peer]:
+                del self._serving[peer]
+
+    async def _questions(self, stream: Any, peer: ID) -> None:
+        muxed = stream.muxed_stream
+        while True:
+            with trio.move_on_after(self._limits.dht_idle_seconds_max) as waited:
+                await muxed.peek(1)
+            if waited.cancelled_caught:
+                await stream.close()
+                return
+            with trio.move_on_after(self._limits.dht_wait_seconds_max) as waited:
+                await stream.pace()
+                raw = await read_message(muxed, self._limits.dht_answer_bytes_max)
+                question = Message()
+                question.ParseFromString(raw)
+                if question.type not in (FIND_NODE, GET_PROVIDERS, ADD_PROVIDER, PING):
+                    await self._others(Replayed(stream, raw))
+                    return
+                answer = encode_varint_prefixed(self._answer(peer, question).SerializeToString())
+                if not muxed.write_nowait(answer):
+                    await muxed.write(answer)
+            if waited.cancelled_caught:
+                await muxed.reset()
+                return
+
+    def _answer(self, peer: ID, question: Message) -> Message:
+        """Raises `ValueError` for a question that breaks the protocol."""
+        match question.type:
+            case kind if kind == PING:
+                return message(PING)
+            case kind if kind == ADD_PROVIDER:
+                return self._take_announcement(peer, question)
+            case kind if kind == GET_PROVIDERS:
+                return self._name_providers(peer, question.key)
+        return self._name_peers(peer, question.key)
+
+    def _name_peers(self, peer: ID, key: bytes) -> Message:
+        if len(key) not in _PEER_KEY_BYTES:
+            raise ValueError("a key that is no peer id")
+        closest, target = self.closest(key), ID(key)
+        if target == self._kad.host.get_id() or self._addresses(target):
+            closest = [target, *(each for each in closest if each != target)]  # the one who is looked for, always
+        answer = message(FIND_NODE)
+        self._name(answer.closerPeers, closest, peer)
+        return answer
+
+    def _name_providers(self, peer: ID, key: bytes) -> Message:
+        if not 0 < len(key) <= self._limits.dht_key_bytes_max:
+            raise ValueError("a key of another length")
+        answer = message(GET_PROVIDERS, key)
+        for found in self._kad.provider_store.get_providers(key):
+            entry = answer.providerPeers.add()
+            entry.id = found.peer_id.to_bytes()
+            entry.addrs.extend(address.to_bytes() for address in found.addrs[: self._limits.dht_answer_addresses_max])
+        self._name(answer.closerPeers, self.closest(key), peer)
+        return answer
+
+    def _take_announcement(self, peer: ID, question: Message) -> Message:
+        if not 0 < len(question.key) <= self._limits.dht_announced_key_bytes_max:
+            raise ValueError("a key of another length")
+        if not self.may_announce(peer):
+            raise MuxedStreamError("too many announcements")
+        for entry in question.providerPeers[: self._limits.dht_answer_peers_max]:
+            if entry.id != peer.to_bytes():  # nobody announces for another one
+                continue
+            addresses = list(filter(None, map(_address, entry.addrs[: self._limits.dht_answer_addresses_max])))
+            if addresses:
+                self._kad.provider_store.add_provider(question.key, PeerInfo(peer, addresses))
+        return message(ADD_PROVIDER, question.key)
+
+    def closest(self, key: bytes) -> list[ID]:
+        """The peers of the table that are closest to a key."""
+        table = self._kad.routing_table.get_peer_ids()
+        return sorted(table, key=lambda peer: distance(key, peer))[: self._limits.dht_answer_peers_max]
+
+    def _name(self, entries: Any, peers: list[ID], asker: ID) -> None:
+        """With addresses alone: signed records make answers five times as long, and a dial proves an address."""
+        for peer in peers:
+            if peer != asker:
+                entry = entries.add()
+                entry.id = peer.to_bytes()
+                entry.addrs.extend(self._addresses(peer))
+
+    def _addresses(self, peer: ID) -> list[bytes]:
+        try:
+            found = self._kad.host.get_peerstore().addrs(peer)
+        except PeerStoreError:
+            return []
+        return [address.to_bytes() for address in found[: self._limits.dht_answer_addresses_max]]
+
+
+def _address(packed: bytes) -> Multiaddr | None:
+    """An address of a stranger, None when it is none."""
+    try:
+        return Multiaddr(packed)
+    except Exception:  # noqa: BLE001 boundary: bytes of a stranger, parsed by a library
+        return None
