@@ -400,9 +400,11 @@ class KuboLimits:
     name_seconds_valid: int = 48 * 3600
     name_renew_seconds: float = 12 * 3600.0
     look_seconds_min: float = 10.0
-    look_seconds_max: float = 600.0
+    look_seconds_max: float = 120.0
     waiting_max: int = 1024
-    state_bytes_max: int = 64 * 1024
+    pins_noted_max: int = 8192
+    receipts_at_once: int = 64
+    notes_bytes_max: int = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class FakeKubo:
         self.fault = ""
         self.asked: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.news = threading.Condition()
         self.gate = threading.Event()
         """What a slow daemon waits for."""
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -57,6 +58,11 @@ class FakeKubo:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def asked_for(self, what: str, times: int) -> None:
+        """Block until that was asked so often."""
+        with self.news:
+            assert self.news.wait_for(lambda: self.asked.count(what) >= times, 20), f"{what} was not asked for"
 
     def put(self, raw: bytes, prefix: bytes = BLOB_PREFIX) -> str:
         """Keep a block; its CID as text."""
@@ -95,7 +101,7 @@ class _Server(ThreadingHTTPServer):
     """Clients may hang up."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):
+        if not isinstance(sys.exc_info()[1], OSError | ValueError):
             super().handle_error(request, client_address)
 
 
@@ -116,8 +122,10 @@ class _Handler(BaseHTTPRequestHandler):
         what = place.path.removeprefix("/api/v0/")
         said = {key: values[-1] for key, values in parse_qs(place.query).items()}
         body = b"".join(self._body())
-        kubo.asked.append(what)
-        kubo.headers.append(dict(self.headers))
+        with kubo.news:
+            kubo.asked.append(what)
+            kubo.headers.append(dict(self.headers))
+            kubo.news.notify_all()
         fault, _, only = kubo.fault.partition(":")
         if fault and (not only or only == what):
             if fault == "slow":
@@ -220,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> Iterator[bytes]:
         if self.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(self.rfile.readline().split(b";")[0], 16):
+            while size := int(self.rfile.readline().split(b";")[0] or b"x", 16):
                 yield self.rfile.read(size)
                 self.rfile.readline()
             self.rfile.readline()

@@ -69,7 +69,8 @@ class Kubo:
     """One daemon. Every method raises `Refused`: E-kubo-03 absent, 04 not one, 05 late or cut off, 08 its own no."""
 
     def __init__(self, calls: KuboCalls, limits: KuboLimits, network: bool) -> None:
-        self._calls, self._limits, self._network = calls, limits, network
+        self._calls, self._limits = calls, limits
+        self.looks_further = network
         self._daemon: Daemon | None = None
         self.url = calls.url
 
@@ -272,7 +273,7 @@ class Kubo:
         return {"offline": "true", "timeout": f"{self._limits.local_seconds_max:.0f}s"}
 
     def _where(self) -> dict[str, str]:
-        return {"timeout": f"{self._limits.network_seconds_max:.0f}s"} if self._network else self._local()
+        return {"timeout": f"{self._limits.network_seconds_max:.0f}s"} if self.looks_further else self._local()
 
     async def _known(self) -> Daemon:
         return self._daemon or await self.daemon()
