@@ -21,7 +21,7 @@ from dimnode.node.blob_answers import BLOB_ARGUMENTS, BlobAnswers
 from dimnode.node.conduct_answers import conduct_map
 from dimnode.node.doctor import findings
 from dimnode.node.job_answers import JobAnswers
-from dimnode.node.library import ModelCard
+from dimnode.node.model_card import ModelCard
 from dimnode.node.peer_answers import PeerAnswers
 from dimnode.node.swarm import AGENT
 from dimnode.node.swarm_answers import SWARM_ARGUMENTS, SwarmAnswers

@@ -6,6 +6,7 @@ answer waiting that this node asked for.
 
 import logging
 from collections import Counter
+from dataclasses import replace
 
 import trio
 
@@ -15,7 +16,7 @@ from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.frames import TaskFrame
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
-from dimnode.records.ids import Cid, PeerId
+from dimnode.records.ids import Cid, PeerId, cid_text, peer_text
 
 log = logging.getLogger(__name__)
 
@@ -81,3 +82,18 @@ def busy(
 ) -> TaskFrame:
     """What is said to a lease that cannot be taken in now."""
     return TaskFrame("refused", frame.key, code=code, text=text, retry_after_ms=limits.jobs.retry_after_ms_min)
+
+
+def split_large(frame: TaskFrame, inline_bytes_max: int) -> tuple[TaskFrame, tuple[Cid, ...]]:
+    """The frame without blobs that would make it too large, and their CIDs."""
+    if sum(map(len, frame.blobs)) <= inline_bytes_max:
+        return frame, ()
+    pairs = list(zip(frame.openings, frame.blobs, strict=True))
+    large = tuple(opening.cid for opening, blob in pairs if len(blob) > inline_bytes_max // max(len(pairs), 1))
+    kept = tuple(blob for opening, blob in pairs if opening.cid not in large)
+    return replace(frame, blobs=kept), large
+
+
+def about(peer: PeerId, frame: TaskFrame) -> dict[str, str | int]:
+    """For the log."""
+    return {"peer": peer_text(peer), "job": cid_text(frame.key[0]), "task": frame.key[1]}

@@ -5,13 +5,12 @@ columns and operations; its rows, its path and its cohort sizes stay here.
 """
 
 import csv
-import hashlib
+import io
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import trio
@@ -19,45 +18,27 @@ import trio
 from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
+from dimnode.node.model_card import ModelCard, body_of, check_card, check_sha256, gather_for
+from dimnode.node.model_files import SourceFile, format_of
 from dimnode.node.registry import Registry
 from dimnode.records.envelope import VERSION, Record, SigningKey, seal
-from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId
+from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId, cid_text
 from dimnode.records.kinds import compose, open_record
 from dimnode.records.manifest import Manifest
-from dimnode.records.manifest_kinds import MANIFEST_VERSION, PROFILE, safe_path
+from dimnode.records.manifest_kinds import MANIFEST_VERSION
+from dimnode.store.blobs import BlobStore
+from dimnode.store.hashing import Progress, silent
 from dimnode.store.home import model_file
 from dimnode.store.journal import Journal
-
-_MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
-_COPY_BYTES: Final = 1024 * 1024
-
-
-class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person says about a model file when it is added. Shapes use -1 for a free size."""
-
-    name: str
-    version: str = "1.0.0"
-    format: str = "onnx"
-    file: str = ""
-    sha256: str = ""
-    licence: str = ""
-    origin: str = "imported"
-    summary: str = ""
-    inputs: list[tuple[str, str, list[int]]] = []
-    outputs: list[tuple[str, str, list[int]]] = []
-    labels: list[str] = []
-    tokenizer: str = ""
-    """For a text encoder: its tokenizer.json beside the model. Who asks it cuts text by that, to `max_tokens`."""
-    max_tokens: int = 512
+from dimnode.store.uploads import UPLOADS_FOLDER
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model whose file is on this machine."""
+    """A model whose files are on this machine, by their paths in the manifest."""
 
     manifest: Record
-    path: str
-    sha256: str
+    files: Mapping[str, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +57,8 @@ class Cabinet:
 class Library:
     """Read from the journal at start; additions are journalled before they are offered."""
 
-    def __init__(self, home: Path, key: SigningKey, net: RecordId, journal: Journal) -> None:
-        self._home, self._key, self._net, self._journal = home, key, net, journal
+    def __init__(self, home: Path, key: SigningKey, net: RecordId, journal: Journal, blobs: BlobStore) -> None:
+        self._home, self._key, self._net, self._journal, self.blobs = home, key, net, journal, blobs
         self.models: dict[RecordId, LocalModel] = {}
         self.cabinets: dict[str, Cabinet] = {}
         self.registry = Registry(key.peer, net, journal)
@@ -85,12 +66,14 @@ class Library:
         self._load()
 
     def _load(self) -> None:
-        for manifest, sha256 in self._journal.rows("SELECT manifest, sha256 FROM models"):
+        for manifest, where in self._journal.rows("SELECT manifest, sha256 FROM models"):
             envelope = self._journal.envelope(manifest)
             assert envelope is not None
             record = open_record(envelope, kind="manifest", check_signature=False)
-            self.models[record.id] = LocalModel(record, str(model_file(self._home, sha256)), sha256)
             self.registry.keep(record)
+            if where:
+                self._take_over(record)
+                self._place(record)
         rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets")
         for name, path, label, columns, policy_id in rows:
             envelope = self._journal.envelope(policy_id)
@@ -102,53 +85,85 @@ class Library:
 
     # ---- models
 
-    async def add_model(self, card: ModelCard, source: Path, at_ms: int) -> Record:
-        """Copy the file into the home, sign its manifest, journal both. Raises `Refused` with what to mend."""
-        if card.format != "onnx":
-            raise Refused("E-models-03", f"format {card.format!r} is not supported", "this version runs onnx only")
-        if not _MODEL_NAME.fullmatch(card.name):
-            raise Refused(
-                "E-models-07", f"a model cannot be named {card.name!r}", "it is typed as publisher/name:version"
-            )
+    def _take_over(self, record: Record) -> None:
+        """Files that an older version kept in a folder of their own become blobs, without a copy."""
+        for file in Manifest.of(record).files:
+            old = model_file(self._home, file.root[len(BLOB_PREFIX) :].hex())
+            if file.root.startswith(BLOB_PREFIX) and old.is_file():
+                self.blobs.take_over(old, whole=file.root)
+                old.unlink()
+
+    def _place(self, record: Record) -> bool:
+        """Offer a model if all its files are here; from now on they stay."""
+        found: dict[str, Path] = {}
+        for file in Manifest.of(record).files:
+            self.blobs.pin(file.root, pin_of(record.id))
+            path = self.blobs.path(file.root)
+            if path is not None:
+                found[file.path] = path
+        if len(found) < len(record.payload["files"]):
+            self.models.pop(record.id, None)
+            return False
+        self.models[record.id] = LocalModel(record, found)
+        return True
+
+    async def add_model(self, card: ModelCard, source: Path, at_ms: int, progress: Progress = silent) -> Record:
+        """Copy the files into the store, sign the manifest, journal both. Raises `Refused` with what to mend."""
+        check_card(card)
+        _check_place(source, self._home)
         # A gigabyte takes seconds to read: in a thread, or every peer would take this node for dead.
         async with self._adding:
-            return await self._add_model(card, source, at_ms)
+            return await self._add_model(card, source, at_ms, progress)
 
-    async def _add_model(self, card: ModelCard, source: Path, at_ms: int) -> Record:
-        digest, size = await trio.to_thread.run_sync(_keep_model, source, self._home)
-        files: list[list[Any]] = [[safe_path(source.name), "model", Cid(BLOB_PREFIX + bytes.fromhex(digest)), size]]
-        if card.sha256 and card.sha256 != digest:
-            raise Refused("E-models-04", f"{source.name} does not have the declared sha256", "the file changed")
-        body: dict[str, Any] = {
-            "name": card.name,
-            "version": card.version,
-            "profile": PROFILE,
-            "format": card.format,
-            "files": files,
-            "inputs": [list(entry) for entry in card.inputs],
-            "outputs": [list(entry) for entry in card.outputs],
-            "labels": list(card.labels),
-            "licence": card.licence,
-            "origin": card.origin,
-            "access": "public",
-        }
-        if card.summary:
-            body["summary"] = card.summary
-        if card.tokenizer:
-            beside = source.parent / card.tokenizer
-            also, count = await trio.to_thread.run_sync(_keep_model, beside, self._home)
-            files.append([safe_path(beside.name), "tokenizer", Cid(BLOB_PREFIX + bytes.fromhex(also)), count])
-            body["x_text"] = {"tokenizer": safe_path(beside.name), "max_tokens": card.max_tokens}
+    async def _add_model(self, card: ModelCard, source: Path, at_ms: int, progress: Progress) -> Record:
+        gathered = await trio.to_thread.run_sync(gather_for, source, card)
+        chosen = card.format or format_of(gathered.files) or "onnx"
+        if card.sha256:
+            await trio.to_thread.run_sync(check_sha256, gathered.files[0].place, card.sha256)
+        held: list[Cid] = []
+        try:
+            files = await trio.to_thread.run_sync(self._keep_files, gathered.files, progress, held)
+            return await self.publish(body_of(card, chosen, files), at_ms)
+        finally:
+            for root in held:
+                self.blobs.release(root)
+
+    def _keep_files(self, files: Sequence[SourceFile], progress: Progress, held: list[Cid]) -> list[list[Any]]:
+        """Rows of the manifest. What was copied before a later file failed goes when room is needed."""
+        sizes = [file.place.stat().st_size for file in files]
+        total, before, rows = sum(sizes), 0, []
+        if total > LIMITS.exec.model_bytes_max:
+            most = f"at most {LIMITS.exec.model_bytes_max} bytes"
+            raise Refused("E-models-06", f"the model is too large: {total} bytes", most)
+        for file, size in zip(files, sizes, strict=True):
+            blob = self.blobs.add(file.place, _part_of(progress, before, total))
+            self.blobs.hold(blob.root)
+            held.append(blob.root)
+            rows.append([file.path, file.role, blob.root, blob.bytes])
+            before += size
+        return rows
+
+    async def publish(self, body: dict[str, Any], at_ms: int) -> Record:
+        """Sign a manifest, unless one says the same already, and offer the model. Its files are in the store."""
         record = self._published(body) or self._publish(body, at_ms)
-        await self._journal.commit(
-            {
-                "records": [("manifest", record.id, b"", 0, 0, record.envelope)],
-                "models": [(record.id, digest)],
-            }
-        )
-        self.models[record.id] = LocalModel(record, str(model_file(self._home, digest)), digest)
-        self.registry.keep(record)
+        await self.keep(record)
         return record
+
+    async def keep(self, record: Record) -> bool:
+        """Journal and offer a model whose files are in the store; False when one is missing."""
+        await self._journal.commit(
+            {"records": [("manifest", record.id, b"", 0, 0, record.envelope)], "models": [(record.id, "blobs")]}
+        )
+        self.registry.keep(record)
+        return await trio.to_thread.run_sync(self._place, record)
+
+    async def drop(self, model: RecordId) -> None:
+        """Hold this model no longer. Its files go when room is needed, unless something else keeps them."""
+        await self._journal.commit({"models": [(model, "")]})
+        record = self.registry.manifests[model]
+        self.models.pop(model, None)
+        for file in Manifest.of(record).files:
+            self.blobs.unpin(file.root, pin_of(model))
 
     def usable(self) -> list[RecordId]:
         """Models that this node itself may run: none that its publisher took back."""
@@ -168,27 +183,21 @@ class Library:
 
     def small_file(self, cid: Cid) -> bytes | None:
         """What belongs to a public model of this node beside its weights, for whoever asks: a tokenizer, say."""
-        for model in self.models.values():
-            manifest = Manifest.of(model.manifest)
-            for file in manifest.files:
+        for identity in self.usable():
+            manifest = Manifest.of(self.models[identity].manifest)
+            for file in manifest.files if manifest.access == "public" else ():
                 if file.root == cid and file != manifest.main and file.size_bytes <= LIMITS.peers.small_file_bytes_max:
                     return self.kept_file(cid)
         return None
 
     def kept_file(self, cid: Cid) -> bytes | None:
-        """A file of some model that lies in this home."""
-        path = model_file(self._home, cid[len(BLOB_PREFIX) :].hex())
-        try:
-            return path.read_bytes()
-        except OSError:
-            return None
+        """A small file of some model that is here."""
+        blob = self.blobs.find(cid)
+        return None if blob is None else self.blobs.read(cid, 0, blob.bytes)
 
     def keep_file(self, content: bytes) -> None:
         """Keep a small file of a peer's model, whose CID was checked."""
-        path = model_file(self._home, hashlib.sha256(content).hexdigest())
-        partial = path.with_suffix(".fetched")
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        self.blobs.add(io.BytesIO(content), name_whole=True)
 
     def _published(self, body: Mapping[str, Any]) -> Record | None:
         """The manifest that already says the same of the same file: ours, or another publisher's whose model we offer.
@@ -199,6 +208,10 @@ class Library:
         first["files"] = [[path, root, size] for path, _, root, size in body["files"]]
         mine = [model.manifest for model in self.models.values()]
         for manifest in (*mine, *self.registry.manifests.values()):
+            if self.registry.withdrawn(manifest.by, manifest.id) is not None:
+                continue
+            if body["access"] != "public" and manifest.by != self._key.peer:  # nobody publishes for another
+                continue
             said = body if manifest.version > 1 else first
             if all(manifest.payload.get(field) == value for field, value in said.items()):
                 return manifest
@@ -296,33 +309,25 @@ def policy_of(record: Record) -> Policy:
     )
 
 
-def _keep_model(source: Path, home: Path) -> tuple[str, int]:
-    """Copy the file into the home under its own digest: sha256 as hex, bytes. What is hashed is what is kept."""
-    folder = home / "models"
-    partial = folder / "adding.part"
-    size, digest = 0, hashlib.sha256()
+def _check_place(source: Path, home: Path) -> None:
+    """Raises `Refused` for a node's own directory: its key would be published. What came up over HTTP lies there."""
     try:
-        if source.is_symlink() or not source.is_file():
-            raise Refused("E-models-05", f"{source} is not a plain file", "", "check the path")
-        with source.open("rb") as file, partial.open("wb") as copy:
-            while chunk := file.read(_COPY_BYTES):
-                size += len(chunk)
-                if size > LIMITS.exec.model_bytes_max:
-                    raise Refused(
-                        "E-models-06", f"{source} is too large", f"at most {LIMITS.exec.model_bytes_max} bytes"
-                    )
-                digest.update(chunk)
-                copy.write(chunk)
-            copy.flush()
-            os.fsync(copy.fileno())
-        if not size:
-            raise Refused("E-models-05", f"{source} is empty", "", "check the path")
-        os.replace(partial, model_file(home, digest.hexdigest()))
-    except OSError as error:
-        raise Refused("E-models-05", f"cannot copy {source}", str(error), "check the path and the free space") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return digest.hexdigest(), size
+        home, given = home.resolve(), source.resolve()
+    except (OSError, ValueError) as error:
+        raise Refused("E-models-05", f"cannot read {str(source)!r}", str(error), "check the path") from None
+    if home.is_relative_to(given) or (given.is_relative_to(home) and not given.is_relative_to(home / UPLOADS_FOLDER)):
+        what = f"{source} is, holds or is in this node's own directory"
+        raise Refused("E-models-28", what, "its key would be published", "a folder of the model alone")
+
+
+def _part_of(progress: Progress, before: int, total: int) -> Progress:
+    """Progress of one file as progress of all."""
+    return lambda done, _: progress(before + done, total)
+
+
+def pin_of(model: RecordId) -> str:
+    """Why the store keeps the files of a model."""
+    return f"model {cid_text(model)}"
 
 
 def _place_and_header(source: Path) -> tuple[str, list[str]]:

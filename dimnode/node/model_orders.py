@@ -7,14 +7,16 @@ from typing import Any
 
 from dimnode.exec.orders import Facts, ModelFile, ModelOrder
 from dimnode.node.library import LocalModel
+from dimnode.records.manifest import Manifest
 
 
 def model_order(model: LocalModel) -> ModelOrder:
     """What an order says of this model."""
-    said = model.manifest.payload
-    path, *_, cid, _ = said["files"][0]  # manifest/2 has the role of a file between its path and its root
-    files = (ModelFile(path, "model", model.path, bytes(cid)),)
-    return ModelOrder(model.manifest.id.hex(), said["format"], files, _facts(said))
+    manifest = Manifest.of(model.manifest)
+    # The first file is the one that a runtime opens.
+    ordered = (manifest.main, *(file for file in manifest.files if file != manifest.main))
+    files = tuple(ModelFile(file.path, file.role, str(model.files[file.path]), bytes(file.root)) for file in ordered)
+    return ModelOrder(manifest.id.hex(), manifest.format, files, _facts(model.manifest.payload))
 
 
 def _facts(said: Any) -> Facts:

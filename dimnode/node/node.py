@@ -30,7 +30,7 @@ from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
 from dimnode.node.content import Content
 from dimnode.node.faults import fault_point
-from dimnode.node.fetching import Fetching, busy
+from dimnode.node.fetching import Fetching, about, busy, split_large
 from dimnode.node.gatekeeper import Gatekeeper
 from dimnode.node.guests import Guests
 from dimnode.node.httpdoor import HttpPlace
@@ -123,7 +123,7 @@ class Node:
         self.open_door = OpenDoor()
         self.net = private.book.net if private is not None else OPEN_SWARM_ID
         self.vault = Vault()
-        self.library = Library(home, self.key, self.net, journal)
+        self.library = Library(home, self.key, self.net, journal, blobs)
         self.registry = self.library.registry
         self.inbox = Inbox(limits.jobs)
         self.engine = Engine(self.me, self.net, engine_rng(), _engine_limits(config, limits), load_standing(journal))
@@ -354,7 +354,7 @@ class Node:
             self._hold(found.held)
             self.inbox.put_local(found.event)
             return
-        small, large = _split(frame, self.limits.jobs.inline_bytes_max)
+        small, large = split_large(frame, self.limits.jobs.inline_bytes_max)
         for cid in large:
             self.grants.allow(peer, cid)
         sent = small.to_bytes()
@@ -388,7 +388,7 @@ class Node:
         try:
             fetched = await self.fetching.fetch(self.host, peer, frame)
         except PeerFault as fault:
-            log.info("a blob could not be fetched: %s", fault.rule, extra=_about(peer, frame))
+            log.info("a blob could not be fetched: %s", fault.rule, extra=about(peer, frame))
         if fetched is not None:
             await self._take(peer, frame, fetched)
         elif frame.what == "lease":  # a lost stream is no fault of a record; an answer is asked for again by its owner
@@ -405,7 +405,7 @@ class Node:
         try:
             found = arrival(frame, peer, self.me, self.net, fetched)
         except RecordFault as fault:
-            log.warning("a peer sent a %s that does not hold: %s", frame.what, fault.rule, extra=_about(peer, frame))
+            log.warning("a peer sent a %s that does not hold: %s", frame.what, fault.rule, extra=about(peer, frame))
             if frame.what == "lease":
                 self._send(peer, TaskFrame("refused", frame.key, code="E-records-01", text=fault.rule))
             else:
@@ -472,22 +472,7 @@ class Node:
             self.swarm.job_state(note.job, note.what)
 
 
-def _about(peer: PeerId, frame: TaskFrame) -> dict[str, str | int]:
-    """For the log."""
-    return {"peer": peer_text(peer), "job": cid_text(frame.key[0]), "task": frame.key[1]}
-
-
 def _engine_limits(config: Config, limits: Limits) -> Limits:
     """A lease lasts at most as long as a run may take here, and one time to live for the way and the queue."""
     most = config.task_timeout_seconds + limits.jobs.lease_ttl_ms / 1000
     return replace(limits, jobs=replace(limits.jobs, lease_seconds_max=most))
-
-
-def _split(frame: TaskFrame, inline_bytes_max: int) -> tuple[TaskFrame, tuple[Cid, ...]]:
-    """The frame without blobs that would make it too large, and their CIDs."""
-    if sum(map(len, frame.blobs)) <= inline_bytes_max:
-        return frame, ()
-    pairs = list(zip(frame.openings, frame.blobs, strict=True))
-    large = tuple(opening.cid for opening, blob in pairs if len(blob) > inline_bytes_max // max(len(pairs), 1))
-    kept = tuple(blob for opening, blob in pairs if opening.cid not in large)
-    return replace(frame, blobs=kept), large

@@ -9,10 +9,13 @@ import pytest
 import trio
 
 from dimnode.errors import DimError, Refused
-from dimnode.node.library import Library, ModelCard
+from dimnode.node.library import Library
+from dimnode.node.model_card import ModelCard, PriceCard
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import blob_cid, cid_text, peer_text, short
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
+from dimnode.records.manifest import Manifest
+from dimnode.store.blobs import BlobStore
 from dimnode.store.home import prepare_home
 from dimnode.store.journal import Journal
 
@@ -28,12 +31,19 @@ def journal(tmp_path):
 
 
 @pytest.fixture
-def library(tmp_path, journal) -> Library:
-    return Library(tmp_path / "home", KEY, OPEN_SWARM_ID, journal)
+def blobs(tmp_path, journal):
+    with BlobStore(tmp_path / "home", 1 << 30) as opened:
+        yield opened
+
+
+@pytest.fixture
+def library(tmp_path, journal, blobs) -> Library:
+    return Library(tmp_path / "home", KEY, OPEN_SWARM_ID, journal, blobs)
 
 
 def again(tmp_path, journal) -> Library:
-    return Library(tmp_path / "home", KEY, OPEN_SWARM_ID, journal)
+    with BlobStore(tmp_path / "home", 1 << 30) as blobs:
+        return Library(tmp_path / "home", KEY, OPEN_SWARM_ID, journal, blobs)
 
 
 @pytest.fixture
@@ -66,13 +76,12 @@ def heard(key: SigningKey, name: str = "iris", version: str = "1.0.0", at_ms: in
 
 def test_a_model_is_copied_under_its_digest_and_found_after_a_restart(tmp_path, journal, library, model) -> None:
     record = add(library, model)
-    digest = hashlib.sha256(b"a model").hexdigest()
     model.unlink()
     found = again(tmp_path, journal)
-    assert Path(found.models[record.id].path).read_bytes() == b"a model"
-    assert found.models[record.id].sha256 == digest
+    assert {path: place.read_bytes() for path, place in found.models[record.id].files.items()} == {"m.onnx": b"a model"}
     assert found.registry.find("iris").envelope == record.envelope
-    assert [path.name for path in (tmp_path / "home" / "models").iterdir()] == [f"{digest}.onnx"]
+    assert Manifest.of(record).main.root == blob_cid(b"a model")
+    assert list(library.blobs.pins(blob_cid(b"a model")).values()) == [[f"model {cid_text(record.id)}"]]
 
 
 def test_the_same_card_and_file_added_twice_is_the_same_model(library, model) -> None:
@@ -138,13 +147,114 @@ def test_a_manifest_is_kept_once_when_a_job_uses_it(library) -> None:
     assert library.registry.unkept([record.id]) == []
 
 
+def test_files_that_an_older_version_kept_become_blobs_without_a_copy(tmp_path, journal, blobs) -> None:
+    content = os.urandom(3 << 20)
+    old = tmp_path / "home" / "models" / f"{hashlib.sha256(content).hexdigest()}.onnx"
+    old.write_bytes(content)
+    inode = old.stat().st_ino
+    body = {"name": "iris", "version": "1.0.0", "format": "onnx", "files": [["m", blob_cid(content), len(content)]]}
+    body |= {"inputs": [], "outputs": [], "labels": [], "licence": "", "origin": "trained", "access": "public"}
+    _, payload = compose("manifest", {"net": OPEN_SWARM_ID, "by": KEY.peer, "at_ms": 1}, body)
+    record = open_record(seal(KEY, "manifest", payload))
+    rows = {"records": [("manifest", record.id, b"", 0, 0, record.envelope)], "models": [(record.id, old.stem)]}
+    trio.run(journal.commit, rows)
+    library = Library(tmp_path / "home", KEY, OPEN_SWARM_ID, journal, blobs)
+    place = library.models[record.id].files["m"]
+    assert (place.stat().st_ino, place.read_bytes() == content, old.exists()) == (inode, True, False)
+    assert library.usable() == [record.id]
+
+
+def test_a_folder_is_one_model_with_roles_by_name(tmp_path, library) -> None:
+    folder = tmp_path / "net"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "labels.txt", "sub/notes.md", ".hidden"):
+        (folder / name).write_bytes(name.encode())
+    (folder / "empty.txt").write_bytes(b"")
+    manifest = Manifest.of(add(library, folder))
+    assert manifest.format == "torch"
+    assert {file.path: file.role for file in manifest.files} == {
+        "config.json": "config",
+        "labels.txt": "labels",
+        "model.safetensors": "weights",
+        "sub/notes.md": "other",
+        "tokenizer.json": "tokenizer",
+    }
+    assert manifest.main.path == "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["a.onnx", "A.onnx"], "E-models-26"),
+        (["a.onnx", "zürich.json"], "E-models-26"),
+        (["a.onnx", "a\\b"], "E-models-26"),
+        ([f"f{number}" for number in range(65)], "E-models-27"),
+        ([], "E-models-05"),
+    ],
+    ids=["twice", "letters", "backslash", "too many", "nothing"],
+)
+def test_a_folder_that_is_no_model_is_refused_and_nothing_is_kept(tmp_path, library, names, code) -> None:
+    folder = tmp_path / "net"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    if len({*folder.iterdir()}) < len(names):
+        pytest.skip("this file system knows no capital letters")
+    assert refused(add, library, folder) == code
+    assert (library.blobs.all(), library.models) == ([], {})
+
+
+def test_a_link_in_a_folder_is_refused_wherever_it_points(tmp_path, library) -> None:
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "a.onnx").write_bytes(b"x")
+    (folder / "b.json").symlink_to(folder / "a.onnx")
+    assert refused(add, library, folder) == "E-models-26"
+    (folder / "b.json").unlink()
+    (folder / "up").symlink_to(tmp_path)
+    assert refused(add, library, folder) == "E-models-26"
+
+
+def test_the_nodes_own_directory_is_never_published(tmp_path, library, model) -> None:
+    (tmp_path / "home" / "x.onnx").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    for source in (tmp_path, tmp_path / "home", tmp_path / "home" / "x.onnx", tmp_path / "link"):
+        assert refused(add, library, source) == "E-models-28"
+
+
+def test_a_policy_price_and_past_stand_in_the_manifest(library, model) -> None:
+    first = add(library, model)
+    price = {"micro": 250, "currency": "EUR", "unit": "row"}
+    card = {"version": "2", "access": "pay-per-use", "price": PriceCard(**price), "previous": cid_text(first.id)}
+    card |= {"lineage": [("fine-tuned", cid_text(first.id))], "dtype": "float16", "max_batch": 4}
+    manifest = Manifest.of(add(library, model, **card))
+    assert (manifest.access, manifest.price.micro, manifest.previous) == ("pay-per-use", 250, first.id)
+    assert (manifest.lineage, manifest.dtype, manifest.max_batch) == ((("fine-tuned", first.id),), "float16", 4)
+
+
+def test_a_dropped_model_is_gone_after_a_restart_and_its_files_may_go(tmp_path, journal, library, model) -> None:
+    record = add(library, model)
+    trio.run(library.drop, record.id)
+    assert (library.models, library.blobs.pins()) == ({}, {})
+    assert again(tmp_path, journal).models == {}
+    assert add(library, model).id == record.id
+    assert list(library.models) == [record.id]
+
+
+def test_a_private_model_is_used_here_and_told_to_nobody(library, model) -> None:
+    record = add(library, model, access="private")
+    assert library.usable() == [record.id]
+    assert library.advert_body()["models"] == []
+    assert library.offered() == []
+
+
 def test_what_is_no_plain_model_file_is_refused(tmp_path, library, model) -> None:
     (tmp_path / "link.onnx").symlink_to(model)
     (tmp_path / "empty.onnx").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe.onnx")
-    for name in ("link.onnx", "empty.onnx", "pipe.onnx", "absent.onnx", "home"):
+    for name in ("link.onnx", "empty.onnx", "pipe.onnx", "absent.onnx"):
         assert refused(add, library, tmp_path / name) == "E-models-05"
-    assert list((tmp_path / "home" / "models").iterdir()) == []
+    assert library.blobs.all() == []
 
 
 def test_a_model_with_another_digest_or_format_is_refused(library, model) -> None:
@@ -169,6 +279,13 @@ WRONG_CARDS = [
     {"outputs": [("x", "a type of far too long a name", [1])]},
     {"outputs": [("x", "float32", [-2])]},
     {"summary": "\ud800"},
+    {"name": "tri\u0430ge"},
+    {"name": "a\u202eb"},
+    {"access": "secret"},
+    {"access": "pay-per-use"},
+    {"previous": "b"},
+    {"lineage": [("base", "../x")]},
+    {"dtype": "x" * 33},
 ]
 
 

@@ -1,0 +1,118 @@
+"""What a person says of a model when it is added, and the manifest that comes of it.
+
+Rule: what is not said is left out; what cannot stand in a manifest is refused before a byte is copied.
+"""
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from dimnode.errors import PeerFault, Refused
+from dimnode.node.model_files import Gathered, gather
+from dimnode.node.registry import looks_strange
+from dimnode.records.ids import cid_bytes
+from dimnode.records.manifest_kinds import FORMATS, PROFILE, safe_path
+
+_MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
+
+
+class PriceCard(msgspec.Struct, frozen=True, kw_only=True):
+    """In millionths of a currency."""
+
+    unit: str = "answer"
+    micro: int
+    currency: str
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person says about a model file when it is added. Shapes use -1 for a free size."""
+
+    name: str
+    version: str = "1.0.0"
+    format: str = ""
+    """Empty: what the files look like, else onnx."""
+    file: str = ""
+    sha256: str = ""
+    licence: str = ""
+    origin: str = "imported"
+    summary: str = ""
+    inputs: list[tuple[str, str, list[int]]] = []
+    outputs: list[tuple[str, str, list[int]]] = []
+    labels: list[str] = []
+    tokenizer: str = ""
+    """For a text encoder: its tokenizer.json beside the model. Who asks it cuts text by that, to `max_tokens`."""
+    max_tokens: int = 512
+    access: str = "public"
+    price: PriceCard | None = None
+    """What an answer or a row costs, with access pay-per-use."""
+    previous: str = ""
+    """The id of the manifest that this one updates."""
+    lineage: list[tuple[str, str]] = []
+    """What it was made of: relation, and the id of a manifest or the CID of a file."""
+    architecture: str = ""
+    dtype: str = ""
+    quantisation: str = ""
+    memory_bytes: int = 0
+    max_batch: int = 0
+    pre: list[dict[str, Any]] = []
+    post: list[dict[str, Any]] = []
+
+
+def check_card(card: ModelCard) -> None:
+    """Raises `Refused` for a name by which nobody could find it, or that looks like another."""
+    if not _MODEL_NAME.fullmatch(card.name) or looks_strange(card.name):
+        cause = "it is typed as publisher/name:version, in ASCII: other alphabets have letters that look like these"
+        raise Refused("E-models-07", f"a model cannot be named {card.name!r}", cause)
+    if card.format and card.format not in FORMATS:
+        raise Refused("E-models-03", f"format {card.format!r} is not supported", f"formats are {', '.join(FORMATS)}")
+
+
+def gather_for(source: Path, card: ModelCard) -> Gathered:
+    """The model's files, with the tokenizer that the card names beside a single file."""
+    found = gather(source)
+    if not card.tokenizer or source.is_dir():
+        return found
+    beside = gather(source.parent / card.tokenizer).files[0]
+    return Gathered((*found.files, replace(beside, role="tokenizer")), found.skipped)
+
+
+def check_sha256(place: Path, wanted: str) -> None:
+    """Raises `Refused` when the file is not the one that the card means."""
+    with place.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+            raise Refused("E-models-04", f"{place.name} does not have the declared sha256", "the file changed")
+
+
+def body_of(card: ModelCard, chosen: str, files: list[list[Any]]) -> dict[str, Any]:
+    """The manifest's fields; what the card does not say is left out."""
+    body: dict[str, Any] = {
+        "name": card.name,
+        "version": card.version,
+        "profile": PROFILE,
+        "format": chosen,
+        "files": files,
+        "inputs": [list(entry) for entry in card.inputs],
+        "outputs": [list(entry) for entry in card.outputs],
+        "labels": list(card.labels),
+        "licence": card.licence,
+        "origin": card.origin,
+        "access": card.access,
+    }
+    optional = ("summary", "architecture", "dtype", "quantisation", "memory_bytes", "max_batch", "pre", "post")
+    body |= {key: value for key in optional if (value := getattr(card, key))}
+    if card.price is not None:
+        body["price"] = msgspec.structs.asdict(card.price)
+    try:
+        if card.previous:
+            body["previous"] = cid_bytes(card.previous)
+        if card.lineage:
+            body["lineage"] = [[relation, cid_bytes(identity)] for relation, identity in card.lineage]
+    except PeerFault:
+        raise Refused("E-models-07", "the card names what is no id", "", "dim models show gives ids") from None
+    if card.tokenizer:
+        body["x_text"] = {"tokenizer": safe_path(card.tokenizer), "max_tokens": card.max_tokens}
+    return body
