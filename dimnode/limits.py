@@ -258,6 +258,9 @@ class StoreLimits:
     free_bytes_min: int = 1024**3
     commit_times_kept: int = 500
     free_look_seconds: float = 2.0
+    read_in_loop_bytes_max: int = 512 * 1024
+    read_piece_bytes: int = 512 * 1024
+    long_reads_at_once_max: int = 2
     prune_look_seconds: float = 60.0
     prune_to_permille: int = 900
     prune_blobs_per_commit: int = 256
@@ -344,6 +347,7 @@ class HttpLimits:
     json_bytes_max: int = 16 * 1024 * 1024
     json_values_max: int = 500_000
     input_in_loop_bytes_max: int = 256 * 1024
+    output_in_loop_bytes_max: int = 64 * 1024
     bodies_bytes_max: int = 512 * 1024 * 1024
     bodies_bytes_per_key_max: int = 192 * 1024 * 1024
     upload_bytes_max: int = 2 * 1024**3

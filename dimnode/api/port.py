@@ -56,6 +56,15 @@ class NodePort(Protocol):
     def job_end(self, job: RecordId) -> Answer | None:
         """How a job ended, from the journal. Raises `Refused` when its outputs are no longer kept."""
 
+    def has_ended(self, job: RecordId) -> bool:
+        """Whether the journal holds its verdict."""
+
+    async def fetch_end(self, job: RecordId) -> Answer | None:
+        """As `job_end`; outputs that are long are read in a thread."""
+
+    async def fetch_receipt(self, job: RecordId) -> bytes:
+        """As `receipt`; one that is long is made in a thread."""
+
     def receipt(self, job: RecordId) -> bytes:
         """The receipt of an ended job. Raises `Refused`."""
 
@@ -68,8 +77,8 @@ class NodePort(Protocol):
     def trail(self, job: RecordId, after: int, most: int) -> list[Answer]:
         """What is on record of a job after event `after`, oldest first: id, at_ms, what, task, epoch, peer, text."""
 
-    def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
-        """An input or output of a job, when its bytes are here."""
+    async def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
+        """An input or output of a job, when its bytes are here; a long one is read in a thread."""
 
     async def add_model(self, card: Mapping[str, Any], path: Path) -> Answer:
         """Offer a file as a model; without `inputs` in the card they are read from it, in a sandbox.

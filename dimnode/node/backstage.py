@@ -22,11 +22,12 @@ from dimnode.node.answers import Answers
 from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.job_answers import JobAnswers
 from dimnode.node.library import compose_or_refuse
+from dimnode.node.long_reads import LongReads
 from dimnode.node.receipts import make_receipt
 from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.records.envelope import Record, open_envelope
-from dimnode.records.ids import RECORD_PREFIX, PeerId, RecordId, cid_bytes, peer_bytes, peer_text, short
+from dimnode.records.ids import RECORD_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_bytes, peer_text, short
 from dimnode.records.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Backstage:
         self.me, self.net = node.me, node.net
         self._jobs = JobAnswers(node, self)
         self._answers = Answers(node, self, self._jobs)
+        self._long = LongReads(node.journal, node.limits.store)
         self.http = HttpPlace(node, self)
 
     def control_door(self, path: Path) -> ControlDoor:
@@ -128,6 +130,18 @@ class Backstage:
         """How a job ended, with its outputs. Raises `Refused` when these are no longer kept."""
         return self._jobs.whole_end(job)
 
+    def has_ended(self, job: RecordId) -> bool:
+        """From the journal."""
+        return self._node.journal.end_of(job) is not None
+
+    async def fetch_end(self, job: RecordId) -> Answer | None:
+        """See `LongReads.end`."""
+        return await self._long.end(job)
+
+    async def fetch_receipt(self, job: RecordId) -> bytes:
+        """See `LongReads.receipt`."""
+        return await self._long.receipt(job)
+
     def receipt(self, job: RecordId) -> bytes:
         """See `receipts.make_receipt`."""
         return make_receipt(self._node.journal, job)
@@ -142,10 +156,9 @@ class Backstage:
         """See `JobAnswers.trail`."""
         return self._jobs.trail(job, after, most)
 
-    def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
-        """From the journal."""
-        query = "SELECT 1 FROM openings o JOIN records r ON r.id = o.record WHERE r.job=? AND o.cid=? LIMIT 1"
-        return self._node.journal.blob(cid) if self._node.journal.rows(query, (job, cid)) else None
+    async def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
+        """See `LongReads.blob`."""
+        return await self._long.blob(job, Cid(cid))
 
     async def add_model(self, card: Mapping[str, Any], path: Path) -> Answer:
         """See `Library.add_model`."""

@@ -14,9 +14,10 @@ from dimnode.api.port import Answer
 from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, quote
 from dimnode.errors import Refused
+from dimnode.node.long_reads import end_of
 from dimnode.node.receipts import gone
 from dimnode.records.envelope import Record, open_envelope
-from dimnode.records.ids import Cid, RecordId, cid_text, peer_text, short
+from dimnode.records.ids import RecordId, cid_text, peer_text, short
 from dimnode.records.manifest import title_of
 
 if TYPE_CHECKING:
@@ -207,23 +208,8 @@ class JobAnswers:
         return ended
 
     def end(self, job: RecordId) -> Answer | None:
-        """Verdict, status and output bytes of an ended job; None for bytes that the journal let go of."""
-        found = self._node.journal.end_of(job)
-        if found is None:
-            return None
-        verdict, status = found
-        envelope = self._node.journal.envelope(verdict)
-        assert envelope is not None
-        said = open_envelope(envelope, check_signature=False).payload
-        cids = {}
-        query = "SELECT o.ref, o.cid FROM openings o JOIN records r ON r.id = o.record WHERE r.job=?"
-        for ref, cid in self._node.journal.rows(query, (job,)):
-            cids[ref] = Cid(cid)
-        outputs = [self._node.journal.blob(cids[ref]) for ref in said["outputs"] if ref in cids]
-        ended: Answer = {"job": job, "status": status, "verdict": verdict, "outputs": outputs}
-        if "code" in said:
-            ended |= {"code": said["code"], "reason": said.get("reason", "")}
-        return ended
+        """See `end_of`."""
+        return end_of(self._node.journal, job)
 
     def label(self, peer: Any) -> str:
         """A name that this peer alone claims, or the end of its id; who takes another's name is shown with both."""

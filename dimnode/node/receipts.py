@@ -4,7 +4,7 @@ Rule: the journal alone is enough, so the same job gives the same file today and
 let go of inputs and outputs to stay within its bound, the file lacks these bytes and every signature is still in it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS
@@ -12,10 +12,10 @@ from dimnode.records.envelope import Record, open_envelope
 from dimnode.records.ids import Cid, RecordId, Ref
 from dimnode.records.links import record_links
 from dimnode.records.receipt import Opening, pack_receipt
-from dimnode.store.journal import Journal
+from dimnode.store.reader import Reader
 
 
-def make_receipt(journal: Journal, job: RecordId) -> bytes:
+def make_receipt(journal: Reader, job: RecordId) -> bytes:
     """The receipt of an ended job. Raises `Refused` for one that is unknown or still open."""
     end = journal.end_of(job)
     if end is None:
@@ -23,15 +23,15 @@ def make_receipt(journal: Journal, job: RecordId) -> bytes:
     root = RecordId(end[0])
     records = _tree(journal, root)
     openings: list[Opening] = []
-    blobs: dict[Cid, bytes] = {}
+    sizes: dict[Cid, int] = {}
     for record in records:
-        query = "SELECT ref, salt, cid FROM openings WHERE record=? ORDER BY position"
-        for ref, salt, cid in journal.rows(query, (record.id,)):
+        query = "SELECT o.ref, o.salt, o.cid, LENGTH(b.bytes) FROM openings o LEFT JOIN blobs b ON b.cid = o.cid"
+        for ref, salt, cid, size in journal.rows(f"{query} WHERE o.record=? ORDER BY o.position", (record.id,)):
             openings.append(Opening(Ref(ref), salt, Cid(cid)))
-            blob = journal.blob(cid)
-            if blob is not None:
-                blobs[Cid(cid)] = blob
-    return pack_receipt(root, records, openings, _that_fit(blobs.values()))
+            if size is not None:
+                sizes[Cid(cid)] = size
+    blobs = (journal.blob(cid) for cid in _that_fit(sizes))
+    return pack_receipt(root, records, openings, [blob for blob in blobs if blob is not None])
 
 
 def gone(status: str) -> Refused:
@@ -41,19 +41,19 @@ def gone(status: str) -> Refused:
     return Refused("E-job-15", what, cause, "dim job show JOB: its records are kept")
 
 
-def _that_fit(blobs: Iterable[bytes]) -> list[bytes]:
+def _that_fit(sizes: Mapping[Cid, int]) -> list[Cid]:
     """The blobs for which a receipt has room, small ones first. Others stay outside: `dim verify --blobs DIR`."""
     room = LIMITS.records.receipt_bytes_max - LIMITS.records.receipt_reserve_bytes
     kept = []
-    for blob in sorted(blobs, key=len):
-        room -= len(blob)
+    for cid in sorted(sizes, key=lambda cid: sizes[cid]):
+        room -= sizes[cid]
         if room < 0:
             break
-        kept.append(blob)
+        kept.append(cid)
     return kept
 
 
-def _tree(journal: Journal, root: RecordId) -> list[Record]:
+def _tree(journal: Reader, root: RecordId) -> list[Record]:
     """Everything that the root reaches. Signatures were checked before the records were kept."""
     found: dict[RecordId, Record] = {}
     waiting = [root]

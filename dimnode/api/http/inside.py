@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+import trio
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -62,7 +63,7 @@ class Inside:
             raise no
         return job
 
-    def job_map(self, job: RecordId, ended: Answer | None) -> dict[str, Any]:
+    async def job_map(self, job: RecordId, ended: Answer | None) -> dict[str, Any]:
         """A `JobOut`."""
         text = cid_text(job)
         found: dict[str, Any] = {"job": text, "status": "open", "events": f"/dim/v1/jobs/{text}/events"}
@@ -71,12 +72,18 @@ class Inside:
         found |= {
             "status": ended["status"],
             "verdict": cid_text(ended["verdict"]) if ended["verdict"] else "",
-            "outputs": [output_map(blob) for blob in ended["outputs"] if blob is not None],
+            "outputs": [await self._output(blob) for blob in ended["outputs"] if blob is not None],
             "receipt": f"/dim/v1/jobs/{text}/receipt",
         }
         if ended.get("code"):
             found |= {"code": ended["code"], "reason": ended.get("reason", "")}
         return found
+
+    async def _output(self, blob: bytes) -> dict[str, Any]:
+        """A long one is looked through in a thread."""
+        if len(blob) <= self.limits.output_in_loop_bytes_max:
+            return output_map(blob)
+        return await trio.to_thread.run_sync(output_map, blob)
 
 
 def inside_of(connection: HTTPConnection) -> Inside:

@@ -100,7 +100,7 @@ async def download(house: House, who: Who, request: Request, blob: str) -> Respo
 async def job_blob(house: House, who: Who, job: str, blob: str) -> Response:
     """An input or output of a job, as tensors/1."""
     who.need("read")
-    raw = house.node.job_blob(house.job(who, job), _cid(blob))
+    raw = await house.node.job_blob(house.job(who, job), _cid(blob))
     if raw is None:
         raise Refused("E-http-10", f"no blob {blob[:80]!r} of this job is here", "", "GET /dim/v1/jobs/JOB lists them")
     return Response(raw, 200, {"Content-Disposition": "attachment"}, STREAMED)

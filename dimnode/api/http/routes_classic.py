@@ -120,7 +120,7 @@ async def status(house: House, who: Who, job_id: str) -> Response:
     """How it stands."""
     who.need("read")
     job = house.job(who, job_id)
-    return answer(_told(house, job, house.node.job_end(job)))
+    return answer(_told(house, job, await house.node.fetch_end(job)))
 
 
 @router.get("/api/inference/result/{job_id}", summary="Result of a job (classic)", response_model=JobResultOut)
@@ -128,10 +128,10 @@ async def result(house: House, who: Who, job_id: str) -> Response:
     """How it ended; 409 while it is open."""
     who.need("read")
     job = house.job(who, job_id)
-    ended = house.node.job_end(job)
+    ended = await house.node.fetch_end(job)
     if ended is None:
         raise Refused("E-job-12", "this job has no verdict yet", "", "GET /api/inference/status/{jobId}")
-    found = house.job_map(job, ended)
+    found = await house.job_map(job, ended)
     told = _told(house, job, ended) | {"outputs": found["outputs"], "receipt": found["receipt"]}
     return answer(told, headers={RECEIPT_HEADER: found["verdict"]})
 
@@ -142,7 +142,7 @@ async def cancel(house: House, who: Who, job_id: str) -> Response:
     who.need("submit")
     job = house.job(who, job_id)
     await house.node.ask("job.cancel", {"op": "job.cancel", "job": job})
-    return answer(_told(house, job, house.node.job_end(job)))
+    return answer(_told(house, job, await house.node.fetch_end(job)))
 
 
 @router.websocket("/ws/jobs/{job_id}")

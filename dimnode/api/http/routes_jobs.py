@@ -68,7 +68,7 @@ async def submit(
         who, job_file(job), blobs, repeat=idempotency_key, digest=digest, wait_seconds=wait
     )
     request.state.job = cid_text(found)  # for the log
-    return job_answer(house, found, ended)
+    return await job_answer(house, found, ended)
 
 
 @router.get("/jobs", summary="List jobs", response_model=JobsOut)
@@ -93,8 +93,8 @@ async def show(house: House, who: Who, job: str, wait: Wait = 0.0) -> Response:
     """How it stands; with `wait`, how it stands when it has ended or the time is over."""
     who.need("read")
     found = house.job(who, job)
-    ended = house.node.job_end(found) or await house.submission.wait(found, wait)
-    return job_answer(house, found, ended, status=200)
+    ended = await house.node.fetch_end(found) or await house.submission.wait(found, wait)
+    return await job_answer(house, found, ended, status=200)
 
 
 @router.post("/jobs/{job}/cancel", summary="Cancel a job", response_model=CancelOut)
@@ -136,7 +136,7 @@ async def events(
 async def receipt(house: House, who: Who, job: str) -> Response:
     """The signed record tree in one file: `dim verify` it anywhere."""
     who.need("read")
-    return receipt_answer(house, house.job(who, job))
+    return await receipt_answer(house, house.job(who, job))
 
 
 @router.get(
@@ -159,7 +159,7 @@ async def receipt_of_verdict(house: House, who: Who, verdict: str) -> Response:
         job = house.job(who, cid_text(found))
     except Refused:  # another key's: not even its job's id is told
         raise no from None
-    return receipt_answer(house, job)
+    return await receipt_answer(house, job)
 
 
 @router.websocket("/jobs/{job}/ws")
@@ -178,16 +178,16 @@ def job_file(job: JobIn) -> dict[str, Any]:
     return found | ({"input": job.input} if job.input else {})  # as it is: a copy of many numbers takes its time
 
 
-def job_answer(house: Inside, job: RecordId, ended: Answer | None, status: int = 0) -> Response:
+async def job_answer(house: Inside, job: RecordId, ended: Answer | None, status: int = 0) -> Response:
     """A `JobOut`, with the receipt's name in a header once there is one."""
     headers = {RECEIPT_HEADER: cid_text(ended["verdict"])} if ended and ended["verdict"] else {}
-    return answer(house.job_map(job, ended), status or (202 if ended is None else 200), headers)
+    return answer(await house.job_map(job, ended), status or (202 if ended is None else 200), headers)
 
 
-def receipt_answer(house: Inside, job: RecordId) -> Response:
+async def receipt_answer(house: Inside, job: RecordId) -> Response:
     """The file."""
-    ended = house.node.job_end(job)
-    raw = house.node.receipt(job)
+    ended = await house.node.fetch_end(job)
+    raw = await house.node.fetch_receipt(job)
     name = cid_text(job)[-8:]
     headers = {"Content-Disposition": f'attachment; filename="{name}.dimr"'}
     if ended is not None:

@@ -130,7 +130,7 @@ class Submission:
             await first.wait()  # the same submission a moment ago: until it is durable, nobody could say its job's id
             nonce = self._nonce(caller, repeat, digest)
         known = self._node.known_job(nonce) if repeat else None
-        if known is not None and (ended := self._node.job_end(known)) is not None:
+        if known is not None and (ended := await self._node.fetch_end(known)) is not None:
             return known, ended
         if known is not None:
             waiting = Waiting(lambda: None)
@@ -181,7 +181,7 @@ class Submission:
         over = trio.Event()
 
         def hear(event: Answer) -> None:
-            if self._node.job_end(job) is not None:
+            if self._node.has_ended(job):
                 over.set()
 
         if wait_seconds > 0:
@@ -191,7 +191,7 @@ class Submission:
                     await over.wait()
             finally:
                 stop()
-        return self._node.job_end(job)
+        return await self._node.fetch_end(job)
 
     async def _carry(self, caller: Caller, event: Submitted, waiting: Waiting, wait_seconds: float) -> None:
         """Into the inbox; until it is durable, and then for its end as long as the caller wants."""

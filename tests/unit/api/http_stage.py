@@ -103,6 +103,15 @@ class FakeNode:
     def job_end(self, job: RecordId) -> Answer | None:
         return self.ends.get(job)
 
+    def has_ended(self, job: RecordId) -> bool:
+        return job in self.ends
+
+    async def fetch_end(self, job: RecordId) -> Answer | None:
+        return self.job_end(job)
+
+    async def fetch_receipt(self, job: RecordId) -> bytes:
+        return self.receipt(job)
+
     def receipt(self, job: RecordId) -> bytes:
         if job not in self.ends:
             raise Refused("E-job-12", "no verdict yet")
@@ -129,7 +138,7 @@ class FakeNode:
     def job_of_verdict(self, verdict: RecordId) -> RecordId | None:
         return next((job for job, ended in self.ends.items() if ended["verdict"] == verdict), None)
 
-    def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
+    async def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
         return OUTPUT if job in self.ends and cid == blob_cid(OUTPUT) else None
 
     async def add_model(self, card: Mapping[str, Any], path: Path) -> Answer:
