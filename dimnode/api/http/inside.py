@@ -86,14 +86,14 @@ class Inside:
         return await trio.to_thread.run_sync(output_map, blob)
 
 
-def inside_of(connection: HTTPConnection) -> Inside:
-    """The app's `Inside`."""
+async def inside_of(connection: HTTPConnection) -> Inside:
+    """The app's `Inside`. A coroutine, like the next one: the framework runs plain functions in threads."""
     found = connection.app.state.inside
     assert isinstance(found, Inside)
     return found
 
 
-def caller_of(connection: HTTPConnection) -> Caller:
+async def caller_of(connection: HTTPConnection) -> Caller:
     """Set by the guard before any route runs."""
     found = connection.scope["state"]["caller"]
     assert isinstance(found, Caller)
