@@ -217,12 +217,15 @@ class Client:
 
     def run_many(
         self,
-        jobs: Iterable[tuple[Job, Sequence[bytes]]],
+        jobs: Iterable[tuple[Job, Sequence[bytes]] | tuple[Job, Sequence[bytes], bytes]],
         concurrency: int = LIMITS.jobs.open_jobs_per_client,
         *,
         receipt: bool = False,
     ) -> Iterator[Ended]:
-        """Run many jobs, `concurrency` at a time, over this one connection; yields in the order in which they end."""
+        """Run many jobs, `concurrency` at a time, over this one connection; yields in the order in which they end.
+
+        A job may come with its nonce: (job, blobs, nonce).
+        """
         waiting = enumerate(jobs)
         sink: deque[_Slot] = deque()
         under_way = self._fill(waiting, concurrency, sink, receipt)
@@ -300,9 +303,11 @@ class Client:
     def _fill(self, waiting: Iterator[tuple[int, Any]], most: int, sink: "deque[_Slot]", receipt: bool) -> int:
         """Send up to `most` more jobs in one write; how many there were."""
         slots, frames = list[_Slot](), list[bytes]()
-        for index, (job, blobs) in islice(waiting, most):
+        for index, (job, blobs, *nonce) in islice(waiting, most):
             slot = _Slot(sink, index)
-            frames.append(self._frame(slot, "job.submit", job=_checked(job, blobs), blobs=blobs, receipt=receipt)[1])
+            extra: dict[str, Any] = {"nonce": nonce[0]} if nonce else {}
+            checked = _checked(job, blobs)
+            frames.append(self._frame(slot, "job.submit", job=checked, blobs=blobs, receipt=receipt, **extra)[1])
             slots.append(slot)
         if frames:
             self._send(b"".join(frames), slots)

@@ -112,6 +112,21 @@ class ExecLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Many rows or files through one model."""
+
+    rows_per_job: int = 256
+    bytes_per_job: int = 8 * 1024 * 1024
+    rows_per_job_max: int = 4096
+    jobs_at_once: int = 8
+    attempts_max: int = 3
+    items_max: int = 10_000_000
+    files_max: int = 1_000_000
+    file_bytes_max: int = 32 * 1024 * 1024
+    alone_files: int = 16
+
+
+@dataclass(frozen=True, slots=True)
 class TransformLimits:
     """Declared pre- and post-processing, and the bytes that go into it (docs/transforms.md)."""
 
@@ -419,6 +434,7 @@ class Limits:
     wire: WireLimits = field(default_factory=WireLimits)
     exec: ExecLimits = field(default_factory=ExecLimits)
     transforms: TransformLimits = field(default_factory=TransformLimits)
+    batch: BatchLimits = field(default_factory=BatchLimits)
     host: HostLimits = field(default_factory=HostLimits)
     peers: PeerLimits = field(default_factory=PeerLimits)
     conduct: ConductLimits = field(default_factory=ConductLimits)

@@ -214,9 +214,12 @@ def _keys(nouns: Any) -> None:
 
 
 def _run(nouns: Any) -> None:
-    run = _leaf(nouns, "run", "jobs:run", "run a model on rows, somewhere in the swarm")
-    run.add_argument("model", help="NAME, NAME:VERSION or PUBLISHER/NAME:VERSION")
-    run.add_argument("input", help="a CSV file with a header, a JSON file, or - for stdin")
+    run = _leaf(nouns, "run", "jobs:run", "run a model on rows, texts or files, somewhere in the swarm")
+    run.add_argument("model", nargs="?", help="NAME, NAME:VERSION or PUBLISHER/NAME:VERSION")
+    words = (
+        "what the model takes: a table (.csv .json .jsonl .parquet), pictures, sounds, files, a text, .npy; - is stdin"
+    )
+    run.add_argument("input", nargs="*", help=words)
     columns = run.add_mutually_exclusive_group()
     columns.add_argument("--columns", type=_comma_list, metavar="A,B", help="only these columns, in this order")
     columns.add_argument("--drop", type=_comma_list, metavar="A,B", help="all columns but these")
@@ -229,6 +232,12 @@ def _run(nouns: Any) -> None:
     _trust(run)
     run.add_argument("--receipt", type=Path, metavar="PATH", help="where the receipt goes (default: in the home)")
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after this long (default 120)")
+    run.add_argument(
+        "--batch", action="store_true", help="any number of rows or files, with progress; implied by --out"
+    )
+    run.add_argument("--out", type=Path, metavar="FILE", help="the batch's result: .jsonl, .csv or .npz")
+    run.add_argument("--resume", type=Path, metavar="FILE", help="go on with the batch into this file")
+    run.add_argument("--rows-per-job", type=int, metavar="N", help="how many items go into one job (default 256)")
 
 
 def _job(nouns: Any) -> None:

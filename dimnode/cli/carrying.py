@@ -14,7 +14,7 @@ from typing import Any
 
 from dimnode.cli.node import home_of
 from dimnode.cli.output import clock, say_json, shown, talk
-from dimnode.cli.results import forms, labels_of, listed, named_labels, show_output
+from dimnode.cli.results import forms, labels_of, listed, named_labels, show_output, texts_of
 from dimnode.client import Client, Ended, Pending
 from dimnode.errors import ConfigError, DimError, Refused, RunFailed
 from dimnode.records.ids import RecordId, Ref, blob_cid, short
@@ -28,13 +28,14 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be run, and how the answer is to be shown. `rows` are row numbers of the input file."""
+    """What is to be run, and how the answer is to be shown. `rows` are row numbers of the input file, `names` files."""
 
     job: Mapping[str, Any]
     blobs: Sequence[bytes]
     rows: Sequence[int] = ()
     wait_seconds: float | None = None
     receipt: Path | None = None
+    names: Sequence[str] = ()
 
 
 def plan_lines(plan: Mapping[str, Any], replicas: int = 1) -> list[str]:
@@ -152,15 +153,15 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
             talk(line)
         raise RunFailed("E-cli-50", "the receipt does not verify, so the answer is not shown", "", f"dim verify {path}")
     receipt = parse_receipt(raw)
-    if not _is_about(receipt, ended, order.blobs):
+    if not is_about(receipt, ended, order.blobs):
         what = "the receipt is about another job or another answer, so the answer is not shown"
         raise RunFailed("E-cli-50", what, "", f"dim receipt show {path}")
-    labels = labels_of(receipt)
+    labels, texts = labels_of(receipt), texts_of(receipt)
     if chosen.json:
-        _say_document(ended, plan, path if kept else None, report.status, labels)
+        _say_document(ended, plan, path if kept else None, report.status, labels, texts)
     elif ended.outputs:
         for blob in ended.outputs:
-            show_output(blob, labels, order.rows)
+            show_output(blob, labels, order.rows, texts, order.names)
     outcome = "verified" if report.status == 0 else "authentic but incomplete"
     talk(f"receipt {path}  {outcome}" if kept else f"receipt {outcome}, not written")
     return tell_status(ended) or (0 if kept else 1)
@@ -184,7 +185,7 @@ def conclude_without_answer(chosen: argparse.Namespace, no: Refused, raw: bytes)
     return 3
 
 
-def _is_about(receipt: Receipt, ended: Ended, blobs: Sequence[bytes]) -> bool:
+def is_about(receipt: Receipt, ended: Ended, blobs: Sequence[bytes]) -> bool:
     """True when it is the receipt of this answer and, as far as they are known, of these inputs."""
     verdict = receipt.records[receipt.root]
     spec = receipt.records.get(RecordId(ended.job))
@@ -221,9 +222,14 @@ def _show(ended: Ended) -> str:
 
 
 def _say_document(
-    ended: Ended, plan: Mapping[str, Any] | None, path: Path | None, status: int, labels: Sequence[str]
+    ended: Ended,
+    plan: Mapping[str, Any] | None,
+    path: Path | None,
+    status: int,
+    labels: Sequence[str],
+    texts: Sequence[str],
 ) -> None:
-    answer = listed(ended.outputs[0]) if ended.outputs else None
+    answer = listed(ended.outputs[0], texts) if ended.outputs else None
     document: dict[str, Any] = {"job": ended.job, "status": ended.status, "verdict": ended.verdict}
     if ended.code:
         document |= {"code": ended.code, "reason": ended.reason}

@@ -5,33 +5,105 @@ Rule: before a job runs, it is said where it will and what its tier does not cat
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dimnode.cli import batch
 from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines, replicas_of
+from dimnode.cli.gather import FILE_KINDS, OTHER_TABLES, gather, one_blob, plain_source
 from dimnode.cli.inputs import Choice, choice_of, file_of_job, read_input, read_job_file
 from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, talk
 from dimnode.cli.trust import pinned
 from dimnode.client import Client
-from dimnode.errors import ConfigError
+from dimnode.errors import ConfigError, Refused
+from dimnode.limits import LIMITS
 from dimnode.records.ids import cid_text, short
+from dimnode.records.transforms import Source, source_from
 
 _TAKE = re.compile(r"(?P<name>[^=\[\]]+)=(?P<tensor>[^=\[\]]+)(\[(?P<start>\d+):(?P<stop>\d+)\])?")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """One model on rows."""
+    """One model on what it takes; many items become a batch."""
+    if chosen.resume is not None:
+        if chosen.model or chosen.input:
+            raise ConfigError("E-cli-10", "--resume knows its model and input", "", f"dim run --resume {chosen.resume}")
+        with open_client(chosen) as client:
+            return batch.resume(client, chosen)
+    if not chosen.model or not chosen.input:
+        raise ConfigError("E-cli-10", "dim run: a model and its input are needed", "", "dim run --help")
     with open_client(chosen) as client:
         row = _find_model(client, chosen.model)
         choice = Choice(tuple(chosen.columns or ()), tuple(chosen.drop or ()), tuple(chosen.row or ()))
         if chosen.take:
             choice = Choice(choice.columns, choice.drop, choice.rows, "x")
-        blob = read_input(chosen.input, choice, row["inputs"] if row else [])
         job = pinned(chosen, _job_of(chosen))
+        takes = () if chosen.take or not row else tuple(source_from(said) for said in row.get("takes", ()))
+        if chosen.batch or chosen.out is not None or _are_many(takes, chosen.input):
+            return batch.begin(client, chosen, _batch_of(chosen, row, takes, choice, job))
+        blob, names = _one_input(chosen, row, takes, choice)
         wait_seconds = job["deadline_seconds"] + GRACE_SECONDS if "deadline_seconds" in job else None
-        return carry_out(client, chosen, Order(job, [blob], choice.rows, wait_seconds, chosen.receipt))
+        return carry_out(client, chosen, Order(job, [blob], choice.rows, wait_seconds, chosen.receipt, names))
+
+
+def _one_input(
+    chosen: argparse.Namespace, row: Mapping[str, Any] | None, takes: Sequence[Source], choice: Choice
+) -> tuple[bytes, Sequence[str]]:
+    """The blob of a single job, and what its items are called."""
+    if takes:
+        return one_blob(gather(chosen.input, takes, choice))
+    if len(chosen.input) != 1:
+        raise ConfigError("E-cli-43", f"{len(chosen.input)} inputs were given", "the model takes one table", "")
+    if Path(chosen.input[0]).suffix.lower() in OTHER_TABLES:
+        return one_blob(gather(chosen.input, [plain_source(row["inputs"] if row else [], choice)], choice))
+    return read_input(chosen.input[0], choice, row["inputs"] if row else []), ()
+
+
+def _are_many(takes: Sequence[Source], inputs: Sequence[str]) -> bool:
+    """More files than go into one job for sure."""
+    if not any(source.kind in FILE_KINDS for source in takes):
+        return False
+    return len(inputs) > LIMITS.batch.alone_files or any(Path(text).expanduser().is_dir() for text in inputs)
+
+
+def _batch_of(
+    chosen: argparse.Namespace,
+    row: Mapping[str, Any] | None,
+    takes: Sequence[Source],
+    choice: Choice,
+    job: dict[str, Any],
+) -> batch.Batch:
+    if row is None:
+        raise Refused(
+            "E-models-01", f"unknown model {chosen.model!r}", "no peer heard so far offers it", "dim models ls"
+        )
+    if chosen.take or chosen.receipt:
+        raise ConfigError("E-cli-44", "--take and --receipt are of one job, not of a batch", "", "a job file")
+    if "-" in chosen.input:
+        raise ConfigError("E-cli-44", "a batch reads its input more than once, and stdin cannot be", "", "a file")
+    rows = chosen.rows_per_job or LIMITS.batch.rows_per_job
+    if not 1 <= rows <= LIMITS.batch.rows_per_job_max:
+        raise ConfigError("E-cli-44", f"--rows-per-job {rows}", f"from 1 to {LIMITS.batch.rows_per_job_max}", "")
+    # A name may mean another model tomorrow; a batch goes on with the one that it began with.
+    job["tasks"][0]["model"] = row["model"]
+    inputs = tuple(str(Path(text).absolute()) if Path(text).exists() else text for text in chosen.input)
+    sources = tuple(takes) or (plain_source(row["inputs"], choice),)
+    gathered = gather(inputs, sources, choice, lines=True)
+    return batch.Batch(
+        row["model"],
+        row["name"],
+        job,
+        inputs,
+        gathered.sources,
+        choice,
+        tuple(row["labels"]),
+        tuple(row.get("texts", ())),
+        rows,
+        batch.new_identity(),
+        batch.seen_of(inputs),
+    )
 
 
 def run_file(chosen: argparse.Namespace) -> int:
@@ -104,7 +176,7 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
     if wanted is None:
         return job, [], ()
     choice, source = choice_of(wanted), Path(wanted["file"]).expanduser()
-    row = None
+    row: dict[str, Any] | None = None
     tasks = job.get("tasks")
     if (
         not choice.name
@@ -114,8 +186,14 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
         and not tasks[0].get("take")
     ):
         row = _find_model(client, str(tasks[0].get("model", "")))
-    blob = read_input(str(path.expanduser().parent / source), choice, row["inputs"] if row else [])
-    return {key: value for key, value in job.items() if key != "input"}, [blob], choice.rows
+    beside, rest = str(path.expanduser().parent / source), {key: value for key, value in job.items() if key != "input"}
+    if row and row.get("takes"):
+        blob, _ = one_blob(gather([beside], [source_from(said) for said in row["takes"]], choice))
+    elif source.suffix.lower() in OTHER_TABLES:
+        blob, _ = one_blob(gather([beside], [plain_source(row["inputs"] if row else [], choice)], choice))
+    else:
+        blob = read_input(beside, choice, row["inputs"] if row else [])
+    return rest, [blob], choice.rows
 
 
 def _find_model(client: Client, name: str) -> dict[str, Any] | None:

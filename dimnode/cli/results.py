@@ -5,13 +5,17 @@ Rule: names come from the signed manifest in the receipt, and the numbers are sh
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeGuard
 
 from dimnode.cli.output import counted, facts, plain, say, shown, table, talk
 from dimnode.client import read_output
 from dimnode.errors import RunFailed
+from dimnode.records.item_rows import as_text
+from dimnode.records.items import SIZES
 from dimnode.records.receipt import Receipt
 from dimnode.records.tensors import decode_tensors
+from dimnode.records.transforms import text_names
 
 _COLUMNS_MAX = 24
 
@@ -30,12 +34,34 @@ def labels_of(receipt: Receipt) -> list[str]:
     return []
 
 
-def listed(blob: bytes) -> dict[str, Any] | None:
-    """The output as nested lists, None when it is too large for that."""
+def texts_of(receipt: Receipt) -> list[str]:
+    """Which tensors of the answer are text, by the manifests of its steps."""
+    found = [record for record in receipt.records.values() if record.kind == "manifest"]
+    return [name for record in found for name in text_names(record.payload.get("post", ()))]
+
+
+def listed(blob: bytes, texts: Sequence[str] = ()) -> dict[str, Any] | None:
+    """The output as nested lists, None when it is too large for that. Things of unequal size are one list each."""
     try:
-        return read_output(blob)
+        found = read_output(blob)
     except RunFailed:
         return None
+    folded: dict[str, Any] = {}
+    for name, value in found.items():
+        sizes = found.get(name + SIZES)
+        if isinstance(value, list) and _add_up(sizes, len(value)):
+            starts = accumulate([0, *sizes[:-1]])
+            parts = [value[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+            folded[name] = [as_text(part) for part in parts] if name in texts else parts
+        elif not (name.endswith(SIZES) and name.removesuffix(SIZES) in folded):
+            folded[name] = value
+    return folded
+
+
+def _add_up(sizes: Any, whole: int) -> TypeGuard[list[int]]:
+    """Any executor may call any tensors by these names."""
+    plain_sizes = isinstance(sizes, list) and bool(sizes) and all(type(size) is int and size >= 0 for size in sizes)
+    return plain_sizes and sum(sizes) == whole
 
 
 def forms(blob: bytes) -> list[str]:
@@ -43,9 +69,11 @@ def forms(blob: bytes) -> list[str]:
     return [f"{shown(tensor.name)}  {tensor.dtype}{list(tensor.shape)}" for tensor in decode_tensors(blob)]
 
 
-def show_output(blob: bytes, labels: Sequence[str], rows: Sequence[int] = ()) -> None:
-    """One output. `rows` are the numbers that the rows had in the input file."""
-    tensors = listed(blob)
+def show_output(
+    blob: bytes, labels: Sequence[str], rows: Sequence[int] = (), texts: Sequence[str] = (), names: Sequence[str] = ()
+) -> None:
+    """One output. `rows` are the numbers that the rows had in the input file, or `names` the items' files."""
+    tensors = listed(blob, texts)
     if tensors is None:
         for line in forms(blob):
             say(line)
@@ -60,14 +88,18 @@ def show_output(blob: bytes, labels: Sequence[str], rows: Sequence[int] = ()) ->
         for name, value in tensors.items():
             say(f"{shown(name)}  {json.dumps(plain(value))}")
         return
-    numbers = rows if len(rows) == count else range(1, count + 1)
+    numbers: Sequence[Any] = rows if len(rows) == count else range(1, count + 1)
+    if len(names) == count:
+        numbers = [shown(name) for name in names]
     lines = [[str(number), *(column[1][place] for column in columns)] for place, number in enumerate(numbers)]
-    table(["row", *(column[0] for column in columns)], lines)
+    table(["file" if len(names) == count else "row", *(column[0] for column in columns)], lines)
 
 
 def named_labels(blob: bytes, labels: Sequence[str]) -> list[str] | None:
     """The tensor `label` in words, when there is one and every class has a name."""
     found = (listed(blob) or {}).get("label")
+    if isinstance(found, list) and all(isinstance(row, list) and len(row) == 1 for row in found):
+        found = [row[0] for row in found]
     if not _are_classes(found, labels):
         return None
     return [labels[number] for number in found or ()]
@@ -113,11 +145,15 @@ def _common_rows(tensors: Mapping[str, Any]) -> int:
 
 def _columns(name: str, value: Sequence[Any], labels: Sequence[str]) -> list[tuple[str, list[str]]]:
     """The columns that one tensor becomes: header and cells."""
+    if isinstance(value[0], list) and len({len(row) for row in value}) > 1:
+        return [(name, [json.dumps(plain(row)) for row in value])]
     if not isinstance(value[0], list):
         if name == "label" and _are_classes(value, labels):
             return [(name, [labels[number] for number in value])]
         return [(name, [shown(number) for number in value])]
     width = len(value[0])
+    if name == "label" and width == 1 and _are_classes([row[0] for row in value], labels):
+        return [(name, [labels[row[0]] for row in value])]
     if width and isinstance(value[0][0], list):
         return [(name, [json.dumps(plain(row)) for row in value])]
     by_class = width == len(labels)

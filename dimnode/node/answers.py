@@ -29,6 +29,7 @@ from dimnode.p2p.blocklist import parse_target
 from dimnode.p2p.host.streams import DialFailed
 from dimnode.records.ids import RecordId, cid_text, peer_text
 from dimnode.records.manifest import Manifest, title_of
+from dimnode.records.transforms import sources_of, takes_row, text_names
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -197,6 +198,8 @@ class Answers:
                         "labels": list(said.labels),
                         "inputs": [[name, dtype, list(shape)] for name, dtype, shape in said.inputs],
                         "outputs": [[name, dtype, list(shape)] for name, dtype, shape in said.outputs],
+                        "takes": [takes_row(source) for source in sources_of(said.pre)],
+                        "texts": list(text_names(said.post)),
                         "bytes": said.size_bytes,
                         "here": here,
                         "peers": holders.get(record.id, []),

@@ -204,6 +204,27 @@ def needs_of(pre: Sequence[Transform]) -> tuple[str, ...]:
     return tuple(sorted({found[op["op"]] for op in pre if op["op"] in found}))
 
 
+def takes_row(source: Source) -> dict[str, Any]:
+    """What a model takes, as doors tell it; `source_from` reads it back."""
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "columns": list(source.columns),
+        "dtype": source.dtype,
+        "shape": list(source.shape),
+    }
+
+
+def source_from(said: Mapping[str, Any]) -> Source:
+    """A row of `takes`."""
+    return Source(said["name"], said["kind"], tuple(said["columns"]), said["dtype"], tuple(said["shape"]))
+
+
+def text_names(post: Sequence[Transform]) -> tuple[str, ...]:
+    """Names of an answer that hold UTF-8."""
+    return tuple(op["into"] for op in post if op["op"] == "label_text")
+
+
 def unknown_words(pre: Sequence[Transform], post: Sequence[Transform]) -> tuple[str, ...]:
     """Words of these lists that this vocabulary lacks."""
     return tuple(sorted({op["op"] for op in (*pre, *post)} - WORDS))

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
-CODE = re.compile(r"E-[a-z0-9]+-\d\d")
+CODE = re.compile(r"E-[a-z0-9]+-\d\d\d?")
 ROW = re.compile(r"^\| `([^`]+)` \| (.+) \| (.+) \|$", re.MULTILINE)
 ERRORS = {"ConfigError", "Refused", "RunFailed", "NoNode", "DimError", "ListenFailed", "Complaint"}
 
