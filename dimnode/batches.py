@@ -8,14 +8,14 @@ of items. Nothing here opens a file or prints.
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from dimnode.errors import Refused, RunFailed
 from dimnode.limits import LIMITS
-from dimnode.records.item_rows import Values, item_blob
-from dimnode.records.transforms import Source
+from dimnode.records.item_rows import Values, answer_rows, item_blob
+from dimnode.records.transforms import Source, source_from
 
 _ITEM: Final = re.compile(r"item (\d+): ")
 _MODELS_FAULT: Final = frozenset({"E-exec-90", "E-exec-91", "E-exec-94", "E-exec-103"})
@@ -98,13 +98,17 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run and in what portions. `identity` names the batch: the same items in it are never run twice."""
+    """What is run and in what portions. `identity` names the batch: the same items in it are never run twice.
+
+    `salt` is random: with it what failed is tried anew, because the first submission failed for good.
+    """
 
     job: Mapping[str, Any]
     sources: tuple[Source, ...]
     identity: bytes
     rows_per_job: int = LIMITS.batch.rows_per_job
     bytes_per_job: int = LIMITS.batch.bytes_per_job
+    salt: bytes = b""
 
 
 @dataclass(slots=True)
@@ -194,7 +198,7 @@ class _Feed:
     def _nonce(self, chunk: _Chunk) -> bytes:
         """The same items of the same batch are the same submission, also after a crash on either side."""
         numbers = ",".join(str(item.number) for item in chunk.items)
-        text = f"dim-batch/1\n{numbers}\n{chunk.attempt}\n".encode()
+        text = f"dim-batch/1\n{numbers}\n{chunk.attempt}\n".encode() + (self.plan.salt if chunk.attempt else b"")
         return hashlib.sha256(text + self.plan.identity + hashlib.sha256(chunk.blob).digest()).digest()[:16]
 
     def failed(self, chunk: _Chunk, code: str, reason: str) -> None:
@@ -250,3 +254,56 @@ def _weight(item: Item) -> int:
     for value in item.values.values():
         total += len(value) if isinstance(value, bytes | str) else 8 * len(value) if isinstance(value, list) else 8
     return total
+
+
+# ---- for programs
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """What became of one item: `values` by tensor name, or None with a code and a reason."""
+
+    number: int
+    values: Mapping[str, Any] | None
+    code: str = ""
+    reason: str = ""
+    job: bytes = b""
+
+
+def model_row(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    """The newest of the listed models that `name` could mean; the node decides whether the name is good."""
+    found = []
+    for row in rows:
+        bare, _, version = row["name"].rpartition(":")
+        full = f"{row['publisher']}/"
+        if name in (row["model"], row["name"], bare, full + row["name"], full + bare):
+            parts = tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+            found.append((parts, row))
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def sources_from(row: Mapping[str, Any]) -> tuple[Source, ...]:
+    """What a listed model takes; of one that declares nothing but its tensors, those, with one row per item."""
+    takes = tuple(source_from(said) for said in row.get("takes", ()))
+    return takes or tuple(Source(name, "tensor", (), dtype, tuple(shape)) for name, dtype, shape in row["inputs"])
+
+
+def numbered(items: Iterable[Any], sources: Sequence[Source]) -> Iterator[Item]:
+    """Items from values: maps by input name, or for a model of one input what it takes."""
+    for number, item in enumerate(items, 1):
+        alone = len(sources) == 1 and not isinstance(item, Mapping)
+        yield Item(number, {sources[0].name: item} if alone else item)
+
+
+def run_rows(
+    run_many: RunMany, plan: Plan, items: Iterator[Item | Fault], texts: Sequence[str] = ()
+) -> Iterator[BatchRow]:
+    """`run_chunks`, item by item."""
+    for found in run_chunks(run_many, plan, items):
+        if isinstance(found, Fault):
+            yield BatchRow(found.number, None, found.code, found.reason)
+            continue
+        for number, values in zip(
+            found.numbers, answer_rows(found.ended.outputs[0], len(found.numbers), texts), strict=True
+        ):
+            yield BatchRow(number, values, job=found.ended.job)

@@ -20,18 +20,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
+from os import urandom
 from pathlib import Path
 from threading import Condition, Lock
 from typing import Any, Final, Self
 
+from dimnode.batches import BatchRow, Plan, model_row, numbered, run_rows, sources_from
 from dimnode.config import default_home, socket_path
 from dimnode.errors import ConfigError, DimError, NoNode, PeerFault, Refused, RunFailed
 from dimnode.limits import LIMITS
 from dimnode.records.lists import read_output, tensor_rows
 from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 
-__all__ = ["Client", "Ended", "Job", "Pending", "Watch", "read_output", "tensor_rows"]
+__all__ = ["BatchRow", "Client", "Ended", "Job", "Pending", "Watch", "read_output", "tensor_rows"]
 
 Job = Mapping[str, Any]
 """A job as docs/job-files.md describes it: the map that a job file holds."""
@@ -236,6 +239,24 @@ class Client:
             under_way += self._fill(waiting, len(finished), sink, receipt) - len(finished)
             for slot in finished:
                 yield _ended(slot)
+
+    def run_batch(
+        self, model: str, items: Iterable[Any], *, rows_per_job: int = LIMITS.batch.rows_per_job, job: Job | None = None
+    ) -> Iterator[BatchRow]:
+        """One model on any number of items, several to a job; a bad item does not cost the others their answer.
+
+        An item is what the model takes: a text, a file's bytes, a row of numbers, or a map of them by input name. Rows
+        come as their jobs end; `number` (from 1) says whose they are. `job`: more keys of a job file. Receipts stay
+        with the node (`receipt(row.job)`). Raises `RunFailed` when the model itself is to blame.
+        """
+        row = model_row(self.models(), model)
+        if row is None:
+            raise Refused("E-models-01", f"unknown model {model!r}", "no peer heard so far offers it", "dim models ls")
+        sources = sources_from(row)
+        whole = {"tasks": [{"model": row["model"]}], **(job or {})}
+        plan = Plan(whole, sources, urandom(16), rows_per_job, salt=urandom(16))
+        many = partial(self.run_many, concurrency=LIMITS.batch.jobs_at_once)
+        return run_rows(many, plan, numbered(items, sources), row.get("texts", ()))
 
     def jobs(self, most: int = 20) -> list[dict[str, Any]]:
         """The newest jobs that this node owns."""

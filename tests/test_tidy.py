@@ -27,6 +27,7 @@ LISTED_BROAD_CATCHES = {
     "dimnode/api/http/guard.py",  # a bug in a route is an answer
     "dimnode/api/http/server.py",  # what a client caused ends its connection
     "dimnode/api/http/text.py",  # tokenizers raises bare Exception
+    "dimnode/cli/tables.py",  # arro3's panics
     "dimnode/cli/main.py",  # the last line of defence before a person
 }
 

@@ -5,6 +5,7 @@ before it is counted.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -105,21 +106,19 @@ def seen_of(inputs: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
 
 def _carry_on(client: Client, chosen: argparse.Namespace, batch: Batch, out: Path | None, spool: Spool) -> int:
     again = f"dim run --resume {out}" if out is not None else "with --out FILE a batch can be resumed"
-    try:
-        gathered = gather(batch.inputs, batch.sources, batch.choice, lines=True)
-        _tell_plan(client, batch, gathered, spool)
-        _run(client, batch, gathered, spool)
-    except KeyboardInterrupt:
-        spool.close()
-        talk(f"\nstopped; {spool.answered} answers are kept; hint: {again}" if out else f"\nstopped; hint: {again}")
-        return _INTERRUPTED
-    except (NoNode, RunFailed):
-        spool.close()
-        talk(f"{spool.answered} answers are kept; hint: {again}" if out else f"hint: {again}")
-        raise
-    except BaseException:
-        spool.close()
-        raise
+    with contextlib.ExitStack() as kept:
+        kept.callback(spool.close)  # whatever happens, what is done stays
+        try:
+            gathered = gather(batch.inputs, batch.sources, batch.choice, lines=True)
+            _tell_plan(client, batch, gathered, spool)
+            _run(client, batch, gathered, spool)
+        except KeyboardInterrupt:
+            talk(f"\nstopped; {spool.answered} answers are kept; hint: {again}" if out else f"\nstopped; hint: {again}")
+            return _INTERRUPTED
+        except (NoNode, RunFailed):
+            talk(f"{spool.answered} answers are kept; hint: {again}" if out else f"hint: {again}")
+            raise
+        kept.pop_all()
     return _conclude(chosen, batch, spool, out)
 
 
@@ -137,7 +136,7 @@ def _tell_plan(client: Client, batch: Batch, gathered: Gathered, spool: Spool) -
 
 
 def _run(client: Client, batch: Batch, gathered: Gathered, spool: Spool) -> None:
-    plan = Plan(batch.job, gathered.sources, bytes.fromhex(batch.identity), batch.rows_per_job)
+    plan = Plan(batch.job, gathered.sources, bytes.fromhex(batch.identity), batch.rows_per_job, salt=os.urandom(16))
     progress = _Progress(gathered.count(), gathered.noun, spool.answered + spool.failed)
 
     def run_many(jobs: Iterator[Any]) -> Iterator[EndedJob]:

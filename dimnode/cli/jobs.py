@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dimnode.batches import model_row
 from dimnode.cli import batch
 from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines, replicas_of
 from dimnode.cli.gather import FILE_KINDS, OTHER_TABLES, gather, one_blob, plain_source
@@ -176,7 +177,7 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
     if wanted is None:
         return job, [], ()
     choice, source = choice_of(wanted), Path(wanted["file"]).expanduser()
-    row: dict[str, Any] | None = None
+    row: Mapping[str, Any] | None = None
     tasks = job.get("tasks")
     if (
         not choice.name
@@ -196,13 +197,6 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
     return rest, [blob], choice.rows
 
 
-def _find_model(client: Client, name: str) -> dict[str, Any] | None:
+def _find_model(client: Client, name: str) -> Mapping[str, Any] | None:
     """What is known of a model, for its input's name and type; the node decides whether the name is good."""
-    found = []
-    for row in client.models():
-        bare, _, version = row["name"].rpartition(":")
-        full = f"{row['publisher']}/"
-        if name in (row["model"], row["name"], bare, full + row["name"], full + bare):
-            parts = tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
-            found.append((parts, row))
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+    return model_row(client.models(), name)
