@@ -418,7 +418,7 @@ class KuboLimits:
     add_leaves_max: int = 174  # the narrowest tree in use has this many links; a file of more leaves is drawn otherwise
     name_seconds_valid: int = 48 * 3600
     name_renew_seconds: float = 12 * 3600.0
-    look_seconds_min: float = 10.0
+    look_seconds_min: float = 15.0
     look_seconds_max: float = 120.0
     waiting_max: int = 1024
     pins_noted_max: int = 8192

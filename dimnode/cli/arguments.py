@@ -43,6 +43,7 @@ def build_parser() -> Parser:
     _swarm(nouns)
     _offers(nouns)
     _blobs(nouns)
+    _kubo(nouns)
     _standing(nouns)
     _keys(nouns)
     _run(nouns)
@@ -159,6 +160,13 @@ def _offers(nouns: Any) -> None:
     which.add_argument("--models", type=_comma_list, metavar="A,B", help="with --allow: names or ids of these models")
     which.add_argument("--any-model", action="store_true", help="with --allow: any model that this node holds")
     _leaf(cabinets, "ls", "cabinets:ls", "the cabinets of this node")
+
+
+def _kubo(nouns: Any) -> None:
+    kubo = _noun(nouns, "kubo", "an IPFS daemon of yours beside the node (docs/kubo.md)")
+    _leaf(kubo, "status", "kubo:status", "who answers there, and what of this node it has")
+    push = _leaf(kubo, "push", "kubo:push", "add what is not there yet and renew the name; or one job's receipt")
+    push.add_argument("job", nargs="?", metavar="JOB", help="a job id or its last letters")
 
 
 def _blobs(nouns: Any) -> None:

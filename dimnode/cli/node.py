@@ -165,12 +165,19 @@ def status(chosen: argparse.Namespace) -> int:
             ("tasks", f"{found['tasks_running']} running, {found['tasks_queued']} queued; finished: {finished}"),
             ("offers", f"{counted(found['models'], 'model')}, {counted(found['cabinets'], 'cabinet')}"),
             ("sandbox", found["sandbox"]),
+            *([("kubo", _kubo_line(found["kubo"]))] if found.get("kubo") else []),
             ("memory", f"{size_text(found['rss_bytes'])}, {size_text(found['held_bytes'])} held for jobs"),
             ("journal", f"{size_text(found['journal_bytes'])} of at most {size_text(found['journal_bytes_max'])}"),
             ("loop", f"late by {found['loop_late_p99_ms']:.1f} ms (p99), {found['commits']} commits"),
         ]
     )
     return 0
+
+
+def _kubo_line(found: Mapping[str, Any]) -> str:
+    if found["problem"]:
+        return f"{found['problem']['what']} (dim kubo status)"
+    return f"{found['daemon'] or 'not asked yet'}, {counted(found['pinned'], 'file')} pinned there"
 
 
 def _watch(client: Client, as_json: bool) -> int:

@@ -21,6 +21,7 @@ from dimnode.node.blob_answers import BLOB_ARGUMENTS, BlobAnswers
 from dimnode.node.conduct_answers import conduct_map
 from dimnode.node.doctor import findings
 from dimnode.node.job_answers import JobAnswers
+from dimnode.node.kubo_answers import KUBO_ARGUMENTS, KuboAnswers
 from dimnode.node.model_card import ModelCard
 from dimnode.node.peer_answers import PeerAnswers
 from dimnode.node.swarm import AGENT
@@ -40,6 +41,7 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
     "connect": {"address": (str,)},
     **SWARM_ARGUMENTS,
     **BLOB_ARGUMENTS,
+    **KUBO_ARGUMENTS,
     "peers.block": {"target": (str,), "reason": (str, _NOTHING)},
     "peers.allow": {"target": (str,)},
     "models.add": {"card": (dict,), "path": (str,)},
@@ -80,6 +82,7 @@ class Answers:
             **PeerAnswers(node, backstage).operations,
             **SwarmAnswers(node).operations,
             **BlobAnswers(node, backstage).operations,
+            **KuboAnswers(node, backstage).operations,
         }
 
     async def to(self, op: str, arguments: Mapping[str, Any]) -> Answer:
@@ -122,6 +125,7 @@ class Answers:
             "workers": stats.workers if stats else 0,
             "worker_pids": list(stats.worker_pids) if stats else [],
             "sandbox": node.swarm.sandbox,
+            "kubo": dict(node.kubo.status()) if node.kubo.on else None,
             "models": len(node.library.models),
             "cabinets": len(node.library.cabinets),
             "rss_bytes": psutil.Process().memory_info().rss,

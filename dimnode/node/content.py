@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 SHARED: Final = "shared"
 """The pin of what the operator lets everybody fetch."""
 MayFetch = Callable[[PeerId, Cid], bool]
+Source = Callable[[Cid, int | None, Callable[[int, int], None]], Awaitable[bool]]
+"""A place nearer than any peer: (root, size if known, whom to tell how far it is) -> whether the store has it now."""
 Holders = Callable[[Cid], Iterable[PeerId]]
 _MULTIHASH_AT: Final = 2  # a provider record's key is the multihash, as other IPFS nodes have it
 
@@ -65,6 +67,7 @@ class Content:
         self.server = BlobServer(store.reader, self.may_fetch, limits.exchange)
         self.rules: list[MayFetch] = []
         self.holders: list[Holders] = []
+        self.sources: list[Source] = []
         self._shared = {root for root, reasons in store.pins().items() if SHARED in reasons}
         self._fetches: dict[Cid, _Fetch] = {}
         self._turn = trio.CapacityLimiter(limits.exchange.fetches_max)
@@ -179,7 +182,8 @@ class Content:
         try:
             with fetch.scope:
                 async with self._turn:
-                    await self._download(fetch)
+                    if not await self._from_sources(fetch):
+                        await self._download(fetch)
         except Refused as no:
             fetch.error = no
         finally:
@@ -188,6 +192,16 @@ class Content:
             if self._fetches.get(fetch.root) is fetch:
                 del self._fetches[fetch.root]
             fetch.over.set()
+
+    async def _from_sources(self, fetch: _Fetch) -> bool:
+        def tell(done: int, all_of: int) -> None:
+            for watcher in fetch.watchers:
+                watcher(done, all_of)
+
+        for source in self.sources:
+            if await source(fetch.root, fetch.size_bytes, tell):
+                return True
+        return False
 
     async def _download(self, fetch: _Fetch) -> None:
         assert self._host is not None and self._reach is not None

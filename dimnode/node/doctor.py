@@ -48,6 +48,7 @@ def findings(node: Node) -> list[Finding]:
         _conduct(node),
         _sandbox(node),
         _offers(node),
+        *_kubo(node),
         _disk(node),
         _files(),
         _memory(node),
@@ -199,6 +200,23 @@ def _offers(node: Node) -> Finding:
     models, cabinets = len(node.library.models), len(node.library.cabinets)
     detail = f"{models} model{'s' * (models != 1)}, {cabinets} cabinet{'s' * (cabinets != 1)}"
     return finding("offers", models + cabinets > 0 or node.pool is None, detail, "dim models add FILE, dim data add …")
+
+
+def _kubo(node: Node) -> list[Finding]:
+    """Only for who wants one: no node needs it."""
+    if not node.kubo.on:
+        return []
+    found = node.kubo.status()
+    if problem := found["problem"]:
+        return [finding("kubo", False, f"{problem['what']} ({problem['cause']})", problem["hint"])]
+    if refused := found["refused"]:
+        what, words = next(iter(refused.items()))
+        detail = f"{len(refused)} not added: {what}: {words['what']}"
+        return [finding("kubo", False, detail, f"{words['hint']}; then dim kubo push")]
+    detail = f"{found['daemon']} at {found['api']}" if found["daemon"] else "not asked yet"
+    return [
+        finding("kubo", True, f"{detail}, {found['pinned']} pinned" + (f", {found['name']}" if found["name"] else ""))
+    ]
 
 
 def _disk(node: Node) -> Finding:

@@ -20,7 +20,7 @@ from dimnode.audit.redact import redact
 from dimnode.config import KuboConfig
 from dimnode.errors import Complaint, Refused
 from dimnode.limits import LIMITS, KuboLimits
-from dimnode.node.kubo_fetch import KuboFetch
+from dimnode.node.kubo_fetch import KuboFetch, Tell
 from dimnode.node.kubo_index import index_of
 from dimnode.records.envelope import Record
 from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid, cid_bytes, cid_text, peer_text, short
@@ -321,11 +321,11 @@ class KuboBridge:
             "fetch": self._config.fetch,
         }
 
-    def source(self) -> "KuboFetch | None":
-        """Where blobs can be taken from, if the operator lets them be."""
+    async def take(self, root: Cid, size_bytes: int | None, tell: Tell) -> bool:
+        """Whether the blob came from there: a source of `Content`. See `KuboFetch.fetch`."""
         if self._kubo is None or self._config.fetch == "off":
-            return None
-        return KuboFetch(self._kubo, self._blobs, self._limits)
+            return False
+        return await KuboFetch(self._kubo, self._blobs, self._limits).fetch(root, size_bytes, tell)
 
 
 def _title(manifest: Manifest) -> str:

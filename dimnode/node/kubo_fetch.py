@@ -42,7 +42,7 @@ class KuboFetch:
     def __init__(self, kubo: Kubo, blobs: BlobStore, limits: KuboLimits) -> None:
         self._kubo, self._blobs, self._limits = kubo, blobs, limits
 
-    async def fetch(self, root: Cid, size_bytes: int | None = None, tell: Tell = lambda *_: None) -> bool:
+    async def fetch(self, root: Cid, size_bytes: int | None, tell: Tell) -> bool:
         """Whether the blob is in the store now. False: the daemon does not have it, or failed on the way.
 
         Raises `Refused` only for what is wrong here: the disk is full, too many parts are open.

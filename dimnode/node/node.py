@@ -36,6 +36,7 @@ from dimnode.node.guests import Guests
 from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.inbox import Inbox
 from dimnode.node.jobdoor import JobDoor
+from dimnode.node.kubo_answers import bridge_of
 from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
 from dimnode.node.perform import Performer, check_part
@@ -131,6 +132,7 @@ class Node:
         self.watchers = Watchers(limits.jobs)
         self.grants = Grants()
         self.blobs, self.content = blobs, Content(blobs, limits)
+        self.kubo = bridge_of(self)
         self.guests = Guests(home, config, self.me, limits)
         self.swarm.ignores = self.guests.ignores
         self.swarm.notices = self.hear_notices
@@ -214,6 +216,7 @@ class Node:
                 network_keys=self.gatekeeper.keys if self.gatekeeper and self.gatekeeper.has_keys else None,
                 limits=self.limits,
             )
+            await stack.enter_async_context(self.kubo.opened())
             self.host = await stack.enter_async_context(host)
             nursery = await stack.enter_async_context(trio.open_nursery())
             self._nursery = nursery
@@ -250,6 +253,7 @@ class Node:
         self.swarm.strangers = discovery.want
         self.links.attach(host, nursery)
         self.content.attach(host, nursery, discovery.reach)
+        nursery.start_soon(self.kubo.run)
         self.guests.attach(host, self.links)
         if self.gatekeeper is not None:
             nursery.start_soon(self.gatekeeper.run, host)

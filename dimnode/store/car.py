@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from dimnode.errors import Refused
-from dimnode.records.ids import BLOB_PREFIX, TREE_PREFIX, Cid
+from dimnode.records.ids import BLOB_PREFIX, TREE_PREFIX, Cid, cid_text
 from dimnode.records.unixfs import LEAF_BYTES, Tree
 
 _ROOTS: Final = b"\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
@@ -24,7 +24,7 @@ def leaves_of(tree: Tree, file: BinaryIO) -> Iterator[bytes]:
         leaf = file.read(LEAF_BYTES)
         if hashlib.sha256(leaf).digest() != tree.digest(number):
             cause = f"leaf {number} does not have the hash that its root names"
-            raise Refused("E-kubo-12", "the content here is damaged", cause, "dim models verify MODEL")
+            raise Refused("E-kubo-12", "the content here is damaged", cause, f"dim blobs verify {cid_text(tree.root)}")
         yield leaf
 
 

@@ -302,4 +302,4 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise Refused("E-kubo-12", "the content here cannot be read", error.strerror or "", "dim doctor") from None
+        raise Refused("E-kubo-12", "the content here cannot be read", error.strerror or "", "dim blobs ls") from None

@@ -245,7 +245,7 @@ def test_without_an_address_nothing_is_asked_of_anybody(scene):
         )
         async with bridge.opened():
             await bridge.run()
-            assert bridge.source() is None
+            assert not await bridge.take(blob_cid(b"x"), 1, print)
             with pytest.raises(Refused, match="E-kubo-10"):
                 await bridge.push_all()
             return await bridge.look()
@@ -269,7 +269,7 @@ def taken(scene, root, size=None, **settings):
     seen = []
 
     async def use(bridge):
-        return await bridge.source().fetch(root, size, lambda done, of: seen.append((done, of)))
+        return await bridge.take(root, size, lambda done, of: seen.append((done, of)))
 
     return scene.run(use, **settings), seen
 
@@ -319,11 +319,9 @@ def test_what_came_before_the_daemon_died_is_kept_for_the_next_time(scene):
 
 
 def test_an_operator_may_keep_the_node_from_asking_the_daemon_for_blobs(scene):
-    assert scene.run(_source, fetch="off") is None
-
-
-async def _source(bridge):
-    return bridge.source()
+    scene.daemon.put(b"small")
+    assert taken(scene, blob_cid(b"small"), fetch="off") == (False, [])
+    assert not scene.daemon.asked
 
 
 # ---- the index
