@@ -11,8 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from dimnode.records.ids import cid_text
+from dimnode.records.envelope import SigningKey
+from dimnode.records.ids import cid_text, peer_bytes, peer_text
+from dimnode.records.ipns import Name, open_name, seal_name
 from dimnode.records.unixfs import LEAF_BYTES, TreeBuilder, tree_of
 
 HERE = Path(__file__).resolve().parent
@@ -30,12 +33,12 @@ def attempt(what: str, trial: Callable[[], str]) -> None:
     print(json.dumps({"row": what, "ok": ok, "ms": round((time.monotonic() - began) * 1000), "note": note}), flush=True)
 
 
-def js(node: str, script: str, *arguments: str) -> dict[str, str]:
+def js(node: str, script: str, *arguments: str) -> dict[str, Any]:
     """What a script prints."""
     command = [node, str(HERE / "content" / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr.strip()[-200:]
-    found: dict[str, str] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
@@ -72,10 +75,34 @@ def random_roots(node: str, folder: Path) -> str:
     return f"{len(paths)} files of random bytes"
 
 
+def names(node: str, folder: Path) -> str:
+    """IPNS records of Python for js, and one of js for Python."""
+    key, now_ms = SigningKey.from_seed(random.randbytes(32)), time.time_ns() // 1_000_000
+    value = "/ipfs/bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
+    good = seal_name(key, Name(value, 3, now_ms + 1_800_000, 60_000))
+    records = {
+        "good": good,
+        "changed": good[:-5] + bytes([good[-5] ^ 1]) + good[-4:],
+        "over": seal_name(key, Name(value, 3, now_ms - 1000, 60_000)),
+        "another's": seal_name(SigningKey.from_seed(bytes(32)), Name(value, 3, now_ms + 1_800_000, 60_000)),
+    }
+    asked = {"name": peer_text(key.peer), "value": value, "records": {what: raw.hex() for what, raw in records.items()}}
+    path = folder / "names.json"
+    path.write_text(json.dumps(asked), encoding="utf-8")
+    said: dict[str, Any] = js(node, "ipns.mjs", str(path))
+    verdicts = said["verdicts"]
+    assert verdicts.pop("good") == f"ok 3 {value}", said["verdicts"]
+    assert not [verdict for verdict in verdicts.values() if verdict.startswith("ok")], verdicts
+    theirs = open_name(bytes.fromhex(said["record"]), peer_bytes(said["name"]), now_ms)
+    assert (theirs.value, theirs.sequence) == (value, 7), theirs
+    return f"{len(good)} bytes; {len(verdicts)} wrong ones refused; one of js read"
+
+
 def main(node: str, folder: Path) -> None:
     """Everything."""
     attempt("roots of the golden list are js-ipfs-unixfs-importer's", lambda: golden_roots(node))
     attempt("roots of random files are js-ipfs-unixfs-importer's", lambda: random_roots(node, folder))
+    attempt("js-ipns takes our names and we take its", lambda: names(node, folder))
 
 
 if __name__ == "__main__":

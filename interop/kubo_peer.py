@@ -24,8 +24,11 @@ import trio
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS, KuboLimits
 from dimnode.records.ids import TREE_PREFIX, Cid, blob_cid, cid_text
+from dimnode.records.kinds import open_record
+from dimnode.records.manifest import Manifest
 from dimnode.records.unixfs import LEAF_BYTES, Tree, TreeReader, tree_of
 from dimnode.store.kubo import Kubo, open_kubo
+from tests.e2e.harness import real_nodes
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 60.0
@@ -284,6 +287,42 @@ async def death(daemon: Daemon, limits: KuboLimits, folder: Path) -> None:
     await attempt("started again: not half there, and added whole", again)
 
 
+async def node_beside(daemon: Daemon, folder: Path) -> None:
+    """A real node that has this daemon in its settings."""
+    home = folder / "home"
+    (home / "alba").mkdir(mode=0o700, parents=True)
+    (home / "alba" / "config.toml").write_text(f'[kubo]\napi = "{daemon.api}"\n', encoding="utf-8")
+    with real_nodes(home, {"alba": True}) as nodes:
+        nodes.offer("alba")
+        alba = nodes["alba"]
+
+        async def cat(root: str) -> bytes:
+            async with httpx.AsyncClient(timeout=SECONDS) as client:
+                answer = await client.post(f"http://127.0.0.1:{daemon.port}/api/v0/cat", params={"arg": root})
+                return answer.raise_for_status().content
+
+        async def pushed() -> str:
+            said = alba.client.ask("kubo.push", job=None)
+            assert not said["refused"] and said["name"] and said["pinned"], said
+            index = json.loads(await cat(said["index"]))
+            [entry] = index["models"]
+            manifest = Manifest.of(open_record(await cat(entry["envelope"])))
+            for file in manifest.files:
+                assert len(await cat(cid_text(file.root))) == file.size_bytes
+            return f"{manifest.title}, {said['name']}"
+
+        async def found() -> str:
+            tree, path = made(folder, 21 * LEAF_BYTES + 5)
+            async with open_kubo(daemon.api, LIMITS.kubo) as kubo:
+                await kubo.add(tree, path)
+            said = alba.client.ask("blobs.get", blob=cid_text(tree.root), peers=[], pin=False, share=False)
+            assert sha256_of(Path(said["path"])) == sha256_of(path)
+            return said["blob"]
+
+        await attempt("dim kubo push: js-ipfs reads the index, the manifest, the model", pushed)
+        await attempt("dim blobs get finds what only js-ipfs has", found)
+
+
 async def main(node: str, folder: Path) -> None:
     """Everything."""
     with running(node, folder) as daemon:
@@ -298,6 +337,7 @@ async def main(node: str, folder: Path) -> None:
             await small(kubo)
             await content(kubo, daemon, folder)
         await death(daemon, LIMITS.kubo, folder)
+        await node_beside(daemon, folder)
 
 
 if __name__ == "__main__":
