@@ -223,7 +223,7 @@ def liar(setting: Setting) -> None:
     """One question, three executors, two must agree; one of them runs another model under the name."""
     narrator, swarm = setting.narrator, setting.swarm
     facts = narrator.act(4, "the liar", "one question, three executors, two must agree")
-    setting.exchange_model("ezra", "classifier-mlp", "classifier-boosting")
+    setting.make_liar("ezra", "classifier-mlp", "classifier-boosting")
     swarm.wait_offered("alba", {"classifier-mlp": 3})
     job = {
         "tasks": [{"model": "classifier-mlp"}],

@@ -5,8 +5,6 @@ Rule: the central computation is made here, straight with onnxruntime over all r
 
 import csv
 import os
-import shutil
-import sqlite3
 import struct
 import time
 from dataclasses import dataclass, field
@@ -23,7 +21,6 @@ from dimnode.demo.split import FEATURES, HOSPITAL_ROWS, Patient, read_patients, 
 from dimnode.demo.swarm import Member, Swarm
 from dimnode.records.ids import peer_bytes
 from dimnode.records.receipt import parse_receipt
-from dimnode.store.home import model_file
 
 HOSPITALS: Final = ("alba", "brio", "cara")
 CABINET: Final = "patients"
@@ -58,7 +55,7 @@ class Setting:
     rows_at: dict[str, int] = field(default_factory=dict)
 
     def furnish(self) -> None:
-        """Give every node its models, every hospital its patients; ezra gets a model under another's name."""
+        """Give every node its models, every hospital its patients."""
         self.patients = read_patients(self.source)
         self._offer_models()
         for index, name in enumerate(HOSPITALS):
@@ -105,18 +102,13 @@ class Setting:
     def _cabinets(self, asker: str) -> int:
         return sum(1 for row in self.swarm[asker].client.peers() if CABINET in row["cabinets"])
 
-    def exchange_model(self, name: str, claimed: str, real: str) -> None:
-        """What a dishonest operator does: put another file under the name of a model, in the node's own books."""
+    def make_liar(self, name: str, claimed: str, real: str) -> None:
+        """What a dishonest operator does: change the program, so that it runs one model and signs for another."""
         member = self.swarm[name]
+        self.add_model(member, real)
         member.stop()
         member.wait_stopped()
-        card = read_model_card(real)
-        shutil.copyfile(card.path, model_file(member.home, card.sha256))
-        with sqlite3.connect(member.home / "journal.db") as books:
-            digest = read_model_card(claimed).sha256
-            books.execute("UPDATE models SET sha256=? WHERE sha256=?", (card.sha256, digest))
-        books.close()
-        member.launch(self.swarm[self.swarm.first].addresses[0])
+        member.launch(self.swarm[self.swarm.first].addresses[0], faults=f"run-instead:{claimed}:{real}")
         member.wait_ready()
         self.swarm.wait_joined()
 

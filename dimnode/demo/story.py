@@ -1,7 +1,7 @@
 """`dim demo`: a whole swarm on one laptop, real models, real patients' data, three patterns, one liar, an auditor.
 
-Rule: nothing here is acted. The nodes are ordinary processes, the kill is a kill -9, the liar is a node whose operator
-exchanged a model file, and every figure comes from a stream counter, a journal or a receipt.
+Rule: nothing here is acted. The nodes are ordinary processes, the kill is a kill -9, the liar is a node that runs
+another model than it signs for, and every figure comes from a stream counter, a journal or a receipt.
 """
 
 import signal

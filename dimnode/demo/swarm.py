@@ -57,15 +57,18 @@ class Member:
             self.listen = f"/ip4/127.0.0.1/tcp/{probe.getsockname()[1]}"
         return f"{self.listen}/p2p/{peer_text(load_key(self.home).peer)}"
 
-    def launch(self, bootstrap: str) -> None:
-        """Start the process; `wait_ready` must follow."""
+    def launch(self, bootstrap: str, faults: str = "") -> None:
+        """Start the process; `wait_ready` must follow. `faults`: how it misbehaves (node.faults)."""
         command = [sys.executable, "-m", "dimnode.cli.main", "up", "--json", "--home", str(self.home)]
         command += ["--name", self.name, "--listen", self.listen]
         if bootstrap:
             command += ["--bootstrap", bootstrap]
+        environment = os.environ | ({"DIM_FAULTS": faults} if faults else {})
         with (self.home / "node.log").open("ab") as log:
             # A process group of its own: Ctrl-C reaches the story, and the story ends its nodes in order.
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=environment
+            )
 
     def wait_ready(self) -> None:
         """Read the ready line. Raises `ConfigError` with the log's end when the node did not start."""

@@ -29,7 +29,7 @@ from dimnode.jobs.events import AnswerReceived, BadRecord, Now, PeerDown, PeerUp
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
 from dimnode.node.content import Content
-from dimnode.node.faults import fault_point
+from dimnode.node.faults import fault_point, model_to_run
 from dimnode.node.fetching import Fetching, about, busy, split_large
 from dimnode.node.gatekeeper import Gatekeeper
 from dimnode.node.guests import Guests
@@ -151,6 +151,7 @@ class Node:
             limits,
             self._spec_of,
         )
+        self.performer.model_to_run = model_to_run(config.faults, self.library)
         self.loop = Loop(
             self.engine,
             self.inbox,

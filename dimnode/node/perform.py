@@ -33,7 +33,7 @@ from dimnode.jobs.effects import (
 )
 from dimnode.jobs.events import Combined, Compared, Event, Key, Ruled, RunFinished, RunRefused
 from dimnode.limits import LIMITS, Limits
-from dimnode.node.library import Library
+from dimnode.node.library import Library, LocalModel
 from dimnode.node.model_orders import model_order
 from dimnode.node.receipts import gone
 from dimnode.node.usage import CabinetUse
@@ -80,6 +80,7 @@ class Performer:
         self._spec_of = spec_of
         self._consults: dict[Key, Consult] = {}
         self.pool: Pool | None = None
+        self.model_to_run: Callable[[LocalModel], LocalModel] = lambda asked: asked
 
     def perform(self, effect: Effect) -> None:
         """One effect. Called by the loop, in order, after the commit."""
@@ -164,7 +165,7 @@ class Performer:
         order = Order(
             key=run.key,
             op=run.op,  # type: ignore[arg-type]  # the spec's schema allows exactly the pool's operations
-            model=model_order(model) if model is not None else None,
+            model=model_order(self.model_to_run(model)) if model is not None else None,
             inputs=tuple(self._bytes(cid) for cid in run.inputs),
             take=tuple(Take(*row) for row in run.take),
             rows=rows,

@@ -170,7 +170,16 @@ def test_the_lateness_is_the_99th_of_a_hundred_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["kill", "kill-after-commit:answer", "kill-after-commit:answer:x", "a:b:c", "kill-after-commit:answer:²"]
+    "setting",
+    [
+        "kill",
+        "kill-after-commit:answer",
+        "kill-after-commit:answer:x",
+        "a:b:c",
+        "kill-after-commit:answer:²",
+        "run-instead:a",
+        "run-instead:a:",
+    ],
 )
 def test_an_unknown_fault_point_is_named(setting) -> None:
     with pytest.raises(ConfigError, match="E-config-04"):
