@@ -35,6 +35,7 @@ from dimnode.store.blobs import BlobStore
 from dimnode.store.part import Part
 
 RAW = "/bench/raw/1"
+SWITCH_SECONDS = 0.0005  # as a node sets it
 _LISTEN = ["/ip4/127.0.0.1/tcp/0"]
 _MANY = 2**50
 
@@ -207,7 +208,7 @@ def fetched(addresses: list[str], root: Cid, folder: Path) -> dict[str, Any]:
         return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
-def measure(megabytes: int, rounds: int) -> dict[str, Any]:
+def measure(megabytes: int, rounds: int, slow: float = 60e6) -> dict[str, Any]:
     """Everything, in one run."""
     with tempfile.TemporaryDirectory(prefix="dim-bench-") as name:
         folder = Path(name)
@@ -232,7 +233,6 @@ def measure(megabytes: int, rounds: int) -> dict[str, Any]:
                 rows.append(row)
                 print(json.dumps(row), file=sys.stderr, flush=True)
             found["rounds"] = rows
-        slow = 60e6
         with provider(folder / "1", 1, slow) as first, provider(folder / "2", 2, slow) as second:
             found["slow_one"] = fetched([first], blob.root, folder)
             found["slow_two"] = fetched([first, second], blob.root, folder)
@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument("--provide", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--fetch", nargs="+", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    sys.setswitchinterval(SWITCH_SECONDS)
     if chosen.provide:
         trio.run(provide, Path(chosen.provide[0]), int(chosen.provide[1]), float(chosen.provide[2]))
     elif chosen.fetch:

@@ -37,7 +37,7 @@ class Sink(Protocol):
     have: bytearray
     done_bytes: int
 
-    def write(self, leaf: int, pieces: Sequence[bytes]) -> bool:
+    def write(self, leaf: int, pieces: Sequence[bytes | memoryview]) -> bool:
         """Check and keep; False when it was there. Raises `PeerFault` for a wrong leaf, `Refused` for a full disk."""
 
     def missing(self) -> list[int]:
@@ -78,7 +78,8 @@ class Download:
         self._past_bytes_in = 0
         self._nursery: trio.Nursery | None = None
         self._failure: Exception | None = None
-        self._only: list[bytes] = []
+        self._only: list[memoryview] = []
+        self._rooms: list[bytearray] = []
         self.liars: set[PeerId] = set()
         self.idle_since: float | None = None
         self.tree: Tree | None = None
@@ -122,6 +123,7 @@ class Download:
         async with trio.open_nursery() as nursery:  # a worker for each provider, and the checks
             self._nursery = nursery
             self.idle_since = trio.current_time()
+            nursery.start_soon(self._watch_silence)
             while not self.done and self._failure is None:
                 await self._changed.wait()
                 self._changed = trio.Event()
@@ -130,6 +132,16 @@ class Download:
             raise self._failure
         assert self.sink is not None
         return self.sink
+
+    async def _watch_silence(self) -> None:
+        """A provider that says nothing gives its leaves back."""
+        while True:
+            await trio.sleep(self._limits.silence_seconds_max / 4)
+            now = trio.current_time()
+            for peer, stream in list(self._streams.items()):
+                if stream.overdue(now) and peer in self._workers:
+                    log.info("%s is silent: others are asked for %s", short(peer), short(self.root))
+                    self._workers[peer].cancel()
 
     def offer(self, peer: PeerId) -> None:
         """Somebody who may have it. Does nothing when it takes part, has lied, or enough others do."""
@@ -261,13 +273,13 @@ class Download:
         if size > LEAF_BYTES:
             raise PeerFault("blob: size")
         await stream.ask(Leaf(0))
-        pieces = await stream.leaf(0)
-        if pieces is None:
+        content = await stream.leaf(0, memoryview(bytearray(LEAF_BYTES)))
+        if content is None:
             raise Refusal
-        if blob_cid(b"".join(pieces)) != self.root:
+        if blob_cid(content) != self.root:
             raise WrongHash("blob: wrong leaf")
-        self._only = pieces
-        return single_leaf(self.root, sum(map(len, pieces)))
+        self._only = [content]
+        return single_leaf(self.root, len(content))
 
     # ---- leaves
 
@@ -283,13 +295,14 @@ class Download:
                 had_at = await self._nothing_to_ask(peer, stream, had_at)
                 continue
             leaf = asked.popleft()
-            pieces = await stream.leaf(leaf)
-            if pieces is None:
+            room = self._rooms.pop() if self._rooms else bytearray(LEAF_BYTES)
+            content = await stream.leaf(leaf, memoryview(room))
+            if content is None:
+                self._rooms.append(room)
                 self.exchange.absent(peer, leaf)
                 continue
             await self._checks.acquire()
-            self._nursery.start_soon(self._check, peer, leaf, pieces)
-            del pieces  # or they would be held while the next ones come
+            self._nursery.start_soon(self._check, peer, leaf, content, room)
 
     async def _nothing_to_ask(self, peer: PeerId, stream: BlobStream, had_at: float) -> float:
         """Wait a little; ask a partial holder now and then what it has by now. When that was asked last."""
@@ -303,12 +316,12 @@ class Download:
             await self._changed.wait()
         return had_at
 
-    async def _check(self, peer: PeerId, leaf: int, pieces: list[bytes]) -> None:
+    async def _check(self, peer: PeerId, leaf: int, content: memoryview, room: bytearray) -> None:
         """Hash and write in a thread: the event loop and the other streams go on meanwhile."""
         assert self.exchange is not None and self.sink is not None
         try:
             if not self.sink.have[leaf]:
-                await trio.to_thread.run_sync(self.sink.write, leaf, pieces, limiter=self._threads)
+                await trio.to_thread.run_sync(self.sink.write, leaf, [content], limiter=self._threads)
             self.exchange.take(peer, leaf, trio.current_time())
         except PeerFault as fault:
             self.exchange.leave(peer)
@@ -316,5 +329,6 @@ class Download:
         except Refused as no:
             self._failure = no
         finally:
+            self._rooms.append(room)  # at most one a provider and one a check
             self._checks.release()
             self._change()

@@ -112,11 +112,21 @@ _FROM_DIGITS: Final = bytes(1 if value == 49 else 0 for value in range(256))
 class BlobStream:
     """The asking side of one stream. One task uses it. Its methods raise `StreamEnded`, `StreamLost`, `PeerFault`.
 
-    `TooSlowError`: the peer is silent. A cancel leaves the stream useless: reset it.
+    They wait for ever: whoever uses it looks at `overdue` now and then (a deadline for each read would cost a tenth of
+    the transfer). A cancel leaves the stream useless: reset it.
     """
 
     def __init__(self, stream: Stream, limits: ExchangeLimits = LIMITS.exchange) -> None:
         self._stream, self._limits = stream, limits
+        self._began = self._heard = trio.current_time()
+        self._waits = False
+
+    def overdue(self, now: float) -> bool:
+        """Whether the peer was silent for too long, or takes too long over one answer."""
+        limits = self._limits
+        return self._waits and (
+            now - self._heard > limits.silence_seconds_max or now - self._began > limits.leaf_seconds_max
+        )
 
     @property
     def bytes_in(self) -> int:
@@ -125,8 +135,9 @@ class BlobStream:
 
     async def ask(self, question: Question) -> None:
         """Answers come in the order of the questions."""
-        with trio.fail_after(self._limits.silence_seconds_max):
-            await self._stream.write(pack_question(question))
+        self._begin()
+        await self._stream.write(pack_question(question))
+        self._waits = False
 
     async def opened(self) -> tuple[int, bytes]:
         """After `Open`: bytes of the blob, and bits of what is there, none when it is whole."""
@@ -146,14 +157,14 @@ class BlobStream:
                 return None
         raise PeerFault("blob: answer")
 
-    async def leaf(self, index: int) -> list[bytes] | None:
-        """After `Leaf`: its bytes in pieces, or None when it is not there. They are not checked yet."""
-        with trio.fail_after(self._limits.leaf_seconds_max):
-            match await self._frame(64):
-                case ["leaf", int(said), int(size)] if said == index and type(size) is int and 0 <= size <= LEAF_BYTES:
-                    return await self._raw(size)
-                case ["absent"]:
-                    return None
+    async def leaf(self, index: int, room: memoryview) -> memoryview | None:
+        """After `Leaf`: its bytes, in `room`, or None when it is not there. They are not checked yet."""
+        match await self._frame(64):
+            case ["leaf", int(said), int(size)] if said == index and type(size) is int and 0 <= size <= LEAF_BYTES:
+                await self._fill(room[:size])
+                return room[:size]
+            case ["absent"]:
+                return None
         raise PeerFault("blob: answer")
 
     async def have(self) -> bytes:
@@ -171,21 +182,31 @@ class BlobStream:
         """Give up both directions."""
         await self._stream.reset()
 
+    def _begin(self) -> None:
+        self._began = self._heard = trio.current_time()
+        self._waits = True
+
     async def _frame(self, bytes_max: int) -> Any:
-        size = int.from_bytes(b"".join(await self._raw(4)), "big")
+        self._begin()
+        size = int.from_bytes(await self._raw(4), "big")
         if size > bytes_max:
             raise PeerFault("frame too long")
         if not size:
             raise Refusal  # the end frame: the peer says no more
-        return unpack_body(b"".join(await self._raw(size)), _CONTAINERS_MAX)
+        return unpack_body(await self._raw(size), _CONTAINERS_MAX)
 
-    async def _raw(self, size: int) -> list[bytes]:
-        pieces: list[bytes] = []
-        while size:
-            with trio.fail_after(self._limits.silence_seconds_max):
-                pieces.append(await self._stream.read(min(size, self._limits.read_bytes)))
-            size -= len(pieces[-1])
-        return pieces
+    async def _raw(self, size: int) -> bytes:
+        room = bytearray(size)
+        await self._fill(memoryview(room))
+        return bytes(room)
+
+    async def _fill(self, room: memoryview) -> None:
+        """A memory view's slices are views: nothing is copied here."""
+        self._waits = True
+        while room:
+            room = room[await self._stream.read_into(room) :]
+            self._heard = trio.current_time()
+        self._waits = False
 
 
 class Refusal(Exception):

@@ -42,7 +42,7 @@ def record_id(payload: bytes) -> RecordId:
     return RecordId(RECORD_PREFIX + hashlib.sha256(payload).digest())
 
 
-def blob_cid(blob: bytes) -> Cid:
+def blob_cid(blob: bytes | memoryview) -> Cid:
     """The CID of immutable bytes."""
     return Cid(BLOB_PREFIX + hashlib.sha256(blob).digest())
 

@@ -21,7 +21,6 @@ PART: Final = ".part"
 HAVE: Final = ".have"
 ADDING: Final = ".adding"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WRITEV_MAX: Final = 512  # IOV_MAX is 1,024 on Linux and macOS
 
 
 def open_folder(home: Path) -> Path:
@@ -98,16 +97,11 @@ def read_at(descriptor: int, offset: int, size: int) -> bytes:
     return found
 
 
-def write_at(descriptor: int, pieces: Sequence[bytes | memoryview], offset: int) -> None:
-    """All of the pieces, one behind the other. Raises `OSError`."""
-    waiting = [memoryview(piece) for piece in pieces if len(piece)]
-    while waiting:
-        count = os.pwritev(descriptor, waiting[:_WRITEV_MAX], offset)
-        offset += count
-        while waiting and count >= len(waiting[0]):
-            count -= len(waiting.pop(0))
-        if count:
-            waiting[0] = waiting[0][count:]
+def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
+    """All of it, from `offset` on. Raises `OSError`."""
+    count = os.pwrite(descriptor, content, offset)
+    while count < len(content):
+        count += os.pwrite(descriptor, memoryview(content)[count:], offset + count)
 
 
 def write_all(descriptor: int, piece: bytes | bytearray | memoryview) -> None:

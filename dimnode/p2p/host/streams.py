@@ -76,6 +76,15 @@ class Stream:
         except (MuxedStreamError, MuxedConnError) as error:
             raise StreamLost(str(error)) from None
 
+    async def read_into(self, room: memoryview) -> int:
+        """The same into the caller's memory: how many bytes came. `room` must not be empty."""
+        try:
+            return await self._muxed.read_into(room)
+        except MuxedStreamEOF:
+            raise StreamEnded from None
+        except (MuxedStreamError, MuxedConnError) as error:
+            raise StreamLost(str(error)) from None
+
     async def write(self, b: bytes) -> None:
         """Send all of `b`; waits while the peer does not read. Raises `StreamLost`, also after our own `close`."""
         try:

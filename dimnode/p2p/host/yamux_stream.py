@@ -141,15 +141,7 @@ class YamuxStream(IMuxedStream):
             return await self._read_all()
         if n == 0:
             return b""
-        if self._chunks:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._chunks:
-            if self.finished_there:
-                raise MuxedStreamEOF("the peer finished")
-            if self.lost:
-                raise MuxedStreamReset("reset, or connection lost")
-            self._session.flush_if_pending()
-            await self._readers.park()
+        await self._wait_for_chunks()
         return self._take(n)
 
     def buffered(self) -> bytes:
@@ -162,6 +154,30 @@ class YamuxStream(IMuxedStream):
         """Drop `n` bytes that are there, as if they had been read."""
         if n:
             self._take(n)
+
+    async def read_into(self, room: memoryview) -> int:
+        """Like `read`, into the caller's memory: how many bytes. Large reads copy once, and allocate nothing."""
+        if self._expected is not None:
+            await self.confirm()
+        await self._wait_for_chunks()
+        filled = 0
+        while self._chunks and filled < len(room):
+            piece = self._take_from_head(len(room) - filled)
+            room[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        self._account_read(filled)
+        return filled
+
+    async def _wait_for_chunks(self) -> None:
+        if self._chunks:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._chunks:
+            if self.finished_there:
+                raise MuxedStreamEOF("the peer finished")
+            if self.lost:
+                raise MuxedStreamReset("reset, or connection lost")
+            self._session.flush_if_pending()
+            await self._readers.park()
 
     async def peek(self, n: int) -> bytes:
         """Wait until `n` bytes are there, or no more will come; return up to `n` of them and leave them in place."""
