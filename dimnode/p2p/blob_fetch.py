@@ -127,6 +127,7 @@ class Download:
             while not self.done and self._failure is None:
                 await self._changed.wait()
                 self._changed = trio.Event()
+            self._nursery = None  # nobody is taken in any more
             nursery.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
@@ -285,6 +286,7 @@ class Download:
 
     async def _leaves(self, peer: PeerId, stream: BlobStream) -> None:
         assert self.exchange is not None and self._nursery is not None
+        nursery = self._nursery
         asked: deque[int] = deque()
         had_at = trio.current_time()
         while not self.exchange.done:
@@ -302,7 +304,7 @@ class Download:
                 self.exchange.absent(peer, leaf)
                 continue
             await self._checks.acquire()
-            self._nursery.start_soon(self._check, peer, leaf, content, room)
+            nursery.start_soon(self._check, peer, leaf, content, room)
 
     async def _nothing_to_ask(self, peer: PeerId, stream: BlobStream, had_at: float) -> float:
         """Wait a little; ask a partial holder now and then what it has by now. When that was asked last."""

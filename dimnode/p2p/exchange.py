@@ -78,8 +78,10 @@ class Exchange:
         self._choose(provider)
 
     def update(self, peer: PeerId, have: bytes | None) -> None:
-        """It has more by now."""
-        provider = self._providers[peer]
+        """It has more by now. Nothing for one that left."""
+        provider = self._providers.get(peer)
+        if provider is None:
+            return
         provider.have = None if have is None else bytearray(have)
         self._choose(provider)
 
@@ -196,6 +198,9 @@ class Exchange:
         self._unask(peer, provider, leaf)
 
     def useful(self, peer: PeerId) -> bool:
-        """Whether it has a leaf that is missing."""
-        have = self._providers[peer].have
+        """Whether it takes part and has a leaf that is missing."""
+        provider = self._providers.get(peer)
+        if provider is None:
+            return False
+        have = provider.have
         return have is None or any(have[leaf] for leaf in self._missing)

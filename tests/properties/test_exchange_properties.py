@@ -190,7 +190,8 @@ def test_what_a_provider_that_left_was_asked_for_goes_to_the_next(have: bytes | 
     exchange.join(second, have)
     exchange.leave(first)
     exchange.leave(first)
-    assert exchange.ask(first, 0.0) is None
+    exchange.update(first, None)
+    assert exchange.ask(first, 0.0) is None and not exchange.useful(first)
     again = []
     while (leaf := exchange.ask(second, 1.0)) is not None:
         again.append(leaf)

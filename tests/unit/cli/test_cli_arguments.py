@@ -29,6 +29,7 @@ def test_the_commands_are_those_that_the_documents_name():
     node |= {"peers block", "peers allow", "peers blocked"}
     node |= {f"swarm {verb}" for verb in ("new", "invite", "join", "members", "remove", "show", "leave")}
     offers = {"models add", "models ls", "data add", "data ls", "rep ls", "rep explain"}
+    offers |= {f"blobs {verb}" for verb in ("add", "get", "ls", "pin", "unpin", "gc", "rm", "verify", "stat")}
     offers |= {"keys new", "keys ls", "keys revoke", "kubo status", "kubo push"}
     jobs = {"run", "job validate", "job run", "job ls", "job show", "job events", "job result", "job cancel"}
     receipts = {"verify", "receipt show", "receipt redact"}
