@@ -3,13 +3,13 @@
 Rule: it looks and changes nothing, not even a directory.
 """
 
-import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
 
 from dimnode.config import load_config
 from dimnode.errors import ConfigError
+from dimnode.exec.runtimes.choice import installed
 
 _DISK_BYTES_MIN = 1024**3
 
@@ -47,8 +47,8 @@ def _key(home: Path) -> dict[str, Any]:
 
 
 def _runtime() -> dict[str, Any]:
-    found = importlib.util.find_spec("onnxruntime") is not None
-    return _finding("runtime", found, "onnx" if found else "onnxruntime is missing", "pip install 'dimnode[onnx]'")
+    found, missing = installed(), "no runtime is installed"
+    return _finding("runtime", bool(found), ", ".join(found) or missing, "pip install 'dimnode[onnx]'")
 
 
 def _disk(home: Path) -> dict[str, Any]:

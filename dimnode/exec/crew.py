@@ -19,13 +19,14 @@ from dimnode.exec import orders
 from dimnode.exec.batching import Batch, share_of
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, unpack_body
 from dimnode.exec.desk import Desk
-from dimnode.exec.launch import Hello, Zygote, hello_from
+from dimnode.exec.launch import Hello, Zygote
 from dimnode.exec.ledger import Ledger
 from dimnode.exec.member import Member, open_regular, read_result, read_traits
 from dimnode.exec.orders import Status
 from dimnode.exec.placement import Assign, Bounds, Pause, Start, Unload, least_used, next_step
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
 from dimnode.exec.runtimes.choice import ALWAYS
+from dimnode.exec.zygotes import Zygotes
 from dimnode.limits import ExecLimits
 
 READ_BYTES = 256 * 1024
@@ -48,12 +49,9 @@ class Crew:
         desk: Desk,
         nursery: trio.Nursery,
     ) -> None:
-        self.zygotes = {zygote.runtime: zygote for zygote in zygotes}
-        self._first = self.zygotes[ALWAYS]
-        self._borrowed = frozenset(self.zygotes)
+        self.zygotes = Zygotes(zygotes, limits, require_sandbox, self, nursery)
         self.workers_max = workers_max
         self.require_sandbox = require_sandbox
-        self.zygote_known = trio.Event()
         self._limits = limits
         self._scratch = scratch
         self._queue = queue
@@ -75,9 +73,7 @@ class Crew:
         """End all workers, and the zygotes that were started here."""
         for member in list(self._members.values()):
             self._dismiss(member)
-        for runtime, zygote in self.zygotes.items():
-            if runtime not in self._borrowed:
-                zygote.stop()
+        self.zygotes.stop_own()
 
     def hurry(self, ticket: Ticket) -> None:
         """This order was cancelled: when it is the one that runs, look at it again at the end of the grace.
@@ -101,7 +97,7 @@ class Crew:
 
     def dispatch(self) -> None:
         """Hand over all that can be handed over now."""
-        hello = self._first.hello
+        hello = self.zygotes.first.hello
         if hello is None or hello.failure:
             return
         now = trio.current_time()
@@ -168,7 +164,7 @@ class Crew:
     def _start(self, lane: Lane, now: float) -> None:
         """Ask the zygote for a worker. When that fails at once, the order that needed it fails."""
         order = self._queue.head(lane).order
-        zygote = self._zygote_for(order.runtime or ALWAYS)
+        zygote = self.zygotes.obtain(order.runtime or ALWAYS)
         mine, theirs = socket.socketpair()
         files: list[int] = []
         token = zygote.next_token()
@@ -373,93 +369,38 @@ class Crew:
 
     # ---- the zygotes
 
-    def _zygote_for(self, runtime: str) -> Zygote:
-        """The zygote of a runtime, started now when nothing has needed it yet."""
-        if runtime not in self.zygotes:
-            self.zygotes[runtime] = Zygote(self._limits, runtime, self._first.tokens)
-            self._nursery.start_soon(self.follow, self.zygotes[runtime])
-        return self.zygotes[runtime]
+    def has_workers_of(self, zygote: Zygote) -> bool:
+        """See `Owner`."""
+        return any(member.zygote is zygote for member in self._members.values())
 
-    def follow_all(self) -> None:
-        """Start to listen to the zygotes that are there already."""
-        for zygote in list(self.zygotes.values()):
-            self._nursery.start_soon(self.follow, zygote)
+    def zygote_died(self, zygote: Zygote) -> None:
+        """See `Owner`. What its workers held goes back to the queue."""
+        for member in [member for member in self._members.values() if member.zygote is zygote]:
+            self._send_back(member)
 
-    async def follow(self, zygote: Zygote) -> None:
-        """Read a zygote's reports. When it dies, start another: a few times, counted anew at each result."""
-        if zygote.hello is not None:
-            self._know_zygote(zygote, zygote.hello)
-        while True:
-            await self._read_zygote(zygote)
-            failure = zygote.hello.failure if zygote.hello else ""
-            for member in self._members_of(zygote):
-                self._send_back(member)
-            zygote.restarts += 1
-            if failure or zygote.restarts > self._limits.zygote_restarts_max:
-                reason = failure or "the process that starts workers keeps dying"
-                return self._know_zygote(zygote, Hello(failure=reason))
-            zygote.launch()
-
-    def _members_of(self, zygote: Zygote) -> list[Member]:
-        return [member for member in self._members.values() if member.zygote is zygote]
-
-    async def _read_zygote(self, zygote: Zygote) -> None:
-        """Until the end of its stream."""
-        channel, frames = zygote.channel, zygote.frames
-        while True:
-            await trio.lowlevel.wait_readable(channel.fileno())
-            try:
-                chunk = channel.recv(READ_BYTES)
-            except BlockingIOError:
-                continue
-            except ConnectionResetError:
-                return
-            if not chunk:
-                return
-            for body in frames.feed(chunk):
-                self._hear_zygote(zygote, unpack_body(body))
-
-    def _hear_zygote(self, zygote: Zygote, report: list[object]) -> None:
+    def hear_of_worker(self, report: list[object]) -> None:
+        """See `Owner`."""
         match report:
-            case ["hello" | "failed", *_]:
-                self._know_zygote(zygote, hello_from(report))
-            case ["started", int(token), int(pid)]:
-                if token in self._members:
-                    self._members[token].pid = pid
-            case ["exited", int(token), int(status)]:
-                if token in self._members:
-                    self._members[token].wait_status = status
-                    self._members[token].exited.set()
-            case ["unborn", int(token), str(reason)]:
-                if token in self._members:
-                    self._lose(
-                        self._members[token], "crashed", orders.NOT_STARTED, f"no worker could be started: {reason}"
-                    )
+            case ["started", int(token), int(pid)] if token in self._members:
+                self._members[token].pid = pid
+            case ["exited", int(token), int(status)] if token in self._members:
+                self._members[token].wait_status = status
+                self._members[token].exited.set()
+            case ["unborn", int(token), str(reason)] if token in self._members:
+                what = f"no worker could be started: {reason}"
+                self._lose(self._members[token], "crashed", orders.NOT_STARTED, what)
 
-    def _know_zygote(self, zygote: Zygote, hello: Hello) -> None:
-        zygote.hello = hello
+    def zygote_knows(self, zygote: Zygote, hello: Hello) -> None:
+        """See `Owner`. When nothing can come from it, what waits for it fails with the reason."""
         self._desk.runtimes[zygote.runtime] = hello.runtime
-        if zygote is self._first:
-            self.zygote_known.set()
-        fault = self.fault_of(zygote)
+        fault = self.zygotes.fault_of(zygote.runtime)
         if fault is not None:
-            for member in self._members_of(zygote):
-                self._send_back(member)
+            self.zygote_died(zygote)
+            first = zygote is self.zygotes.first
             for lane in self._queue.lanes(self._queue.count):
-                if zygote is self._first or self._queue.head(lane).order.runtime == zygote.runtime:
+                if first or self._queue.head(lane).order.runtime == zygote.runtime:
                     self._fail_lane(lane, *fault)
         self.dispatch()
-
-    def fault_of(self, zygote: Zygote) -> tuple[str, str] | None:
-        """Code and message when nothing can be run by what comes from this zygote; None also while it starts."""
-        hello = zygote.hello
-        if hello is None:
-            return None
-        if hello.failure:
-            return orders.NO_ZYGOTE, f"no worker can be started: {hello.failure}"
-        if self.require_sandbox and not hello.complete:
-            return orders.NO_SANDBOX, f"a sandbox is required and this system gives: {hello.sandbox}"
-        return None
 
     def _fail_lane(self, lane: Lane, code: str, message: str) -> None:
         while lane in self._queue:

@@ -269,3 +269,7 @@ class RuntimeState:
     sandbox: str
     sandbox_complete: bool
     traits: Mapping[str, str]
+
+    def works(self, require_sandbox: bool) -> bool:
+        """Whether an order for it may be taken, as far as is known."""
+        return not self.known or (not self.failure and (self.sandbox_complete or not require_sandbox))

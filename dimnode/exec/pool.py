@@ -60,11 +60,11 @@ async def open_pool(
         memory_bytes = memory_bytes_max or machine_bytes()[0] // 2
         crew = Crew((zygote, *warm), limits, scratch, workers_max, memory_bytes, require_sandbox, queue, desk, nursery)
         try:
-            crew.follow_all()
+            crew.zygotes.follow_all()
             nursery.start_soon(crew.keep_deadlines)
             nursery.start_soon(crew.keep_memory)
             with trio.move_on_after(limits.zygote_start_seconds_max):
-                await crew.zygote_known.wait()
+                await crew.zygotes.first_known.wait()
             yield Pool(limits, queue, desk, crew)
         finally:
             crew.dismiss_all()
@@ -143,7 +143,7 @@ class Pool:
 
     def stats(self) -> PoolStats:
         """A snapshot."""
-        hello, members = self._crew.zygotes[ALWAYS].hello or Hello(), self._crew.members
+        hello, members = self._crew.zygotes.first.hello or Hello(), self._crew.members
         return PoolStats(
             queued=self._queue.count,
             running=sum(1 for member in members if member.flight),
@@ -160,23 +160,26 @@ class Pool:
             running_max=self._crew.workers_max,
         )
 
+    async def prove(self) -> None:
+        """Have every installed runtime try its walls, also those that nothing has needed yet. Takes seconds."""
+        await self._crew.zygotes.prove(self._installed)
+
     def pin(self, models: frozenset[str]) -> None:
         """Models that stay loaded, whatever is used more."""
         self._crew.pin(models)
 
     def _state_of(self, runtime: str) -> RuntimeState:
-        zygote = self._crew.zygotes.get(runtime)
-        hello = zygote.hello if zygote is not None else None
+        hello = self._crew.zygotes.said(runtime)
         if hello is None:
             return RuntimeState(False, "", "", False, {})
         return RuntimeState(True, hello.failure, hello.sandbox, hello.complete, hello.runtime)
 
     def _refusal(self, order: Order) -> Busy | None:
-        limits, first = self._limits, self._crew.zygotes[ALWAYS]
-        if first.hello is None:
+        limits, zygotes = self._limits, self._crew.zygotes
+        if zygotes.first.hello is None:
             return Busy(orders.NO_ZYGOTE, "no worker can be started: it is starting", RETRY_MS_MIN)
-        for zygote in (first, self._crew.zygotes.get(order.runtime)):
-            fault = self._crew.fault_of(zygote) if zygote is not None else None
+        for runtime in (ALWAYS, order.runtime):
+            fault = zygotes.fault_of(runtime)
             if fault is not None:
                 return Busy(*fault, 0)
         if order.runtime in PACKAGES and order.runtime not in self._installed:

@@ -143,6 +143,9 @@ class Answers:
         }
 
     async def _doctor(self, _: Mapping[str, Any]) -> Answer:
+        if self._node.pool is not None:
+            await self._node.pool.prove()
+            self._node.describe()
         return {"findings": findings(self._node)}
 
     async def _connect(self, arguments: Mapping[str, Any]) -> Answer:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 import trio
 
+from dimnode.exec.runtimes.choice import PACKAGES
 from dimnode.limits import LIMITS
 from dimnode.node.conduct_answers import conduct_line
 from dimnode.node.peer_answers import clock_ahead_ms
@@ -47,6 +48,7 @@ def findings(node: Node) -> list[Finding]:
         _blocked(node),
         _conduct(node),
         _sandbox(node),
+        _runtimes(node),
         _offers(node),
         *_kubo(node),
         _disk(node),
@@ -194,6 +196,28 @@ def _sandbox(node: Node) -> Finding:
     stats = node.pool.stats()
     mend = "without all layers foreign tasks are refused; see docs/platforms.md, or set require_sandbox = false"
     return finding("sandbox", stats.sandbox_complete, stats.sandbox, mend, stops=node.config.require_sandbox)
+
+
+def _runtimes(node: Node) -> Finding:
+    """Every format: what runs it here, in which walls; or what is missing. The doctor has had each try its walls."""
+    if node.pool is None:
+        return finding("runtimes", True, "this node executes nothing")
+    states = node.pool.stats().runtimes
+    said, ok = [], True
+    for name, package in PACKAGES.items():
+        state = states.get(name)
+        if state is None:
+            said.append(f"{name}: {package} is not installed")
+        elif state.known and not state.works(node.config.require_sandbox):
+            said.append(f"{name}: {state.failure or f'its sandbox is {state.sandbox}'}")
+            ok = False
+        elif state.known:
+            said.append(f"{name}: {state.traits['engine']} {state.traits['version']} on {state.traits['accelerator']}")
+        else:
+            said.append(f"{name}: installed, did not answer in time")
+            ok = False
+    mend = "reinstall that package, or look at docs/platforms.md; models of that format are refused meanwhile"
+    return finding("runtimes", ok, "; ".join(said), mend)
 
 
 def _offers(node: Node) -> Finding:

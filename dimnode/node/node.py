@@ -233,7 +233,7 @@ class Node:
     async def _start(self, nursery: trio.Nursery, host: Host) -> None:
         """Everything that lives as long as the host: loop, links, discovery, gossip, control door."""
         self.swarm.attach(host, nursery, self.inbox.put_local, self._load)
-        self._describe()
+        self.describe()
         now = Now(trio.current_time(), time.time_ns() // 1_000_000)
         effects = load_engine(self.engine, self.journal, self.vault, now)
         nursery.start_soon(self._loop, effects)
@@ -329,13 +329,14 @@ class Node:
         """What the founder called the swarm that this node is in."""
         return self.gatekeeper.swarm.book.name if self.gatekeeper else OPEN_SWARM_NAME
 
-    def _describe(self) -> None:
-        """What the advert says of this node's workers."""
+    def describe(self) -> None:
+        """What the advert says of this node's workers: only runtimes that work here, as far as that is known."""
         if self.pool is None:
             return
         stats = self.pool.stats()
         self.swarm.sandbox = stats.sandbox
-        self.swarm.runtimes = tuple(stats.runtimes)
+        walls = self.config.require_sandbox
+        self.swarm.runtimes = tuple(name for name, state in stats.runtimes.items() if state.works(walls))
         self.swarm.slots = self.config.max_concurrent_jobs
 
     def _load(self) -> tuple[int, int]:

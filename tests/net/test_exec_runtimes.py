@@ -299,7 +299,7 @@ def test_a_runtime_starts_when_first_needed_and_ends_with_the_pool(zygotes: list
             (done,) = await rig.run(rig.asks(rig.model("coreml", *mlp("coreml")), blob(X)))
             assert done.status == "ok"
             assert rig.pool.stats().runtimes["coreml"].known
-            pids.extend(other.pid for other in rig.pool._crew.zygotes.values() if other is not zygotes[0])
+            pids.extend(other.pid for other in rig.pool._crew.zygotes if other is not zygotes[0])
 
     trio.run(main)
     assert len(pids) == 1
@@ -310,3 +310,18 @@ def test_the_same_order_twice_gives_the_same_bytes_in_another_worker(zygotes: li
     for form in FORMATS:
         runs = [run_all(zygotes, tmp_path, (form, *mlp(form), blob(X)))[0].output for _ in range(2)]
         assert runs[0] == runs[1]
+
+
+def test_what_only_proves_itself_leaves_no_process_behind(zygotes: list[Zygote], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygotes[0], tmp_path, warm=zygotes[1:3]) as rig:
+            assert not rig.pool.stats().runtimes["coreml"].known
+            with trio.fail_after(30):
+                await rig.pool.prove()
+            state = rig.pool.stats().runtimes["coreml"]
+            assert (state.known, state.works(True)) == (True, True)
+            assert [zygote.runtime for zygote in rig.pool._crew.zygotes] == ["onnx", "torch", "mlx"]
+            (done,) = await rig.run(rig.asks(rig.model("coreml", *mlp("coreml")), blob(X)))
+            assert done.status == "ok"
+
+    trio.run(main)
