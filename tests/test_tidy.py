@@ -78,6 +78,21 @@ def test_libp2p_stays_behind_its_one_door(path):
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_what_only_posix_has_stays_in_one_file(path):
+    if name_of(path) in ("dimnode/posix.py", "dimnode/exec/landlock.py"):
+        return
+    assert not imported(path) & {"fcntl", "resource", "termios", "pty", "pwd", "grp"}
+    asked = {
+        (node.value.id, node.attr)
+        for node in nodes_of(path)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    calls = {"fork", "waitpid", "memfd_create", "WIFSIGNALED", "setuid", "getrlimit"}
+    assert not {attribute for name, attribute in asked if name == "os"} & calls
+    assert not {attribute for name, attribute in asked if name == "signal"} & {"SIGCHLD", "set_wakeup_fd", "alarm"}
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_nothing_is_ever_unpickled_or_evaluated(path):
     assert not imported(path) & {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
     called = {node.func.id for node in nodes_of(path) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}

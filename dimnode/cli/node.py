@@ -5,7 +5,6 @@ Rule: `up` is the only command that imports the node, and only when it runs; eve
 
 import argparse
 import errno
-import fcntl
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dimnode import posix
 from dimnode.cli.logs import configure_logging
 from dimnode.cli.mechanic import look_around
 from dimnode.cli.output import bold, counted, facts, say, say_json, shown, size_text, talk
@@ -265,7 +265,7 @@ def _locked(home: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        posix.lock_for_this_process(descriptor)
     except BlockingIOError:
         return True
     finally:

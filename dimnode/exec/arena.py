@@ -10,14 +10,13 @@ the next request says whether it was taken out.
 """
 
 import contextlib
-import fcntl
 import os
-import tempfile
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
 from dimnode.errors import PeerFault
+from dimnode.posix import anonymous_file
 from dimnode.records.tensors import tensor_places
 
 ALIGNMENT_BYTES: Final = 64
@@ -29,16 +28,7 @@ def open_arena(directory: str, size: int) -> int:
 
     Raises OSError.
     """
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("dim-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, size)
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-        return descriptor
-    descriptor, path = tempfile.mkstemp(dir=directory)
-    os.unlink(path)
-    os.ftruncate(descriptor, size)
-    return descriptor
+    return anonymous_file(directory, size)
 
 
 def numbers_start(blob: bytes) -> int:

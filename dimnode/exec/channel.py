@@ -5,7 +5,6 @@ on, nothing is unpickled, and file descriptors travel only downwards (the node n
 """
 
 import array
-import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -106,14 +105,3 @@ def receive_with_descriptors(channel: socket.socket) -> tuple[bytes, list[int]]:
             numbers.frombytes(payload[:whole])
             found.extend(numbers)
     return chunk, found
-
-
-def anonymous_file(directory: str) -> int:
-    """A file without a name, for tensors too large for the socket: memory where the system has it, else disk."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("dim-input", os.MFD_CLOEXEC)
-    import tempfile
-
-    descriptor, path = tempfile.mkstemp(dir=directory)
-    os.unlink(path)
-    return descriptor

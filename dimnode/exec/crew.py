@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
 from dimnode.exec.batching import Batch, share_of
@@ -413,11 +414,10 @@ def _how_it_died(wait_status: int | None) -> tuple[Status, str, str]:
     """Status, code and message from what `waitpid` said; None: nobody said anything."""
     if wait_status is None:
         return "crashed", orders.CRASHED, "the worker hung up"
-    if not os.WIFSIGNALED(wait_status):
-        return "crashed", orders.CRASHED, f"the worker ended by itself with code {os.WEXITSTATUS(wait_status)}"
-    number = os.WTERMSIG(wait_status)
+    number, name = posix.how_it_ended(wait_status)
+    if not name:
+        return "crashed", orders.CRASHED, f"the worker ended by itself with code {number}"
     if number == signal.SIGXCPU:
         return "timeout", orders.TIMED_OUT, "used more processor time than it may"
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     hint = ", perhaps because the machine ran out of memory" if number == signal.SIGKILL else ""
     return "crashed", orders.CRASHED, f"the worker was ended by {name}{hint}"

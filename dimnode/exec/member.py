@@ -21,11 +21,12 @@ import trio
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
 from dimnode.exec.birth import birth_bytes
-from dimnode.exec.channel import BrokenFrame, FrameBuffer, anonymous_file, pack_frame, send_with_descriptors
+from dimnode.exec.channel import BrokenFrame, FrameBuffer, pack_frame, send_with_descriptors
 from dimnode.exec.launch import Zygote
 from dimnode.exec.orders import ModelOrder, Order, WorkerState
 from dimnode.exec.placement import Place
 from dimnode.exec.queue import Ticket
+from dimnode.posix import anonymous_file
 
 SPILL_CHUNK_BYTES = 1024 * 1024
 JOIN_BYTES_MAX = 64 * 1024

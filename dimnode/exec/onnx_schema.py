@@ -55,6 +55,7 @@ def declared_schema(path: Path) -> tuple[Rows, Rows]:
 
 def _look(folder: str) -> dict[str, Any]:
     """Runs in the process of its own."""
+    from dimnode import posix
     from dimnode.exec import orders, sandbox
     from dimnode.exec.runtimes import onnx
     from dimnode.exec.runtimes.base import one_file
@@ -67,7 +68,7 @@ def _look(folder: str) -> dict[str, Any]:
     if len(model) > limits.model_bytes_max:
         raise RunFailed("E-models-06", f"more than {limits.model_bytes_max} bytes")
     memory_bytes, file_bytes = limits.worker_memory_bytes_max, limits.worker_file_bytes_max
-    walls = sandbox.Walls(memory_bytes, file_bytes, limits.worker_open_files_max, folder, sandbox.leave_network())
+    walls = sandbox.Walls(memory_bytes, file_bytes, limits.worker_open_files_max, folder, posix.leave_network())
     layers = sandbox.install(walls, sandbox.build_filter())
     if not sandbox.complete(layers):
         raise RunFailed("E-cli-31", f"not parsed: no complete sandbox here ({sandbox.describe(layers)})")

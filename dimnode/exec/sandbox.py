@@ -7,26 +7,33 @@ network by seccomp and by a network namespace, new processes by seccomp and by a
 """
 
 import contextlib
-import ctypes
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dimnode import posix
 from dimnode.exec import landlock
+from dimnode.posix import LINUX, MACOS
 
-LINUX = sys.platform == "linux"
-REQUIRED = frozenset({"landlock", "seccomp", "rlimits"})
-ORDER = ("landlock", "seccomp", "rlimits", "netns", "nocaps")
-
-PR_SET_PDEATHSIG = 1
-PR_SET_DUMPABLE = 4
-CLONE_NEWNET = 0x40000000
-CLONE_NEWUSER = 0x10000000
-CAPABILITY_VERSION_3 = 0x20080522
+REQUIRED = frozenset({"seatbelt", "rlimits"} if MACOS else {"landlock", "seccomp", "rlimits"})
+ORDER = ("landlock", "seccomp", "seatbelt", "rlimits", "netns", "nocaps")
+# macOS, written and not tested. Allowed is what the system's own frameworks need; denied is what a model must not:
+# the network, other programs, people's files, and writing outside its own folder.
+SEATBELT = """
+(version 1)
+(allow default)
+(deny network*)
+(deny process-fork)
+(deny process-exec*)
+(deny signal (target others))
+(deny file-write*)
+(deny file-read* (subpath "/Users") (subpath "/Volumes") (subpath "/private/var/db"))
+(allow file-read* (subpath "{python}") (subpath "{packages}"))
+(allow file-read* file-write* (subpath "{folder}"))
+"""
 
 # What arithmetic on descriptors that are already open needs, and nothing else: no open, no socket, no process or
 # thread, no signal. Everything not listed fails with EPERM, also system calls that do not exist yet.
@@ -79,47 +86,16 @@ def build_filter() -> Any:
     return rules
 
 
-def leave_network() -> bool:
-    """Move this single-threaded process into a network namespace with nothing in it. Optional: False when refused."""
-    if not LINUX:
-        return False
-    library = ctypes.CDLL(None, use_errno=True)
-    return bool(library.unshare(CLONE_NEWNET) == 0 or library.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0)
-
-
-def address_space_bytes() -> int:
-    """What this process occupies of addresses now; 0 where the system does not say."""
-    with contextlib.suppress(OSError), open("/proc/self/statm") as text:
-        return int(text.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel to kill this process when its parent dies; end now if it is dead already."""
-    if LINUX:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent_pid:
-        os._exit(0)
-
-
-def offer_to_the_oom_killer() -> None:
-    """When the machine runs out of memory, a worker is the one to lose, not the node."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")
-
-
 def install(walls: Walls, seccomp_filter: Any, settle: Callable[[], None] = lambda: None) -> frozenset[str]:
     """Raise every wall that this system has, and return the names of those that stand. Cannot be undone.
 
     `settle` starts the threads that a runtime cannot do without: behind all walls that a thread inherits from its
     maker (capabilities, Landlock), before those that apply to all threads at once (limits) or are told to (seccomp).
     """
-    import resource  # noqa: F401 - while files can still be opened
-
     layers = {"netns"} if walls.networkless else set()
     os.chdir(walls.directory)
     os.environ["TMPDIR"] = walls.directory
-    if LINUX and _drop_capabilities():
+    if posix.drop_capabilities():
         layers.add("nocaps")
     if LINUX:
         with contextlib.suppress(OSError):
@@ -127,13 +103,25 @@ def install(walls: Walls, seccomp_filter: Any, settle: Callable[[], None] = lamb
             layers.add("landlock")
     settle()
     with contextlib.suppress(OSError, ValueError):
-        _limit_resources(walls)
+        posix.set_limits(walls.memory_bytes, walls.file_bytes, walls.open_files)
         layers.add("rlimits")
     if seccomp_filter is not None:
         with contextlib.suppress(OSError):
             seccomp_filter.load()
             layers.add("seccomp")
+    if MACOS:
+        with contextlib.suppress(OSError):
+            posix.enter_seatbelt(seatbelt(walls.directory))
+            layers.add("seatbelt")
     return frozenset(layers)
+
+
+def seatbelt(directory: str) -> str:
+    """The profile for a worker with this folder. Raises OSError for a path that cannot stand in one."""
+    places = {"python": sys.base_prefix, "packages": sys.prefix, "folder": os.path.realpath(directory)}
+    if any(character in place for place in places.values() for character in '"\\\n'):
+        raise OSError("a path with a quote or a backslash in it")
+    return SEATBELT.format(**places)
 
 
 def breaches() -> tuple[str, ...]:
@@ -142,55 +130,18 @@ def breaches() -> tuple[str, ...]:
 
     found = []
     with contextlib.suppress(OSError):
-        os.close(os.open(sys.executable, os.O_RDONLY))
+        os.close(os.open(os.path.expanduser("~") if MACOS else sys.executable, os.O_RDONLY))
         found.append("read")
     with contextlib.suppress(OSError):
-        os.close(os.open("breach", os.O_WRONLY | os.O_CREAT))
+        os.close(os.open("../breach" if MACOS else "breach", os.O_WRONLY | os.O_CREAT))
         found.append("write")
     with contextlib.suppress(OSError):
         socket.socket().close()
         found.append("socket")
     with contextlib.suppress(OSError):
-        child = os.fork()
+        child = posix.fork()
         if child == 0:
             os._exit(0)
-        os.waitpid(child, 0)
+        posix.wait_for(child)
         found.append("process")
     return tuple(found)
-
-
-def arm_cpu_limit(seconds: float) -> None:
-    """Let this process use that much more CPU time: a second fence behind the wall clock of the node."""
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime + seconds) + 2
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard < 0 else min(soft, hard), hard))
-
-
-def _limit_resources(walls: Walls) -> None:
-    import resource
-
-    wanted = {
-        resource.RLIMIT_AS: walls.memory_bytes,
-        resource.RLIMIT_FSIZE: walls.file_bytes,
-        resource.RLIMIT_CORE: 0,
-        # Counts all processes of the user; zero lets this one start none. The superuser is exempt, seccomp is not.
-        resource.RLIMIT_NPROC: 0,
-        resource.RLIMIT_NOFILE: walls.open_files,
-    }
-    for limit, value in wanted.items():
-        _, hard = resource.getrlimit(limit)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
-
-
-def _drop_capabilities() -> bool:
-    library = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(library, "capset"):
-        return False
-    library.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
-    nothing = (ctypes.c_uint32 * 6)()
-    return bool(library.capset(header, nothing) == 0)

@@ -13,12 +13,12 @@ import hashlib
 import io
 import os
 import socket
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import operations, orders, sandbox
 from dimnode.exec.birth import Birth, birth_from
@@ -50,7 +50,7 @@ class Post:
 
 def serve(post: Post, seccomp_filter: Any) -> None:
     """Work until end of stream. The caller ends the process afterwards, whatever happens in here."""
-    sandbox.offer_to_the_oom_killer()
+    posix.offer_to_the_oom_killer()
     layers = sandbox.install(post.walls, seccomp_filter, post.runtime.settle)
     report = sandbox.describe(layers)
     if post.sandbox_required and not sandbox.complete(layers):
@@ -114,13 +114,9 @@ def _check(path: str, raw: bytes, cid: bytes) -> None:
 
 class _Worker:
     def __init__(self, post: Post) -> None:
-        import resource
-
         self._post = post
         self._limits = post.limits
         self._model: Loaded | RunFailed | MemoryError | None = None
-        self._usage = resource.getrusage
-        self._self = resource.RUSAGE_SELF
         self._cpu_allowed_ns = 0
         self._trust = Trust()
 
@@ -188,7 +184,7 @@ class _Worker:
                 memory = self._limits.worker_memory_bytes_max
                 status, code = "memory", orders.OUT_OF_MEMORY
                 message = f"needs more than the {memory} bytes a worker may use"
-        rss = self._usage(self._self).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        rss = posix.peak_memory_bytes()
         message = message[: self._limits.message_characters_max]
         return pack_frame(
             [number, status, code, message, outcome.output, run_us, cpu_us, rss, outcome.rows, outcome.batch]
@@ -236,7 +232,7 @@ class _Worker:
         """Keep the CPU limit ahead of what this order may use; most orders find it far enough ahead already."""
         needed_ns = cpu_ns + timeout_ms * 1_000_000
         if needed_ns > self._cpu_allowed_ns:
-            sandbox.arm_cpu_limit(2 * timeout_ms / 1000)
+            posix.arm_cpu_limit(2 * timeout_ms / 1000)
             self._cpu_allowed_ns = cpu_ns + 2 * timeout_ms * 1_000_000
 
 

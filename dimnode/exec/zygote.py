@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
+from dimnode import posix
 from dimnode.exec import sandbox
 from dimnode.exec.channel import FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
 from dimnode.exec.runtimes.base import Runtime
@@ -35,13 +36,13 @@ FRAME_BYTES_MAX = 64 * 1024
 
 def main(channel_descriptor: int, parent_pid: int, name: str, limits: ExecLimits) -> None:
     """Serve the node until its end. Runs as `python -m dimnode.exec.zygote`."""
-    sandbox.die_with_parent(parent_pid)
+    posix.die_with_parent(parent_pid)
     # A Ctrl-C or a stop of the service is for the node; it hangs up on us when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=channel_descriptor)
     try:
-        networkless = sandbox.leave_network()
+        networkless = posix.leave_network()
         runtime = runtime_of(name)
         traits = _import_everything(runtime)
         zygote = _Zygote(channel, runtime, limits, networkless, sandbox.build_filter())
@@ -80,12 +81,7 @@ def _import_everything(runtime: Runtime) -> dict[str, str]:
 
 def _instruction_set() -> str:
     """The widest vector unit: results are bit-identical only within one."""
-    flags: set[str] = set()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as text:
-        for line in text:
-            if line.startswith(("flags", "Features")):
-                flags = set(line.split())
-                break
+    flags = posix.processor_flags()
     for flag, name in (("avx512f", "avx512"), ("avx2", "avx2"), ("sve", "sve"), ("asimd", "neon")):
         if flag in flags:
             return name
@@ -98,7 +94,7 @@ class _Zygote:
     ) -> None:
         self._channel = channel
         self._runtime = runtime
-        self._born_bytes = sandbox.address_space_bytes()
+        self._born_bytes = posix.address_space_bytes()
         self._limits = limits
         self._networkless = networkless
         self._filter = seccomp_filter
@@ -113,7 +109,7 @@ class _Zygote:
 
         mine, theirs = socket.socketpair()
         with tempfile.TemporaryDirectory() as directory, mine, theirs:
-            pid = os.fork()
+            pid = posix.fork()
             if pid == 0:
                 with _ending():
                     layers = sandbox.install(self._walls(directory), self._filter, self._runtime.settle)
@@ -122,7 +118,7 @@ class _Zygote:
                     theirs.sendall(pack_frame([sorted(layers), list(leaks)]))
             theirs.close()
             reply = b"".join(iter(lambda: mine.recv(FRAME_BYTES_MAX), b""))
-            os.waitpid(pid, 0)
+            posix.wait_for(pid)
         bodies = FrameBuffer(FRAME_BYTES_MAX).feed(reply)
         if not bodies:
             return [], ["probe"]
@@ -131,8 +127,7 @@ class _Zygote:
 
     def serve(self) -> None:
         """Until the node hangs up."""
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        posix.wake_on_ended_children(self._wake_write)
         frames = FrameBuffer(FRAME_BYTES_MAX)
         descriptors: list[int] = []
         while True:
@@ -170,7 +165,7 @@ class _Zygote:
     def _start(self, token: int, directory: str, required: bool, channel: int) -> None:
         parent = os.getpid()
         try:
-            pid = os.fork()
+            pid = posix.fork()
         except OSError as error:
             self._channel.sendall(pack_frame(["unborn", token, os.strerror(error.errno or 0)]))
             return
@@ -183,9 +178,8 @@ class _Zygote:
     def _become_worker(self, parent: int, directory: str, required: bool, channel: int) -> None:
         from dimnode.exec import worker
 
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        sandbox.die_with_parent(parent)
+        posix.wake_on_ended_children(-1)
+        posix.die_with_parent(parent)
         for inherited in (self._channel.fileno(), self._wake_read, self._wake_write):
             os.close(inherited)
         worker.serve(
@@ -212,13 +206,11 @@ class _Zygote:
 
     def _reap(self) -> None:
         tokens = {pid: token for token, pid in self._pids.items()}
-        while self._pids:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                return
-            token = tokens[pid]
-            del self._pids[token]
-            self._channel.sendall(pack_frame(["exited", token, status]))
+        for pid, status in posix.ended_children():
+            token = tokens.get(pid)
+            if token is not None:
+                del self._pids[token]
+                self._channel.sendall(pack_frame(["exited", token, status]))
 
 
 @contextlib.contextmanager

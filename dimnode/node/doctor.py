@@ -6,7 +6,6 @@ A finding `stops` when work stops with it: nobody can be reached, nothing can be
 
 from __future__ import annotations
 
-import resource
 import shutil
 import statistics
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 import trio
 
+from dimnode import posix
 from dimnode.exec.runtimes.choice import PACKAGES
 from dimnode.limits import LIMITS
 from dimnode.node.conduct_answers import conduct_line
@@ -251,12 +251,12 @@ def _disk(node: Node) -> Finding:
 
 def _files() -> Finding:
     """Every connection takes one; a node without any left refuses whoever comes."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = posix.open_files_max()
     try:
         used = psutil.Process().num_fds()
     except (OSError, psutil.Error):  # it is read from a file, and there is none left
-        used = most
-    if most == resource.RLIM_INFINITY:
+        used = most or 0
+    if most is None:
         return finding("open files", True, f"{used} open, no limit")
     wanted = min(LIMITS.host.open_files_wanted, LIMITS.host.connections_max * 2)
     ok = used < most * _FILES_SHARE_MAX and most >= wanted

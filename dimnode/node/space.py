@@ -4,12 +4,12 @@ Rule: what a stranger sends ends in the journal, so a stranger must not be able 
 """
 
 import logging
-import resource
 import shutil
 from pathlib import Path
 
 import trio
 
+from dimnode import posix
 from dimnode.limits import Limits, StoreLimits
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,4 @@ class Space:
 
 def allow_open_files(limits: Limits) -> None:
     """Systems give a program 256 (macOS) or 1024 files unless it asks for more, and each connection takes one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.host.open_files_wanted
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    posix.allow_open_files(limits.host.open_files_wanted)

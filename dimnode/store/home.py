@@ -3,13 +3,13 @@
 Rule: the directory is 0700, the key 0600, and one node at a time holds the lock.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from dimnode import posix
 from dimnode.errors import ConfigError
 from dimnode.records.envelope import SigningKey
 
@@ -84,7 +84,7 @@ def locked(home: Path) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            posix.lock_for_this_process(descriptor)
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             raise ConfigError(

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import sandbox
 from dimnode.exec.birth import birth_bytes
@@ -96,8 +97,8 @@ def main(form: str, secret: str, folder: str) -> None:
     """One worker, one order."""
     real = runtime_of(form)
     _import_everything(real)
-    rules, networkless = sandbox.build_filter(), sandbox.leave_network()
-    born = sandbox.address_space_bytes()
+    rules, networkless = sandbox.build_filter(), posix.leave_network()
+    born = posix.address_space_bytes()
     limits = LIMITS.exec
     walls = Walls(born + limits.worker_memory_bytes_max, limits.worker_file_bytes_max, 64, folder, networkless)
     mine, theirs = socket.socketpair()
