@@ -34,6 +34,20 @@ def fork() -> int:
     return os.fork()
 
 
+def parent() -> int:
+    """The process that started this one."""
+    return os.getppid()
+
+
+def spawn(arguments: list[str], inherited: int) -> int:
+    """Start a program that gets this descriptor and our environment; its process id. Raises OSError."""
+    os.set_inheritable(inherited, True)
+    try:
+        return os.posix_spawn(arguments[0], arguments, os.environ)
+    finally:
+        os.set_inheritable(inherited, False)
+
+
 def ended_children() -> list[tuple[int, int]]:
     """(pid, wait status) of children that ended since the last look; empty when there are none."""
     found = []

@@ -4,7 +4,8 @@ Rule: it holds no secret and obeys one socket. It starts before the node has thr
 request (a ready fork takes milliseconds where a fresh interpreter takes half a second), ends workers on request and
 reports their ends. At the end of that socket it ends, and the kernel ends its workers with it.
 
-There is one for each runtime, so that no worker is larger than its own.
+There is one for each runtime, so that no worker is larger than its own. Where forking after the imports is not safe
+(Apple's frameworks), the zygote imports nothing and keeps a spare instead (`spares.py`).
 
 Frames down: ["start", token, directory, sandbox_required] with the worker's socket; ["end", token]. Up: ["hello",
 runtime, layers, breaches] or ["failed", reason], ["started", token, pid], ["unborn", token, reason], ["exited", token,
@@ -34,19 +35,18 @@ from dimnode.limits import ExecLimits
 FRAME_BYTES_MAX = 64 * 1024
 
 
-def main(channel_descriptor: int, parent_pid: int, name: str, limits: ExecLimits) -> None:
+def main(channel_descriptor: int, parent_pid: int, name: str, numbers: str) -> None:
     """Serve the node until its end. Runs as `python -m dimnode.exec.zygote`."""
+    limits = limits_from(numbers)
     posix.die_with_parent(parent_pid)
     # A Ctrl-C or a stop of the service is for the node; it hangs up on us when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=channel_descriptor)
     try:
-        networkless = posix.leave_network()
         runtime = runtime_of(name)
-        traits = _import_everything(runtime)
-        zygote = _Zygote(channel, runtime, limits, networkless, sandbox.build_filter())
-        layers, breaches = zygote.prove()
+        zygote = Zygote(channel, runtime, limits) if runtime.FORKS else _with_spares(channel, runtime, limits)
+        traits, layers, breaches = zygote.prove()
     except Exception as error:  # noqa: BLE001 - boundary: whatever is wrong here, the node must be able to say it
         channel.sendall(pack_frame(["failed", f"{type(error).__name__}: {error}"[: limits.message_characters_max]]))
         return
@@ -59,7 +59,13 @@ def main(channel_descriptor: int, parent_pid: int, name: str, limits: ExecLimits
         zygote.end_all()
 
 
-def _import_everything(runtime: Runtime) -> dict[str, str]:
+def _with_spares(channel: socket.socket, runtime: Runtime, limits: ExecLimits) -> "Zygote":
+    from dimnode.exec.spares import Spawning
+
+    return Spawning(channel, runtime, limits)
+
+
+def import_everything(runtime: Runtime) -> dict[str, str]:
     """Load all that a worker may need: behind its walls it can open no file. Returns the runtime's class."""
     from dimnode.exec import worker  # noqa: F401
     from dimnode.exec.transforms import warm
@@ -88,23 +94,34 @@ def _instruction_set() -> str:
     return "neon" if platform.machine() == "arm64" else "base"
 
 
-class _Zygote:
-    def __init__(
-        self, channel: socket.socket, runtime: Runtime, limits: ExecLimits, networkless: bool, seccomp_filter: Any
-    ) -> None:
+class Zygote:
+    """The one that forks."""
+
+    def __init__(self, channel: socket.socket, runtime: Runtime, limits: ExecLimits) -> None:
         self._channel = channel
         self._runtime = runtime
-        self._born_bytes = posix.address_space_bytes()
         self._limits = limits
-        self._networkless = networkless
-        self._filter = seccomp_filter
+        self._networkless = posix.leave_network()
+        self._prepare()
         self._pids: dict[int, int] = {}
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         os.set_blocking(self._wake_read, False)
 
-    def prove(self) -> tuple[list[str], list[str]]:
-        """Fork a child that raises the walls and tries to pass them: what stands, what leaks."""
+    def _prepare(self) -> None:
+        self.traits = import_everything(self._runtime)
+        self._born_bytes = posix.address_space_bytes()
+        self._filter = sandbox.build_filter()
+
+    def try_walls(self, directory: str) -> bytes:
+        """Raise the walls around this process and try to pass them: a frame of what stands and what leaks."""
+        layers = sandbox.install(self._walls(directory), self._filter, self._runtime.settle)
+        # Without these there is nothing to prove, and the attempts would be real.
+        leaks = sandbox.breaches() if layers & {"seccomp", "seatbelt"} else ()
+        return pack_frame([sorted(layers), list(leaks)])
+
+    def prove(self) -> tuple[dict[str, str], list[str], list[str]]:
+        """Fork a child that tries its walls: the runtime's class, what stands, what leaks."""
         import tempfile
 
         mine, theirs = socket.socketpair()
@@ -112,18 +129,11 @@ class _Zygote:
             pid = posix.fork()
             if pid == 0:
                 with _ending():
-                    layers = sandbox.install(self._walls(directory), self._filter, self._runtime.settle)
-                    # Without seccomp there is nothing to prove, and the attempts would be real.
-                    leaks = sandbox.breaches() if "seccomp" in layers else ()
-                    theirs.sendall(pack_frame([sorted(layers), list(leaks)]))
+                    theirs.sendall(self.try_walls(directory))
             theirs.close()
             reply = b"".join(iter(lambda: mine.recv(FRAME_BYTES_MAX), b""))
             posix.wait_for(pid)
-        bodies = FrameBuffer(FRAME_BYTES_MAX).feed(reply)
-        if not bodies:
-            return [], ["probe"]
-        layers, leaks = unpack_body(bodies[0])
-        return layers, leaks
+        return self.traits, *read_walls(reply)
 
     def serve(self) -> None:
         """Until the node hangs up."""
@@ -171,11 +181,12 @@ class _Zygote:
             return
         if pid == 0:
             with _ending():
-                self._become_worker(parent, directory, required, channel)
+                self.become_worker(parent, directory, required, channel)
         self._pids[token] = pid
         self._channel.sendall(pack_frame(["started", token, pid]))
 
-    def _become_worker(self, parent: int, directory: str, required: bool, channel: int) -> None:
+    def become_worker(self, parent: int, directory: str, required: bool, channel: int) -> None:
+        """This process is a worker from now on; returns when it is over."""
         from dimnode.exec import worker
 
         posix.wake_on_ended_children(-1)
@@ -223,7 +234,16 @@ def _ending() -> Iterator[None]:
     os._exit(0)
 
 
-def _limits_from(numbers: str) -> ExecLimits:
+def read_walls(reply: bytes) -> tuple[list[str], list[str]]:
+    """What `try_walls` said; a process that said nothing has proved nothing."""
+    bodies = FrameBuffer(FRAME_BYTES_MAX).feed(reply)
+    if not bodies:
+        return [], ["probe"]
+    layers, leaks = unpack_body(bodies[0])
+    return layers, leaks
+
+
+def limits_from(numbers: str) -> ExecLimits:
     """The node's limits as given on the command line, in the order of the fields."""
     standard = ExecLimits()
     pairs = zip((field.name for field in fields(standard)), numbers.split(","), strict=True)
@@ -232,4 +252,4 @@ def _limits_from(numbers: str) -> ExecLimits:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], _limits_from(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

@@ -42,6 +42,8 @@ class Zygotes:
     ) -> None:
         self._all = {zygote.runtime: zygote for zygote in lent}
         self.first = self._all[ALWAYS]
+        for zygote in lent:
+            zygote.tokens = self.first.tokens  # a token names one worker of the whole pool
         self.first_known = trio.Event()
         self._lent = frozenset(self._all)
         self._limits, self._require_sandbox = limits, require_sandbox

@@ -27,7 +27,7 @@ from dimnode.exec.runtimes.base import Files, Model, Runtime
 from dimnode.exec.runtimes.choice import runtime_of
 from dimnode.exec.sandbox import Walls
 from dimnode.exec.worker import Post, serve
-from dimnode.exec.zygote import _import_everything
+from dimnode.exec.zygote import import_everything
 from dimnode.limits import LIMITS
 
 IO_URING_SETUP, OPENAT2, PROCESS_VM_READV = 425, 437, 310
@@ -96,7 +96,7 @@ class TakenOver:
 def main(form: str, secret: str, folder: str) -> None:
     """One worker, one order."""
     real = runtime_of(form)
-    _import_everything(real)
+    import_everything(real)
     rules, networkless = sandbox.build_filter(), posix.leave_network()
     born = posix.address_space_bytes()
     limits = LIMITS.exec

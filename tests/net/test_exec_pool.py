@@ -312,7 +312,7 @@ def test_offers_are_refused_while_a_required_wall_is_missing(zygote: Zygote, tmp
 
 def test_neither_zygote_nor_worker_imports_the_network_or_keys() -> None:
     code = (
-        "import sys; from dimnode.exec import zygote; zygote._import_everything(zygote.runtime_of(sys.argv[1]));"
+        "import sys; from dimnode.exec import zygote; zygote.import_everything(zygote.runtime_of(sys.argv[1]));"
         "print([m for m in sys.modules if m.split('.')[0] in ('libp2p', 'trio', 'cryptography', 'nacl', 'sqlite3')"
         " or m.startswith(('dimnode.p2p', 'dimnode.store', 'dimnode.jobs', 'dimnode.node'))])"
     )

@@ -8,13 +8,14 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import trio
 from exec_tools import Rig, arrays, blob, open_rig
 from hostile_runtime import attempts
 
 from dimnode.exec import orders
-from dimnode.exec.launch import WORKER_ENVIRONMENT, Zygote
+from dimnode.exec.launch import WORKER_ENVIRONMENT, Zygote, start_zygote
 from dimnode.exec.orders import Facts, Finished
 from dimnode.exec.runtimes.base import Content, Files
 from dimnode.exec.runtimes.choice import installed
@@ -325,3 +326,32 @@ def test_what_only_proves_itself_leaves_no_process_behind(zygotes: list[Zygote],
             assert done.status == "ok"
 
     trio.run(main)
+
+
+def test_where_forking_is_not_safe_spares_serve_in_the_same_walls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS: forced here by a module that stands in front of the real one."""
+    stand_in = tmp_path / "site"
+    stand_in.mkdir()
+    code = "from dimnode.exec.runtimes import coreml; coreml.FORKS = False"
+    (stand_in / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(stand_in), os.environ.get("PYTHONPATH", "")]))
+    with start_zygote(runtime="coreml") as spawning, start_zygote() as first:
+
+        async def main() -> None:
+            async with open_rig(first, tmp_path, workers=2, warm=[spawning]) as rig:
+                for place in range(3):
+                    files, facts = mlp("coreml")
+                    model = rig.model("coreml", {**files, f"note{place}": Content("other", b"x")}, facts)
+                    (done,) = await rig.run(rig.asks(model, blob(X)))
+                    assert (done.status, done.message) == ("ok", "")
+                    assert {"landlock", "seccomp", "rlimits"} <= set(done.sandbox.split("+"))
+                state = rig.pool.stats().runtimes["coreml"]
+                assert (state.sandbox_complete, state.traits["engine"]) == (True, "coreml-reference")
+                assert spawning.hello is not None and spawning.hello.breaches == ()
+
+        trio.run(main)
+        lineage = [child.pid for child in psutil.Process(spawning.pid).children()]
+        assert len(lineage) >= 1
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in lineage)

@@ -55,6 +55,8 @@ class Runtime(Protocol):
     """The importable package without which it runs nothing."""
     EXTRA: str
     """The extra of dimnode that brings it."""
+    FORKS: bool
+    """Whether a process that imported and warmed it may fork. Apple's frameworks do not survive that."""
 
     def version(self) -> str:
         """Of the installed package, "" when there is none. Imports it."""

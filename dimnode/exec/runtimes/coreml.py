@@ -26,10 +26,12 @@ from dimnode.exec.orders import Facts
 from dimnode.exec.runtimes.base import Files, Model
 from dimnode.exec.runtimes.declared import FAULTS, fault_of
 from dimnode.exec.runtimes.mil import Program
+from dimnode.posix import MACOS
 
 FORMAT: Final = "coreml"
 PACKAGE: Final = "coremltools"
 EXTRA: Final = "coreml"
+FORKS: Final = not MACOS
 NATIVE: Final = sys.platform == "darwin"
 _WEIGHTS: Final = "weights/weight.bin"
 

@@ -24,10 +24,12 @@ from dimnode.exec.runtimes.declared import LibraryOps, load_declared
 from dimnode.exec.runtimes.weights import Groups, Weights
 from dimnode.exec.runtimes.weights_file import Stored
 from dimnode.limits import LIMITS
+from dimnode.posix import MACOS
 
 FORMAT: Final = "mlx"
 PACKAGE: Final = "mlx"
 EXTRA: Final = "mlx"
+FORKS: Final = not MACOS
 COMPUTES_IN: Final = ("float32", "float16", "bfloat16")
 _NUMPY: Final = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "U32": np.uint32}
 

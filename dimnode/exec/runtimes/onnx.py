@@ -23,6 +23,7 @@ from dimnode.exec.runtimes.base import Files, Model, one_file
 FORMAT: Final = "onnx"
 PACKAGE: Final = "onnxruntime"
 EXTRA: Final = "onnx"
+FORKS: Final = True
 
 DTYPES = {
     "tensor(float)": "float32",

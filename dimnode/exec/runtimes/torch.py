@@ -26,6 +26,7 @@ from dimnode.exec.runtimes.weights_file import Stored
 FORMAT: Final = "torch"
 PACKAGE: Final = "torch"
 EXTRA: Final = "torch"
+FORKS: Final = True
 COMPUTES_IN: Final = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16", "int8": "float32"}
 _STORED: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
