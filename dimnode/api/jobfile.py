@@ -17,6 +17,7 @@ from dimnode.api.inputs import check_inputs
 from dimnode.consensus.agreement import check_comparator
 from dimnode.consensus.tiers import check_quorum, check_tier
 from dimnode.errors import PeerFault, Refused
+from dimnode.jobs.work import SAME_BITS
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.ids import PeerId
@@ -92,6 +93,7 @@ class JobFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     deadline_seconds: float = LIMITS.jobs.deadline_ms_default / 1000
     priority: Literal["low", "normal", "high"] = "normal"
     visibility: Literal["swarm", "participants"] = "swarm"
+    deterministic: bool = False
 
 
 class Names(Protocol):
@@ -141,6 +143,8 @@ def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Comp
         "priority": job.priority,
         "visibility": job.visibility,
     }
+    if job.deterministic:
+        body[SAME_BITS] = True
     if job.quorum is not None:
         body["quorum"] = {"n": job.quorum.n, "k": job.quorum.k}
     if job.comparator:

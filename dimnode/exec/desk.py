@@ -140,7 +140,10 @@ class Desk:
     def _runtime_of(self, order: Order, batch: int, traits: Mapping[str, str] = NOTHING) -> Mapping[str, str | int]:
         known = self.runtimes.get(order.runtime or ALWAYS, NOTHING)
         own = traits if order.model is not None else NO_MODEL_RUNTIME
-        return {**known, **own, "batch": batch} if known else {}
+        found = {**known, **own, "batch": batch} if known else {}
+        if order.deterministic and found and order.model is not None:
+            found["determinism"] = f"{found['determinism']}, alone"
+        return found
 
 
 def _queue_us(ticket: Ticket) -> int:

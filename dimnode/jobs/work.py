@@ -20,6 +20,10 @@ _TEXT_CHARACTERS: Final = 256
 _SANDBOX_CHARACTERS: Final = 128
 
 
+SAME_BITS: Final = "x_deterministic"
+"""In a spec: each task runs alone, on one thread, at a fixed optimisation level. Peers from before read past it."""
+
+
 @dataclass(slots=True)
 class Work:
     """One lease that this node executes or has answered.
@@ -112,7 +116,7 @@ def run_of(work: Work, me: PeerId) -> Run:
         where=_where(template),
         priority=spec["priority"],
         client=_client(spec["by"], work.owner, me),
-        deterministic=_same_bits_wanted(spec),
+        deterministic=same_bits_wanted(spec),
         deadline_ms=spec["deadline_ms"],
     )
 
@@ -126,10 +130,12 @@ def _client(submitter: PeerId, owner: PeerId, me: PeerId) -> PeerId:
     return submitter if owner in (submitter, me) else owner
 
 
-def _same_bits_wanted(spec: Mapping[str, Any]) -> bool:
-    """Replicas are compared, or a comparator wants equal bytes: then a batch, which changes bits, is out of place."""
+def same_bits_wanted(spec: Mapping[str, Any]) -> bool:
+    """The job asks for them, replicas are compared, or a comparator wants equal bytes: a batch, which changes bits, is
+    out of place then.
+    """
     comparator = spec.get("comparator")
-    return "quorum" in spec or (comparator is not None and comparator["kind"] == "exact")
+    return spec.get(SAME_BITS) is True or "quorum" in spec or (comparator is not None and comparator["kind"] == "exact")
 
 
 def consult_of(work: Work) -> Consult:

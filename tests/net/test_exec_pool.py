@@ -39,7 +39,7 @@ def test_an_order_is_answered_with_what_was_run_where_and_how_fenced(zygote: Zyg
             assert arrays(done.output)["y"].tolist() == [[2, 4, 6], [8, 10, 12]]
             assert done.runtime["engine"] == "onnxruntime"
             assert done.runtime["batch"] == 2
-            assert done.runtime["determinism"] == "single-thread"
+            assert done.runtime["determinism"] == "single-thread, optimised fully, alone"
             assert {"landlock", "seccomp", "rlimits"} <= set(done.sandbox.split("+"))
             assert done.run_us > 0
             assert done.queue_us > 0

@@ -90,7 +90,13 @@ def settle() -> None:
 
 def traits() -> dict[str, str]:
     """The CPU's provider, in float32 unless the model says otherwise."""
-    return {"engine": "onnxruntime", "accelerator": "cpu", "dtype": "float32", "quantisation": "none"}
+    return {
+        "engine": "onnxruntime",
+        "accelerator": "cpu",
+        "dtype": "float32",
+        "quantisation": "none",
+        "determinism": "single-thread, optimised fully",
+    }
 
 
 def load(files: Files, facts: Facts) -> OnnxModel:
@@ -101,6 +107,8 @@ def load(files: Files, facts: Facts) -> OnnxModel:
         raise RunFailed(orders.NO_RUNTIME, "onnxruntime is not installed", hint="pip install dimnode[onnx]") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # It changes bits, so that it is always the same one.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
     options.log_severity_level = 4

@@ -4,6 +4,7 @@ import pytest
 
 from dimnode.api.jobfile import compile_job, input_blob, new_nonce, read_job
 from dimnode.errors import Refused
+from dimnode.jobs.work import same_bits_wanted
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import PEER_PREFIX, PeerId, blob_cid, blob_ref
@@ -79,6 +80,16 @@ def test_the_shortest_job_is_one_model_and_its_input() -> None:
     assert fits_a_spec(found)
     (tensor,) = decode_tensors(found.inputs[0])
     assert (tensor.name, tensor.dtype, tensor.shape) == ("x", "float32", (1, 2))
+
+
+def test_equal_bits_are_asked_for_in_a_field_that_older_peers_read_past() -> None:
+    asked = compiled(deterministic=True)
+    assert fits_a_spec(asked)
+    assert asked.body["x_deterministic"] is True
+    assert same_bits_wanted(asked.body)
+    assert not same_bits_wanted(compiled().body)
+    assert not same_bits_wanted({"x_deterministic": "yes"}), "a stranger may have written anything"
+    assert same_bits_wanted(compiled(tier="quorum", quorum={"n": 3, "k": 2}, comparator={"kind": "exact"}).body)
 
 
 def test_names_become_ids() -> None:
