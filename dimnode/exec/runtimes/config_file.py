@@ -19,10 +19,12 @@ Config = Mapping[str, Any]
 
 
 def config_of(files: Files) -> Config:
-    """The one file of role config as a map. Raises `RunFailed`."""
+    """The one file of role config, or of several config.json, as a map. Raises `RunFailed`."""
     found = [(path, file.raw) for path, file in files.items() if file.role == "config"]
+    if len(found) > 1:  # folders hold others, for tools that are not ours
+        found = [(path, raw) for path, raw in found if path.rpartition("/")[2] == "config.json"]
     if len(found) != 1:
-        raise RunFailed(orders.BAD_CONFIG, f"a declared architecture has one file of role config, not {len(found)}")
+        raise RunFailed(orders.BAD_CONFIG, f"a declared architecture has one config.json, not {len(found)}")
     path, raw = found[0]
     if len(raw) > LIMITS.exec.model_config_bytes_max:
         raise RunFailed(orders.BAD_CONFIG, f"{path} has {len(raw)} bytes, a description of sizes does not")
