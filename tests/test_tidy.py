@@ -22,6 +22,7 @@ LISTED_BROAD_CATCHES = {
     "dimnode/p2p/host",  # libp2p raises whatever it likes
     "dimnode/exec/worker.py",  # a model's failure is an outcome
     "dimnode/exec/zygote.py",
+    "dimnode/exec/state_dict.py",  # a hostile checkpoint may raise anything
     "dimnode/exec/transforms/images.py",  # Pillow's plugins raise whatever a broken file makes of their arithmetic
     "dimnode/exec/transforms/texts.py",  # tokenizers raises bare Exception
     "dimnode/api/http/guard.py",  # a bug in a route is an answer

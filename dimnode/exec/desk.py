@@ -140,10 +140,10 @@ class Desk:
     def _runtime_of(self, order: Order, batch: int, traits: Mapping[str, str] = NOTHING) -> Mapping[str, str | int]:
         known = self.runtimes.get(order.runtime or ALWAYS, NOTHING)
         own = traits if order.model is not None else NO_MODEL_RUNTIME
-        found = {**known, **own, "batch": batch} if known else {}
-        if order.deterministic and found and order.model is not None:
-            found["determinism"] = f"{found['determinism']}, alone"
-        return found
+        if not known:
+            return {}
+        alone = ", alone" if order.deterministic and order.model is not None else ""
+        return {**known, **own, "determinism": known["determinism"] + alone, "batch": batch}
 
 
 def _queue_us(ticket: Ticket) -> int:

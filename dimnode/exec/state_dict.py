@@ -4,7 +4,8 @@ Rule: a checkpoint is a pickle. It is opened only behind the walls of a worker, 
 only what is a map of tensors comes out, as bytes that this process wrote and the node does not interpret. For the
 operator's own files; nothing of a stranger's is ever converted.
 
-`convert` starts this module as a program: the checkpoint on stdin, safetensors on stdout.
+For people: `python -m dimnode.exec.state_dict FILE.pt OUT.safetensors`. `convert` starts this module as a program of
+one argument: the checkpoint on stdin, safetensors on stdout.
 Source: docs.pytorch.org, `torch.load(weights_only=True)`.
 """
 
@@ -140,5 +141,18 @@ def main(folder: str) -> None:
     os._exit(0)  # an interpreter that ends in order opens files, which is no longer allowed
 
 
+def by_hand(source: str, out: str) -> None:
+    """For people: what happened in a line."""
+    try:
+        said, code = f"{convert(Path(source), Path(out))} bytes in {out}", 0
+    except Refused as refused:
+        said, code = "; ".join(refused.complaint.lines()), 1
+    os.write(2 if code else 1, said.encode() + b"\n")
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if len(sys.argv) == 3:
+        by_hand(sys.argv[1], sys.argv[2])
+    else:
+        main(sys.argv[1])

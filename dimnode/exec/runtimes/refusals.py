@@ -7,7 +7,7 @@ Pure: no I/O, no clock.
 from typing import Final
 
 _PICKLE: Final = "a pickle runs code when it is opened"
-_TO_SAFETENSORS: Final = "convert it: dim models convert FILE (a sandboxed worker reads the state dict), or safetensors"
+_TO_SAFETENSORS: Final = "convert a state dict of your own: python -m dimnode.exec.state_dict FILE OUT.safetensors"
 REASONS: Final = {
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), f"{_PICKLE}; {_TO_SAFETENSORS}"),
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".dill"), f"{_PICKLE}; export the model to ONNX (skl2onnx)"),
