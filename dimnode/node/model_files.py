@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from dimnode.errors import Refused
+from dimnode.exec.runtimes.refusals import refusal_of
 from dimnode.records.manifest_kinds import FILES_MAX, clash, path_problem, safe_path
 
 _ROLES: Final = {
@@ -44,7 +45,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """`skipped`: hidden and empty files, which are left out."""
+    """`skipped`: hidden and empty files, and pickles, which are left out."""
 
     files: tuple[SourceFile, ...]
     skipped: tuple[str, ...]
@@ -62,6 +63,10 @@ def gather(source: Path) -> Gathered:
         raise Refused("E-models-05", f"{source} is not a plain file", "", "check the path")
     if not found.st_size:
         raise Refused("E-models-05", f"{source} is empty", "", "check the path")
+    with source.open("rb") as file:
+        reason = refusal_of(source.name, file.read(64))
+    if reason:
+        raise Refused("E-models-03", f"{source.name} is of a format that no node runs", reason, "docs/formats.md")
     return Gathered((SourceFile(safe_path(source.name), "model", source),), ())
 
 
@@ -81,7 +86,7 @@ def _of_folder(source: Path) -> Gathered:
             raise Refused("E-models-26", what, "a model has plain files only", "copy the file there")
         if problem := path_problem(path):
             raise Refused("E-models-26", f"a model may have no file {path[:120]!r}", problem, "rename it")
-        if not found.st_size:
+        if not found.st_size or _holds_code(entry):
             skipped.append(path)
             continue
         files.append(SourceFile(path, role_of(path), entry))
@@ -95,6 +100,12 @@ def _of_folder(source: Path) -> Gathered:
         what = f"{again!r} is there twice, but for capital letters"
         raise Refused("E-models-26", what, "some systems could not keep both", "rename one")
     return Gathered(tuple(files), tuple(sorted(skipped)))
+
+
+def _holds_code(place: Path) -> bool:
+    """A pickle in any wrapping, which folders often have beside safetensors: told by its first bytes, not its name."""
+    with place.open("rb") as file:
+        return bool(refusal_of("", file.read(64)))
 
 
 def _walk(source: Path) -> list[Path]:

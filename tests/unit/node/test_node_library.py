@@ -11,6 +11,7 @@ import trio
 from dimnode.errors import DimError, Refused
 from dimnode.node.library import Library
 from dimnode.node.model_card import ModelCard, PriceCard
+from dimnode.node.model_files import gather
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import blob_cid, cid_text, peer_text, short
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
@@ -202,6 +203,24 @@ def test_a_folder_that_is_no_model_is_refused_and_nothing_is_kept(tmp_path, libr
         pytest.skip("this file system knows no capital letters")
     assert refused(add, library, folder) == code
     assert (library.blobs.all(), library.models) == ([], {})
+
+
+def test_a_pickle_is_refused_with_the_conversion_to_use_and_left_out_of_a_folder(tmp_path, library) -> None:
+    (tmp_path / "m.pt").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(Refused) as caught:
+        trio.run(library.add_model, ModelCard(name="m"), tmp_path / "m.pt", 1)
+    assert caught.value.complaint.code == "E-models-03"
+    assert "safetensors" in caught.value.complaint.cause
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "m.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04" + bytes(100))
+    (folder / "weight.bin").write_bytes(b"numbers")
+    found = gather(folder)
+    assert ([file.path for file in found.files], found.skipped) == (
+        ["m.safetensors", "weight.bin"],
+        ("pytorch_model.bin",),
+    )
 
 
 def test_a_link_in_a_folder_is_refused_wherever_it_points(tmp_path, library) -> None:
