@@ -13,7 +13,7 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.records.envelope import Record
 from dimnode.records.items import SIZES, byte_items
 from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors
-from dimnode.records.transforms import Source, sources_of
+from dimnode.records.transforms import Source, goes_past, sources_of
 
 Tensors = Mapping[str, Tensor]
 _HINT = "dim models ls shows what each model takes"
@@ -29,7 +29,7 @@ def check_inputs(
     sources = [_opened(number, blob) for number, blob in enumerate(blobs)]
     used: set[int] = set()
     for step, (task, model) in enumerate(zip(tasks, models, strict=True)):
-        if model is not None and "cabinet" not in task and (given := sources_of(model.payload.get("pre", ()))):
+        if model is not None and "cabinet" not in task and (given := _taken_through(task, model, sources)):
             if "take" in task or step == 0 or not chained:
                 _check_sources(task.get("take"), model, given, models, sources, used)
         elif model is None or "cabinet" in task or not model.payload["inputs"]:
@@ -46,6 +46,14 @@ def check_inputs(
     if strange := [name for name in unused if name not in declared]:
         what = f"{strange[0]!r} is no input of any model of this job"
         raise Refused("E-input-07", what, f"the inputs are {_names(declared)}", _HINT)
+
+
+def _taken_through(task: Mapping[str, Any], model: Record, sources: Sequence[Tensors]) -> Sequence[Source]:
+    """What `pre` takes; nothing when the input is the model's own tensors, which go past it."""
+    pre = model.payload.get("pre", ())
+    own = [entry[0] for entry in model.payload["inputs"]]
+    past = "take" not in task and goes_past(pre, own, {name for tensors in sources for name in tensors})
+    return () if past else sources_of(pre)
 
 
 def _takes(model: Record) -> list[str]:

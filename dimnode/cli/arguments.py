@@ -145,6 +145,7 @@ def _offers(nouns: Any) -> None:
         add.add_argument(name)
     add.add_argument("--origin", choices=("trained", "rule", "imported"))
     add.add_argument("--labels", type=_comma_list, metavar="A,B", help="what the classes are called")
+    add.add_argument("--card", type=Path, metavar="FILE.toml", help="what the model is and takes (examples/models)")
     _leaf(models, "ls", "models:ls", "models here and on peers")
     cabinets = _noun(nouns, "data", "data cabinets: compute comes to the data")
     add = _leaf(cabinets, "add", "cabinets:add", "offer a CSV file under a policy; it never leaves this machine")

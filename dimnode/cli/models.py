@@ -15,12 +15,15 @@ from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, shown, size_text, table, talk
 from dimnode.errors import ConfigError, Refused
 from dimnode.exec.onnx_schema import declared_schema
+from dimnode.records.transforms import sources_of, takes_row
 
 _CARD_KEYS = (
     *("name", "version", "format", "sha256", "licence", "origin", "summary"),
-    *("inputs", "outputs", "labels", "tokenizer", "max_tokens"),
+    *("inputs", "outputs", "labels", "tokenizer", "max_tokens", "max_batch", "pre", "post"),
 )
 _EMBEDDING_TOKENS = 256
+_EXAMPLES = {"text": '"a sentence"', "image": "picture.png", "audio": "sound.wav", "bytes": "some.file"}
+_EXAMPLES |= {"rows": "rows.csv", "tensor": "rows.npy"}
 _OVERRIDES = ("name", "version", "licence", "origin", "summary", "labels")
 
 
@@ -28,7 +31,10 @@ def add(chosen: argparse.Namespace) -> int:
     """Offer a model: its card from a .toml file, from the .toml beside it, or from flags and the file's own schema."""
     source = chosen.file.expanduser()
     with tempfile.TemporaryDirectory(prefix="dim-model-") as folder:
-        return _add(chosen, *(_converted(source, Path(folder)) if source.is_dir() else _card_and_file(source)))
+        card, path = _converted(source, Path(folder)) if source.is_dir() else _card_and_file(source)
+        if chosen.card is not None:
+            card |= {key: value for key, value in _kept(_read_card(chosen.card)).items() if key != "tokenizer"}
+        return _add(chosen, card, path)
 
 
 def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
@@ -46,8 +52,10 @@ def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
         say_json(added)
     else:
         say(f"{added['name']}  {added['model']}")
-        inputs = ", ".join(f"{name} {dtype}{shape}" for name, dtype, shape in card["inputs"])
-        talk(f"offered to the swarm; it takes {inputs}. next: dim run {added['name']} rows.csv")
+        takes = [takes_row(source) for source in sources_of(card.get("pre", ()))]
+        example = _EXAMPLES[takes[0]["kind"]] if len(takes) == 1 else "rows.csv"
+        given = _takes({**card, "takes": takes})
+        talk(f"offered to the swarm; it takes {given}. next: dim run {added['name']} {example}")
     return 0
 
 
@@ -62,7 +70,7 @@ def ls(chosen: argparse.Namespace) -> int:
     cells = []
     for row in rows:
         where = (["here"] if row["here"] else []) + row["peers"]
-        takes = ", ".join(f"{name} {dtype}{_shape(shape)}" for name, dtype, shape in row["inputs"])
+        takes = _takes(row)
         publisher, letters = row.get("publisher_name", ""), f"…{row['publisher'][-8:]}"
         if len(publishers[_bare(row)]) > 1 and not publisher.endswith(letters):
             publisher = f"{publisher} {letters}".strip()
@@ -73,6 +81,12 @@ def ls(chosen: argparse.Namespace) -> int:
         letters = next(row["publisher"][-8:] for row in rows if _bare(row) == several[0])
         talk(f"several peers publish {shown(several)}; name one by its publisher: dim run {letters}/{several[0]}")
     return 0
+
+
+def _takes(row: Mapping[str, Any]) -> str:
+    """What a person gives to a model: what it declares, else its tensors."""
+    given = [f"{source['kind']} {source['name']}" for source in row.get("takes", ())]
+    return ", ".join(given or [f"{name} {dtype}{_shape(shape)}" for name, dtype, shape in row["inputs"]])
 
 
 def _bare(row: Mapping[str, Any]) -> str:
@@ -117,9 +131,24 @@ def _converted(source: Path, folder: Path) -> tuple[dict[str, Any], Path]:
         "inputs": ids,
         "outputs": [["embedding", "float32", [-1, shape.hidden]]],
         "tokenizer": "tokenizer.json",
-        "max_tokens": min(shape.positions, _EMBEDDING_TOKENS),
+        **_sentences(min(shape.positions, _EMBEDDING_TOKENS)),
     }
     return card, path
+
+
+def _sentences(max_tokens: int) -> dict[str, Any]:
+    """How text becomes the tokens of such an encoder; `tokens` is how many they were."""
+    cut = {"op": "tokenise", "name": "text", "file": "tokenizer.json", "max_tokens": max_tokens, "pad": "longest"}
+    return {
+        "pre": [
+            {"op": "input", "name": "text", "kind": "text"},
+            {**cut, "into": "input_ids", "mask": "attention_mask"},
+        ],
+        "post": [
+            {"op": "sum", "name": "attention_mask", "into": "tokens", "axis": 0},
+            {"op": "keep", "names": ["embedding", "tokens"]},
+        ],
+    }
 
 
 def _kept(card: dict[str, Any]) -> dict[str, Any]:

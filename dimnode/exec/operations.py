@@ -14,7 +14,7 @@ import numpy as np
 
 from dimnode.errors import RunFailed
 from dimnode.exec import orders, rows
-from dimnode.exec.mapping import Array, Declared, cast, feeds, pack
+from dimnode.exec.mapping import Array, Declared, cast, feeds, open_blobs, pack
 from dimnode.exec.orders import Rows, Take
 from dimnode.exec.runtimes.base import Model
 from dimnode.exec.transforms.answers import answer_bytes, pack_answer
@@ -22,7 +22,7 @@ from dimnode.exec.transforms.program import Program, finish, run_program
 from dimnode.exec.transforms.sources import Inputs, read_inputs
 from dimnode.exec.transforms.values import Stacked
 from dimnode.limits import ExecLimits
-from dimnode.records.transforms import Source, sources_of
+from dimnode.records.transforms import Source, goes_past, sources_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,25 @@ def infer(
 
     Raises `RunFailed`, MemoryError.
     """
-    if program is not None and program.pre:
+    if program is not None and program.pre and not (not take and _go_past(program, model, blobs)):
         answer, batch = run_program(program, read_inputs(sources_of(program.pre), take, blobs), model.run)
     else:
         arrays = feeds(model.inputs, take, blobs)
         answer = model.run(arrays)
         first = next(iter(arrays.values()), None)
         batch = first.shape[0] if first is not None and first.ndim else 1
-        return ended(answer, batch, batch, program, limits)
+        if program is None or not program.pre:
+            return ended(answer, batch, batch, program, limits)
+        # Past `pre`: what it would have made was given, so `post` may read it.
+        named = {name: found for name, found in {**arrays, **answer}.items() if isinstance(found, np.ndarray)}
+        answer = finish(program, {name: Stacked(found) for name, found in named.items() if found.ndim}, bare=False)
     return _packed(answer, batch, batch, limits)
+
+
+def _go_past(program: Program, model: Model, blobs: tuple[bytes, ...]) -> bool:
+    """The input is the model's own tensors."""
+    given = {name for tensors in open_blobs(blobs) for name in tensors}
+    return goes_past(program.pre, [entry.name for entry in model.inputs], given)
 
 
 def ended(results: Mapping[str, Any], rows: int, batch: int, program: Program | None, limits: ExecLimits) -> Outcome:

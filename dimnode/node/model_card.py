@@ -14,8 +14,10 @@ import msgspec
 from dimnode.errors import PeerFault, Refused
 from dimnode.node.model_files import Gathered, gather
 from dimnode.node.registry import looks_strange
+from dimnode.records.codec import in_order
 from dimnode.records.ids import cid_bytes
 from dimnode.records.manifest_kinds import FORMATS, PROFILE, safe_path
+from dimnode.records.transforms import fault_of, first_wrong
 
 _MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
 
@@ -113,6 +115,19 @@ def body_of(card: ModelCard, chosen: str, files: list[list[Any]]) -> dict[str, A
             body["lineage"] = [[relation, cid_bytes(identity)] for relation, identity in card.lineage]
     except PeerFault:
         raise Refused("E-models-07", "the card names what is no id", "", "dim models show gives ids") from None
-    if card.tokenizer:
+    _check_transforms(body)
+    if card.tokenizer and not card.pre:  # `pre` says more of the same
         body["x_text"] = {"tokenizer": safe_path(card.tokenizer), "max_tokens": card.max_tokens}
     return body
+
+
+def _check_transforms(body: dict[str, Any]) -> None:
+    """Raises `Refused` E-exec-90 for lists that no executor could carry out, naming the word."""
+    pre, post = (in_order(body.get(key, [])) for key in ("pre", "post"))
+    hint = "docs/transforms.md"
+    for key, words in (("pre", pre), ("post", post)):
+        if wrong := first_wrong(words):
+            raise Refused("E-exec-90", f"the card's {key}{wrong}", "", hint)
+    inputs, outputs, paths = ([entry[0] for entry in body[key]] for key in ("inputs", "outputs", "files"))
+    if (pre or post) and (fault := fault_of(pre, post, inputs, outputs, paths)):
+        raise Refused("E-exec-90", f"the card's transforms make no sense: {fault}", "", hint)

@@ -9,7 +9,7 @@ result does not depend on what else is in the batch (`tokenise` with pad "longes
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ _side = integer(1, 65_536)
 _size = integer(1, 2**31 - 1)
 _NUMBERS_MAX: Final = 512
 _WORD_MAX: Final = 24
+_WORDS_MAX: Final = 32
 
 
 def _op(required: dict[str, Check], optional: dict[str, Check] | None = None) -> Check:
@@ -163,7 +164,19 @@ def transform(value: Any) -> bool:
     return list(value) == sorted(value) and all(_plain_value(part) for part in value.values())
 
 
-transforms: Final = list_of(transform, 32)
+def first_wrong(words: Sequence[Any]) -> str:
+    """The first entry of a list that is no word with its fields, as a person finds it; "" when all are."""
+    if len(words) > _WORDS_MAX:
+        return f"{len(words)} words, at most {_WORDS_MAX}"
+    for number, word in enumerate(words):
+        if not transform(word):
+            op = word.get("op") if isinstance(word, Mapping) else None
+            known = " has a field that is wrong, missing or unknown" if op in WORDS else " is no word"
+            return f"[{number}] {op!r}{known}"
+    return ""
+
+
+transforms: Final = list_of(transform, _WORDS_MAX)
 """What a manifest's `pre` and `post` are."""
 
 
@@ -185,6 +198,15 @@ def sources_of(pre: Sequence[Transform]) -> tuple[Source, ...]:
         for op in pre
         if op["op"] == "input"
     )
+
+
+def goes_past(pre: Sequence[Transform], inputs: Sequence[str], given: Collection[str]) -> bool:
+    """What is given names the model's own tensors, all of them, and nothing that `pre` takes: `pre` is left out.
+
+    So whoever has tokens, say, need not make them text again.
+    """
+    named = all(name in given for name in inputs) and not any(source.name in given for source in sources_of(pre))
+    return bool(inputs) and named
 
 
 def of_numbers(pre: Sequence[Transform]) -> bool:

@@ -18,11 +18,11 @@ from starlette.responses import Response
 from dimnode.api.http.caller import model_names
 from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Inside, Who, answer
 from dimnode.api.http.shapes import Shape
+from dimnode.api.http.text import takes_text
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.ids import cid_text, peer_text
-from dimnode.records.manifest import Manifest
 from dimnode.records.tensors import decode_tensors
 
 router = APIRouter(prefix="/v1", responses=dict(ERRORS), tags=["OpenAI"])
@@ -130,7 +130,7 @@ async def embeddings(house: House, who: Who, body: EmbeddingsIn) -> Response:
             "E-http-17", "the texts were not embedded", f"{said.get('code')} {said.get('reason', '')}", "", 1000
         )
     vectors = _vectors(ended["outputs"][0], len(cut.rows), body.dimensions)
-    names = model_names(record)
+    names, tokens = model_names(record), cut.tokens or _tokens(ended["outputs"][0])
     found = {
         "object": "list",
         "data": [
@@ -138,7 +138,7 @@ async def embeddings(house: House, who: Who, body: EmbeddingsIn) -> Response:
             for place, vector in enumerate(vectors)
         ],
         "model": names[0],
-        "usage": {"prompt_tokens": cut.tokens, "total_tokens": cut.tokens},
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     return answer(found, headers={RECEIPT_HEADER: cid_text(ended["verdict"]), "X-Dimnode-Job": cid_text(identity)})
 
@@ -158,12 +158,21 @@ def _rows(given: Any) -> Sequence[Any]:
 def _vectors(blob: bytes, count: int, dimensions: int | None) -> np.ndarray[Any, Any]:
     """The output tensor `embedding`, or the only one. Raises `Refused` when it is no vector per text."""
     tensors = {tensor.name: tensor for tensor in decode_tensors(blob)}
-    found = tensors.get("embedding") or (next(iter(tensors.values())) if len(tensors) == 1 else None)
+    vectors = [tensor for tensor in tensors.values() if tensor.dtype == "float32" and len(tensor.shape) == 2]
+    found = tensors.get("embedding") or (vectors[0] if len(vectors) == 1 else None)
     if found is None or found.dtype != "float32" or len(found.shape) != 2 or found.shape[0] != count:
         raise Refused("E-http-15", "the model gives no vector for each text", "", "GET /v1/models lists those that do")
     if dimensions not in (None, found.shape[1]):
         raise Refused("E-http-13", f"dimensions is {dimensions}", f"this model gives {found.shape[1]}", "leave it out")
     return np.frombuffer(found.raw, dtype="<f4").reshape(found.shape)
+
+
+def _tokens(blob: bytes) -> int:
+    """What a model that cut the texts itself says of their tokens; 0 when it does not."""
+    found = next((tensor for tensor in decode_tensors(blob) if tensor.name == "tokens"), None)
+    if found is None or found.dtype != "int64":
+        return 0
+    return max(0, int(np.frombuffer(found.raw, dtype="<i8").sum()))
 
 
 def _written(vector: np.ndarray[Any, Any], form: str) -> list[float] | str:
@@ -178,7 +187,7 @@ async def _text_models(house: Inside, who: Any) -> list[Record]:
         record = house.node.find_model(row["model"])
         names = model_names(record)
         allowed = not who.key.models or any(name in who.key.models for name in names)
-        if allowed and Manifest.of(record).text is not None:
+        if allowed and takes_text(record):
             found.append(record)
     return found
 

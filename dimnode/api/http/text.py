@@ -1,4 +1,5 @@
-"""Text to tokens for models that say by which tokenizer: the door cuts, the executor computes.
+"""Text for models that take it: as it is for those that declare how it becomes tokens (`pre`), and cut into tokens here
+for older ones, which only name their tokenizer (`x_text`).
 
 Rule: tokenizers are data, read by a library; nothing of a stranger's model runs here. A few are kept, by CID.
 """
@@ -14,8 +15,10 @@ import trio
 from dimnode.api.port import NodePort
 from dimnode.errors import Refused
 from dimnode.records.envelope import Record
+from dimnode.records.items import item_tensors
 from dimnode.records.manifest import Manifest
 from dimnode.records.tensors import Tensor, encode_tensors
+from dimnode.records.transforms import Source, sources_of
 
 _KEPT_MAX: Final = 4
 _TOKENS_MAX: Final = 8192
@@ -48,6 +51,44 @@ class Cut:
         shape = ids.shape
         named = (("input_ids", ids), ("attention_mask", mask))
         return encode_tensors([Tensor(name, "int64", shape, found.tobytes()) for name, found in named])
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Texts as they are: the executor cuts them. How many tokens they were is known afterwards."""
+
+    name: str
+    rows: tuple[str, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Not known yet."""
+        return 0
+
+    @property
+    def padded(self) -> int:
+        """Not known yet."""
+        return 0
+
+    def to_blob(self, pad: int = 0) -> bytes:
+        """tensors/1."""
+        return encode_tensors(item_tensors(self.name, [text.encode() for text in self.rows]))
+
+
+def takes_text(model: Record) -> bool:
+    """It takes text and nothing else."""
+    return Manifest.of(model).text is not None or _text_source(model) is not None
+
+
+def _text_source(model: Record) -> Source | None:
+    sources = sources_of(model.payload.get("pre", ()))
+    return sources[0] if len(sources) == 1 and sources[0].kind == "text" else None
+
+
+def _tokens_max(model: Record) -> int:
+    """As many as its `pre` takes."""
+    found: list[int] = [op["max_tokens"] for op in model.payload["pre"] if op["op"] == "tokenise"]
+    return min(_TOKENS_MAX, *found) if found else _TOKENS_MAX
 
 
 class Texts:

@@ -125,3 +125,10 @@ def test_what_does_not_fit_is_refused_at_the_door(model, given, blobs, more, cod
         tensors_of(model, given, blobs, **more)
     assert caught.value.complaint.code == code
     assert told in " ".join(caught.value.complaint.lines())
+
+
+def test_the_models_own_tensors_go_past_what_it_declares():
+    tokens = encode_tensors([Tensor("x", "float32", (1, 2), bytes(8))])
+    assert tensors_of("text", blobs=[tokens])["x"].shape == (1, 2)
+    with pytest.raises(Refused, match="E-input-06"):
+        tensors_of("text", blobs=[encode_tensors([Tensor("x", "float32", (1, 3), bytes(12))])])
