@@ -98,8 +98,16 @@ class Texts:
         self._node = node
         self._kept: OrderedDict[bytes, Any] = OrderedDict()
 
-    async def cut(self, model: Record, texts: Sequence[str] | Sequence[Sequence[int]]) -> Cut:
-        """Tokens of each text, at most as many as the model takes. Raises `Refused` for a model that takes no text."""
+    async def cut(self, model: Record, texts: Sequence[str] | Sequence[Sequence[int]]) -> Cut | Plain:
+        """Tokens of each text, at most as many as the model takes. Raises `Refused` for a model that takes no text.
+
+        Tokens that are given go past a model's `pre`.
+        """
+        if (source := _text_source(model)) is not None:
+            if texts and isinstance(texts[0], str):
+                return Plain(source.name, tuple(map(str, texts)))
+            most = _tokens_max(model)
+            return Cut(tuple(tuple(int(token) for token in row)[:most] for row in texts))
         manifest = Manifest.of(model)
         if manifest.text is None:
             what = f"the model {manifest.title} takes no text"
