@@ -3,6 +3,12 @@
 import subprocess
 import sys
 
-for name in ("benchmarks.jobs", "benchmarks.overlay", "benchmarks.http_door", "benchmarks.worker_hop"):
+for name in (
+    "benchmarks.jobs",
+    "benchmarks.overlay",
+    "benchmarks.blobs",
+    "benchmarks.http_door",
+    "benchmarks.worker_hop",
+):
     print(f"\n== {name}", flush=True)
     subprocess.run([sys.executable, "-m", name, *sys.argv[1:]], check=True)

@@ -241,6 +241,7 @@ class Content:
     async def _find_providers(self, fetch: _Fetch, download: Download) -> None:
         """Offer peers again and again; give up when nobody took part for a while. Raises `Refused` E-p2p-61."""
         found: dict[PeerId, None] = {}
+        moved = (trio.current_time(), 0)
         while True:
             known = [*fetch.hints, *(peer for holders in self.holders for peer in holders(fetch.root)), *found]
             self._offer(download, known)
@@ -251,8 +252,12 @@ class Content:
                     found.update((PeerId(peer), None) for peer in self._host.connected()[: self._limits.providers_max])
                 self._offer(download, list(found))
                 await trio.sleep(self._limits.find_again_seconds if known or found else 1.0)
-            idle = download.idle_since
-            if idle is not None and trio.current_time() - idle > self._limits.find_seconds_max:
+            now, idle = trio.current_time(), download.idle_since
+            if download.done_bytes != moved[1]:
+                moved = (now, download.done_bytes)
+            # Peers that take part and have nothing for us are no reason to wait for ever either.
+            stuck = now - moved[0] > 2 * self._limits.leaf_seconds_max
+            if stuck or (idle is not None and now - idle > self._limits.find_seconds_max):
                 raise self._nobody(fetch, download, [*known, *found])
 
     async def _providers(self, root: Cid) -> list[PeerId]:

@@ -75,6 +75,7 @@ class Download:
         self._changed = trio.Event()
         self._workers: dict[PeerId, trio.CancelScope] = {}
         self._streams: dict[PeerId, BlobStream] = {}
+        self._taking_part: set[PeerId] = set()
         self._past_bytes_in = 0
         self._nursery: trio.Nursery | None = None
         self._failure: Exception | None = None
@@ -150,7 +151,6 @@ class Download:
             return
         if len(self._workers) < self._limits.providers_max:
             self._workers[peer] = trio.CancelScope()
-            self.idle_since = None
             self._nursery.start_soon(self._work, peer, self._workers[peer])
 
     def _change(self) -> None:
@@ -183,7 +183,9 @@ class Download:
             del self._streams[peer]
         if self.exchange is not None:
             self.exchange.leave(peer)
-        if not self._workers:
+        took_part = peer in self._taking_part
+        self._taking_part.discard(peer)
+        if took_part and not self._taking_part:
             self.idle_since = trio.current_time()
         self._change()
 
@@ -199,6 +201,8 @@ class Download:
     async def _with(self, peer: PeerId, stream: BlobStream) -> None:
         await stream.ask(Open(self.root))
         size, bits = await stream.opened()
+        self._taking_part.add(peer)  # one that refuses does not: it may be asked for ever
+        self.idle_since = None
         async with self._tree_turn:
             if self.tree is None:
                 await self._begin(stream, size)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from blob_stage import BRISK, LISTEN, Provider, content_of, fetching, provider, run, staged
+from blob_stage import BRISK, LISTEN, Provider, content_of, fetching, offer_all, provider, run, staged
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.p2p.blob_words import BlobStream, Have, Leaf, Node, Open, Refusal, pack_bits, read_bits, read_question
@@ -159,7 +159,9 @@ def test_nobody_is_served_without_a_rule_and_a_rule_that_ends_ends_the_service(t
         async with staged(tmp_path / "b", giver) as fetcher:
             with pytest.raises(trio.TooSlowError):
                 await fetcher.fetch(ROOT, [giver.peer], seconds=0.5)
-            assert fetcher.part is None and not fetcher.lied and giver.server.served.refused > 0
+            assert (
+                fetcher.part is None and not fetcher.lied and giver.server.served.refused > 1
+            )  # asked again and again
             allowed = True
             stream = BlobStream(await fetcher.host.open_stream(giver.peer, BLOB), BRISK)
             await stream.ask(Open(ROOT))
@@ -171,6 +173,20 @@ def test_nobody_is_served_without_a_rule_and_a_rule_that_ends_ends_the_service(t
             await stream.ask(Leaf(1))
             with pytest.raises(Refusal):
                 await stream.leaf(1, room)
+
+    run(scenario)
+
+
+def test_who_refuses_takes_no_part_so_that_the_search_comes_to_its_end(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        giver = full(tmp_path / "a", may_fetch=lambda *_: False)
+        async with staged(tmp_path / "b", giver) as fetcher, trio.open_nursery() as nursery:
+            download = fetcher.download(ROOT)
+            nursery.start_soon(download.run)
+            with trio.move_on_after(0.5):
+                await offer_all(download, [giver.peer])
+            assert download.idle_since is not None and trio.current_time() - download.idle_since >= 0.5
+            nursery.cancel_scope.cancel()
 
     run(scenario)
 
