@@ -32,6 +32,7 @@ from typing import Any
 import psutil
 
 import dimnode.node.node as node_module
+from dimnode.node.starting import run_node as run_a_node
 from dimnode.node.swarm import Swarm
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC, read_gossip
 from dimnode.p2p.host.noise_session import NoiseSession
@@ -119,7 +120,7 @@ def run_node(folder: Path, number: int, bootstrap: Sequence[str], begin: Event) 
     def ready(said: node_module.Ready) -> None:
         probe.note("ready", peer=peer_text(said.peer), addresses=said.addresses)
 
-    node_module.run_node(folder / f"home-{number}", flags, ready)
+    run_a_node(folder / f"home-{number}", flags, ready)
 
 
 class Swarms:

@@ -235,6 +235,7 @@ class JobLimits:
     """The engine and the loop."""
 
     batch_events_max: int = 16
+    loop_hold_seconds_max: float = 0.001
     lease_ttl_ms: int = 30_000
     lease_seconds_max: float = 150.0  # the task timeout and one time to live; a node takes its own task timeout
     lease_window_per_peer: int = 64

@@ -59,7 +59,7 @@ def up(chosen: argparse.Namespace) -> int:
         _announce(chosen, config, ready)
 
     try:
-        from dimnode.node.node import run_node
+        from dimnode.node.starting import run_node
 
         run_node(home, flags, on_ready)
     except BaseExceptionGroup as group:

@@ -43,6 +43,7 @@ class Loop:
         self._commit_by: float | None = None
         self.kept_manifests: Callable[[Append], Rows] = lambda _: {}
         self.concluded: Callable[[Append], None] = lambda _: None
+        self._breathe_at = 0.0
         self.passes = 0
         self.events = 0
         self.lateness_ms_max = 0.0
@@ -67,21 +68,34 @@ class Loop:
         await self._settle(list(effects))
 
     async def _pass(self, batch: list[Event], now: Now) -> None:
+        self._breathe_at = time.perf_counter() + self._limits.jobs.loop_hold_seconds_max
         self.passes += 1
         self.events += len(batch)
         effects: list[Effect] = []
         handle = self._engine.handle
         for event in batch:
             effects += handle(event, now)
+            await self._breathe()
         await self._settle(effects)
+
+    async def _breathe(self) -> None:
+        """Let others run when this pass has kept them waiting for long: a batch may take many milliseconds.
+
+        Not cancelled there, so that a pass is whole. What others see meanwhile is what they see while it commits.
+        """
+        if time.perf_counter() >= self._breathe_at:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            self._breathe_at = time.perf_counter() + self._limits.jobs.loop_hold_seconds_max
 
     async def _settle(self, effects: list[Effect]) -> None:
         """Commit the binding appends of a batch, then perform the rest in order."""
         rows: Rows = {}
         rest: list[Effect] = []
         verdicts: list[Append] = []
+        lazy: list[Rows] = []
         binding = False
         for effect in effects:
+            await self._breathe()
             match effect:
                 case Append():
                     envelope = seal_into(effect, self._key, self._vault)
@@ -91,14 +105,16 @@ class Loop:
                     elif effect.kind == "verdict":
                         verdicts.append(effect)
                     if effect.lazy:
-                        self._later(found)
+                        lazy.append(found)
                     else:
                         merge(rows, found)
                         binding = True
                 case Forget() | Remember():
-                    self._later(lazy_rows(effect))
+                    lazy.append(lazy_rows(effect))
                 case _:
                     rest.append(effect)
+        for found in lazy:  # in one go: the journal must not write half of what belongs together
+            self._journal.later(found)
         if binding or self._journal.lazy_rows >= self._limits.store.lazy_rows_max:
             await self._commit(rows)
             self._fault(rows)
@@ -106,11 +122,9 @@ class Loop:
             await trio.lowlevel.checkpoint()
         for effect in rest:
             self._perform(effect)
+            await self._breathe()
         for verdict in verdicts:
             self.concluded(verdict)
-
-    def _later(self, rows: Rows) -> None:
-        self._journal.later(rows)
 
     async def _commit(self, rows: Rows) -> None:
         with trio.CancelScope(shield=True):

@@ -1,12 +1,11 @@
 """A node: composition root and nursery tree. Whatever runs in this process is opened here.
 
 Rule: shutdown order is indentation. run ⊃ store ⊃ exec pool ⊃ p2p host ⊃ links ⊃ loop ⊃ control door: each is closed
-before what it stands on. The zygote starts before trio and before the key is read.
+before what it stands on. The zygote was started before trio and before the key is read (`starting.py`).
 """
 
 import gc
 import logging
-import os
 import signal
 import sys
 import time
@@ -19,9 +18,9 @@ from typing import Any
 import psutil
 import trio
 
-from dimnode.config import Config, load_config, socket_path
+from dimnode.config import Config, socket_path
 from dimnode.errors import PeerFault
-from dimnode.exec.launch import Zygote, start_zygote
+from dimnode.exec.launch import Zygote
 from dimnode.exec.pool import Pool, open_pool
 from dimnode.jobs.effects import Append, Note
 from dimnode.jobs.engine import Engine
@@ -53,11 +52,10 @@ from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
 from dimnode.p2p.discovery import Discovery
 from dimnode.p2p.frames import Arrival, RecordFault, TaskFrame, UnknownWord, arrival, read_task_frame
 from dimnode.p2p.gossip import TOPICS
-from dimnode.p2p.host.addresses import check_dial
+from dimnode.p2p.host.addresses import check_dial, local_ip
 from dimnode.p2p.host.host import Host, open_host
 from dimnode.p2p.introduction import INFO, serve_info
 from dimnode.p2p.links import PING, TASK, Link, Links
-from dimnode.p2p.mdns import LocalNetwork, local_ip
 from dimnode.p2p.member_door import MEMBER, OpenDoor
 from dimnode.p2p.reach import DIALBACK, Reach
 from dimnode.p2p.ticks import tick_after
@@ -66,7 +64,7 @@ from dimnode.records.ids import Cid, PeerId, RecordId, cid_text, peer_text
 from dimnode.records.kinds import OPEN_SWARM_ID, VERDICT_STATUS
 from dimnode.records.membership_kinds import OPEN_SWARM_NAME
 from dimnode.store.blobs import BlobStore
-from dimnode.store.home import load_seed, locked, prepare_home
+from dimnode.store.home import load_seed
 from dimnode.store.journal import Journal, Rows
 from dimnode.store.peers import PeerCache
 from dimnode.store.vault import Vault
@@ -88,20 +86,15 @@ class Ready:
     http: str = ""
 
 
-def run_node(home: Path, flags: Mapping[str, Any], on_ready: Callable[[Ready], None]) -> None:
-    """Run a node until SIGINT or SIGTERM. Raises `ConfigError` when it cannot start."""
-    config = load_config(home, flags)
+def run_opened(home: Path, config: Config, zygote: Zygote | None, on_ready: Callable[[Ready], None]) -> None:
+    """Run a node in a home that is locked for it, until SIGINT or SIGTERM. Raises `ConfigError`."""
     for address in (*config.bootstrap, *config.relays):
         check_dial(address)
     check_quotas(config)
-    os.umask(0o077)  # whatever this process writes is its account's alone, also in a home that was opened to others
-    prepare_home(home)
     allow_open_files(LIMITS)
     # The journal's thread must not keep the loop waiting for Python's lock: the default of 5 ms is three fsyncs long.
     sys.setswitchinterval(SWITCH_SECONDS)
     with ExitStack() as stack:
-        stack.enter_context(locked(home))
-        zygote = stack.enter_context(start_zygote()) if config.execute else None
         seed = load_seed(home)
         journal = stack.enter_context(Journal(home / "journal.db"))
         blobs = stack.enter_context(BlobStore(home, int(config.max_cache_gb * 1024**3), LIMITS.store))
@@ -281,6 +274,8 @@ class Node:
         wanted = self.config.mdns
         if wanted is False or (wanted == "auto" and not any(local_ip(address) for address in addresses)):
             return
+
+        from dimnode.p2p.mdns import LocalNetwork  # zeroconf takes a while to import, and most nodes never need it
 
         def found(hints: list[str]) -> None:
             for peer in host.hint(hints):

@@ -22,6 +22,7 @@ from zeroconf import Error as ZeroconfError
 from zeroconf import IPVersion, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
 from dimnode.limits import LIMITS, ReachLimits
+from dimnode.p2p.host.addresses import local_ip
 from dimnode.records.ids import PeerId, RecordId, peer_text
 
 log = logging.getLogger(__name__)
@@ -117,15 +118,3 @@ class LocalNetwork:
         if len(self._heard) > self._limits.mdns_peers_max:
             self._heard.popitem(last=False)
         self._on_found(list(addresses))
-
-
-def local_ip(address: str) -> str:
-    """The IPv4 or IPv6 address in a direct multiaddr that is not loopback, else ""."""
-    parts = address.split("/")
-    if len(parts) < 5 or parts[1] not in ("ip4", "ip6") or parts[3] != "tcp" or "p2p-circuit" in parts:
-        return ""
-    try:
-        host = ipaddress.ip_address(parts[2])
-    except ValueError:
-        return ""
-    return "" if host.is_loopback or host.is_unspecified else str(host)

@@ -46,10 +46,10 @@ def pack_ordered(ordered: dict[str, Any]) -> bytes:
 def in_order(value: Any) -> Any:
     """The same value with the keys of every map in their order, and lists for tuples."""
     kind = type(value)
-    if kind is dict:
-        return {key: in_order(value[key]) for key in sorted(value)}
+    if kind is dict:  # most of what is in it is plain: a call for each would cost more than the rest
+        return {key: it if type(it := value[key]) in _SCALARS else in_order(it) for key in sorted(value)}
     if kind is list or kind is tuple:
-        return [in_order(item) for item in value]
+        return [it if type(it) in _SCALARS else in_order(it) for it in value]
     return value
 
 

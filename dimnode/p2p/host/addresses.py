@@ -141,3 +141,15 @@ def _value(address: Multiaddr, protocol: str) -> str | None:
     except Exception:  # noqa: BLE001 boundary: multiaddr's way to say that the part is not there
         return None
     return None if value is None else str(value)
+
+
+def local_ip(address: str) -> str:
+    """The IPv4 or IPv6 address in a direct multiaddr that is not loopback, else ""."""
+    parts = address.split("/")
+    if len(parts) < 5 or parts[1] not in ("ip4", "ip6") or parts[3] != "tcp" or "p2p-circuit" in parts:
+        return ""
+    try:
+        host = ipaddress.ip_address(parts[2])
+    except ValueError:
+        return ""
+    return "" if host.is_loopback or host.is_unspecified else str(host)

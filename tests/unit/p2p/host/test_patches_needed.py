@@ -4,6 +4,8 @@ A test that fails here is good news: that change is no longer needed and can be 
 """
 
 import inspect
+import subprocess
+import sys
 from importlib.metadata import requires, version
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +44,7 @@ from dimnode.errors import ConfigError
 from dimnode.p2p.host import hardening
 from dimnode.p2p.host.yamux_frames import RST, SYN, Kind, encode_header
 
+LEAVE_OUT = "from dimnode.p2p.host.slimming import leave_out; leave_out();"
 ADDRESSES = [Multiaddr("/ip4/127.0.0.1/tcp/1001"), Multiaddr("/ip4/127.0.0.1/tcp/1002")]
 
 
@@ -306,3 +309,21 @@ def test_stock_forgets_subscriptions_of_a_peer_that_is_still_connected(monkeypat
     monkeypatch.setattr(pubsub, "_schedule_peer_stream_retry", lambda peer: None)
     pubsub._handle_dead_peer(PEER)
     assert PEER not in pubsub.peer_topics.get("t", set())
+
+
+def test_stock_imports_parts_that_are_never_used_here_and_without_them_it_imports_faster() -> None:
+    """In processes of their own: this one has imported whatever it has."""
+    plain = "import sys, libp2p; print(len(sys.modules), 'requests' in sys.modules, 'zeroconf' in sys.modules)"
+    without = plain.replace("import sys, libp2p;", f"{LEAVE_OUT} import sys, dimnode.p2p.host.streams;")
+    count, http, mdns = subprocess.check_output([sys.executable, "-c", plain], text=True).split()
+    assert (http, mdns) == ("True", "True")
+    ours, http, mdns = subprocess.check_output([sys.executable, "-c", without], text=True).split()
+    assert (http, mdns) == ("False", "False")
+    assert int(ours) < int(count) - 100
+
+
+def test_what_stands_in_for_a_part_that_is_left_out_refuses_to_be_used() -> None:
+    code = f"{LEAVE_OUT} from libp2p.host.basic_host import ACMEClient; ACMEClient(1, 2)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ACMEClient is left out: docs/patches.md" in done.stderr
