@@ -148,6 +148,9 @@ class PeerLimits:
 
     ping_interval_seconds: float = 1.0
     ping_wait_seconds: float = 2.0
+    ping_wait_busy_seconds: float = 3.0
+    ping_busy_rtt_seconds: float = 0.2
+    ping_again_seconds: float = 0.05
     peers_max: int = 256
     gossip_message_bytes_max: int = 1024
     frames_per_checkpoint_max: int = 4

@@ -79,6 +79,11 @@ class Link:
         self._outgoing_bytes = 0
         self._wake = trio.Event()
 
+    @property
+    def heard_bytes(self) -> int:
+        """What came over its connection so far, whatever the stream."""
+        return self.stream.connection.bytes_in
+
     def send(self, frame: bytes) -> None:
         """Queue a frame. A peer that lets too much pile up is cut off; what was sent is asked for again later."""
         if self.closed:
@@ -318,18 +323,14 @@ class Links:
         link.cut("its connection broke")
 
     async def _ping(self, link: Link, stream: Stream) -> None:
-        """Ping each second; silence for two ends the link."""
+        """Ping each second; silence ends the link."""
         limits = self._limits.peers
         try:
             while True:
                 sent, sent_ms = trio.current_time(), self._wall_ms()
-                with trio.fail_after(limits.ping_wait_seconds):
-                    said_us = min(int((link.rtt_ms or 0) * 1000), 2**32 - 1)
-                    said = said_us.to_bytes(_RTT_BYTES, "big") + sent_ms.to_bytes(_CLOCK_BYTES, "big")
-                    await stream.write(said.ljust(PING_BYTES, b"\0"))
-                    answer = await stream.read(PING_BYTES)
-                    while len(answer) < PING_BYTES:
-                        answer += await stream.read(PING_BYTES - len(answer))
+                said_us = min(int((link.rtt_ms or 0) * 1000), 2**32 - 1)
+                said = said_us.to_bytes(_RTT_BYTES, "big") + sent_ms.to_bytes(_CLOCK_BYTES, "big")
+                answer = await self._answer_to(link, stream, said.ljust(PING_BYTES, b"\0"))
                 link.rtt_ms = (trio.current_time() - sent) * 1000
                 if theirs_ms := int.from_bytes(answer[_ANSWERING_CLOCK], "big"):
                     link.clock.add(link.rtt_ms, theirs_ms - sent_ms - link.rtt_ms / 2)
@@ -343,14 +344,45 @@ class Links:
         finally:
             await stream.reset()  # never waits
 
+    async def _answer_to(self, link: Link, stream: Stream, question: bytes) -> bytes:
+        """Put one ping and return its answer. Raises `trio.TooSlowError` when the peer is silent."""
+        heard, answer = link.heard_bytes, bytearray()
+        limits = self._limits.peers
+        busy = (link.rtt_ms or 0) > limits.ping_busy_rtt_seconds * 1000
+        with trio.move_on_after(max(limits.ping_wait_seconds, limits.ping_wait_busy_seconds * busy)):
+            await stream.write(question)
+            while len(answer) < PING_BYTES:
+                answer += await stream.read(PING_BYTES - len(answer))
+        if len(answer) < PING_BYTES and await self._is_late(link, heard, busy):
+            with trio.move_on_after(limits.ping_wait_seconds):
+                while len(answer) < PING_BYTES:
+                    answer += await stream.read(PING_BYTES - len(answer))
+        if len(answer) < PING_BYTES:
+            raise trio.TooSlowError
+        return bytes(answer)
+
+    async def _is_late(self, link: Link, heard: int, busy: bool) -> bool:
+        """Whether the peer is late rather than gone: something came from it, and one side is known to be busy.
+
+        What lies in our own socket, because we are late ourselves, counts as well.
+        """
+        began, pause_seconds = trio.current_time(), self._limits.peers.ping_again_seconds
+        await trio.sleep(pause_seconds)
+        late_here = trio.current_time() - began > 2 * pause_seconds
+        return link.heard_bytes > heard and (busy or late_here)
+
     async def _expect_pings(self, link: Link) -> None:
         """The side that is pinged: no ping for three seconds and a half means that the other side is gone."""
         limits = self._limits.peers
         patience_seconds = limits.ping_interval_seconds + limits.ping_wait_seconds + 0.5
         while True:
-            with trio.move_on_after(patience_seconds) as waited:
+            heard = link.heard_bytes
+            with trio.move_on_after(patience_seconds):
                 await link.pinged.wait()
-            if waited.cancelled_caught:
+            if not link.pinged.is_set() and await self._is_late(link, heard, busy=False):
+                with trio.move_on_after(limits.ping_wait_seconds):
+                    await link.pinged.wait()
+            if not link.pinged.is_set():
                 break
             link.pinged = trio.Event()
         log.info("a peer pings no more: its link ends", extra=_about(link.peer))

@@ -11,7 +11,7 @@ from swarm_net import ECHO, HASTY, TOPIC, Site, found, invitation, joined, now_m
 from dimnode.limits import LIMITS
 from dimnode.node.private_swarm import PrivateSwarm
 from dimnode.p2p.host.host import DialFailed, StreamLost
-from dimnode.p2p.host.lazy import proposal
+from dimnode.p2p.host.multistream import proposal
 from dimnode.p2p.member_door import MEMBER
 from dimnode.records.envelope import SigningKey
 from dimnode.store.swarm_state import load_state

@@ -12,7 +12,7 @@ Source: https://github.com/multiformats/multistream-select
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import trio
 from libp2p.host.exceptions import StreamFailure
@@ -28,23 +28,15 @@ from libp2p.stream_muxer.exceptions import (
 
 from dimnode.limits import HostLimits
 from dimnode.p2p.conduct import Offence
-from dimnode.p2p.host.lazy import GREETING, encode_line, open_negotiated
+from dimnode.p2p.host.lazy import open_negotiated
+from dimnode.p2p.host.multistream import Unnegotiable, answer_proposals
 from dimnode.p2p.host.yamux import YamuxConnection
 from dimnode.p2p.host.yamux_budget import Offend
 from dimnode.p2p.host.yamux_stream import YamuxStream
 
 log = logging.getLogger(__name__)
 
-NOT_AVAILABLE: Final = "na"
-LIST: Final = "ls"
-_GREETING: Final = encode_line(GREETING)
-_LENGTH_BYTES_MAX: Final = 2
-
 _stock_handle = SwarmConn._handle_muxed_stream
-
-
-class Unnegotiable(Exception):
-    """The peer does not speak multistream-select."""
 
 
 class CoveredStream:
@@ -123,26 +115,12 @@ class Acceptor:
 
     async def _negotiate(self, muxed: YamuxStream) -> str:
         """Return a protocol that has a handler. Raises `Unnegotiable`, and what the muxed stream raises."""
-        if await read_line(muxed, self._limits.protocol_line_bytes_max) != GREETING:
-            raise Unnegotiable("no greeting")
-        answer = _GREETING
-        for _ in range(self._limits.proposals_per_stream_max):
-            if not line_is_there(muxed):
-                await muxed.write(answer)
-                answer = b""
-            said = await read_line(muxed, self._limits.protocol_line_bytes_max)
-            if said in self._handlers:
-                answer += encode_line(said)
-                if not muxed.write_nowait(answer, later=True):
-                    await muxed.write(answer)
-                return said
-            answer += self._listed() if said == LIST else encode_line(NOT_AVAILABLE)
-        await muxed.write(answer)
-        raise Unnegotiable("too many proposals")
 
-    def _listed(self) -> bytes:
-        """The answer to `ls`, as stock libp2p gives it."""
-        return encode_line("\n".join(name for name in self._handlers if name) + "\n")
+        async def with_the_first_answer(said: bytes) -> None:
+            if not muxed.write_nowait(said, later=True):
+                await muxed.write(said)
+
+        return await answer_proposals(muxed, self._handlers, self._limits, with_the_first_answer)
 
     async def new_stream(self, peer: ID, protocols: Sequence[str]) -> Any:
         """What libp2p's services call: without its books, and in one round trip. Raises `StreamFailure`."""
@@ -155,48 +133,6 @@ class Acceptor:
                 return CoveredStream(await open_negotiated(live[0].muxed_conn, protocol, lazy=False), protocol)
         except (trio.TooSlowError, MuxedStreamError, MuxedConnError) as error:
             raise StreamFailure(f"no stream for {protocol} to {peer}") from error
-
-
-def line_is_there(muxed: YamuxStream) -> bool:
-    """Whether the next line needs no waiting for."""
-    try:
-        return _line_in(muxed.buffered()) is not None
-    except Unnegotiable:
-        return True
-
-
-async def read_line(muxed: YamuxStream, bytes_max: int) -> str:
-    """The next line, and not one byte more. Raises `Unnegotiable`, `MuxedStreamEOF` or `MuxedStreamReset`."""
-    while True:
-        there = muxed.buffered()
-        if (found := _line_in(there)) is not None:
-            start, end = found
-            if end - start > bytes_max:
-                raise Unnegotiable("a long line")
-            muxed.skip(end)
-            line = there[start:end]
-            if not line.endswith(b"\n"):
-                raise Unnegotiable("a line without an end")
-            try:
-                return line[:-1].decode()
-            except UnicodeDecodeError:
-                raise Unnegotiable("a line that is no text") from None
-        if len(there) > bytes_max + _LENGTH_BYTES_MAX:
-            raise Unnegotiable("a long line")
-        if len(await muxed.peek(len(there) + 1)) == len(there):
-            raise Unnegotiable("the peer ended") if muxed.finished_there else MuxedStreamError("lost")
-
-
-def _line_in(there: bytes) -> tuple[int, int] | None:
-    """Start and end of the first line, None when it is not whole. Raises `Unnegotiable` for too long a one."""
-    length = 0
-    for at in range(min(len(there), _LENGTH_BYTES_MAX)):
-        length |= (there[at] & 127) << (7 * at)
-        if there[at] < 128:
-            return (at + 1, at + 1 + length) if len(there) > at + length else None
-    if len(there) >= _LENGTH_BYTES_MAX:
-        raise Unnegotiable("a long line")
-    return None
 
 
 async def handle_muxed_stream(self: SwarmConn, muxed: Any) -> None:

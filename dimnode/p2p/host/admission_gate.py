@@ -19,7 +19,8 @@ from libp2p.transport.exceptions import MuxerUpgradeFailure
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import SwarmLimits
-from dimnode.p2p.host.lazy import open_negotiated, proposal
+from dimnode.p2p.host.lazy import open_negotiated
+from dimnode.p2p.host.multistream import proposal
 from dimnode.p2p.host.streams import Stream, StreamEnded, StreamLost
 from dimnode.p2p.host.yamux import YamuxConnection
 from dimnode.p2p.host.yamux_stream import YamuxStream

@@ -22,6 +22,7 @@ from dimnode.p2p.host import hardening
 from dimnode.p2p.host.accepting import Acceptor
 from dimnode.p2p.host.addresses import expand, parse_listen
 from dimnode.p2p.host.gate import Gate
+from dimnode.p2p.host.handshaking import NoiseOnly
 from dimnode.p2p.host.noise_session import EventNoise
 from dimnode.p2p.host.paths import relayed
 from dimnode.p2p.host.peer_store import BoundedPeerStore
@@ -78,6 +79,7 @@ def make_core(
     swarm.set_resource_manager(None)  # its stream count leaks with every lost connection, and then all streams wait
     swarm.retry_config = RetryConfig(max_retries=0)  # redialling is the business of the links
     swarm.upgrader.muxer_multistream = YamuxOnly(limits.host, refusal, gate.offend)
+    swarm.upgrader.security_multistream = NoiseOnly(noise, limits.host)
     gate.install(swarm)
     services = ServiceStreams(limits.host)
     hardening.HandlerGuard(limits.host.inbound_streams_max, ours, gate.offend, services).install(core)

@@ -22,7 +22,7 @@ from libp2p.peer.id import ID
 
 from dimnode.limits import HostLimits
 from dimnode.p2p.conduct import BANNED_CODE, CODES, Ban, Conduct, Offence, Verdict
-from dimnode.p2p.host.lazy import GREETING, encode_line
+from dimnode.p2p.host.multistream import GREETING, encode_line
 
 log = logging.getLogger(__name__)
 

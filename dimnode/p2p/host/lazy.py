@@ -9,27 +9,9 @@ Rule: payload is never read before the echo was compared, byte by byte.
 Source: https://github.com/multiformats/multistream-select
 """
 
+from dimnode.p2p.host.multistream import proposal
 from dimnode.p2p.host.yamux import YamuxConnection
 from dimnode.p2p.host.yamux_stream import YamuxStream
-
-GREETING = "/multistream/1.0.0"
-
-
-def encode_line(text: str) -> bytes:
-    """Return a multistream line: its length as a varint, the text, a newline."""
-    line = text.encode() + b"\n"
-    size = len(line)
-    prefix = bytearray()
-    while size > 127:
-        prefix.append(size & 127 | 128)
-        size >>= 7
-    prefix.append(size)
-    return bytes(prefix) + line
-
-
-def proposal(protocol: str) -> bytes:
-    """Return what both sides say when they agree: greeting and protocol id."""
-    return encode_line(GREETING) + encode_line(protocol)
 
 
 async def open_negotiated(connection: YamuxConnection, protocol: str, *, lazy: bool) -> YamuxStream:

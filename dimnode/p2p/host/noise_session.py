@@ -21,6 +21,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.io.trio import TrioTCPStream
+from libp2p.security.noise.messages import NoiseHandshakePayload
+from libp2p.security.noise.patterns import PatternXX
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.security.secure_session import SecureSession
 
@@ -147,6 +149,27 @@ class NoiseSession(SecureSession):
         self._room_lot = trio.lowlevel.ParkingLot()
         self._unread = b""
 
+    def go_on_with(self, ahead: bytes, held: bytes) -> None:
+        """The handshake read `ahead` of itself, and did not send what it `held`. Raises `SessionLost`."""
+        self._unread += b"".join(self._incoming.open_all(memoryview(ahead)))
+        self._backlog = memoryview(held)
+
+    # What the negotiation of the muxer needs, before `pump` runs
+
+    def buffered(self) -> bytes:
+        """What has arrived and was not read; it stays in place."""
+        return self._unread
+
+    async def peek(self, n: int) -> bytes:
+        """Wait until `n` bytes have arrived. Raises `SessionLost` at the end."""
+        while len(self._unread) < n:
+            self._unread += b"".join(self._incoming.open_all(await self._read_batch()))
+        return self._unread
+
+    def skip(self, n: int) -> None:
+        """Drop `n` bytes that have arrived."""
+        self._unread = self._unread[n:]
+
     # Receiving
 
     async def receive(self) -> list[bytes]:
@@ -187,10 +210,8 @@ class NoiseSession(SecureSession):
 
     async def read(self, n: int | None = None) -> bytes:
         """Read exactly `n` bytes (or what is there): only for negotiating the muxer, before `pump` runs."""
-        while not self._unread or (n is not None and len(self._unread) < n):
-            self._unread += b"".join(self._incoming.open_all(await self._read_batch()))
-        n = len(self._unread) if n is None else n
-        taken, self._unread = self._unread[:n], self._unread[n:]
+        await self.peek(1 if n is None else n)
+        taken, self._unread = self._unread[:n], self._unread[len(self._unread) if n is None else n :]
         return taken
 
     # Sending: nothing here awaits, so no caller can be cancelled inside a message
@@ -348,6 +369,18 @@ def plain_socket(carrier: Any) -> Any:
     return stream.socket if isinstance(stream, trio.SocketStream) else None
 
 
+class KeptPattern(PatternXX):
+    """The stock handshake, which signs the same words about the same key for each connection: once is enough."""
+
+    kept: NoiseHandshakePayload | None = None
+
+    def make_handshake_payload(self, extensions: Any = None) -> NoiseHandshakePayload:
+        """Say who we are, signed."""
+        if self.kept is None or extensions is not None:
+            return super().make_handshake_payload(extensions)
+        return self.kept
+
+
 class EventNoise(NoiseTransport):
     """The stock Noise handshake, continued by a `NoiseSession`."""
 
@@ -355,6 +388,13 @@ class EventNoise(NoiseTransport):
         super().__init__(libp2p_keypair=key_pair, noise_privkey=noise_key)
         self._scratch = Scratch()
         self._unsent_bytes_max = unsent_bytes_max
+        self._payload = self.get_pattern().make_handshake_payload()
+
+    def get_pattern(self) -> KeptPattern:
+        """How to shake hands: by XX, and with what was signed before."""
+        pattern = KeptPattern(self.local_peer, self.libp2p_privkey, self.noise_privkey, self.early_data)
+        pattern.kept = getattr(self, "_payload", None)
+        return pattern
 
     async def secure_inbound(self, conn: Any) -> NoiseSession:
         """Handshake as the one who was dialled."""
@@ -364,5 +404,7 @@ class EventNoise(NoiseTransport):
         """Handshake as the dialler; libp2p checks that the peer is `peer_id`."""
         return self._continue(await super().secure_outbound(conn, peer_id), conn)
 
-    def _continue(self, handshaken: Any, conn: Any) -> NoiseSession:
-        return NoiseSession(handshaken, conn, self._scratch, self._unsent_bytes_max)
+    def _continue(self, handshaken: Any, carrier: Any) -> NoiseSession:
+        session = NoiseSession(handshaken, carrier.raw, self._scratch, self._unsent_bytes_max)
+        session.go_on_with(*carrier.rest())
+        return session

@@ -26,7 +26,7 @@ from libp2p.network.connection.exceptions import RawConnError
 from libp2p.network.exceptions import SwarmException
 from libp2p.security.pnet.protector import new_protected_conn as stock_protect
 
-from dimnode.p2p.host.lazy import GREETING, encode_line
+from dimnode.p2p.host.multistream import GREETING, encode_line
 
 NONCE_BYTES: Final = 24
 FIRST_BYTES: Final = encode_line(GREETING)
@@ -117,8 +117,8 @@ class PrivateConnection(IRawConnection):
         while len(head) < NONCE_BYTES + len(FIRST_BYTES):
             try:
                 chunk = await self._carrier.read(NONCE_BYTES + len(FIRST_BYTES) - len(head))
-            except Exception as error:  # boundary: a listener without our key hangs up, in one of many words
-                raise WrongKey(MISMATCH) from error
+            except Exception:  # noqa: BLE001 boundary: a listener without our key hangs up, in one of many words
+                raise WrongKey(MISMATCH) from None
             head += chunk
             if not chunk or head.startswith(FIRST_BYTES):  # hung up, or speaks in the clear
                 raise WrongKey(MISMATCH)

@@ -24,6 +24,7 @@ from libp2p.transport.exceptions import MuxerUpgradeFailure
 
 from dimnode.limits import HostLimits
 from dimnode.p2p.conduct import Offence
+from dimnode.p2p.host.multistream import Unnegotiable, answer_proposals, expect, proposal
 from dimnode.p2p.host.noise_session import NoiseSession, SessionLost
 from dimnode.p2p.host.yamux_budget import Offend, StreamBudget, nobody_minds
 from dimnode.p2p.host.yamux_frames import (
@@ -49,6 +50,7 @@ from dimnode.p2p.host.yamux_stream import YamuxStream
 log = logging.getLogger(__name__)
 
 STREAM_ID_MAX: Final = 2**32 - 1
+_HELLO: Final = proposal(str(YAMUX_ID))
 
 
 class YamuxConnection(IMuxedConn):
@@ -460,6 +462,14 @@ class YamuxOnly(MuxerMultistream):
         remote = conn.get_remote_address()
         if reason := self._refusal(peer_id.to_bytes(), "" if remote is None else remote[0]):
             raise NotWelcome(reason)
-        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
+        try:
+            with trio.fail_after(self._limits.negotiate_seconds_max):
+                if conn.is_initiator:
+                    await conn.write(_HELLO)
+                    await expect(conn, _HELLO)
+                else:
+                    await answer_proposals(conn, (str(YAMUX_ID),), self._limits, conn.write)
+        except (Unnegotiable, trio.TooSlowError) as error:
+            raise MuxerUpgradeFailure(f"no agreement on Yamux: {str(error) or 'no answer'}") from error
         connection = YamuxConnection(conn, peer_id, self._limits, self._budget)
-        return self._annotate_connection(connection, conn, protocol)
+        return self._annotate_connection(connection, conn, YAMUX_ID)

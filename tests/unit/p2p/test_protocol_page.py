@@ -8,7 +8,7 @@ from dimnode.node import jobdoor
 from dimnode.p2p import blobs, frames, gossip, links
 from dimnode.p2p.frames import TaskFrame, read_task_frame
 from dimnode.p2p.host.circuit_messages import DCUTR, HOP, STOP
-from dimnode.p2p.host.lazy import GREETING
+from dimnode.p2p.host.multistream import GREETING
 from dimnode.p2p.host.services import SERVICES
 from dimnode.p2p.membership import heartbeat_seconds
 from dimnode.records.ids import RECORD_PREFIX, RecordId, cid_text

@@ -9,7 +9,8 @@ import trio.testing
 from host_pair import LIMITS, RawPeer, against_raw_peer, read_exactly, run
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamReset
 
-from dimnode.p2p.host.lazy import open_negotiated, proposal
+from dimnode.p2p.host.lazy import open_negotiated
+from dimnode.p2p.host.multistream import proposal
 from dimnode.p2p.host.noise_session import SessionLost
 from dimnode.p2p.host.yamux_frames import (
     ACK,

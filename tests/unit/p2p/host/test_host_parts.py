@@ -16,7 +16,7 @@ from dimnode.p2p.host import hardening
 from dimnode.p2p.host.addresses import expand, parse_dial, parse_listen, with_peer
 from dimnode.p2p.host.dialling import deepest_reason
 from dimnode.p2p.host.gossip import RateLimit
-from dimnode.p2p.host.lazy import encode_line
+from dimnode.p2p.host.multistream import encode_line
 from dimnode.p2p.host.peer_store import BoundedPeerStore
 from dimnode.p2p.host.streams import DialFailed
 
