@@ -13,6 +13,8 @@ class HostLimits:
     dial_seconds_max: float = 5.0
     negotiate_seconds_max: float = 5.0
     stream_window_bytes_max: int = 2 * 1024 * 1024
+    near_window_bytes_max: int = 512 * 1024
+    near_seconds: float = 0.002
     connection_unread_bytes_max: int = 16 * 1024 * 1024
     inbound_streams_max: int = 512
     inbound_streams_total_max: int = 4096

@@ -200,7 +200,7 @@ async def try_all(folder: Path, dialler: str) -> None:
 
         async def introduction() -> None:
             async with await stream_of(INFO) as stream:
-                await stream.send_all(pack_frame("advert"))
+                await stream.send_all(pack_frame("offers"))
                 decoder, found = FrameDecoder(), []
                 while not decoder.ended:
                     found += decoder.feed(await stream.receive_some(65536))

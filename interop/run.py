@@ -226,6 +226,20 @@ def with_js(node: str, folder: Path) -> Iterator[Row]:
                 brio.close()
 
 
+def with_psk(node: str) -> Iterator[Row]:
+    """A private network with js-libp2p; go's daemon has no option for a pre-shared key."""
+    yield from run_python("psk", HERE / "psk_peer.py", node)
+
+
+def run_python(group: str, program: Path, *arguments: str) -> Iterator[Row]:
+    """The rows that a program of ours prints."""
+    command = [sys.executable, str(program), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=STEP_SECONDS)
+    yield from rows_of(group, (json.loads(line) for line in done.stdout.splitlines()))
+    if done.returncode:
+        yield Row(group, "the whole", "failed", 0, done.stderr.strip()[-90:])
+
+
 def with_go(folder: Path) -> Iterator[Row]:
     """go-libp2p's daemon and a host of dimnode."""
     try:
@@ -342,6 +356,7 @@ def all_rows(node: str, folder: Path) -> Iterator[Row]:
     for name, part in (
         ("go", with_go),
         ("js", lambda place: with_js(node, place)),
+        ("psk", lambda place: with_psk(node)),
         ("dimr", lambda place: with_dimr(node, place)),
         ("http", lambda place: with_http(node, place)),
         ("content", lambda place: with_content(node, place)),

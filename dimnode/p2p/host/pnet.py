@@ -76,6 +76,8 @@ class PrivateConnection(IRawConnection):
         # The dialler has chosen before it dialled; the listener finds out which key the dialler has.
         self._candidates = valid[_chosen.get() :][:1] if self.is_initiator else valid
         self._key = self._candidates[0] if self._candidates else b""
+        self._nonce = os.urandom(NONCE_BYTES)
+        self._unsaid = self._nonce
         self._opening = trio.Lock()
         self._incoming: Any = None
         self._outgoing: Any = None
@@ -83,15 +85,14 @@ class PrivateConnection(IRawConnection):
 
     async def write(self, data: bytes) -> None:
         """Encrypt and send; the listener's first write waits for the dialler's first bytes."""
-        nonce = b""
         if self._outgoing is None:
             if not self.is_initiator:
                 await self._open()
-            nonce = os.urandom(NONCE_BYTES)
             if not self._key:
                 raise WrongKey(MISMATCH)  # every key of ours has run out
-            self._outgoing = xsalsa20(self._key, nonce)
-        await self._carrier.write(nonce + self._outgoing.encrypt(bytes(data)))
+            self._outgoing = xsalsa20(self._key, self._nonce)
+        unsaid, self._unsaid = self._unsaid, b""
+        await self._carrier.write(unsaid + self._outgoing.encrypt(bytes(data)))
 
     async def read(self, n: int | None = None) -> bytes:
         """Receive and decrypt up to `n` bytes; nothing at the end."""
@@ -105,12 +106,24 @@ class PrivateConnection(IRawConnection):
         return bytes(self._incoming.decrypt(received)) if received else b""
 
     async def _open(self) -> None:
-        """Read the nonce and the first bytes, and find the key under which they are multistream's."""
+        """Read the nonce and the first bytes, and find the key under which they are multistream's.
+
+        A listener says its own nonce before: js sends nothing else until it has it.
+        """
         async with self._opening:
             if self._incoming is None:
+                if not self.is_initiator and self._unsaid:
+                    await self._say_nonce()
                 candidates, self._candidates = self._candidates, []  # one try: a second one would read later bytes
                 head = await self._read_head() if candidates else b""
                 self._choose(candidates, head)
+
+    async def _say_nonce(self) -> None:
+        unsaid, self._unsaid = self._unsaid, b""
+        try:
+            await self._carrier.write(unsaid)
+        except Exception:  # noqa: BLE001 boundary: as below, it hung up already
+            raise WrongKey(MISMATCH) from None
 
     async def _read_head(self) -> bytes:
         head = b""

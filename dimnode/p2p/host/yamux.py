@@ -380,13 +380,15 @@ class YamuxConnection(IMuxedConn):
         """Double the window of a stream that consumes well, as far as limits allow; return the extra bytes.
 
         Once half a window lasts for two round trips a wider one makes nothing faster: it only holds more bytes under
-        way, behind which the answers of the other streams wait.
+        way, behind which the answers of the other streams wait. To a peer that is near a quarter of the widest does.
         """
         growth, now = stream.window_target, trio.current_time()
         lasted_seconds, stream.widened_at = now - stream.widened_at, now
         if lasted_seconds > 2 * self._round_trip_seconds_min:
             return 0
-        if growth * 2 > self.limits.stream_window_bytes_max or growth > self._growth_left_bytes:
+        near = self._round_trip_seconds_min < self.limits.near_seconds
+        widest = self.limits.near_window_bytes_max if near else self.limits.stream_window_bytes_max
+        if growth * 2 > widest or growth > self._growth_left_bytes:
             return 0
         self._growth_left_bytes -= growth
         stream.window_target += growth

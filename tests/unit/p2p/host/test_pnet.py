@@ -73,7 +73,7 @@ def test_the_listener_finds_the_key_that_the_dialler_chose(choice: int, listener
 @pytest.mark.parametrize(
     "sent", [b"", FIRST_BYTES, FIRST_BYTES + b"\x07/noise\n", bytes(10), bytes(NONCE_BYTES + len(FIRST_BYTES))]
 )
-def test_who_has_no_key_is_refused_without_an_answer(sent: bytes) -> None:
+def test_who_has_no_key_is_refused_and_gets_a_nonce_at_most(sent: bytes) -> None:
     plain, carrier = pipe_carriers()
     carrier.is_initiator = False  # type: ignore[attr-defined]
     listener = PrivateConnection(carrier, lambda: [NEW, OLD])
