@@ -34,6 +34,7 @@ HIVEMIND = "hivemind==1.1.12"
 INSTALL_SECONDS = 300
 LARGE_INSTALL_SECONDS = 900
 STEP_SECONDS = 240
+LONG_STEP_SECONDS = 600
 PEER_SECONDS = 100
 
 
@@ -322,11 +323,11 @@ def from_script(group: str, arguments: Sequence[str]) -> Iterator[Row]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=STEP_SECONDS,
+            timeout=LONG_STEP_SECONDS,
         )
         out, error, failed = done.stdout, done.stderr, done.returncode != 0
     except subprocess.TimeoutExpired as late:
-        out, error, failed = str((late.stdout or b"").decode()), f"longer than {STEP_SECONDS} s", True
+        out, error, failed = str((late.stdout or b"").decode()), f"longer than {LONG_STEP_SECONDS} s", True
     yield from rows_of(group, (json.loads(line) for line in out.splitlines()))
     if failed:
         print(error[-2000:], file=sys.stderr)

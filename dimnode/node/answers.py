@@ -178,6 +178,7 @@ class Answers:
             raise Refused("E-models-07", f"the model's card is wrong: {error}", "", "docs/operator.md") from None
         record = await self._node.library.add_model(card, Path(arguments["path"]), time.time_ns() // 1_000_000)
         self._node.swarm.renew_advert()
+        self._node.kubo.news()
         return {"model": cid_text(record.id), "name": title_of(record)}
 
     async def _models(self, _: Mapping[str, Any]) -> Answer:

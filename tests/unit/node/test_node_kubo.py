@@ -21,7 +21,7 @@ from dimnode.records.unixfs import LEAF_BYTES, root_of
 from dimnode.store.blobs import BlobStore
 from tests.fake_kubo import FakeKubo
 
-LIMITS = KuboLimits(connect_seconds_max=1.0, stall_seconds_max=1.0, call_seconds_max=2.0, look_seconds_min=0.02)
+LIMITS = KuboLimits(look_seconds_min=0.02)
 ME = SigningKey.from_seed(bytes([7]) * 32)
 OTHER = SigningKey.from_seed(bytes([8]) * 32)
 LARGE = bytes(range(256)) * 4096 * 2 + b"end"

@@ -14,7 +14,7 @@ from dimnode.records.unixfs import LEAF_BYTES, tree_of
 from dimnode.store.kubo import Daemon, open_kubo
 from tests.fake_kubo import FakeKubo
 
-LIMITS = KuboLimits(connect_seconds_max=1.0, stall_seconds_max=2.0, call_seconds_max=3.0)
+LIMITS = KuboLimits()
 HURRIED = replace(LIMITS, stall_seconds_max=0.1, call_seconds_max=0.2, send_seconds_min=0.2)
 SMALL = b"a model, a small one"
 LARGE = b"".join(bytes([number]) * LEAF_BYTES for number in range(3)) + b"end"
