@@ -48,7 +48,6 @@ BAD_CONFIG: Final = "E-exec-64"
 UNFIT_WEIGHTS: Final = "E-exec-65"
 NO_OPERATOR: Final = "E-exec-66"
 NO_DTYPE: Final = "E-exec-67"
-NO_ACCELERATOR: Final = "E-exec-68"
 BAD_PACKAGE: Final = "E-exec-69"
 # The rows of a cabinet.
 NO_ROWS_FILE: Final = "E-exec-30"
