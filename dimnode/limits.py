@@ -75,6 +75,13 @@ class ExecLimits:
     batch_rows_max: int = 8
     batch_seconds_max: float = 0.25
     batch_input_bytes_max: int = 128 * 1024
+    benchmark_seconds: float = 0.5
+    benchmark_seconds_max: float = 1.8
+    bench_seconds_max: float = 5.0
+    bench_batch_max: int = 64
+    bench_batches_max: int = 8
+    measured_runs_max: int = 1000
+    measured_seconds_max: float = 1.0
     drain_retry_ms: int = 5000
     worker_bytes_expected: int = 64 * 1024**2
     head_start_seconds: float = 1.0

@@ -69,6 +69,18 @@ def _noun(nouns: Any, name: str, summary: str) -> Any:
     return found.add_subparsers(title="commands", metavar="COMMAND", dest="verb", required=True)
 
 
+def _bench(models: Any) -> None:
+    bench = _leaf(models, "bench", "labour:bench", "latency and throughput of a model here, beside the bare runtime")
+    bench.add_argument("model", metavar="MODEL")
+    bench.add_argument("--batches", type=_numbers, default=[1, 2, 4, 8], metavar="1,2,4,8", help="rows in a run")
+    bench.add_argument("--size", type=int, default=16, help="of every other dimension that the model leaves free")
+    bench.add_argument("--seconds", type=float, default=0.5, help="for each figure")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in _comma_list(text)]
+
+
 def _comma_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -93,8 +105,11 @@ def _node(nouns: Any) -> None:
         parser.add_argument("--name", help="what this node calls itself")
         parser.add_argument("--listen", action="append", metavar="MULTIADDR", help="e.g. /ip4/0.0.0.0/tcp/4710")
         parser.add_argument("--bootstrap", action="append", metavar="MULTIADDR", help="a node to join through")
-    status = _leaf(nouns, "status", "node:status", "what the node is doing")
-    status.add_argument("--watch", action="store_true", help="a line every two seconds until Ctrl-C")
+    status = _leaf(nouns, "status", "labour:status", "what the node is doing: queue, workers, memory")
+    status.add_argument("--watch", action="store_true", help="keep it up to date until Ctrl-C; in a pipe, line by line")
+    drain = _leaf(nouns, "drain", "labour:drain", "take no more leases, finish what runs")
+    drain.add_argument("--off", action="store_true", help="take leases again")
+    drain.add_argument("--wait", action="store_true", help="return when nothing runs any more")
     _peers(nouns)
     _leaf(nouns, "doctor", "node:doctor", "what is wrong, and how to mend it")
     connect = _leaf(nouns, "connect", "node:connect", "dial a peer now")
@@ -147,6 +162,9 @@ def _offers(nouns: Any) -> None:
     add.add_argument("--labels", type=_comma_list, metavar="A,B", help="what the classes are called")
     add.add_argument("--card", type=Path, metavar="FILE.toml", help="what the model is and takes (examples/models)")
     _leaf(models, "ls", "models:ls", "models here and on peers")
+    load = _leaf(models, "load", "labour:load", "load a model into a worker now, so that its next task finds it warm")
+    load.add_argument("model", metavar="MODEL")
+    _bench(models)
     cabinets = _noun(nouns, "data", "data cabinets: compute comes to the data")
     add = _leaf(cabinets, "add", "cabinets:add", "offer a CSV file under a policy; it never leaves this machine")
     add.add_argument("name")

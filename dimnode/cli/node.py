@@ -15,7 +15,7 @@ from typing import Any
 from dimnode import posix
 from dimnode.cli.logs import configure_logging
 from dimnode.cli.mechanic import look_around
-from dimnode.cli.output import bold, counted, facts, say, say_json, shown, size_text, talk
+from dimnode.cli.output import bold, facts, say, say_json, shown, talk
 from dimnode.client import Client
 from dimnode.config import Config, default_home, load_config, unknown_variables
 from dimnode.errors import DimError, NoNode, RunFailed
@@ -23,7 +23,6 @@ from dimnode.records.ids import peer_text
 from dimnode.records.membership_kinds import OPEN_SWARM_NAME
 
 _STOP_SECONDS_MAX = 10.0
-_WATCH_SECONDS = 2.0
 SANDBOX_WALLS = frozenset({"landlock", "seccomp", "rlimits"})
 
 
@@ -143,56 +142,6 @@ def home_flag(chosen: argparse.Namespace) -> str:
 # ---- questions
 
 
-def status(chosen: argparse.Namespace) -> int:
-    """One look, or one line every two seconds."""
-    with open_client(chosen) as client:
-        if chosen.watch:
-            return _watch(client, chosen.json)
-        found = client.status()
-    if chosen.json:
-        say_json(found)
-        return 0
-    finished = ", ".join(f"{count} {what}" for what, count in sorted(found["tasks_finished"].items())) or "none yet"
-    facts(
-        [
-            ("peer id", found["peer"] + (f"  ({found['name']})" if found["name"] else "")),
-            ("swarm", found["swarm"]),
-            ("http", found.get("http") or "shut"),
-            ("version", f"{found['version']}, up for {_duration(found['up_seconds'])}"),
-            *[("address" if not place else "", address) for place, address in enumerate(found["addresses"])],
-            ("peers", f"{found['peers_linked']} linked, {found['peers_known']} heard, {found['dht_peers']} in the DHT"),
-            ("jobs", f"{found['jobs_open']} open"),
-            ("tasks", f"{found['tasks_running']} running, {found['tasks_queued']} queued; finished: {finished}"),
-            ("offers", f"{counted(found['models'], 'model')}, {counted(found['cabinets'], 'cabinet')}"),
-            ("sandbox", found["sandbox"]),
-            *([("kubo", _kubo_line(found["kubo"]))] if found.get("kubo") else []),
-            ("memory", f"{size_text(found['rss_bytes'])}, {size_text(found['held_bytes'])} held for jobs"),
-            ("journal", f"{size_text(found['journal_bytes'])} of at most {size_text(found['journal_bytes_max'])}"),
-            ("loop", f"late by {found['loop_late_p99_ms']:.1f} ms (p99), {found['commits']} commits"),
-        ]
-    )
-    return 0
-
-
-def _kubo_line(found: Mapping[str, Any]) -> str:
-    if found["problem"]:
-        return f"{found['problem']['what']} (dim kubo status)"
-    return f"{found['daemon'] or 'not asked yet'}, {counted(found['pinned'], 'file')} pinned there"
-
-
-def _watch(client: Client, as_json: bool) -> int:
-    while True:
-        found = client.status()
-        if as_json:
-            say_json(found, indent=None)
-        else:
-            tasks = f"{found['tasks_running']} running  {found['tasks_queued']} queued"
-            jobs = f"{counted(found['jobs_open'], 'job')}  {tasks}"
-            load = f"{size_text(found['rss_bytes'])}  loop late {found['loop_late_p99_ms']:.1f} ms"
-            say(f"{time.strftime('%H:%M:%S')}  {counted(found['peers_linked'], 'peer')}  {jobs}  {load}")
-        time.sleep(_WATCH_SECONDS)
-
-
 def doctor(chosen: argparse.Namespace) -> int:
     """What was checked, what is fine, what is not and its mend. Exit code 1 when something stops work."""
     home = home_of(chosen)
@@ -273,7 +222,8 @@ def _locked(home: Path) -> bool:
     return False
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """As people say it."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

@@ -14,7 +14,7 @@ from dimnode.cli.output import clock, say, say_json, shown, table, talk
 
 _WATCH_SECONDS = 1.0
 _CLOCK_MS_SHOWN_MIN = 1000.0
-_COLUMNS = ("name", "peer", "path", "rtt ms", "agent", "free", "sandbox", "linked", "heard", "offers")
+_COLUMNS = ("name", "peer", "path", "rtt ms", "agent", "free", "jobs/s", "sandbox", "linked", "heard", "offers")
 
 
 def peers(chosen: argparse.Namespace) -> int:
@@ -103,7 +103,9 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
     path = row["path"] if row["linked"] else "no link"
     offers = row["models"] + [f"data {name}" for name in row["cabinets"]]
     free = f"{row['free_slots']}/{row['slots']}"
-    return [row["name"], f"…{row['peer'][-8:]}", path, rtt, row["agent"], free, walls, linked, heard, offers]
+    said, seen = row.get("jobs_per_second"), row.get("jobs_per_second_seen")
+    pace = f"{said or '-'} ({seen} seen)" if seen else said
+    return [row["name"], f"…{row['peer'][-8:]}", path, rtt, row["agent"], free, pace, walls, linked, heard, offers]
 
 
 def _age(seconds: float) -> str:

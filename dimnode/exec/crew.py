@@ -257,7 +257,8 @@ class Crew:
             if next(iter(member.flight), None) != result.number:
                 raise BrokenFrame("answer to nothing")
             ticket = member.land(result.number)
-            member.ran(result.run_us)
+            if ticket.order.op not in ("load", "measure"):
+                member.ran(result.run_us)
             member.zygote.restarts = 0
             self.ledger.landed(member, ticket, result, now)
             self._desk.answered(ticket, result, member.sandbox, member.traits)
@@ -309,6 +310,11 @@ class Crew:
         member.flight.clear()
 
     # ---- memory
+
+    def unload(self, model: str) -> None:
+        """End the idle workers that hold this model."""
+        for member in [member for member in self._members.values() if member.lane[0] == model and member.idle]:
+            self._dismiss(member)
 
     def pin(self, models: frozenset[str]) -> None:
         """These models stay loaded once they are."""

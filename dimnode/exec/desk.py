@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import trio
 
 from dimnode.exec.member import Result
+from dimnode.exec.memory import graphics_used_bytes
 from dimnode.exec.orders import (
     BAD_ORDER,
     INPUT_TOO_LARGE,
@@ -30,7 +31,7 @@ NO_MODEL_RUNTIME = {"engine": "dimnode", "version": "rows/1", "dtype": "float64"
 
 def fault_of(order: Order, limits: ExecLimits) -> tuple[str, str] | None:
     """Code and message when the order contradicts itself or is too large, before anything is started for it."""
-    needs_model = order.op in ("infer", "evaluate", "load")
+    needs_model = order.op in ("infer", "evaluate", "load", "measure")
     needs_rows = order.op in ("evaluate", "statistics", "cohort")
     if not needs_model and not needs_rows:
         return BAD_ORDER, f"unknown operation {order.op!r}"
@@ -80,6 +81,7 @@ class Desk:
         if not self.close(ticket.order.key, ticket):
             return
         status: Status = "ok" if result.status == "ok" else "memory" if result.status == "memory" else "failed"
+        runtime = self._runtime_of(ticket.order, result.batch, traits)
         self.tell(
             Finished(
                 key=ticket.order.key,
@@ -92,8 +94,9 @@ class Desk:
                 cpu_us=result.cpu_us,
                 rss_bytes=result.rss_bytes,
                 rows=result.rows,
-                runtime=self._runtime_of(ticket.order, result.batch, traits),
+                runtime=runtime,
                 sandbox=walls,
+                gpu_bytes=_gpu_bytes(str(runtime.get("accelerator", "")), result.rss_bytes),
             )
         )
 
@@ -144,6 +147,13 @@ class Desk:
             return {}
         alone = ", alone" if order.deterministic and order.model is not None else ""
         return {**known, **own, "determinism": known["determinism"] + alone, "batch": batch}
+
+
+def _gpu_bytes(accelerator: str, rss_bytes: int) -> int:
+    """What CUDA says is in use now; on Apple silicon, where it is the same memory, the worker's."""
+    if accelerator.startswith("cuda"):
+        return graphics_used_bytes() or 0
+    return rss_bytes if accelerator.startswith("mps") else 0
 
 
 def _queue_us(ticket: Ticket) -> int:

@@ -6,6 +6,7 @@ the node asks for that itself, to compare queries, and no spec can.)
 """
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,19 @@ def _packed(answer: Mapping[str, Any], rows: int, batch: int, limits: ExecLimits
             orders.OUTPUT_TOO_LARGE, f"the outputs take {size} bytes, the limit is {limits.output_bytes_max}"
         )
     return Outcome(pack_answer(answer), rows, batch)
+
+
+def measure(model: Model, blobs: tuple[bytes, ...], limits: ExecLimits) -> Outcome:
+    """`seconds` float64 [runs]: how long each bare run of the runtime took, the first one not counted."""
+    arrays = feeds(model.inputs, (), blobs)
+    model.run(arrays)
+    took: list[float] = []
+    end = time.perf_counter() + limits.measured_seconds_max
+    while len(took) < limits.measured_runs_max and (time.perf_counter() < end or len(took) < 3):
+        before = time.perf_counter()
+        model.run(arrays)
+        took.append(time.perf_counter() - before)
+    return Outcome(pack({"seconds": np.array(took)}), len(took), 1)
 
 
 def evaluate(

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 Key = tuple[bytes, int, int]
 """(job, task, epoch): the identity of one piece of work."""
 
-Op = Literal["infer", "evaluate", "statistics", "cohort", "load"]
-"""`load` loads the model and does nothing with it: for the operator, who wants it warm."""
+Op = Literal["infer", "evaluate", "statistics", "cohort", "load", "measure"]
+"""The last two are the operator's: `load` loads the model, `measure` times the bare runtime on an input."""
 
 Priority = Literal["low", "normal", "high"]
 Status = Literal["ok", "failed", "timeout", "crashed", "memory", "cancelled", "refused"]

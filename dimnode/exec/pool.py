@@ -164,6 +164,10 @@ class Pool:
         """Have every installed runtime try its walls, also those that nothing has needed yet. Takes seconds."""
         await self._crew.zygotes.prove(self._installed)
 
+    def unload(self, model: str) -> None:
+        """End the idle workers that hold this model."""
+        self._crew.unload(model)
+
     def pin(self, models: frozenset[str]) -> None:
         """Models that stay loaded, whatever is used more."""
         self._crew.pin(models)

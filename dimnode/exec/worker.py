@@ -206,6 +206,9 @@ class _Worker:
         if op == "load":
             self._need_model()
             return Outcome(b"", 0, 1)
+        if op == "measure":
+            content = tuple(blobs) if not files else _from_file(files[0], blobs)
+            return operations.measure(self._need_model().model, content, limits)
         if op == "infer":
             content = tuple(blobs) if not files else _from_file(files[0], blobs)
             loaded = self._need_model()

@@ -80,7 +80,10 @@ class Ruled:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The pool finished a run. `output` is the opening of the output blob, None unless status is ok."""
+    """The pool finished a run. `output` is the opening of the output blob, None unless status is ok.
+
+    `gpu_bytes`: memory in use on the graphics processor that it ran on, 0 for none.
+    """
 
     key: Key
     status: str
@@ -94,6 +97,7 @@ class RunFinished:
     rss_bytes: int
     runtime: Mapping[str, Any]
     sandbox: str
+    gpu_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

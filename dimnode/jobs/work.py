@@ -178,7 +178,7 @@ def answer_body(work: Work, event: RunFinished) -> dict[str, Any]:
         "outputs": [event.output.ref] if event.output else [],
         "runtime": dict(event.runtime),
         "timing": {"run_us": event.run_us, "queue_us": event.queue_us},
-        "usage": {"cpu_us": event.cpu_us, "rss_bytes": event.rss_bytes},
+        "usage": _usage(event),
         "sandbox": event.sandbox[:_SANDBOX_CHARACTERS],
         "status": event.status,
         "parents": [work.lease, *work.rulings],
@@ -191,6 +191,12 @@ def answer_body(work: Work, event: RunFinished) -> dict[str, Any]:
         body["code"] = event.code[:_CODE_CHARACTERS]
         body["error"] = event.message[:_TEXT_CHARACTERS]
     return body
+
+
+def _usage(event: RunFinished) -> dict[str, int]:
+    """What the run took; of a graphics processor only where one was used (an experimental key: docs/receipt.md)."""
+    used = {"cpu_us": event.cpu_us, "rss_bytes": event.rss_bytes}
+    return {**used, "x_gpu_bytes": event.gpu_bytes} if event.gpu_bytes else used
 
 
 def _where(template: Mapping[str, Any]) -> tuple[tuple[str, str, int], ...]:

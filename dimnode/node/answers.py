@@ -44,6 +44,9 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
     **KUBO_ARGUMENTS,
     "peers.block": {"target": (str,), "reason": (str, _NOTHING)},
     "peers.allow": {"target": (str,)},
+    "drain": {"on": (bool,)},
+    "models.load": {"model": (str,)},
+    "models.bench": {"model": (str,), "batches": (list,), "free_size": (int,), "seconds": (float, int)},
     "models.add": {"card": (dict,), "path": (str,)},
     "data.add": {
         "name": (str,),
@@ -71,6 +74,9 @@ class Answers:
             "doctor": self._doctor,
             "connect": self._connect,
             "stop": self._stop,
+            "drain": self._drain,
+            "models.load": self._models_load,
+            "models.bench": self._models_bench,
             "http.open": self._http_open,
             "models.add": self._models_add,
             "models.ls": self._models,
@@ -140,12 +146,13 @@ class Answers:
             "inbox_highest": node.inbox.highest,
             "conduct": conduct_map(node.host.conduct()),
             "loop_late_p99_ms": round(node.watchers.lateness_p99_ms(), 2),
+            **node.labour.status(),
         }
 
     async def _doctor(self, _: Mapping[str, Any]) -> Answer:
         if self._node.pool is not None:
             await self._node.pool.prove()
-            self._node.describe()
+            self._node.labour.describe()
         return {"findings": findings(self._node)}
 
     async def _connect(self, arguments: Mapping[str, Any]) -> Answer:
@@ -168,6 +175,19 @@ class Answers:
     async def _stop(self, _: Mapping[str, Any]) -> Answer:
         self._node.stop.set()
         return {"stopping": True}
+
+    # ---- its work for others
+
+    async def _drain(self, arguments: Mapping[str, Any]) -> Answer:
+        self._node.labour.drain(arguments["on"])
+        return {"draining": self._node.labour.draining}
+
+    async def _models_load(self, arguments: Mapping[str, Any]) -> Answer:
+        return await self._node.labour.load_now(arguments["model"])
+
+    async def _models_bench(self, arguments: Mapping[str, Any]) -> Answer:
+        said = arguments
+        return await self._node.labour.bench(said["model"], said["batches"], said["free_size"], float(said["seconds"]))
 
     # ---- what is offered
 

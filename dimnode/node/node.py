@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import trio
 
 from dimnode.config import Config, socket_path
@@ -36,6 +35,7 @@ from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.inbox import Inbox
 from dimnode.node.jobdoor import JobDoor
 from dimnode.node.kubo_answers import bridge_of
+from dimnode.node.labour import Labour
 from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
 from dimnode.node.perform import Performer, check_part
@@ -165,6 +165,7 @@ class Node:
         self.space = Space(home, limits.store)
         self.upkeep = Upkeep(journal, home / "journal.db", int(config.max_cache_gb * 1024**3), limits)
         self.http: HttpPlace | None = None
+        self.labour = Labour(self)
         self.stop = trio.Event()
 
     # ---- life
@@ -225,8 +226,8 @@ class Node:
 
     async def _start(self, nursery: trio.Nursery, host: Host) -> None:
         """Everything that lives as long as the host: loop, links, discovery, gossip, control door."""
-        self.swarm.attach(host, nursery, self.inbox.put_local, self._load)
-        self.describe()
+        self.swarm.attach(host, nursery, self.inbox.put_local, self.labour.load)
+        self.labour.describe()
         now = Now(trio.current_time(), time.time_ns() // 1_000_000)
         effects = load_engine(self.engine, self.journal, self.vault, now)
         nursery.start_soon(self._loop, effects)
@@ -258,6 +259,7 @@ class Node:
         nursery.start_soon(self._watch_lateness)
         nursery.start_soon(self.space.watch)
         nursery.start_soon(self.upkeep.watch)
+        nursery.start_soon(self.labour.run)
         backstage = Backstage(self)
         await nursery.start(backstage.control_door(socket_path(self.home)).serve)
         await backstage.http.open(nursery)
@@ -323,28 +325,6 @@ class Node:
     def swarm_name(self) -> str:
         """What the founder called the swarm that this node is in."""
         return self.gatekeeper.swarm.book.name if self.gatekeeper else OPEN_SWARM_NAME
-
-    def describe(self) -> None:
-        """What the advert says of this node's workers: only runtimes that work here, as far as that is known."""
-        if self.pool is None:
-            return
-        stats = self.pool.stats()
-        self.swarm.sandbox = stats.sandbox
-        walls = self.config.require_sandbox
-        self.swarm.runtimes = tuple(name for name, state in stats.runtimes.items() if state.works(walls))
-        self.swarm.slots = self.config.max_concurrent_jobs
-
-    def _load(self) -> tuple[int, int]:
-        """Free slots and load in permille, for the heartbeat."""
-        if self.pool is None:
-            return 0, 0
-        stats = self.pool.stats()
-        busy = stats.queued + stats.running
-        try:
-            load = int(psutil.cpu_percent() * 10)
-        except OSError:  # no file is left to read it from: strangers' connections may have taken them all
-            load = 1000
-        return max(0, self.config.max_concurrent_jobs - busy), load
 
     # ---- peers
 

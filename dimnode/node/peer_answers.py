@@ -58,6 +58,8 @@ class PeerAnswers:
             "slots": member.slots,
             "free_slots": member.free_slots,
             "load_percent": member.load_permille / 10,
+            "jobs_per_second": member.jobs_per_second or None,
+            "jobs_per_second_seen": node.watchers.most_per_second(member.peer) or None,
             "sandbox": member.sandbox,
             "addresses": list(member.addresses),
             "stream_bytes_in": link.stream.bytes_in if link else 0,

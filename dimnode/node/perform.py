@@ -211,6 +211,7 @@ class Performer:
             done.rss_bytes,
             done.runtime,
             done.sandbox,
+            done.gpu_bytes,
         )
         self._put(event)
 

@@ -70,6 +70,7 @@ class Swarm:
         self.sandbox = ""
         self.runtimes: tuple[str, ...] = ()
         self.slots = 0
+        self.jobs_per_second = 0
 
     def attach(
         self, host: Host, nursery: trio.Nursery, put: Callable[[Event], None], load: Callable[[], tuple[int, int]]
@@ -83,7 +84,8 @@ class Swarm:
         """Our advert's envelope and the manifests it names."""
         assert self._advert is not None
         room_bytes, mine = self._limits.peers.introduction_bytes_max - len(self._advert[1]), []
-        for model in self._library.offered()[: self._limits.peers.manifests_per_advert_max]:
+        named = self._library.offered() if self.slots else []  # who offers no slots names no models
+        for model in named[: self._limits.peers.manifests_per_advert_max]:
             room_bytes -= len(model.manifest.envelope)
             if room_bytes < 0:
                 break
@@ -104,6 +106,8 @@ class Swarm:
         }
         if self._name:
             body["name"] = self._name
+        if self.jobs_per_second:
+            body["jobs_per_second"] = self.jobs_per_second
         if not self.slots:
             body["models"], body["cabinets"] = [], []
         at_ms = time.time_ns() // 1_000_000
@@ -257,6 +261,7 @@ class Swarm:
         member.cabinets = tuple(cabinet["name"] for cabinet in said["cabinets"])
         member.columns = {cabinet["name"]: tuple(cabinet["columns"]) for cabinet in said["cabinets"]}
         member.addresses = tuple(said["addresses"])
+        member.jobs_per_second = said.get("jobs_per_second", 0)
         classes = {model: self._model_class(model) for model in member.models}
         self._put(AdvertHeard(peer, classes, frozenset(member.cabinets), member.slots))
 

@@ -28,6 +28,21 @@ class Trail:
     bytes_in: Counter[tuple[bytes, str]] = field(default_factory=Counter)
 
 
+@dataclass(slots=True)
+class Pace:
+    """Answers of one peer: how many in the second that runs, and the most in any second so far."""
+
+    second: int = 0
+    count: int = 0
+    most: int = 0
+
+    def answered(self, second: int) -> None:
+        """One more, in this second."""
+        self.count = self.count + 1 if second == self.second else 1
+        self.second = second
+        self.most = max(self.most, self.count)
+
+
 class Watchers:
     """Live events and byte counts of recent jobs, and the loop's lateness."""
 
@@ -36,6 +51,7 @@ class Watchers:
         self._trails: OrderedDict[RecordId, Trail] = OrderedDict()
         self._watching: dict[RecordId, list[Watcher]] = {}
         self.lateness_ms: deque[float] = deque(maxlen=400)
+        self.paces: OrderedDict[bytes, Pace] = OrderedDict()
 
     def trail(self, job: RecordId) -> Trail | None:
         """What is still remembered of a job."""
@@ -64,9 +80,23 @@ class Watchers:
             "peer": note.peer,
             "text": note.text,
         }
+        if note.what == "answered" and note.peer is not None:
+            self._answered(note.peer, time.time_ns() // 1_000_000_000)
         self._of(note.job).events.append(event)
         for watcher in tuple(self._watching.get(note.job, ())):
             watcher(event)
+
+    def most_per_second(self, peer: PeerId) -> int:
+        """The most answers that this peer gave us in one second: what it can do at least."""
+        pace = self.paces.get(peer)
+        return pace.most if pace is not None else 0
+
+    def _answered(self, peer: PeerId, second: int) -> None:
+        pace = self.paces.setdefault(peer, Pace())
+        pace.answered(second)
+        self.paces.move_to_end(peer)
+        if len(self.paces) > self._limits.done_jobs_remembered_max:
+            self.paces.popitem(last=False)
 
     def sent(self, key: Key, peer: PeerId, what: str, count: int) -> None:
         """A frame of this size was queued to the peer's stream."""

@@ -31,6 +31,7 @@ class Member:
     free_slots: int = 0
     load_permille: int = 0
     sandbox: str = ""
+    jobs_per_second: int = 0
     addresses: tuple[str, ...] = ()
     heartbeat_ms: int = 0
     heartbeat_ahead_ms: float | None = None

@@ -41,7 +41,8 @@ class Typed:
 
 def environment() -> dict[str, str]:
     """This process's, without settings of a node."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("DIM_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DIM_")}
+    return {**kept, "DIM_BENCHMARK": "false"}
 
 
 def dim(*arguments: object, stdin: str = "") -> Typed:

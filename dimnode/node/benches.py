@@ -1,0 +1,158 @@
+"""How fast this machine runs models: the first benchmark for the advert, and `dim models bench` for the operator.
+
+Rule: a figure is measured here, through the same pool that serves everybody, and beside the bare runtime inside the
+same worker; each benchmark has a bound in time, and its orders are of low priority.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any, Final
+
+import numpy as np
+import trio
+
+from dimnode.errors import Refused
+from dimnode.exec.orders import Facts, Finished, Key, ModelFile, ModelOrder, Order
+from dimnode.exec.pool import Pool
+from dimnode.limits import ExecLimits
+from dimnode.records.ids import PeerId, blob_cid
+from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
+
+_REFERENCE: Final = files("dimnode") / "demo" / "assets" / "models" / "classifier-mlp.onnx"
+_REFERENCE_WIDTH: Final = 30
+_OPEN_ORDERS: Final = 16
+_KEYS = itertools.count(1)
+
+
+def own_key() -> Key:
+    """A key that no lease has: its job is no record id."""
+    return (b"own", next(_KEYS), 0)
+
+
+async def first_benchmark(pool: Pool, me: PeerId, limits: ExecLimits) -> dict[str, Any]:
+    """Jobs per second of a small classifier, 16 open at a time; {} when this node cannot run it."""
+    file = ModelFile("m.onnx", "model", str(_REFERENCE), blob_cid(_REFERENCE.read_bytes()))
+    model = ModelOrder("first-benchmark", "onnx", (file,))
+    row = np.zeros((1, _REFERENCE_WIDTH), np.float32)
+    blob = encode_tensors([Tensor("x", "float32", row.shape, row.tobytes())])
+    plain = Order(own_key(), "infer", model, (blob,), (), None, "low", 5.0, client=me)
+    with trio.move_on_after(limits.benchmark_seconds_max):
+        first = await pool.run(replace(plain, key=own_key()))
+        if first.status != "ok":
+            return {}
+        rate, _ = await _rate(pool, plain, _OPEN_ORDERS, limits.benchmark_seconds)
+        pool.unload(model.id)
+        found = {"jobs_per_second": int(rate), "model": "classifier-mlp", "cores": os.cpu_count()}
+        return {**found, "at_ms": time.time_ns() // 1_000_000}
+    return {}
+
+
+async def bench_model(
+    pool: Pool, model: ModelOrder, batches: Sequence[int], free_size: int, seconds: float, me: PeerId
+) -> dict[str, Any]:
+    """Latency and throughput by batch size and workers, the bare runtime beside them, cold start, memory.
+
+    Raises `Refused` when no input can be made up for this model, or the pool refuses.
+    """
+    pool.unload(model.id)
+    plain = Order(own_key(), "infer", model, (), (), None, "low", 60.0, client=me)
+    started = time.perf_counter()
+    loaded = await _must(pool, replace(plain, op="load"))
+    cold_seconds = time.perf_counter() - started
+    rows = []
+    for batch in batches:
+        blob = made_up(model.facts, batch, free_size)
+        measured = await _must(pool, replace(plain, op="measure", inputs=(blob,), deadline_seconds=math.inf))
+        direct = sorted(np.frombuffer(decode_tensors(measured.output)[0].raw, "<f8").tolist())
+        row: dict[str, Any] = {"batch": batch, "direct": _summary(direct, batch)}
+        if not model.facts.pre:
+            order = replace(plain, inputs=(blob,))
+            row["pool"] = await _latency(pool, order, batch, seconds)
+            row["throughput"] = {
+                str(workers): round((await _rate(pool, order, workers * 2, seconds))[0] * batch, 1)
+                for workers in {1, pool.stats().running_max}
+            }
+        rows.append(row)
+    best = max(rows, key=lambda row: row["direct"]["rows_per_second"])
+    worth = best["direct"]["rows_per_second"] > rows[0]["direct"]["rows_per_second"] * 1.03
+    memory = [member.memory_bytes for member in pool.stats().members if member.model == model.id]
+    return {
+        "rows": rows,
+        "recommended_batch": best["batch"] if worth else batches[0],
+        "cold_ms": round(cold_seconds * 1000, 1),
+        "memory_bytes": max(memory, default=0),
+        "runtime": dict(loaded.runtime),
+        "sandbox": loaded.sandbox,
+    }
+
+
+def made_up(facts: Facts, batch: int, free_size: int) -> bytes:
+    """An input for this model: the first dimension is the batch, other free ones `free_size`; the same each time.
+
+    Floats are normal, integers and flags zero (a valid token, class and pixel). Raises `Refused`.
+    """
+    rng, tensors = np.random.default_rng(0), []
+    for name, dtype, shape in facts.inputs:
+        if shape and shape[0] not in (-1, batch):
+            what = f"input {name!r} has a fixed first dimension of {shape[0]}"
+            raise Refused("E-exec-85", f"no batch of {batch}: {what}", "", f"--batches {shape[0]}")
+        sizes = tuple(batch if not place else free_size if size < 0 else size for place, size in enumerate(shape))
+        values = rng.standard_normal(sizes) if dtype.startswith("float") else np.zeros(sizes)
+        tensors.append(Tensor(name, dtype, sizes, values.astype(dtype).tobytes()))
+    if not tensors:
+        raise Refused("E-exec-85", "the model's manifest declares no inputs", "", "dim models add with a card")
+    return encode_tensors(tensors)
+
+
+async def _must(pool: Pool, order: Order) -> Finished:
+    done = await pool.run(replace(order, key=own_key()))
+    if done.status != "ok":
+        raise Refused(done.code or "E-exec-85", f"the benchmark ended: {done.message}", done.status)
+    return done
+
+
+async def _latency(pool: Pool, order: Order, batch: int, seconds: float) -> dict[str, float]:
+    """One order at a time, from its offer to its outcome."""
+    took: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(took) < 3:
+        before = time.perf_counter()
+        await _must(pool, order)
+        took.append(time.perf_counter() - before)
+    return _summary(sorted(took), batch)
+
+
+async def _rate(pool: Pool, order: Order, open_orders: int, seconds: float) -> tuple[float, int]:
+    """Orders per second with so many open all the time."""
+    count, started = 0, time.perf_counter()
+
+    async def keep_one_open() -> None:
+        nonlocal count
+        while time.perf_counter() - started < seconds:
+            done = await pool.run(replace(order, key=own_key()))
+            count += done.status == "ok"
+            if done.status == "refused":
+                return
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(open_orders):
+            nursery.start_soon(keep_one_open)
+    return count / (time.perf_counter() - started), count
+
+
+def _summary(durations: Sequence[float], batch: int) -> dict[str, float]:
+    middle = statistics.median(durations)
+    return {
+        "p50_ms": round(middle * 1000, 3),
+        "p95_ms": round(durations[int(len(durations) * 0.95)] * 1000, 3),
+        "rows_per_second": round(batch * len(durations) / sum(durations), 1),
+        "runs": len(durations),
+    }

@@ -1,0 +1,79 @@
+"""A node as a worker for others, from end to end: drain, load, bench, status, the first benchmark in the advert."""
+
+import os
+
+import pytest
+from cli_nodes import MODELS, PATIENTS, Nodes, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    started = Nodes(tmp_path_factory.mktemp("labour"))
+    yield started
+    started.end_all()
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """The ten measures that triage takes, of all patients."""
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    lines = [line.split(",") for line in PATIENTS.read_text().splitlines()]
+    path.write_text("\n".join(",".join(line[1:11]) for line in lines) + "\n")
+    return path
+
+
+def of_alba(brio):
+    """How brio sees alba."""
+    return next(row for row in brio.dim("peers", "--json").json["peers"] if row["name"] == "alba")
+
+
+def test_a_node_is_loaded_benched_drained_and_stays_drained_over_a_restart(nodes, rows):
+    alba = nodes.start("alba")
+    brio = nodes.start("brio", "--no-execute", "--bootstrap", alba.address)
+    assert alba.dim("models", "add", MODELS / "triage.toml").code == 0
+    assert alba.dim("models", "load", "triage").code == 0
+    (worker,) = alba.dim("status", "--json").json["members"]
+    assert (worker["model"], worker["state"], worker["runtime"], worker["pinned"]) == ("triage", "idle", "onnx", False)
+    assert worker["memory_bytes"] > 1_000_000
+    refused = alba.dim("models", "bench", "triage", "--batches", "0")
+    assert (refused.code, "E-exec-85" in refused.err) == (4, True)
+    bench = alba.dim("models", "bench", "triage", "--batches", "1,4", "--seconds", 0.1, "--json").json
+    assert [row["batch"] for row in bench["rows"]] == [1, 4]
+    assert all(row["pool"]["p50_ms"] >= row["direct"]["p50_ms"] > 0 for row in bench["rows"])
+    assert bench["recommended_batch"] in (1, 4)
+    assert bench["cold_ms"] > 0
+
+    wait_for(lambda: brio.dim("run", "triage", rows, "--row", 1).code == 0, "alba's model runs for brio")
+    assert of_alba(brio)["jobs_per_second_seen"] >= 1
+    assert alba.dim("drain", "--wait").code == 0
+    wait_for(lambda: of_alba(brio)["slots"] == 0, "brio hears that alba is drained")
+    assert brio.dim("run", "triage", rows, "--row", 1).code != 0
+    said = alba.dim("status", "--json").json
+    assert (said["draining"], said["slots"]) == (True, 0)
+    assert "DRAINING" in alba.dim("status").out
+
+    alba.end()
+    alba = nodes.start("alba", "--bootstrap", brio.address)
+    assert alba.dim("status", "--json").json["draining"]
+    assert alba.dim("drain", "--off").code == 0
+    wait_for(lambda: brio.dim("run", "triage", rows, "--row", 1).code == 0, "alba works again")
+
+
+def test_the_first_start_measures_this_machine_and_tells_the_others(nodes, monkeypatch):
+    monkeypatch.setattr("cli_nodes.environment", lambda: {**_plain(), "DIM_BENCHMARK": "true"})
+    alba = nodes.start("cora")
+    wait_for(lambda: alba.dim("status", "--json").json["benchmark"], "the first benchmark is done")
+    found = alba.dim("status", "--json").json["benchmark"]
+    assert found["jobs_per_second"] > 10
+    brio = nodes.start("dora", "--bootstrap", alba.address)
+    said = lambda: [row["jobs_per_second"] for row in brio.dim("peers", "--json").json["peers"]]  # noqa: E731
+    wait_for(lambda: said() == [found["jobs_per_second"]], "the advert carries it")
+    alba.end()
+    alba = nodes.start("cora")
+    wait_for(lambda: alba.dim("status", "--json").json["benchmark"] == found, "it is measured once")
+
+
+def _plain():
+    return {name: value for name, value in os.environ.items() if not name.startswith("DIM_")}
