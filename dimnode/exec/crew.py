@@ -17,12 +17,13 @@ import trio
 from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
+from dimnode.exec.arena import Arena, open_arena
 from dimnode.exec.batching import Batch, share_of
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, unpack_body
 from dimnode.exec.desk import Desk
 from dimnode.exec.launch import Hello, Zygote
 from dimnode.exec.ledger import Ledger
-from dimnode.exec.member import Member, open_regular, read_result, read_traits
+from dimnode.exec.member import Member, open_regular, read_traits
 from dimnode.exec.orders import Status
 from dimnode.exec.placement import Assign, Bounds, Pause, Start, Unload, least_used, next_step
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
@@ -190,12 +191,21 @@ class Crew:
         )
         member.pinned, member.memory_bytes = lane[0] in self.pinned, self.ledger.needs(lane)
         self._members[token] = member
+        member.arena = self._arena(directory)
         member.bear(order.model, files)
         member.flush(self._nursery)
         starting = 0.0 if zygote.hello is not None else self._limits.zygote_start_seconds_max
         self._set_deadline(member, now + starting + self._limits.worker_start_seconds_max)
         self._nursery.start_soon(self._listen, member)
         return None
+
+    def _arena(self, directory: str) -> Arena | None:
+        """Memory to share with a worker; without any, large tensors take a file each."""
+        inputs, outputs = self._limits.input_bytes_max + self._limits.arena_slack_bytes, self._limits.output_bytes_max
+        try:
+            return Arena(open_arena(directory, inputs + outputs), inputs, outputs)
+        except OSError:
+            return None
 
     def _could_not_start(self, ticket: Ticket, error: RunFailed | OSError) -> None:
         if isinstance(error, RunFailed):
@@ -252,7 +262,7 @@ class Crew:
                 case _:
                     raise BrokenFrame("not a greeting")
         else:
-            result = read_result(fields, self._limits.output_bytes_max)
+            result = member.result(fields, self._limits.output_bytes_max)
             # A worker answers in the order in which it was asked.
             if next(iter(member.flight), None) != result.number:
                 raise BrokenFrame("answer to nothing")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dimnode.errors import PeerFault, RunFailed
 from dimnode.exec import orders
 from dimnode.exec.orders import Take
-from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors, encode_tensors
+from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors, encode_tensors, view_tensors
 
 Array = NDArray[Any]
 
@@ -37,18 +37,19 @@ class Declared:
     original: str = ""
 
 
-def open_blobs(blobs: Sequence[bytes]) -> tuple[dict[str, Tensor], ...]:
-    """The tensors of each blob by name. Raises `RunFailed` (bad input)."""
+def open_blobs(blobs: Sequence[bytes | memoryview]) -> tuple[dict[str, Tensor], ...]:
+    """The tensors of each blob by name; those of a view stay where they lie. Raises `RunFailed` (bad input)."""
     opened = []
     for position, blob in enumerate(blobs):
         try:
-            opened.append({tensor.name: tensor for tensor in decode_tensors(blob)})
+            found = view_tensors(blob) if isinstance(blob, memoryview) else decode_tensors(blob)
+            opened.append({tensor.name: tensor for tensor in found})
         except PeerFault as fault:
             raise RunFailed(orders.BAD_INPUT, f"input {position} is not a tensors/1 blob ({fault.rule})") from None
     return tuple(opened)
 
 
-def feeds(declared: Sequence[Declared], take: Sequence[Take], blobs: Sequence[bytes]) -> dict[str, Array]:
+def feeds(declared: Sequence[Declared], take: Sequence[Take], blobs: Sequence[bytes | memoryview]) -> dict[str, Array]:
     """One array per declared input, of its dtype and fitting its shape. Raises `RunFailed` (bad input)."""
     sources = open_blobs(blobs)
     chosen = {entry.name: entry for entry in take}
@@ -104,8 +105,9 @@ def _taken(take: Take, sources: Sequence[dict[str, Tensor]]) -> Array:
 
 
 def as_array(tensor: Tensor) -> Array:
-    """The numbers of a tensor, read-only, without a copy."""
-    return np.frombuffer(tensor.raw, dtype=LITTLE_ENDIAN[tensor.dtype]).reshape(tensor.shape)
+    """The numbers of a tensor, read-only; copied only when they lie where numbers of their size should not."""
+    values = np.frombuffer(tensor.raw, dtype=LITTLE_ENDIAN[tensor.dtype])
+    return (values if values.flags.aligned else values.copy()).reshape(tensor.shape)
 
 
 def fit(entry: Declared, values: Array) -> Array:

@@ -20,6 +20,7 @@ import trio
 
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
+from dimnode.exec.arena import Arena
 from dimnode.exec.birth import birth_bytes
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, pack_frame, send_with_descriptors
 from dimnode.exec.launch import Zygote
@@ -87,15 +88,22 @@ def read_traits(found: dict[Any, Any]) -> dict[str, str]:
     return found
 
 
-def birth_frame(model: ModelOrder | None) -> bytes:
-    """The first frame that a worker reads; the model's files come along."""
+def birth_frame(model: ModelOrder | None, arena: Arena | None) -> bytes:
+    """The first frame that a worker reads; the model's files come along, then the arena, if there is one."""
+    sizes = [arena.input_bytes, arena.output_bytes] if arena is not None else None
     if model is None:
-        return pack_frame(["load", None, 0])
-    return pack_frame(["load", birth_bytes(model), len(model.files)])
+        return pack_frame(["load", None, 0, sizes])
+    return pack_frame(["load", birth_bytes(model), len(model.files), sizes])
 
 
-def request_frame(number: int, order: Order, blobs: list[bytes] | list[int], descriptors: int) -> bytes:
-    """An order as a worker reads it; large blobs are given by their lengths in the file that comes along."""
+Blobs = Sequence[bytes] | Sequence[int] | Sequence[tuple[int, int]]
+
+
+def request_frame(number: int, order: Order, blobs: Blobs, descriptors: int, taken: int = 0) -> bytes:
+    """An order as a worker reads it: large blobs are places in the arena, or lengths in a file that comes along.
+
+    `taken`: how many answers were taken out of the arena so far.
+    """
     rows = order.rows
     return pack_frame(
         [
@@ -106,16 +114,17 @@ def request_frame(number: int, order: Order, blobs: list[bytes] | list[int], des
             rows and [rows.label, rows.exclude, [[entry.column, entry.op, entry.micro] for entry in rows.where]],
             int(order.timeout_seconds * 1000),
             descriptors,
+            taken,
         ]
     )
 
 
-def batch_frame(number: int, batch: Sequence[Order]) -> bytes:
+def batch_frame(number: int, batch: Sequence[Order], taken: int) -> bytes:
     """Orders for one batch as a worker reads them: one frame, one answer for each, numbered on from `number`."""
     first = batch[0]
     take = [[entry.name, entry.source, entry.tensor, entry.start, entry.stop] for entry in first.take]
     timeout_ms = int(max(order.timeout_seconds for order in batch) * 1000)
-    return pack_frame([number, "batch", [list(order.inputs) for order in batch], take, None, timeout_ms, 0])
+    return pack_frame([number, "batch", [list(order.inputs) for order in batch], take, None, timeout_ms, 0, taken])
 
 
 @dataclass(slots=True)
@@ -145,6 +154,9 @@ class Member(Place):
     gone: bool = False
     wait_status: int | None = None
     exited: trio.Event = field(default_factory=trio.Event)
+    arena: Arena | None = None
+    taken: int = 0
+    _in_arena: set[int] = field(default_factory=set)
     _outbox: deque[_Parcel] = field(default_factory=deque)
     _pumping: bool = False
 
@@ -161,7 +173,28 @@ class Member(Place):
 
     def bear(self, model: ModelOrder | None, files: list[int]) -> None:
         """Put the model and its open files, which are ours from now on, in front of all orders; `flush` sends them."""
-        self._outbox.append(_Parcel(memoryview(birth_frame(model)), files))
+        arena = self.arena
+        shared = [os.dup(arena.descriptor)] if arena is not None else []
+        self._outbox.append(_Parcel(memoryview(birth_frame(model, arena)), [*files, *shared]))
+
+    def land(self, number: int) -> Ticket:
+        """See `Place.land`; what it had in the arena is free again."""
+        if number in self._in_arena:
+            assert self.arena is not None
+            self._in_arena.remove(number)
+            self.arena.release()
+        return Place.land(self, number)
+
+    def result(self, fields: list[Any], output_bytes_max: int) -> Result:
+        """What the worker said, checked; an output in the arena is copied out of it. Raises `BrokenFrame`."""
+        match fields:
+            case [_, _, _, _, int(length), *_] if type(length) is int and self.arena is not None:
+                output = self.arena.read_output(length)
+                if output is None:
+                    raise BrokenFrame("an answer that is not there")
+                self.taken += 1
+                fields = [*fields[:4], output, *fields[5:]]
+        return read_result(fields, output_bytes_max)
 
     def hand(self, number: int, ticket: Ticket, inline_bytes_max: int) -> None:
         """Put an order on its way; `flush` sends it. Raises `RunFailed` when its rows cannot be opened."""
@@ -170,13 +203,14 @@ class Member(Place):
             self._outbox.append(_Parcel(None, [], number, order))
         else:
             files = [] if order.rows is None else [open_regular(order.rows.path, orders.NO_ROWS_FILE, "rows file")]
-            frame = memoryview(request_frame(number, order, list(order.inputs), len(files)))
+            frame = memoryview(request_frame(number, order, order.inputs, len(files), self.taken))
             self._outbox.append(_Parcel(frame, files))
         self.take_off(number, ticket)
 
     def hand_together(self, number: int, tickets: Sequence[Ticket]) -> None:
         """Put orders on their way as one batch, numbered on from `number`: small ones, with the same take, no rows."""
-        self._outbox.append(_Parcel(memoryview(batch_frame(number, [ticket.order for ticket in tickets])), []))
+        frame = batch_frame(number, [ticket.order for ticket in tickets], self.taken)
+        self._outbox.append(_Parcel(memoryview(frame), []))
         for place, ticket in enumerate(tickets):
             self.take_off(number + place, ticket)
 
@@ -199,6 +233,8 @@ class Member(Place):
             for descriptor in parcel.descriptors:
                 os.close(descriptor)
         self._outbox.clear()
+        if self.arena is not None:
+            self.arena.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     async def _pump(self) -> None:
@@ -259,7 +295,25 @@ class Member(Place):
             self._outbox.appendleft(_Parcel(memoryview(b"".join(pieces)), []))
 
     async def _spill(self, parcel: _Parcel, order: Order) -> None:
-        """Put large inputs into a nameless file, a piece at a time: 64 MiB at once would hold the loop for 20 ms."""
+        """Put large inputs where the worker can read them: into the arena, or when it is full into a nameless file.
+
+        A piece at a time: 64 MiB at once would hold the loop for 20 ms.
+        """
+        places = self.arena.reserve(order.inputs) if self.arena is not None else None
+        if self.arena is None or places is None:
+            await self._spill_into_file(parcel, order)
+            return
+        self._in_arena.add(parcel.number)
+        for blob, (offset, _) in zip(order.inputs, places, strict=True):
+            view = memoryview(blob)
+            for start in range(0, len(view), SPILL_CHUNK_BYTES):
+                self.arena.write(offset + start, view[start : start + SPILL_CHUNK_BYTES])
+                await trio.lowlevel.checkpoint()
+                if self.gone:
+                    return
+        parcel.frame = memoryview(request_frame(parcel.number, order, places, 0, self.taken))
+
+    async def _spill_into_file(self, parcel: _Parcel, order: Order) -> None:
         file = anonymous_file(self.directory)
         parcel.descriptors.append(file)
         for blob in order.inputs:
@@ -269,4 +323,5 @@ class Member(Place):
                 await trio.lowlevel.checkpoint()
                 if self.gone:
                     return
-        parcel.frame = memoryview(request_frame(parcel.number, order, [len(blob) for blob in order.inputs], 1))
+        lengths = [len(blob) for blob in order.inputs]
+        parcel.frame = memoryview(request_frame(parcel.number, order, lengths, 1, self.taken))

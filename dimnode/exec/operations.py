@@ -38,7 +38,7 @@ class Outcome:
 def infer(
     model: Model,
     take: tuple[Take, ...],
-    blobs: tuple[bytes, ...],
+    blobs: tuple[bytes | memoryview, ...],
     limits: ExecLimits,
     program: Program | None = None,
 ) -> Outcome:
@@ -46,8 +46,9 @@ def infer(
 
     Raises `RunFailed`, MemoryError.
     """
-    if program is not None and program.pre and not (not take and _go_past(program, model, blobs)):
-        answer, batch = run_program(program, read_inputs(sources_of(program.pre), take, blobs), model.run)
+    whole = tuple(map(bytes, blobs)) if program is not None and program.pre else ()
+    if program is not None and program.pre and not (not take and _go_past(program, model, whole)):
+        answer, batch = run_program(program, read_inputs(sources_of(program.pre), take, whole), model.run)
     else:
         arrays = feeds(model.inputs, take, blobs)
         answer = model.run(arrays)
@@ -84,7 +85,7 @@ def _packed(answer: Mapping[str, Any], rows: int, batch: int, limits: ExecLimits
     return Outcome(pack_answer(answer), rows, batch)
 
 
-def measure(model: Model, blobs: tuple[bytes, ...], limits: ExecLimits) -> Outcome:
+def measure(model: Model, blobs: tuple[bytes | memoryview, ...], limits: ExecLimits) -> Outcome:
     """`seconds` float64 [runs]: how long each bare run of the runtime took, the first one not counted."""
     arrays = feeds(model.inputs, (), blobs)
     model.run(arrays)

@@ -21,6 +21,7 @@ from typing import Any
 from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import operations, orders, sandbox
+from dimnode.exec.arena import SharedArena
 from dimnode.exec.birth import Birth, birth_from
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
 from dimnode.exec.operations import Outcome
@@ -119,6 +120,8 @@ class _Worker:
         self._model: Loaded | RunFailed | MemoryError | None = None
         self._cpu_allowed_ns = 0
         self._trust = Trust()
+        self._arena: SharedArena | None = None
+        self._given = self._taken = 0
 
     def work(self, report: str) -> None:
         """Load what the first frame says, then read, compute, answer; returns at the end of the stream."""
@@ -141,8 +144,10 @@ class _Worker:
 
     def _be_born(self, request: list[Any], descriptors: deque[int], report: str) -> bytes:
         match request:
-            case ["load", packed, int(owned)]:
+            case ["load", packed, int(owned), sizes]:
                 files = [descriptors.popleft() for _ in range(owned)]
+                if sizes is not None:
+                    self._arena = SharedArena(descriptors.popleft(), *sizes)
                 self._model = _load(self._post, birth_from(packed) if packed is not None else None, files)
             case _:
                 raise BrokenFrame("not a birth")
@@ -150,7 +155,7 @@ class _Worker:
         return pack_frame([0, "ready", report, traits])
 
     def _answer(self, request: list[Any], descriptors: deque[int]) -> bytes:
-        number, op, blobs, take, rows, timeout_ms, owned = request
+        number, op, blobs, take, rows, timeout_ms, owned, self._taken = request
         files = [descriptors.popleft() for _ in range(owned)]
         started_ns, cpu_ns = time.perf_counter_ns(), time.process_time_ns()
         self._arm(cpu_ns, timeout_ms)
@@ -186,9 +191,24 @@ class _Worker:
                 message = f"needs more than the {memory} bytes a worker may use"
         rss = posix.peak_memory_bytes()
         message = message[: self._limits.message_characters_max]
-        return pack_frame(
-            [number, status, code, message, outcome.output, run_us, cpu_us, rss, outcome.rows, outcome.batch]
-        )
+        output = self._put(outcome.output)
+        return pack_frame([number, status, code, message, output, run_us, cpu_us, rss, outcome.rows, outcome.batch])
+
+    def _put(self, output: bytes) -> bytes | int:
+        """A large answer goes into the arena, when the last one was taken out of it: then its length is the answer."""
+        small = len(output) <= self._limits.inline_input_bytes_max
+        if self._arena is None or small or self._given != self._taken:
+            return output
+        self._given += 1
+        return self._arena.put(output)
+
+    def _content(self, blobs: list[Any], files: list[int]) -> tuple[bytes | memoryview, ...]:
+        """The inputs: in the frame, in a file, or where they lie in the arena."""
+        if files:
+            return _from_file(files[0], blobs)
+        if self._arena is None:
+            return tuple(blobs)
+        return tuple(blob if isinstance(blob, bytes) else self._arena.view(*blob) for blob in blobs)
 
     def _perform_together(self, inputs: list[list[bytes]], take: list[Any]) -> list[Part]:
         if isinstance(self._model, Exception):
@@ -207,10 +227,10 @@ class _Worker:
             self._need_model()
             return Outcome(b"", 0, 1)
         if op == "measure":
-            content = tuple(blobs) if not files else _from_file(files[0], blobs)
+            content = self._content(blobs, files)
             return operations.measure(self._need_model().model, content, limits)
         if op == "infer":
-            content = tuple(blobs) if not files else _from_file(files[0], blobs)
+            content = self._content(blobs, files)
             loaded = self._need_model()
             chosen = tuple(Take(*entry) for entry in take)
             return operations.infer(loaded.model, chosen, content, limits, loaded.program)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -77,6 +77,15 @@ def decode_tensors(blob: bytes) -> tuple[Tensor, ...]:
     if msgpack.packb(rows) != blob:
         raise PeerFault("tensors: not canonical")
     return tuple(Tensor(name, dtype, tuple(shape), raw) for name, dtype, shape, raw in rows)
+
+
+def view_tensors(blob: memoryview) -> tuple[Tensor, ...]:
+    """As `decode_tensors`, but nothing is copied: `raw` is a view of the blob, good for its buffer and nothing else.
+
+    Raises `PeerFault`.
+    """
+    view, places = memoryview(blob), tensor_places(blob)
+    return tuple(Tensor(name, dtype, shape, cast(bytes, view[a:b])) for name, dtype, shape, a, b in places)
 
 
 def tensor_heads(blob: bytes | memoryview) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
