@@ -9,6 +9,7 @@ for name in (
     "benchmarks.blobs",
     "benchmarks.http_door",
     "benchmarks.worker_hop",
+    "benchmarks.exec_speed",
 ):
     print(f"\n== {name}", flush=True)
     subprocess.run([sys.executable, "-m", name, *sys.argv[1:]], check=True)
