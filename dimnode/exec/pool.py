@@ -84,7 +84,8 @@ class Pool:
 
     def offer(self, order: Order) -> Busy | None:
         """Take an order in, or say why not. Its outcome comes later through `finished`."""
-        refusal = self._refusal(order)
+        kind, rows = batch_kind(order)
+        refusal = self._refusal(order, rows)
         if refusal is not None:
             return refusal
         ticket = self._queue.ticket(order, trio.current_time())
@@ -93,7 +94,7 @@ class Pool:
         if fault is not None:
             self._desk.fail_soon(ticket, "failed", *fault)
             return None
-        ticket.kind, ticket.rows = batch_kind(order)
+        ticket.kind, ticket.rows = kind, rows
         ticket.expected_seconds = self._crew.ledger.costs.run_seconds(cost_name(order), ticket.rows) or EXPECTED_SECONDS
         # Behind others of its lane it changes nothing: those could not be handed over either.
         alone = ticket.lane not in self._queue
@@ -178,7 +179,7 @@ class Pool:
             return RuntimeState(False, "", "", False, {})
         return RuntimeState(True, hello.failure, hello.sandbox, hello.complete, hello.runtime)
 
-    def _refusal(self, order: Order) -> Busy | None:
+    def _refusal(self, order: Order, rows: int) -> Busy | None:
         limits, zygotes = self._limits, self._crew.zygotes
         if zygotes.first.hello is None:
             return Busy(orders.NO_ZYGOTE, "no worker can be started: it is starting", RETRY_MS_MIN)
@@ -193,7 +194,6 @@ class Pool:
         if self.draining:
             return Busy(orders.DRAINING, "this node is being drained", limits.drain_retry_ms)
         account = self._queue.shares.peek(order.client)
-        rows = batch_kind(order)[1] if self._crew.ledger.costs.run_seconds(cost_name(order), 1) is not None else 1
         no = objection(order, rows, account, self._queue.shares, self._crew.ledger.costs, self._room(order))
         return no or self._crowding(order, account)
 
