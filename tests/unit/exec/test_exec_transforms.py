@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import wave
 from dataclasses import replace
 
@@ -543,3 +544,22 @@ def test_files_and_texts_run_alone_because_two_of_them_would_become_one():
         model = ModelOrder("m", "onnx", (), Facts(pre=({"op": "input", "name": "x", "kind": kind},)))
         kind_of, _ = batch_kind(replace(order, model=model, inputs=(encode_tensors([tensor]),)))
         assert (kind_of is not None) == together
+
+
+@pytest.mark.parametrize(
+    ("package", "call"),
+    [
+        ("PIL", lambda: images.decode_image({"colour": "rgb"}, b"raw")),
+        ("soundfile", lambda: sounds.decode_audio({"rate_hz": 8000}, b"raw")),
+        ("tokenizers", lambda: texts.load_tokenizer(b"{}")),
+    ],
+)
+def test_what_is_not_installed_is_said_with_the_command_that_brings_it(monkeypatch, package, call):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(RunFailed, match=r"E-exec-91.*pip install 'dimnode\["):
+        call()
+
+
+def test_a_tokenizer_that_is_none_is_the_models_fault():
+    for raw in (b"", b"{}", b"\xff", b'{"model": {"type": "WordLevel"}}'):
+        assert code_of(texts.load_tokenizer, raw) == "E-exec-94"
