@@ -94,6 +94,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     execute: bool = True
     workers: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.exec.workers_max)] = 2
     require_sandbox: bool = True
+    fetch_models: Literal["never", "own", "members", "anyone"] = "members"
+    """Whose jobs may make this node fetch a model that it lacks: this node's own, also those of a private swarm's
+    members (nobody else's in the open swarm), or anyone's."""
+    fetch_model_gb_max: Annotated[float, msgspec.Meta(ge=0, le=1_000)] = 2.0
     relay: Literal["auto", "on", "off"] = "auto"
     """Relay for peers that cannot be dialled: when others were seen to reach this node, always, or never."""
     relays: Annotated[tuple[str, ...], msgspec.Meta(max_length=LIMITS.reach.relay_candidates_max)] = ()
@@ -130,7 +134,7 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
 _RENDERED: Final = (
     *("profile", "name", "listen", "bootstrap", "block", "allow"),
     *("max_concurrent_jobs", "max_cache_gb", "cache_dir", "log_level", "log_format", "task_timeout_seconds"),
-    *("execute", "workers", "require_sandbox", "relay", "relays", "mdns"),
+    *("execute", "workers", "require_sandbox", "fetch_models", "fetch_model_gb_max", "relay", "relays", "mdns"),
     *("benchmark", "prewarm", "pinned_models", "max_loaded_gb"),
     *("http_listen", "http_hosts", "http_origins", "http_certificate", "http_private_key", "http_insecure"),
 )

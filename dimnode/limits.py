@@ -179,6 +179,11 @@ class PeerLimits:
     manifest_share_bytes_min: int = 4 * 1024
     introduction_bytes_max: int = 1024 * 1024
     notices_per_introduction_max: int = 128
+    model_permits_max: int = 4096
+    model_permit_seconds: float = 600.0
+    lease_shown_ms_max: int = 600_000
+    model_holders_asked_max: int = 8
+    model_fetches_max: int = 2
     notices_heard_bytes_max: int = 8 * 1024 * 1024
     notice_share_bytes_min: int = 512
     notices_kept_max: int = 4096

@@ -1,4 +1,4 @@
-// Made by types.mjs out of openapi.json, sha256 d77a385ba7a6e6145c9685beb94cdf310da45fdb798eb128ba76cec316a7aa99
+// Made by types.mjs out of openapi.json, sha256 f76cfea704ce80c82c4302aaf942c1a0591599a06a36913f036b5f97103aea8f
 export interface paths {
     "/dim/v1/jobs/validate": {
         parameters: {
@@ -565,6 +565,8 @@ export interface components {
             model: string;
             /** Name */
             name: string;
+            /** Access */
+            access: string;
         };
         /**
          * BlobOut
@@ -1022,7 +1024,37 @@ export interface components {
              * @default imported
              * @enum {string}
              */
-            origin?: "trained" | "rule" | "imported";
+            origin?: "trained" | "rule" | "imported" | "converted" | "quantised";
+            /**
+             * Format
+             * @description empty: by the file
+             * @default
+             * @enum {string}
+             */
+            format?: "" | "onnx" | "torch" | "mlx" | "coreml";
+            /**
+             * Access
+             * @default public
+             * @enum {string}
+             */
+            access?: "public" | "private" | "restricted" | "pay-per-use";
+            /** @description with pay-per-use, and only then */
+            price?: components["schemas"]["PriceIn"] | null;
+            /**
+             * Architecture
+             * @default
+             */
+            architecture?: string;
+            /**
+             * Dtype
+             * @default
+             */
+            dtype?: string;
+            /**
+             * Quantisation
+             * @default
+             */
+            quantisation?: string;
             /**
              * Labels
              * @default []
@@ -1060,6 +1092,21 @@ export interface components {
             format: string;
             /** Origin */
             origin: string;
+            /**
+             * Access
+             * @description public, private, restricted or pay-per-use
+             */
+            access: string;
+            /**
+             * Allowed
+             * @description whether this node may have it run
+             */
+            allowed: boolean;
+            /**
+             * Mine
+             * @description whether this node publishes it
+             */
+            mine: boolean;
             /** Licence */
             licence: string;
             /** Summary */
@@ -1190,6 +1237,25 @@ export interface components {
             steps: components["schemas"]["StepOut"][];
             /** Runnable */
             runnable: boolean;
+        };
+        /**
+         * PriceIn
+         * @description What an answer or a row costs.
+         */
+        PriceIn: {
+            /**
+             * Unit
+             * @default answer
+             * @enum {string}
+             */
+            unit?: "answer" | "row";
+            /**
+             * Micro
+             * @description millionths of the currency
+             */
+            micro: number;
+            /** Currency */
+            currency: string;
         };
         /**
          * QuorumIn
@@ -2495,6 +2561,9 @@ export interface operations {
                      *           "publisher": "12D3KooWGjua2ZxUk7prvUQog9rw11ZzzrERLBFkbFeVxz3vA7DG",
                      *           "format": "onnx",
                      *           "origin": "trained",
+                     *           "access": "public",
+                     *           "allowed": true,
+                     *           "mine": false,
                      *           "licence": "Apache-2.0",
                      *           "summary": "an example",
                      *           "labels": [
@@ -2572,7 +2641,8 @@ export interface operations {
                     /**
                      * @example {
                      *       "model": "bagaqierambw2vu5j7lux3srhxdmh4a6ar2vdj56h5u4kyu3awbv6nuyi6k2q",
-                     *       "name": "triage:1.1.0"
+                     *       "name": "triage:1.1.0",
+                     *       "access": "public"
                      *     }
                      */
                     "application/json": components["schemas"]["AddedOut"];
@@ -2624,6 +2694,9 @@ export interface operations {
                      *       "publisher": "12D3KooWGjua2ZxUk7prvUQog9rw11ZzzrERLBFkbFeVxz3vA7DG",
                      *       "format": "onnx",
                      *       "origin": "trained",
+                     *       "access": "public",
+                     *       "allowed": true,
+                     *       "mine": false,
                      *       "licence": "Apache-2.0",
                      *       "summary": "an example",
                      *       "labels": [

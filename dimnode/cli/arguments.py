@@ -154,17 +154,23 @@ def _swarm(nouns: Any) -> None:
 
 def _offers(nouns: Any) -> None:
     models = _noun(nouns, "models", "models that can be run")
-    add = _leaf(models, "add", "models:add", "offer a model (docs/operator.md)")
-    add.add_argument("file", type=Path, metavar="FILE", help="an .onnx file, or the .toml card of one")
-    for name in ("--name", "--version", "--licence", "--summary"):
-        add.add_argument(name)
-    add.add_argument("--origin", choices=("trained", "rule", "imported"))
-    add.add_argument("--labels", type=_comma_list, metavar="A,B", help="what the classes are called")
-    add.add_argument("--card", type=Path, metavar="FILE.toml", help="what the model is and takes (examples/models)")
-    _leaf(models, "ls", "models:ls", "models here and on peers")
+    add = _leaf(models, "add", "models:add", "offer a model: a file, or a folder of files (docs/operator.md)")
+    add.add_argument("file", type=Path, metavar="DIR_OR_FILE", help="a folder, a file, or the .toml card of one")
+    add.add_argument("--name")
+    add.add_argument("--version")
+    update = _leaf(models, "update", "models:update", "a new version of a model of yours; what you do not say stays")
+    update.add_argument("model", metavar="NAME")
+    update.add_argument("file", type=Path, nargs="?", metavar="DIR_OR_FILE", help="new files (default: the same)")
+    update.add_argument("--version", required=True)
+    for parser in (add, update):
+        _said_of_model(parser)
+    ls = _leaf(models, "ls", "models:ls", "models here and on peers")
+    ls.add_argument("--mine", action="store_true", help="only what this node publishes")
+    ls.add_argument("--publisher", metavar="PEER", help="only what this peer publishes: its id, last letters, or name")
     load = _leaf(models, "load", "labour:load", "load a model into a worker now, so that its next task finds it warm")
     load.add_argument("model", metavar="MODEL")
     _bench(models)
+    _models_one(models)
     cabinets = _noun(nouns, "data", "data cabinets: compute comes to the data")
     add = _leaf(cabinets, "add", "cabinets:add", "offer a CSV file under a policy; it never leaves this machine")
     add.add_argument("name")
@@ -215,6 +221,48 @@ def _blobs(nouns: Any) -> None:
     for parser in (get, pin, unpin, rm, verify):
         parser.add_argument("blob", metavar="CID")
     _leaf(blobs, "stat", "blobs:stat", "sizes, bounds and what was served")
+
+
+def _said_of_model(parser: Parser) -> None:
+    """What `add` and `update` may say of a model."""
+    formats = ("onnx", "torch", "mlx", "coreml")
+    parser.add_argument("--format", choices=formats, help="default: what the files look like")
+    parser.add_argument("--licence", "--license", help="what others may do with it")
+    parser.add_argument("--summary")
+    parser.add_argument("--card", type=Path, metavar="FILE.toml", help="what the model is and takes (examples/models)")
+    parser.add_argument("--origin", choices=("trained", "rule", "imported", "converted", "quantised"))
+    parser.add_argument("--labels", type=_comma_list, metavar="A,B", help="what the classes are called")
+    policies = ("public", "private", "restricted", "pay-per-use")
+    parser.add_argument("--access", choices=policies, help="who may use it (default public); then: dim models grant")
+    parser.add_argument("--price", metavar='"0.002 EUR/row"', help="for pay-per-use: of each row, or /answer")
+
+
+def _models_one(models: Any) -> None:
+    """One model at a time."""
+    words = {
+        "show": "everything about a model: files, policy, lineage, who has it, whether you may use it and why",
+        "pull": "fetch its files from peers and offer it; resumes after Ctrl-C",
+        "warm": "have it ready before a job needs it, here or at a peer",
+        "verify": "hash all its files again; exit code 1 when one does not hold",
+        "withdraw": "take a model of yours back, for everybody; old receipts still verify",
+        "rm": "hold it no longer",
+        "grant": "let a peer use a restricted model of yours",
+        "revoke": "take a peer's grants of a model back",
+    }
+    leaf = {verb: _leaf(models, verb, f"model_care:{verb}", summary) for verb, summary in words.items()}
+    for parser in leaf.values():
+        parser.add_argument("model", metavar="NAME", help="NAME, NAME:VERSION, PUBLISHER/NAME:VERSION or an id")
+    leaf["pull"].add_argument("--from", dest="source", action="append", metavar="PEER", help="ask it first; repeatable")
+    leaf["warm"].add_argument("--peer", help="ask this peer instead of fetching it here")
+    leaf["withdraw"].add_argument("--reason", default="", help="everybody can read it")
+    leaf["withdraw"].add_argument("--replacement", metavar="NAME", help="what to use instead")
+    for verb in ("grant", "revoke"):
+        leaf[verb].add_argument("peer", help="a peer id, its last letters, or a name")
+    what = "of fetch, infer, evaluate (default: all)"
+    leaf["grant"].add_argument("--for", dest="operations", type=_comma_list, metavar="A,B", help=what)
+    leaf["grant"].add_argument("--expires", default="90d", metavar="TIME", help="30m, 12h, 7d … or never (default 90d)")
+    leaf["grant"].add_argument("--terms", default="", help="what you agreed on, in words")
+    leaf["revoke"].add_argument("--reason", default="", help="everybody can read it")
 
 
 def _standing(nouns: Any) -> None:

@@ -1,4 +1,4 @@
-"""Models: offer one, list all.
+"""Models: offer one or a new version of it, list all.
 
 Rule: a card says what a model is; the file itself is only ever opened by the node, and parsed only in a sandbox.
 """
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dimnode.cli.blobs import watched
+from dimnode.cli.model_care import price_of
 from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, shown, size_text, table, talk
 from dimnode.errors import ConfigError, Refused
@@ -18,34 +20,55 @@ from dimnode.exec.onnx_schema import declared_schema
 from dimnode.records.transforms import sources_of, takes_row
 
 _CARD_KEYS = (
-    *("name", "version", "format", "sha256", "licence", "origin", "summary"),
-    *("inputs", "outputs", "labels", "tokenizer", "max_tokens", "max_batch", "pre", "post"),
+    *("name", "version", "format", "sha256", "licence", "origin", "summary", "access", "price", "lineage"),
+    *("inputs", "outputs", "labels", "tokenizer", "max_tokens", "architecture", "dtype", "quantisation"),
+    *("memory_bytes", "max_batch", "pre", "post"),
 )
 _EMBEDDING_TOKENS = 256
 _EXAMPLES = {"text": '"a sentence"', "image": "picture.png", "audio": "sound.wav", "bytes": "some.file"}
 _EXAMPLES |= {"rows": "rows.csv", "tensor": "rows.npy"}
-_OVERRIDES = ("name", "version", "licence", "origin", "summary", "labels")
+_OVERRIDES = ("name", "version", "format", "licence", "origin", "summary", "labels", "access")
 
 
 def add(chosen: argparse.Namespace) -> int:
     """Offer a model: its card from a .toml file, from the .toml beside it, or from flags and the file's own schema."""
-    source = chosen.file.expanduser()
+    source = chosen.file.expanduser().absolute()
     with tempfile.TemporaryDirectory(prefix="dim-model-") as folder:
-        card, path = _converted(source, Path(folder)) if source.is_dir() else _card_and_file(source)
-        if chosen.card is not None:
-            card |= {key: value for key, value in _kept(_read_card(chosen.card)).items() if key != "tokenizer"}
-        return _add(chosen, card, path)
+        return _add(chosen, *_card_and_source(chosen, source, Path(folder)))
+
+
+def update(chosen: argparse.Namespace) -> int:
+    """A new version of a model of this node's own; what is not said again stays."""
+    card: dict[str, Any] = {key: value for key in _OVERRIDES if (value := getattr(chosen, key)) is not None}
+    card |= {"version": chosen.version, "price": price_of(chosen.price)}
+    with open_client(chosen) as client, tempfile.TemporaryDirectory(prefix="dim-model-") as folder:
+        path = None
+        if chosen.file is not None:
+            said, path = _card_and_source(chosen, chosen.file.expanduser().absolute(), Path(folder))
+            card = _with_schema({**said, **card}, path)
+        done = watched(
+            client,
+            str(path),
+            lambda: client.ask("models.update", model=chosen.model, card=card, path=str(path) if path else None),
+            quiet=chosen.json,
+        )
+    if chosen.json:
+        say_json(done)
+    else:
+        say(f"{done['name']}  {done['model']}")
+    return 0
 
 
 def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
     card |= {key: value for key in _OVERRIDES if (value := getattr(chosen, key)) is not None}
+    if (price := price_of(chosen.price)) is not None:
+        card |= {"price": price, "access": "pay-per-use"}
     card.setdefault("name", path.stem)
-    if not path.is_file():
+    if not path.exists():
         raise Refused("E-models-05", f"cannot read {path}", "there is no such file", "check the path")
     with open_client(chosen) as client:
-        if not card.get("inputs"):
-            card["inputs"], card["outputs"] = declared_schema(path)
-        added = client.add_model(card, path)
+        card = _with_schema(card, path)
+        added = watched(client, str(path), lambda: client.add_model(card, path), quiet=chosen.json)
     if not card.get("licence"):
         talk("no licence was given: --licence says what others may do with it")
     if chosen.json:
@@ -54,15 +77,50 @@ def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
         say(f"{added['name']}  {added['model']}")
         takes = [takes_row(source) for source in sources_of(card.get("pre", ()))]
         example = _EXAMPLES[takes[0]["kind"]] if len(takes) == 1 else "rows.csv"
-        given = _takes({**card, "takes": takes})
+        given = _takes({"inputs": [], **card, "takes": takes})
         talk(f"offered to the swarm; it takes {given}. next: dim run {added['name']} {example}")
     return 0
+
+
+def _with_schema(card: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Inputs and outputs from an ONNX file, where the card does not say them."""
+    if path.is_dir():
+        found = sorted(path.rglob("*.onnx"))
+        if len(found) != 1 or card.get("format", "onnx") != "onnx":
+            return card
+        path = found[0]
+    if not card.get("inputs") and card.get("format", "onnx") == "onnx":
+        card["inputs"], card["outputs"] = declared_schema(path)
+    return card
+
+
+def _card_and_source(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict[str, Any], Path]:
+    """A folder of one format is offered as it is; one of a BERT encoder without a word on the format is converted."""
+    card, path = _found(chosen, source, folder)
+    if chosen.card is not None:
+        card |= {key: value for key, value in _kept(_read_card(chosen.card)).items() if key != "tokenizer"}
+    return card, path
+
+
+def _found(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict[str, Any], Path]:
+    if not source.is_dir():
+        return _card_and_file(source)
+    beside = source / "model.toml"
+    card = _kept(_read_card(beside)) if beside.is_file() else {}
+    if chosen.format or card or not (source / "config.json").is_file() or any(source.rglob("*.onnx")):
+        return card, source
+    return _converted(source, folder)
 
 
 def ls(chosen: argparse.Namespace) -> int:
     """Models here and on peers that were heard lately."""
     with open_client(chosen) as client:
         rows = client.models()
+    if chosen.mine:
+        rows = [row for row in rows if row.get("mine")]
+    if chosen.publisher:
+        letters = chosen.publisher.removeprefix("…")
+        rows = [row for row in rows if row["publisher"].endswith(letters) or row.get("publisher_name") == letters]
     if chosen.json:
         say_json({"models": rows})
         return 0
@@ -74,8 +132,12 @@ def ls(chosen: argparse.Namespace) -> int:
         publisher, letters = row.get("publisher_name", ""), f"…{row['publisher'][-8:]}"
         if len(publishers[_bare(row)]) > 1 and not publisher.endswith(letters):
             publisher = f"{publisher} {letters}".strip()
-        cells.append([row["name"], publisher, where, takes, row["labels"], size_text(row["bytes"]), row["summary"]])
-    columns = ("name", "publisher", "where", "takes", "labels", "size", "summary")
+        # Letters of other alphabets may look like these: a stranger's name is shown so that it cannot pass for another.
+        name = row["name"].encode("ascii", "backslashreplace").decode()
+        access = row.get("access", "public")  # a node of the last version does not say
+        policy = access if row.get("allowed", True) else f"{access}, not for you"
+        cells.append([name, publisher, where, policy, takes, row["labels"], size_text(row["bytes"]), row["summary"]])
+    columns = ("name", "publisher", "where", "policy", "takes", "labels", "size", "summary")
     table(columns, cells, "no models yet; hint: dim models add FILE")
     if several := sorted(name for name, whose in publishers.items() if len(whose) > 1):
         letters = next(row["publisher"][-8:] for row in rows if _bare(row) == several[0])

@@ -1,7 +1,8 @@
 """Which peer gets a task.
 
 Rule: a barred peer gets nothing, not even a task pinned to it. Of the rest, the best standing times free capacity
-(posterior mean / (1 + tasks in flight)) is chosen; ties go to the fewest in flight, then to chance. Once three
+(posterior mean / (1 + tasks in flight)) is chosen among those that hold the model, else among those that would fetch
+it; ties go to the fewest in flight, then to chance. Once three
 established peers can take the task, all newcomers together get one lane of at most a tenth of the choices: enough to
 prove themselves, and as little for a thousand invented peers as for one (the hole of a fixed slot per newcomer:
 EigenTrust, Kamvar et al. 2003).
@@ -22,7 +23,8 @@ _WHOLE_CHOICE_PERMILLE = 1000
 class Candidate:
     """A peer that might run the task. `offers` holds model ids (bytes) and cabinet names (str), from its advert.
 
-    `free_slots` is the peer's own last word, `inflight` this node's count of leases open with it.
+    `free_slots` is the peer's own last word, `inflight` this node's count of leases open with it. `fetches`: it does
+    not offer the model, but would fetch it.
     """
 
     peer: bytes
@@ -30,6 +32,7 @@ class Candidate:
     inflight: int
     offers: frozenset[bytes | str]
     operator: str = ""
+    fetches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ def choose(
     `lane` is changed by the call.
     """
     able = _able(candidates, need, window, barred)
+    able = [candidate for candidate in able if not candidate.fetches] or able  # who holds the model goes first
     if len(able) > LIMITS.standing.established_peers_min and need.pinned is None:
         able = _lane_or_established(able, newcomer, lane)
     if len(able) <= 1:
@@ -118,7 +122,7 @@ def _able(candidates: Sequence[Candidate], need: Need, window: int, barred: Call
         peer, offers = candidate.peer, candidate.offers
         if candidate.inflight >= window or peer in exclude:
             continue
-        if (model and model not in offers) or (cabinet and cabinet not in offers):
+        if (model and model not in offers and not candidate.fetches) or (cabinet and cabinet not in offers):
             continue
         if (pinned is not None and peer != pinned) or barred(peer):
             continue

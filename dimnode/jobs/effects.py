@@ -68,11 +68,14 @@ class Send:
 class Run:
     """Start a task in the pool; `RunFinished` or `RunRefused` follows.
 
-    `submitter` is who signed the job's spec, `client` the identity whose share of this node it uses. `deterministic`:
-    somebody will compare the answer's bits, so that it runs alone. After `deadline_ms` from now nobody wants it.
+    `owner` gave the `lease`, `submitter` is who signed the job's spec, `client` the identity whose share of this node
+    it uses. `deterministic`: somebody will compare the answer's bits, so that it runs alone. After `deadline_ms` from
+    now nobody wants it.
     """
 
     key: Key
+    lease: RecordId
+    owner: PeerId
     submitter: PeerId
     op: str
     model: RecordId | None

@@ -96,7 +96,7 @@ class Engine:
                 self.roster.link(peer, False)
                 return self.owner.peer_down(peer, now)
             case AdvertHeard():
-                self.roster.hear(event.peer, event.models, event.cabinets, event.slots)
+                self.roster.hear(event)
                 return self.owner.offers_changed(now)
             case TimePassed():
                 return self.owner.time_passed(now) + self.executor.time_passed(now)

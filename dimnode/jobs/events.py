@@ -7,7 +7,7 @@ Pure: no I/O, no clock.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dimnode.records.ids import Cid, PeerId, RecordId, Ref
@@ -192,12 +192,19 @@ class PeerDown:
 
 @dataclass(frozen=True, slots=True)
 class AdvertHeard:
-    """What a peer (or this node itself) says it offers; replaces what it said before."""
+    """What a peer (or this node itself) says it offers; replaces what it said before.
+
+    `models` by their class, the format; `sizes` in bytes, as far as manifests were heard. It would fetch a model of one
+    of `formats` with at most `fetch_bytes` when a job names one that it lacks (0: it would not).
+    """
 
     peer: PeerId
     models: Mapping[RecordId, str]
     cabinets: frozenset[str]
     slots: int
+    sizes: Mapping[RecordId, int] = field(default_factory=dict)
+    formats: frozenset[str] = frozenset()
+    fetch_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

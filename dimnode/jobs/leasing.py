@@ -137,6 +137,7 @@ class Leasing:
         task.lease, payload = self._author.compose("lease", body, now)
         job.held.append(task.lease)
         self._out(job, task, peer, now)
+        self._roster.fetch_begins(key, peer, template.get("model", b""))
         return [
             Append("lease", task.lease, key, payload),
             Send(peer, "lease", key, (task.lease, job.id), task.inputs),
@@ -185,6 +186,7 @@ class Leasing:
             del self._at[peer]
         self._ends.drop((peer, key))
         self._stranded.pop(key, None)
+        self._roster.fetch_over(key)
         self._roster.seat(peer).inflight -= 1
 
     def abandon(self, job: Job, task: Task) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dimnode.consensus.selection import Candidate, Need, NewcomerLane, choose
 from dimnode.consensus.standing import WEIGHTS_PERMILLE, Evidence, Standing, context_of
 from dimnode.jobs.effects import Remember
-from dimnode.jobs.events import Now
+from dimnode.jobs.events import AdvertHeard, Key, Now
 from dimnode.jobs.job import Job, Task
 from dimnode.limits import Limits
 from dimnode.records.ids import PeerId, RecordId
@@ -35,6 +35,9 @@ class Seat:
     models: Mapping[RecordId, str] = field(default_factory=dict)
     offers: frozenset[bytes | str] = frozenset()
     slots: int = 0
+    sizes: Mapping[RecordId, int] = field(default_factory=dict)
+    formats: frozenset[str] = frozenset()
+    fetch_bytes: int = 0
     inflight: int = 0
     window: float = 0.0
     busy_until: float = 0.0
@@ -48,13 +51,22 @@ class Seat:
             return False
         return not need.model or need.model in self.offers
 
+    def would_fetch(self, need: Need, model_class: str, size_bytes: int) -> bool:
+        """It lacks the model that the task needs, and would fetch it."""
+        if self.slots <= 0 or (need.pinned is not None and need.pinned != self.peer) or need.model in self.offers:
+            return False
+        if need.cabinet and need.cabinet not in self.offers:
+            return False
+        return model_class in self.formats and 0 < size_bytes <= self.fetch_bytes
+
     def has_room(self, now: Now) -> bool:
         """It may be given another lease."""
         return self.inflight + 1 <= self.window and self.busy_until <= now.mono
 
-    def candidate(self) -> Candidate:
+    def candidate(self, need: Need) -> Candidate:
         """As the selection sees it."""
-        return Candidate(self.peer, self.slots - self.inflight, self.inflight, self.offers)
+        fetches = bool(need.model) and need.model not in self.offers
+        return Candidate(self.peer, self.slots - self.inflight, self.inflight, self.offers, fetches=fetches)
 
 
 class Roster:
@@ -69,6 +81,7 @@ class Roster:
         self._window_max = limits.jobs.lease_window_per_peer
         self._seats: dict[PeerId, Seat] = {me: Seat(me, up=True, window=self._window_max)}
         self._offering: dict[RecordId, dict[PeerId, Seat]] = {}
+        self._fetching: dict[Key, RecordId] = {}
 
     def __len__(self) -> int:
         return len(self._seats)
@@ -88,14 +101,15 @@ class Roster:
         seat.up = up
         seat.window, seat.busy_until, seat.refusals = self._window_max, 0.0, 0
 
-    def hear(self, peer: PeerId, models: Mapping[RecordId, str], cabinets: frozenset[str], slots: int) -> None:
+    def hear(self, said: AdvertHeard) -> None:
         """Replace what the peer offers."""
-        seat = self.seat(peer)
+        seat = self.seat(said.peer)
         self._offer_nothing(seat)
-        seat.models, seat.slots = models, slots
-        seat.offers = frozenset((*models, *cabinets))
-        for model in models:
-            self._offering.setdefault(model, {})[peer] = seat
+        seat.models, seat.slots, seat.sizes = said.models, said.slots, said.sizes
+        seat.formats, seat.fetch_bytes = said.formats, said.fetch_bytes
+        seat.offers = frozenset((*said.models, *said.cabinets))
+        for model in said.models:
+            self._offering.setdefault(model, {})[said.peer] = seat
 
     def busy(self, peer: PeerId, retry_after_ms: int, now: Now) -> float:
         """The peer is full: until when it is left alone. It doubles with each refusal in a row, up to the limit."""
@@ -121,6 +135,25 @@ class Roster:
         pool = self._offering.get(RecordId(need.model), {}) if need.model else self._seats
         return [seat for seat in pool.values() if seat.up and seat.can(need)]
 
+    def fetchers(self, need: Need, *, linked: bool = True) -> list[Seat]:
+        """Peers that lack the needed model and would fetch it from those that offer it."""
+        offering = self._offering.get(RecordId(need.model)) if need.model else None
+        if not offering:
+            return []
+        holder = next(iter(offering.values()))
+        model = RecordId(need.model)
+        said = holder.models[model], max(seat.sizes.get(model, 0) for seat in offering.values())
+        return [seat for seat in self._seats.values() if (seat.up or not linked) and seat.would_fetch(need, *said)]
+
+    def fetch_begins(self, key: Key, peer: PeerId, model: bytes) -> None:
+        """A task is leased; nothing when the peer has the model."""
+        if model and model not in self.seat(peer).offers:
+            self._fetching[key] = RecordId(model)
+
+    def fetch_over(self, key: Key) -> None:
+        """The lease has ended."""
+        self._fetching.pop(key, None)
+
     def context(self, op: str, model: bytes) -> str:
         """The context of standing: operation × model class."""
         offering = self._offering.get(RecordId(model))
@@ -131,8 +164,11 @@ class Roster:
         """The peer that gets the task, or None when nobody has room. Barred peers are never chosen."""
         context = self.context(need.operation, need.model)
         standing, now_ms = self.standing, now.wall_ms
+        seats = [seat for seat in self.capable(need) if seat.has_room(now)]
+        if need.model and not any(self._may_have(seat, need, context, now) for seat in seats):
+            seats += [seat for seat in self._willing(need, context, now) if seat.has_room(now)]
         chosen = choose(
-            [seat.candidate() for seat in self.capable(need) if seat.has_room(now)],
+            [seat.candidate(need) for seat in seats],
             need,
             standing_mean=lambda peer: round(standing.mean(peer, context, now_ms), 1),  # finer differences are noise
             barred=lambda peer: standing.barred_until(peer, context, now_ms) > 0,
@@ -143,18 +179,31 @@ class Roster:
         )
         return None if chosen is None else PeerId(chosen)
 
+    def _may_have(self, seat: Seat, need: Need, context: str, now: Now) -> bool:
+        return seat.peer not in need.exclude and not self.standing.barred_until(seat.peer, context, now.wall_ms)
+
+    def _willing(self, need: Need, context: str, now: Now) -> list[Seat]:
+        """Who would fetch the model. While holders are merely busy only one other peer at a time: a moment's wait is no
+        reason to copy a model to everybody, nor to this node.
+        """
+        found = self.fetchers(need)
+        if not found or not any(self._may_have(seat, need, context, now) for seat in self.capable(need)):
+            return found
+        if need.model in self._fetching.values():
+            return []
+        return [seat for seat in found if seat.peer != self.me]
+
     def usable(self, need: Need, now: Now) -> int:
         """How many capable peers are neither barred nor excluded, busy or not."""
         context = self.context(need.operation, need.model)
-        return sum(
-            seat.peer not in need.exclude and not self.standing.barred_until(seat.peer, context, now.wall_ms)
-            for seat in self.capable(need)
-        )
+        able = (*self.capable(need), *self.fetchers(need))
+        return sum(self._may_have(seat, need, context, now) for seat in able)
 
     def offered(self, need: Need, now: Now) -> tuple[int, int]:
         """How many peers, linked or not, have offered this since we started, and how many of them are not barred."""
         context = self.context(need.operation, need.model)
         able = [seat for seat in self._seats.values() if seat.can(need) and seat.peer not in need.exclude]
+        able += [seat for seat in self.fetchers(need, linked=False) if seat.peer not in need.exclude]
         trusted = sum(not self.standing.barred_until(seat.peer, context, now.wall_ms) for seat in able)
         return len(able), trusted
 

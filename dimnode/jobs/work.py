@@ -107,6 +107,8 @@ def run_of(work: Work, me: PeerId) -> Run:
     assert spec is not None
     return Run(
         key=work.key,
+        lease=work.lease,
+        owner=work.owner,
         submitter=spec["by"],
         op=template["op"],
         model=template.get("model"),

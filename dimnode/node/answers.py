@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import psutil
 import trio
 
@@ -22,15 +21,13 @@ from dimnode.node.conduct_answers import conduct_map
 from dimnode.node.doctor import findings
 from dimnode.node.job_answers import JobAnswers
 from dimnode.node.kubo_answers import KUBO_ARGUMENTS, KuboAnswers
-from dimnode.node.model_card import ModelCard
+from dimnode.node.model_answers import MODEL_ARGUMENTS, ModelAnswers
 from dimnode.node.peer_answers import PeerAnswers
 from dimnode.node.swarm import AGENT
 from dimnode.node.swarm_answers import SWARM_ARGUMENTS, SwarmAnswers
 from dimnode.p2p.blocklist import parse_target
 from dimnode.p2p.host.streams import DialFailed
-from dimnode.records.ids import RecordId, cid_text, peer_text
-from dimnode.records.manifest import Manifest, title_of
-from dimnode.records.transforms import sources_of, takes_row, text_names
+from dimnode.records.ids import cid_text, peer_text
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -47,7 +44,7 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
     "drain": {"on": (bool,)},
     "models.load": {"model": (str,)},
     "models.bench": {"model": (str,), "batches": (list,), "free_size": (int,), "seconds": (float, int)},
-    "models.add": {"card": (dict,), "path": (str,)},
+    **MODEL_ARGUMENTS,
     "data.add": {
         "name": (str,),
         "path": (str,),
@@ -78,13 +75,12 @@ class Answers:
             "models.load": self._models_load,
             "models.bench": self._models_bench,
             "http.open": self._http_open,
-            "models.add": self._models_add,
-            "models.ls": self._models,
             "data.add": self._cabinet_add,
             "data.ls": self._cabinets,
             "rep.ls": self._standing,
             "rep.explain": self._explain,
             **jobs.operations,
+            **ModelAnswers(node, backstage).operations,
             **PeerAnswers(node, backstage).operations,
             **SwarmAnswers(node).operations,
             **BlobAnswers(node, backstage).operations,
@@ -190,50 +186,6 @@ class Answers:
         return await self._node.labour.bench(said["model"], said["batches"], said["free_size"], float(said["seconds"]))
 
     # ---- what is offered
-
-    async def _models_add(self, arguments: Mapping[str, Any]) -> Answer:
-        try:
-            card = msgspec.convert(arguments["card"], ModelCard)
-        except msgspec.ValidationError as error:
-            raise Refused("E-models-07", f"the model's card is wrong: {error}", "", "docs/operator.md") from None
-        record = await self._node.library.add_model(card, Path(arguments["path"]), time.time_ns() // 1_000_000)
-        self._node.swarm.renew_advert()
-        self._node.kubo.news()
-        return {"model": cid_text(record.id), "name": title_of(record)}
-
-    async def _models(self, _: Mapping[str, Any]) -> Answer:
-        node = self._node
-        holders: dict[RecordId, list[str]] = {}
-        for member in node.swarm.members.alive(trio.current_time()):
-            for model in member.models:
-                holders.setdefault(model, []).append(self._label(member.peer))
-        rows = []
-        for record in sorted(node.registry.manifests.values(), key=title_of):
-            here = record.id in node.library.models
-            if here or record.id in holders:
-                said = Manifest.of(record)
-                rows.append(
-                    {
-                        "model": cid_text(said.id),
-                        "name": said.title,
-                        "publisher": peer_text(said.by),
-                        "publisher_name": self._label(said.by),
-                        "format": said.format,
-                        "origin": said.origin,
-                        "access": said.access,
-                        "licence": said.licence,
-                        "summary": said.summary,
-                        "labels": list(said.labels),
-                        "inputs": [[name, dtype, list(shape)] for name, dtype, shape in said.inputs],
-                        "outputs": [[name, dtype, list(shape)] for name, dtype, shape in said.outputs],
-                        "takes": [takes_row(source) for source in sources_of(said.pre)],
-                        "texts": list(text_names(said.post)),
-                        "bytes": said.size_bytes,
-                        "here": here,
-                        "peers": holders.get(record.id, []),
-                    }
-                )
-        return {"models": rows}
 
     async def _cabinet_add(self, arguments: Mapping[str, Any]) -> Answer:
         cabinet = await self._node.library.add_cabinet(

@@ -51,6 +51,10 @@ class Backstage:
 
     # ---- names
 
+    def label(self, peer: PeerId) -> str:
+        """What people call a peer."""
+        return self._jobs.label(peer)
+
     def find_model(self, name: str) -> Record:
         """See `Registry.find`."""
         return self._node.registry.find(name, self._node.library.models)

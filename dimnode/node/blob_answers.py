@@ -54,6 +54,7 @@ class BlobAnswers:
 
     def __init__(self, node: Node, backstage: Backstage) -> None:
         self._content, self._store, self._backstage = node.content, node.content.store, backstage
+        self._models = node.models
         self.operations = {
             "blobs.add": self._add,
             "blobs.get": self._get,
@@ -152,4 +153,4 @@ class BlobAnswers:
         }
 
     async def _progress(self, _: Mapping[str, Any]) -> Answer:
-        return {"progress": self._content.progress()}
+        return {"progress": [*self._content.progress(), *self._models.progress()]}

@@ -24,7 +24,7 @@ from dimnode.node.registry import Registry
 from dimnode.records.envelope import VERSION, Record, SigningKey, seal
 from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId, cid_text
 from dimnode.records.kinds import compose, open_record
-from dimnode.records.manifest import Manifest
+from dimnode.records.manifest import Manifest, file_roots
 from dimnode.records.manifest_kinds import MANIFEST_VERSION
 from dimnode.store.blobs import BlobStore
 from dimnode.store.hashing import Progress, silent
@@ -60,6 +60,7 @@ class Library:
     def __init__(self, home: Path, key: SigningKey, net: RecordId, journal: Journal, blobs: BlobStore) -> None:
         self._home, self._key, self._net, self._journal, self.blobs = home, key, net, journal, blobs
         self.models: dict[RecordId, LocalModel] = {}
+        self._with: dict[Cid, set[RecordId]] = {}
         self.cabinets: dict[str, Cabinet] = {}
         self.registry = Registry(key.peer, net, journal)
         self._adding = trio.Lock()
@@ -73,7 +74,7 @@ class Library:
             self.registry.keep(record)
             if where:
                 self._take_over(record)
-                self._place(record)
+                self.place(record)
         rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets")
         for name, path, label, columns, policy_id in rows:
             envelope = self._journal.envelope(policy_id)
@@ -93,8 +94,8 @@ class Library:
                 self.blobs.take_over(old, whole=file.root)
                 old.unlink()
 
-    def _place(self, record: Record) -> bool:
-        """Offer a model if all its files are here; from now on they stay."""
+    def place(self, record: Record) -> bool:
+        """Offer a model if all its files are here; from now on they stay. Blocks."""
         found: dict[str, Path] = {}
         for file in Manifest.of(record).files:
             self.blobs.pin(file.root, pin_of(record.id))
@@ -102,10 +103,24 @@ class Library:
             if path is not None:
                 found[file.path] = path
         if len(found) < len(record.payload["files"]):
-            self.models.pop(record.id, None)
+            self._displace(record)
             return False
         self.models[record.id] = LocalModel(record, found)
+        for root in file_roots(record):
+            self._with.setdefault(root, set()).add(record.id)
         return True
+
+    def _displace(self, record: Record) -> None:
+        self.models.pop(record.id, None)
+        for root in file_roots(record):
+            of_root = self._with.get(root, set())
+            of_root.discard(record.id)
+            if not of_root:
+                self._with.pop(root, None)
+
+    def models_with(self, root: Cid) -> frozenset[RecordId]:
+        """Models here that have this file."""
+        return frozenset(self._with.get(root, ()))
 
     async def add_model(self, card: ModelCard, source: Path, at_ms: int, progress: Progress = silent) -> Record:
         """Copy the files into the store, sign the manifest, journal both. Raises `Refused` with what to mend."""
@@ -143,6 +158,11 @@ class Library:
             before += size
         return rows
 
+    async def republish(self, card: ModelCard, form: str, files: list[list[Any]], at_ms: int) -> Record:
+        """A manifest that says something else of files that are in the store. Raises `Refused`."""
+        check_card(card)
+        return await self.publish(body_of(card, form, files), at_ms)
+
     async def publish(self, body: dict[str, Any], at_ms: int) -> Record:
         """Sign a manifest, unless one says the same already, and offer the model. Its files are in the store."""
         record = self._published(body) or self._publish(body, at_ms)
@@ -155,13 +175,13 @@ class Library:
             {"records": [("manifest", record.id, b"", 0, 0, record.envelope)], "models": [(record.id, "blobs")]}
         )
         self.registry.keep(record)
-        return await trio.to_thread.run_sync(self._place, record)
+        return await trio.to_thread.run_sync(self.place, record)
 
     async def drop(self, model: RecordId) -> None:
         """Hold this model no longer. Its files go when room is needed, unless something else keeps them."""
         await self._journal.commit({"models": [(model, "")]})
         record = self.registry.manifests[model]
-        self.models.pop(model, None)
+        self._displace(record)
         for file in Manifest.of(record).files:
             self.blobs.unpin(file.root, pin_of(model))
 

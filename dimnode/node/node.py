@@ -38,6 +38,7 @@ from dimnode.node.kubo_answers import bridge_of
 from dimnode.node.labour import Labour
 from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
+from dimnode.node.models import Models
 from dimnode.node.perform import Performer, check_part
 from dimnode.node.private_swarm import PrivateSwarm
 from dimnode.node.quotas import check_quotas, quotas_of
@@ -57,6 +58,7 @@ from dimnode.p2p.host.host import Host, open_host
 from dimnode.p2p.introduction import INFO, serve_info
 from dimnode.p2p.links import PING, TASK, Link, Links
 from dimnode.p2p.member_door import MEMBER, OpenDoor
+from dimnode.p2p.models import MODEL, serve_models
 from dimnode.p2p.reach import DIALBACK, Reach
 from dimnode.p2p.ticks import tick_after
 from dimnode.records.envelope import Record, SigningKey
@@ -126,6 +128,10 @@ class Node:
         self.grants = Grants()
         self.blobs, self.content = blobs, Content(blobs, limits)
         self.kubo = bridge_of(self)
+        self.models = Models(self.library, self.content, self.vault, config, limits)
+        self.models.private = self.gatekeeper is not None
+        self.models.holders, self.models.changed = self.swarm.holders, self.swarm.renew_advert
+        self.swarm.fetches = self.models.fetches_bytes
         self.guests = Guests(home, config, self.me, limits)
         self.swarm.ignores = self.guests.ignores
         self.swarm.notices = self.hear_notices
@@ -145,6 +151,8 @@ class Node:
             self._spec_of,
         )
         self.performer.model_to_run = model_to_run(config.faults, self.library)
+        self.models.fetched = self.performer.fetched
+        self.performer.fetch, self.performer.leased = self.models.begin, self.models.leased
         self.loop = Loop(
             self.engine,
             self.inbox,
@@ -198,6 +206,7 @@ class Node:
                     INFO: serve_info(self.swarm.introduction, self.registry.notices_for),
                     DIALBACK: self.reach.serve_dialback,
                     BLOB: serve_blobs(self.grants, self._granted_blob, self.library.small_file, self.content.server),
+                    MODEL: serve_models(self.models.answer),
                     MEMBER: (self.gatekeeper.door if self.gatekeeper else self.open_door).serve,
                     **jobdoor.handlers(),
                 },
@@ -249,6 +258,7 @@ class Node:
         self.links.attach(host, nursery)
         self.content.attach(host, nursery, discovery.reach)
         nursery.start_soon(self.kubo.run)
+        self.models.attach(host, nursery)
         self.guests.attach(host, self.links)
         if self.gatekeeper is not None:
             nursery.start_soon(self.gatekeeper.run, host)

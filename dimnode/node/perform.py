@@ -5,14 +5,14 @@ Rule: nothing here decides. Whatever comes back (a result, a comparison, a refus
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, assert_never
 
 from dimnode.cabinets.policy import Request, Ruling, conditions_digest, decide, rows_mask
 from dimnode.consensus.recompute import Vote, encode_tally_blob, labels_of, sum_counts, support, tally
 from dimnode.consensus.tensors import weighted_average
-from dimnode.errors import PeerFault
+from dimnode.errors import PeerFault, Refused
 from dimnode.exec.orders import Busy, Condition, Finished, Order, Rows, Take
 from dimnode.exec.pool import Pool
 from dimnode.jobs.effects import (
@@ -78,6 +78,9 @@ class Performer:
         self._send, self._put, self._note = send, put, note
         self._timeout_seconds, self._limits = task_timeout_seconds, limits
         self._spec_of = spec_of
+        self._coming: set[Key] = set()
+        self.fetch: Callable[[Run], None] | None = None
+        self.leased: Callable[[PeerId, PeerId, Iterable[RecordId]], None] = lambda _peer, _submitter, _models: None
         self._consults: dict[Key, Consult] = {}
         self.pool: Pool | None = None
         self.model_to_run: Callable[[LocalModel], LocalModel] = lambda asked: asked
@@ -106,6 +109,7 @@ class Performer:
             case Consult():
                 self._consult(effect)
             case Stop():
+                self._coming.discard(effect.key)
                 if self.pool is not None:
                     self.pool.cancel(effect.key)
             case Append() | Forget() | Remember():
@@ -134,6 +138,8 @@ class Performer:
         if spec is None:
             return ()
         asked = {RecordId(task["model"]): task["op"] for task in spec["tasks"] if "model" in task}
+        if asked:
+            self.leased(effect.peer, spec["by"], asked)
         return self._library.registry.passes(spec["by"], asked, self._uses.now_ms())
 
     def _bytes(self, identity: bytes) -> bytes:
@@ -158,6 +164,10 @@ class Performer:
             if not access.allowed:
                 self._put(RunRefused(run.key, access.code, access.cause, 0))
                 return
+        if run.model is not None and model is None and self.fetch is not None and self.pool is not None:
+            self._coming.add(run.key)
+            self.fetch(run)
+            return
         if (run.model is not None and model is None) or (run.cabinet and rows is None):
             what = "model" if model is None and run.model is not None else "cabinet"
             self._put(RunRefused(run.key, "E-exec-20", f"this node does not have the {what}", 0))
@@ -176,6 +186,20 @@ class Performer:
             deadline_seconds=run.deadline_ms / 1000,
         )
         self._offer(order)
+
+    def fetched(self, run: Run, problem: Refused | None) -> None:
+        """The model of a run that waited is here, or does not come; nothing when the task was called off meanwhile."""
+        if run.key not in self._coming:
+            return
+        self._coming.discard(run.key)
+        if problem is not None:
+            said = problem.complaint
+            text = f"{said.what}: {said.cause}" if said.cause else said.what
+            self._put(RunRefused(run.key, said.code, text, 0))
+        elif run.model in self._library.models:
+            self._run(run)
+        else:
+            self._put(RunRefused(run.key, "E-exec-20", "this node does not have the model", 0))
 
     def _offer(self, order: Order) -> None:
         busy = self.pool.offer(order) if self.pool else Busy("E-exec-04", "this node executes nothing", 0)

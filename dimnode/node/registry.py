@@ -140,6 +140,13 @@ class Registry:
             wanted = mine
         return max(wanted, key=_age)
 
+    def find_withdrawn(self, name: str) -> Record:
+        """The newest that fits, though it was taken back: for looking at it. Raises `Refused`."""
+        fitting = self._fitting(name)
+        if not fitting:
+            raise Refused("E-models-01", f"unknown model {name!r}", "no peer heard so far offers it", "dim models ls")
+        return max(fitting, key=_age)
+
     def _gone(self, record: Record) -> Refused:
         said = self.withdrawn(record.by, record.id)
         assert said is not None

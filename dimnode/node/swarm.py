@@ -8,9 +8,9 @@ import logging
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -38,10 +38,22 @@ from dimnode.p2p.ticks import tick_after
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import PeerId, RecordId
 from dimnode.records.kinds import compose
+from dimnode.records.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
 AGENT = f"dimnode/{version('dimnode')}"
+
+
+class Fetches(Protocol):
+    """Up to which size this node fetches a model that a job names."""
+
+    def __call__(self, *, own: bool) -> int:
+        """In bytes, 0 for none: for its own jobs, or for others."""
+
+
+def _none(*, own: bool) -> int:
+    return 0
 
 
 class Swarm:
@@ -71,6 +83,7 @@ class Swarm:
         self.runtimes: tuple[str, ...] = ()
         self.slots = 0
         self.jobs_per_second = 0
+        self.fetches: Fetches = _none
 
     def attach(
         self, host: Host, nursery: trio.Nursery, put: Callable[[Event], None], load: Callable[[], tuple[int, int]]
@@ -108,15 +121,23 @@ class Swarm:
             body["name"] = self._name
         if self.jobs_per_second:
             body["jobs_per_second"] = self.jobs_per_second
-        if not self.slots:
-            body["models"], body["cabinets"] = [], []
+        if not self.slots:  # it runs nothing, but may hand out files
+            body["cabinets"] = []
+        if most := self.fetches(own=False):
+            body["x_fetch_bytes"] = most
         at_ms = time.time_ns() // 1_000_000
         identity, payload = compose("advert", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
         self._advert = (identity, seal(self._key, "advert", payload))
         here = self._library.usable() if self.slots else ()  # also a private one, of which nobody else hears
         classes = {model: self._model_class(model) for model in here}
         cabinets = frozenset(cabinet["name"] for cabinet in body["cabinets"])
-        self._put(AdvertHeard(self._key.peer, classes, cabinets, self.slots))
+        formats, most = frozenset(self.runtimes), self.fetches(own=True)
+        me = self._key.peer
+        self._put(AdvertHeard(me, classes, cabinets, self.slots, self._sizes(classes), formats, most))
+
+    def _sizes(self, models: Iterable[RecordId]) -> dict[RecordId, int]:
+        manifests = self._library.registry.manifests
+        return {model: Manifest.of(manifests[model]).size_bytes for model in models if model in manifests}
 
     def _model_class(self, model: RecordId) -> str:
         manifest = self._library.registry.manifests.get(model)
@@ -215,6 +236,11 @@ class Swarm:
         member = self.members.get(peer)
         return () if member is None else member.addresses
 
+    def holders(self, model: RecordId) -> list[PeerId]:
+        """Peers whose adverts name a model, those with a link first."""
+        found = [member for member in self.members.alive(trio.current_time()) if model in member.models]
+        return [member.peer for member in sorted(found, key=lambda member: not member.linked)]
+
     def link(self, peer: PeerId, up: bool) -> None:
         """A link came or went."""
         member = self.members.entry(peer)
@@ -263,7 +289,10 @@ class Swarm:
         member.addresses = tuple(said["addresses"])
         member.jobs_per_second = said.get("jobs_per_second", 0)
         classes = {model: self._model_class(model) for model in member.models}
-        self._put(AdvertHeard(peer, classes, frozenset(member.cabinets), member.slots))
+        most, formats = said.get("x_fetch_bytes", 0), frozenset(said["runtimes"])
+        most = most if type(most) is int else 0  # it has no schema: a stranger may have written anything
+        cabinets = frozenset(member.cabinets)
+        self._put(AdvertHeard(peer, classes, cabinets, member.slots, self._sizes(classes), formats, most))
 
 
 async def _pass_over(notices: Sequence[Record], teller: PeerId) -> None:

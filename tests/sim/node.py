@@ -7,6 +7,7 @@ the journal is left.
 import random
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dimnode.consensus.standing import Standing, context_of
@@ -70,13 +71,20 @@ class Node:
         self.submissions: list[Submission] = []
         self.liar = 0 < index <= world.universe.liars
         self.garbler = world.universe.liars < index <= world.universe.liars + world.universe.garblers
-        claimed = [model for model in CLASSES if model in MODELS[:2] or self.rng.random() < 0.7]
+        fetches, share = world.universe.fetches, 0.3 if world.universe.fetches else 0.7
+        always = () if fetches and index else MODELS[:2]
+        claimed = [model for model in CLASSES if model in always or self.rng.random() < share]
         self.advert = AdvertHeard(
             self.peer,
             {model: CLASSES[model] for model in claimed},
             frozenset([CABINET] if self.rng.random() < 0.7 else []),
             self.rng.randint(1, 4),
+            dict.fromkeys(claimed, 1000),
+            frozenset({"mlp"}),
+            1_000_000 if fetches else 0,
         )
+        self.coming: set[Key] = set()
+        self.fetched = 0
         self.strict = self.rng.random() < 0.3
         body = {"cabinet": CABINET, "operations": [], "min_cohort": 10, "output_classes": [], "queries_per_day": 9}
         policy, payload = compose("policy", {"net": OPEN_SWARM_ID, "by": self.peer, "at_ms": 0}, body)
@@ -232,6 +240,7 @@ class Node:
             case Run():
                 self._run(effect)
             case Stop(key):
+                self.coming.discard(key)
                 self._stop(key)
             case Consult(key) if not self.world.universe.calm and self.rng.random() < 0.1:
                 self.take(RunRefused(key, "E-exec-01", "the queue is full", 100))
@@ -263,9 +272,28 @@ class Node:
 
     # ---- the pool
 
+    def _came(self, run: Run) -> None:
+        """What was fetched because a job named it, or its failure."""
+        if run.key not in self.coming:  # called off
+            return
+        if self.rng.random() < self.world.universe.fetch_failures:
+            self.coming.discard(run.key)
+            self.take(RunRefused(run.key, "E-p2p-61", "nobody hands it out", 0))
+            return
+        assert run.model is not None
+        self.fetched += 1
+        models = {**self.advert.models, run.model: CLASSES[run.model]}
+        self.advert = replace(self.advert, models=models, sizes=dict.fromkeys(models, 1000))
+        self.world.tell(self)
+        self.coming.discard(run.key)
+        self._run(run)
+
     def _run(self, run: Run) -> None:
         if run.model == ABSENT:
             self.take(RunRefused(run.key, "E-exec-20", "the model is not here", 0))
+        elif run.model is not None and run.model not in self.advert.models and run.key not in self.coming:
+            self.coming.add(run.key)
+            self.later(seconds(self.rng, 3.0), self._came, run)
         elif run.key in self.running or len(self.queued) >= self.world.universe.queue_tasks_max:
             self.take(RunRefused(run.key, "E-exec-01", "the queue is full", 100))
         elif len(self.running) >= self.advert.slots:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from .checks import check_receipts
-from .universe import Universe, calm, drawn
+from .universe import Universe, calm, drawn, fetching
 from .world import World
 
 SEEDS = range(20)
@@ -21,6 +21,16 @@ def lived(universe: Universe, trace_lines: int = 400) -> World:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_job_ends_once_and_nothing_is_left_whatever_fails(seed: int) -> None:
     check_receipts(lived(drawn(seed)))
+
+
+def test_what_a_job_names_is_fetched_by_who_lacks_it_and_when_that_fails_another_does_it() -> None:
+    fetched, ends = 0, Counter[str]()
+    for seed in range(6):
+        world = lived(fetching(seed))
+        fetched += sum(node.fetched for node in world.nodes)
+        ends += check_receipts(world)
+    assert fetched > 10
+    assert ends["ok"] > sum(ends.values()) / 2
 
 
 @pytest.mark.slow

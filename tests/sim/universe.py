@@ -42,6 +42,8 @@ class Universe:
     cancels: float = 0.0
     repeats: float = 0.0
     poison: float = 0.0
+    fetches: bool = False
+    fetch_failures: float = 0.0
 
     @property
     def calm(self) -> bool:
@@ -62,6 +64,13 @@ class Universe:
 def calm(seed: int) -> Universe:
     """A universe without faults."""
     return Universe(seed, nodes=random.Random(seed).randint(2, 6), jobs=20)
+
+
+def fetching(seed: int) -> Universe:
+    """Most nodes lack most models and fetch what a job names, which does not always work; holders come and go."""
+    rng = random.Random(f"fetching {seed}")
+    failures = rng.choice([0.0, 0.2, 0.6])
+    return Universe(seed, nodes=6, jobs=25, fetches=True, fetch_failures=failures, cuts=6, crashes=rng.randint(0, 4))
 
 
 def drawn(seed: int) -> Universe:

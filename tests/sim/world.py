@@ -10,7 +10,7 @@ from hashlib import sha256
 from heapq import heappop, heappush
 
 from dimnode.jobs.effects import Effect, Send
-from dimnode.jobs.events import AdvertHeard, Event, Now
+from dimnode.jobs.events import Event, Now
 from dimnode.limits import LIMITS
 from dimnode.records.ids import PeerId
 
@@ -202,8 +202,15 @@ class World:
         link.last_delivery = {}
         for node, other in (ends, reversed(ends)):
             node.link(other.peer, True)
-            advert = AdvertHeard(other.peer, other.advert.models, other.advert.cabinets, other.advert.slots)
-            node.later(self.rng.uniform(0, 0.05), node.take, advert)
+            node.later(self.rng.uniform(0, 0.05), node.take, other.advert)
+
+    def tell(self, speaker: Node) -> None:
+        """A node offers more than before: itself and everybody with a link hear of it."""
+        speaker.take(speaker.advert)
+        for node in self.nodes:
+            ends = min(node.index, speaker.index), max(node.index, speaker.index)
+            if node is not speaker and node.alive and self._links[ends].stands:
+                node.later(self.rng.uniform(0, 0.05), node.take, speaker.advert)
 
     # ---- frames
 

@@ -94,6 +94,9 @@ _MODEL: Final = {
     "publisher": PEER,
     "format": "onnx",
     "origin": "trained",
+    "access": "public",
+    "allowed": True,
+    "mine": False,
     "licence": "Apache-2.0",
     "summary": "an example",
     "labels": ["benign", "malignant"],
@@ -153,7 +156,7 @@ BODIES: Final[Mapping[str, Any]] = {
     "EventsOut": {"events": _EVENTS, "last": 2},
     "CancelOut": {"job": JOB, "cancelling": True},
     "BlobOut": {"blob": BLOB, "bytes": 42},
-    "AddedOut": {"model": MODEL, "name": "triage:1.1.0"},
+    "AddedOut": {"model": MODEL, "name": "triage:1.1.0", "access": "public"},
     "ModelOut": _MODEL,
     "ModelsOut": {"models": [_MODEL]},
     "CabinetsOut": {

@@ -25,6 +25,9 @@ class ModelOut(Told):
     publisher: str
     format: str
     origin: str
+    access: str = Field(description="public, private, restricted or pay-per-use")
+    allowed: bool = Field(description="whether this node may have it run")
+    mine: bool = Field(description="whether this node publishes it")
     licence: str
     summary: str
     labels: list[str]
@@ -158,6 +161,14 @@ class BlobOut(Shape):
     bytes: int
 
 
+class PriceIn(Shape):
+    """What an answer or a row costs."""
+
+    unit: Literal["answer", "row"] = "answer"
+    micro: int = Field(ge=0, le=2**53, description="millionths of the currency")
+    currency: str = Field(pattern="^[A-Za-z0-9-]{1,16}$")
+
+
 class ModelIn(Shape):
     """A model card for an uploaded file (docs/operator.md, Models)."""
 
@@ -166,7 +177,13 @@ class ModelIn(Shape):
     version: str = Field(default="1.0.0", max_length=32)
     licence: str = Field(default="", max_length=128)
     summary: str = Field(default="", max_length=512)
-    origin: Literal["trained", "rule", "imported"] = "imported"
+    origin: Literal["trained", "rule", "imported", "converted", "quantised"] = "imported"
+    format: Literal["", "onnx", "torch", "mlx", "coreml"] = Field(default="", description="empty: by the file")
+    access: Literal["public", "private", "restricted", "pay-per-use"] = "public"
+    price: PriceIn | None = Field(default=None, description="with pay-per-use, and only then")
+    architecture: str = Field(default="", max_length=64)
+    dtype: str = Field(default="", max_length=32)
+    quantisation: str = Field(default="", max_length=32)
     labels: list[Annotated[str, Field(max_length=64)]] = Field(default=[], max_length=256)
     inputs: list[TensorKind] = Field(default=[], max_length=64)
     outputs: list[TensorKind] = Field(default=[], max_length=64)
@@ -177,6 +194,7 @@ class AddedOut(Shape):
 
     model: str
     name: str
+    access: str
 
 
 class HealthOut(Shape):

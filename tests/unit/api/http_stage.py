@@ -143,7 +143,7 @@ class FakeNode:
 
     async def add_model(self, card: Mapping[str, Any], path: Path) -> Answer:
         self.added.append((dict(card), await trio.Path(path).read_bytes()))
-        return {"model": cid_text(MODEL.id), "name": f"{card['name']}:{card['version']}"}
+        return {"model": cid_text(MODEL.id), "name": f"{card['name']}:{card['version']}", "access": card["access"]}
 
     def readiness(self) -> Answer:
         return {"ready": True, "swarm_joined": True, "workers_ready": True, "disk_ok": True}

@@ -1,0 +1,363 @@
+"""Answers about models: add, list, show, pull, update, verify, withdraw, and who may use them.
+
+Rule: a command about a model of somebody else changes nothing but this node; what changes for others is signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+
+from dimnode.api.port import Answer
+from dimnode.errors import PeerFault, Refused
+from dimnode.node.library import compose_or_refuse
+from dimnode.node.model_card import ModelCard
+from dimnode.node.models import now_ms
+from dimnode.p2p.host.streams import DialFailed, StreamLost
+from dimnode.p2p.models import ask_about_model
+from dimnode.records.access import FETCH
+from dimnode.records.envelope import Record, seal
+from dimnode.records.ids import PeerId, RecordId, cid_text, peer_text
+from dimnode.records.kinds import open_record
+from dimnode.records.manifest import Manifest, title_of
+from dimnode.records.manifest_kinds import OPERATIONS
+from dimnode.records.transforms import sources_of, takes_row, text_names
+
+if TYPE_CHECKING:
+    from dimnode.node.backstage import Backstage
+    from dimnode.node.node import Node
+
+_NOTHING: Final = type(None)
+_MODEL: Final[Mapping[str, tuple[type, ...]]] = {"model": (str,)}
+MODEL_ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
+    "models.add": {"card": (dict,), "path": (str,)},
+    "models.update": {**_MODEL, "card": (dict,), "path": (str, _NOTHING)},
+    "models.show": _MODEL,
+    "models.pull": {**_MODEL, "peers": (list, _NOTHING)},
+    "models.warm": {**_MODEL, "peer": (str, _NOTHING)},
+    "models.verify": _MODEL,
+    "models.withdraw": {**_MODEL, "reason": (str, _NOTHING), "replacement": (str, _NOTHING)},
+    "models.rm": _MODEL,
+    "models.grant": {
+        **_MODEL,
+        "peer": (str,),
+        "operations": (list, _NOTHING),
+        "expires_ms": (int, _NOTHING),
+        "terms": (str, _NOTHING),
+    },
+    "models.revoke": {**_MODEL, "peer": (str,), "reason": (str, _NOTHING)},
+}
+
+
+class ModelAnswers:
+    """One method per operation, as `Answers` has them."""
+
+    def __init__(self, node: Node, backstage: Backstage) -> None:
+        self._node, self._backstage = node, backstage
+        self.operations = {
+            "models.add": self._add,
+            "models.update": self._update,
+            "models.ls": self._ls,
+            "models.show": self._show,
+            "models.pull": self._pull,
+            "models.warm": self._warm,
+            "models.verify": self._verify,
+            "models.withdraw": self._withdraw,
+            "models.rm": self._remove,
+            "models.grant": self._grant,
+            "models.revoke": self._revoke,
+        }
+
+    # ---- publishing
+
+    async def _add(self, asked: Mapping[str, Any]) -> Answer:
+        return await self._publish(_card(asked["card"]), Path(asked["path"]))
+
+    async def _publish(self, card: ModelCard, path: Path) -> Answer:
+        def progress(done: int, of: int) -> None:
+            trio.from_thread.check_cancelled()
+            self._node.models.adding[str(path)] = done, of
+
+        try:
+            record = await self._node.library.add_model(card, path, now_ms(), progress)
+        finally:
+            self._node.models.adding.pop(str(path), None)
+        return self._published(record)
+
+    def _published(self, record: Record) -> Answer:
+        self._node.models.offer(record)
+        self._node.swarm.renew_advert()
+        self._node.kubo.news()
+        return {"model": cid_text(record.id), "name": title_of(record), "access": record.payload["access"]}
+
+    async def _update(self, asked: Mapping[str, Any]) -> Answer:
+        """A new version of a model of this node's own: what is not said again stays as it was."""
+        old = self._mine(asked["model"])
+        said = Manifest.of(old)
+        kept = _kept(said) | {key: value for key, value in asked["card"].items() if value is not None}
+        if kept["access"] != "pay-per-use":
+            kept.pop("price", None)
+        card = _card(kept | {"name": said.name, "previous": cid_text(old.id)})
+        if card.version == said.version:
+            hint = f"dim models update {said.name} --version …"
+            raise Refused("E-models-34", f"{said.title} exists", "an update has another version", hint)
+        if asked.get("path"):
+            return await self._publish(card, Path(asked["path"]))
+        if old.id not in self._node.library.models:
+            raise Refused("E-models-29", f"the files of {said.title} are not here", "", f"dim models pull {said.title}")
+        rows = [[file.path, file.role, file.root, file.size_bytes] for file in said.files]
+        return self._published(await self._node.library.republish(card, said.format, rows, now_ms()))
+
+    async def _withdraw(self, asked: Mapping[str, Any]) -> Answer:
+        record = self._mine(asked["model"])
+        body: dict[str, Any] = {"subject": record.id, "reason": asked.get("reason") or ""}
+        if asked.get("replacement"):
+            body["replacement"] = self._find(asked["replacement"]).id
+        notice = self._signed("withdraw", body)
+        await self._node.hear_notices([notice], self._node.me)
+        return {"model": cid_text(record.id), "name": title_of(record), "withdrawal": cid_text(notice.id)}
+
+    async def _grant(self, asked: Mapping[str, Any]) -> Answer:
+        record, peer = self._mine(asked["model"]), self._backstage.find_peer(asked["peer"])
+        if record.payload["access"] not in ("restricted", "pay-per-use"):
+            what = f"{title_of(record)} is {record.payload['access']}: there is nothing to grant"
+            raise Refused("E-models-35", what, "", "dim models update NAME --version … --access restricted")
+        operations = asked.get("operations") or list(OPERATIONS)
+        body: dict[str, Any] = {"peer": peer, "models": [record.id], "operations": operations}
+        if asked.get("expires_ms"):
+            body["expires_ms"] = asked["expires_ms"]
+        if asked.get("terms"):
+            body["terms"] = asked["terms"]
+        if "price" in record.payload:
+            body["price"] = record.payload["price"]
+        notice = self._signed("grant", body)
+        await self._node.hear_notices([notice], self._node.me)
+        return {"grant": cid_text(notice.id), "name": title_of(record), **_grant_map(notice)}
+
+    async def _revoke(self, asked: Mapping[str, Any]) -> Answer:
+        record, peer = self._mine(asked["model"]), self._backstage.find_peer(asked["peer"])
+        registry = self._node.registry
+        given = [
+            grant
+            for grant in registry.grants(record.by, record.id, peer)
+            if registry.withdrawn(record.by, grant.id) is None
+        ]
+        if not given:
+            what = f"…{peer_text(peer)[-8:]} has no grant of {title_of(record)}"
+            raise Refused("E-models-36", what, "", f"dim models show {title_of(record)}")
+        reason = asked.get("reason") or ""
+        notices = [self._signed("withdraw", {"subject": grant.id, "reason": reason}) for grant in given]
+        await self._node.hear_notices(notices, self._node.me)
+        return {"name": title_of(record), "peer": peer_text(peer), "revoked": [cid_text(grant.id) for grant in given]}
+
+    def _signed(self, kind: str, body: dict[str, Any]) -> Record:
+        key = self._node.key
+        common = {"net": self._node.net, "by": key.peer, "at_ms": now_ms()}
+        _, payload = compose_or_refuse(kind, common, body, "E-models-07", f"the {kind}")
+        return open_record(seal(key, kind, payload), kind=kind, check_signature=False)
+
+    # ---- looking
+
+    async def _ls(self, _: Mapping[str, Any]) -> Answer:
+        holders = self._holders()
+        rows = []
+        for record in sorted(self._node.registry.manifests.values(), key=title_of):
+            here = record.id in self._node.library.models
+            if (here or record.id in holders) and self._node.registry.withdrawn(record.by, record.id) is None:
+                rows.append(self._row(record, [self._backstage.label(peer) for peer in holders.get(record.id, [])]))
+        return {"models": rows}
+
+    def _holders(self) -> dict[RecordId, list[PeerId]]:
+        found: dict[RecordId, list[PeerId]] = {}
+        for member in self._node.swarm.members.alive(trio.current_time()):
+            for model in member.models:
+                found.setdefault(model, []).append(member.peer)
+        return found
+
+    def _row(self, record: Record, peers: Sequence[str]) -> Answer:
+        said = Manifest.of(record)
+        return {
+            "model": cid_text(said.id),
+            "name": said.title,
+            "publisher": peer_text(said.by),
+            "publisher_name": self._backstage.label(said.by),
+            "mine": said.by == self._node.me,
+            "format": said.format,
+            "origin": said.origin,
+            "access": said.access,
+            "allowed": self._node.registry.access(said.id, self._node.me, "infer", now_ms()).allowed,
+            "licence": said.licence,
+            "summary": said.summary,
+            "labels": list(said.labels),
+            "inputs": [[name, dtype, list(shape)] for name, dtype, shape in said.inputs],
+            "outputs": [[name, dtype, list(shape)] for name, dtype, shape in said.outputs],
+            "takes": [takes_row(source) for source in sources_of(said.pre)],
+            "texts": list(text_names(said.post)),
+            "bytes": said.size_bytes,
+            "here": said.id in self._node.library.models,
+            "peers": list(peers),
+        }
+
+    async def _show(self, asked: Mapping[str, Any]) -> Answer:
+        """Everything that the manifest says, who has it, and whether this node may use it, and why."""
+        record = self._find(asked["model"], gone_too=True)
+        said, registry, me = Manifest.of(record), self._node.registry, self._node.me
+        peers = [self._backstage.label(peer) for peer in self._holders().get(record.id, [])]
+        may = {operation: registry.access(said.id, me, operation, now_ms()) for operation in OPERATIONS}
+        gone = registry.withdrawn(said.by, said.id)
+        return self._row(record, peers) | {
+            "version": said.version,
+            "at_ms": said.at_ms,
+            "profile": said.profile,
+            "files": [
+                {"path": file.path, "role": file.role, "root": cid_text(file.root), "bytes": file.size_bytes}
+                for file in said.files
+            ],
+            "may": {
+                operation: {"allowed": access.allowed, "code": access.code, "why": _why(access, said, me)}
+                for operation, access in may.items()
+            },
+            "price": said.price._asdict() if said.price else None,
+            "previous": cid_text(said.previous) if said.previous else "",
+            "lineage": [[relation, cid_text(identity)] for relation, identity in said.lineage],
+            "parity": cid_text(said.parity) if said.parity else "",
+            "architecture": said.architecture,
+            "dtype": said.dtype,
+            "quantisation": said.quantisation,
+            "memory_bytes": said.memory_bytes,
+            "max_batch": said.max_batch,
+            "pre": [dict(step) for step in said.pre],
+            "post": [dict(step) for step in said.post],
+            "withdrawn": None if gone is None else gone.payload["reason"],
+            "newer": [
+                title_of(other)
+                for other in registry.manifests.values()
+                if other.by == said.by and other.payload.get("previous") == said.id
+            ],
+            "grants": [
+                _grant_map(grant) | {"revoked": registry.withdrawn(grant.by, grant.id) is not None}
+                for grant in registry.grants(said.by, said.id, None if said.by == me else me)
+            ],
+        }
+
+    # ---- having
+
+    async def _pull(self, asked: Mapping[str, Any]) -> Answer:
+        record = self._find(asked["model"])
+        hints = [self._backstage.find_peer(str(name)) for name in asked.get("peers") or []]
+        await self._node.models.pull(record.id, hints)
+        return {"model": cid_text(record.id), "name": title_of(record), "bytes": Manifest.of(record).size_bytes}
+
+    async def _warm(self, asked: Mapping[str, Any]) -> Answer:
+        """Have a model ready before a job needs it: here, or at a peer that is willing."""
+        record = self._find(asked["model"])
+        if not asked.get("peer"):
+            await self._node.models.pull(record.id)
+            return {"model": cid_text(record.id), "name": title_of(record), "state": "here"}
+        peer = self._backstage.find_peer(asked["peer"])
+        grants = self._node.registry.passes(self._node.me, {record.id: FETCH}, now_ms())
+        assert self._node.host is not None
+        try:
+            shown = [record.envelope, *grants]
+            state = await ask_about_model(self._node.host, peer, "warm", record.id, shown)
+        except (PeerFault, DialFailed, StreamLost) as error:
+            what = f"{self._backstage.label(peer)} did not answer"
+            raise Refused("E-models-30", what, str(error), "dim peers") from None
+        return {
+            "model": cid_text(record.id),
+            "name": title_of(record),
+            "peer": peer_text(peer),
+            "state": state[:16].decode(errors="replace"),
+        }
+
+    async def _verify(self, asked: Mapping[str, Any]) -> Answer:
+        """Hash all files again. One that does not hold is removed, and the model is no longer offered."""
+        record = self._find(asked["model"], gone_too=True)
+        said, store, rows = Manifest.of(record), self._node.blobs, []
+        for file in said.files:
+            if await trio.to_thread.run_sync(store.find, file.root) is None:
+                state = "missing"
+            else:
+                state = "holds" if await trio.to_thread.run_sync(store.verify, file.root) else "damaged"
+            rows.append({"path": file.path, "root": cid_text(file.root), "bytes": file.size_bytes, "state": state})
+        holds = all(row["state"] == "holds" for row in rows)
+        if not holds and record.id in self._node.library.models:
+            await trio.to_thread.run_sync(self._node.library.place, record)
+            self._node.swarm.renew_advert()
+        return {"model": cid_text(record.id), "name": said.title, "holds": holds, "files": rows}
+
+    async def _remove(self, asked: Mapping[str, Any]) -> Answer:
+        record = self._find(asked["model"], gone_too=True)
+        if record.id not in self._node.library.models:
+            raise Refused("E-models-29", f"{title_of(record)} is not here", "", "dim models ls")
+        await self._node.library.drop(record.id)
+        self._node.models.offer_no_more(record)
+        self._node.swarm.renew_advert()
+        return {"model": cid_text(record.id), "name": title_of(record)}
+
+    # ---- parts
+
+    def _find(self, name: str, *, gone_too: bool = False) -> Record:
+        registry = self._node.registry
+        try:
+            return registry.find(name, self._node.library.models)
+        except Refused as no:
+            if gone_too and no.complaint.code == "E-models-24":
+                return registry.find_withdrawn(name)
+            raise
+
+    def _mine(self, name: str) -> Record:
+        registry, me = self._node.registry, self._node.me
+        mine = [record.id for record in registry.manifests.values() if record.by == me]
+        record = registry.find(name, mine)
+        if record.by != me:
+            cause = f"its publisher is …{peer_text(record.by)[-8:]}"
+            raise Refused("E-models-37", f"{title_of(record)} is not yours", cause, "dim models ls --mine")
+        return record
+
+
+def _card(said: Mapping[str, Any]) -> ModelCard:
+    try:
+        return msgspec.convert(said, ModelCard)
+    except msgspec.ValidationError as error:
+        raise Refused("E-models-07", f"the model's card is wrong: {error}", "", "docs/operator.md") from None
+
+
+def _kept(said: Manifest) -> dict[str, Any]:
+    """What an update takes over from the version before it."""
+    plain = ("version", "licence", "origin", "summary", "access", "architecture", "dtype", "quantisation")
+    found: dict[str, Any] = {key: getattr(said, key) for key in (*plain, "memory_bytes", "max_batch")}
+    found |= {"labels": list(said.labels), "pre": [dict(step) for step in said.pre]}
+    found |= {"post": [dict(step) for step in said.post]}
+    found |= {key: [[n, d, list(s)] for n, d, s in getattr(said, key)] for key in ("inputs", "outputs")}
+    found |= {"lineage": [[relation, cid_text(identity)] for relation, identity in said.lineage]}
+    if said.price is not None:
+        found["price"] = said.price._asdict()
+    if said.text is not None:
+        found |= {"tokenizer": said.text.tokenizer, "max_tokens": said.text.max_tokens}
+    return found
+
+
+def _grant_map(grant: Record) -> Answer:
+    said = grant.payload
+    return {
+        "peer": peer_text(said["peer"]),
+        "operations": list(said["operations"]),
+        "expires_ms": said.get("expires_ms"),
+        "terms": said.get("terms", ""),
+    }
+
+
+def _why(access: Any, said: Manifest, me: PeerId) -> str:
+    if not access.allowed:
+        return str(access.cause)
+    if said.by == me:
+        return "this node is its publisher"
+    if access.grant is None:
+        return "it is public"
+    until = access.grant.payload.get("expires_ms")
+    return "by a grant of its publisher" + (f" until {until}" if until else "")

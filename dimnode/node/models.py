@@ -1,0 +1,323 @@
+"""Models between nodes: who may fetch their files, how one is pulled, and what is fetched because a job names it.
+
+Rule: a model's files are served to whoever may have it: everybody, a peer with a grant, or the executor of a lease from
+somebody who may let it travel. What is fetched for others is bounded by what the operator allows.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+import trio
+
+from dimnode.config import Config
+from dimnode.errors import DimError, PeerFault, Refused
+from dimnode.jobs.effects import Run
+from dimnode.limits import Limits
+from dimnode.node.content import Content
+from dimnode.node.library import Library, pin_of
+from dimnode.node.registry import Registry
+from dimnode.p2p.host.host import Host
+from dimnode.p2p.host.streams import DialFailed, StreamLost
+from dimnode.p2p.models import ask_about_model
+from dimnode.records.access import FETCH
+from dimnode.records.envelope import Record
+from dimnode.records.ids import Cid, PeerId, RecordId, cid_text
+from dimnode.records.kinds import open_record
+from dimnode.records.manifest import Manifest, file_roots
+from dimnode.records.plan import replicas_per_step, step_of
+from dimnode.store.vault import Vault
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+def now_ms() -> int:
+    """Wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+class Models:
+    """Made before the host; `attach` gives it one."""
+
+    def __init__(self, library: Library, content: Content, vault: Vault, config: Config, limits: Limits) -> None:
+        self._library, self._content, self._vault, self._limits = library, content, vault, limits.peers
+        self._registry: Registry = library.registry
+        self._config = config
+        self.private = False
+        self._permits: OrderedDict[tuple[PeerId, RecordId], float] = OrderedDict()
+        self._pulling: dict[RecordId, list[int]] = {}
+        self.adding: dict[str, tuple[int, int]] = {}
+        self._for_others = 0
+        self._host: Host | None = None
+        self._nursery: trio.Nursery | None = None
+        self.holders: Callable[[RecordId], list[PeerId]] = lambda _: []
+        self.changed: Callable[[], None] = lambda: None
+        self.fetched: Callable[[Run, Refused | None], None] = lambda _run, _problem: None
+        content.rules.append(self.may_fetch)
+        content.holders.append(self._holders_of)
+
+    def attach(self, host: Host, nursery: trio.Nursery) -> None:
+        """Give it its host, and where fetches live."""
+        self._host, self._nursery = host, nursery
+        for model in self._library.offered():
+            self.offer(model.manifest)
+
+    # ---- serving
+
+    def may_fetch(self, peer: PeerId, root: Cid) -> bool:
+        """The rule of models for the exchange of blobs."""
+        return any(self._may(peer, model) for model in self._library.models_with(root))
+
+    def _may(self, peer: PeerId, model: RecordId) -> bool:
+        if self._permits.get((peer, model), 0.0) > trio.current_time():
+            record = self._registry.manifests[model]
+            return self._registry.withdrawn(record.by, model) is None
+        return self._registry.access(model, peer, FETCH, now_ms()).allowed
+
+    def permit(self, peer: PeerId, model: RecordId) -> None:
+        """For a while this peer may fetch this model: it was leased a task with it."""
+        self._permits[peer, model] = trio.current_time() + self._limits.model_permit_seconds
+        self._permits.move_to_end((peer, model))
+        if len(self._permits) > self._limits.model_permits_max:
+            self._permits.popitem(last=False)
+
+    def leased(self, peer: PeerId, submitter: PeerId, models: Iterable[RecordId]) -> None:
+        """This node leases a task to a peer, which may have to fetch the model from here."""
+        for model in models:
+            if model in self._library.models and self._registry.access(model, submitter, FETCH, now_ms()).allowed:
+                self.permit(peer, model)
+
+    async def answer(self, peer: PeerId, word: str, model: RecordId, shown: Sequence[bytes]) -> bytes:
+        """A question of `/dim/model/1`. Raises `Refused`."""
+        match word:
+            case "manifest":
+                return self._told(model)
+            case "permit":
+                return self._permitted(peer, model, shown)
+            case "warm":
+                return self._warmed(peer, model, shown)
+            case _:
+                raise Refused("E-api-02", "this node does not know the question", "it is of a later version")
+
+    def _told(self, model: RecordId) -> bytes:
+        record = self._registry.manifests.get(model)
+        if record is None or record.payload["access"] == "private":
+            raise Refused("E-models-01", "no such manifest here", "")
+        return record.envelope
+
+    def _permitted(self, peer: PeerId, model: RecordId, shown: Sequence[bytes]) -> bytes:
+        lease = spec = None
+        for envelope in shown:
+            with suppress(PeerFault):
+                record = open_record(envelope)
+                if record.kind == "grant":
+                    self._registry.hear_notice(record, peer)
+                lease = record if record.kind == "lease" else lease
+                spec = record if record.kind == "spec" else spec
+        access = self._registry.access(model, peer, FETCH, now_ms())
+        if access.allowed:
+            return b""
+        if lease is not None and spec is not None and self._lease_opens(peer, model, lease, spec):
+            self.permit(peer, model)
+            return b""
+        raise Refused(access.code, "this node does not hand the model out to you", access.cause)
+
+    def _lease_opens(self, peer: PeerId, model: RecordId, lease: Record, spec: Record) -> bool:
+        """A fresh lease of a task with this model to this peer, by somebody who may let the files travel.
+
+        Whoever has seen a spec can lease its tasks: so the lease is the submitter's own, or of a peer that itself may.
+        """
+        said, age_ms = lease.payload, abs(now_ms() - lease.payload["at_ms"])
+        task = said["task"]
+        steps = spec.payload["tasks"]
+        if said["executor"] != peer or said["job"] != spec.id or task >= replicas_per_step(spec.payload) * len(steps):
+            return False
+        if steps[step_of(spec.payload, task)].get("model") != model or age_ms > self._limits.lease_shown_ms_max:
+            return False
+        if not self._registry.access(model, spec.by, FETCH, now_ms()).allowed:
+            return False
+        return lease.by == spec.by or self._registry.access(model, lease.by, FETCH, now_ms()).allowed
+
+    def _warmed(self, peer: PeerId, model: RecordId, shown: Sequence[bytes]) -> bytes:
+        for envelope in shown:
+            with suppress(PeerFault):
+                record = open_record(envelope)
+                if record.kind == "manifest" and record.id == model:
+                    self._registry.hear(record, peer)
+                elif record.kind == "grant":
+                    self._registry.hear_notice(record, peer)
+        if model in self._library.models:
+            return b"here"
+        if (no := self.fetch_problem(model, peer)) is not None:
+            raise no
+        assert self._nursery is not None
+        self._nursery.start_soon(self._pull_quietly, model, peer)
+        return b"coming"
+
+    async def _pull_quietly(self, model: RecordId, peer: PeerId) -> None:
+        self._for_others += 1
+        try:
+            await self.pull(model, [peer])
+        except DimError as error:
+            log.info("a model that a peer asked for did not come: %s", error)
+        finally:
+            self._for_others -= 1
+
+    # ---- pulling
+
+    def progress(self) -> list[dict[str, object]]:
+        """What is added and pulled now: bytes so far and in all."""
+        pulls = [("pull", cid_text(model), *row) for model, row in self._pulling.items()]
+        rows = [*pulls, *(("add", name, *row) for name, row in self.adding.items())]
+        return [{"what": what, "name": name, "bytes": done, "of": of} for what, name, done, of in rows]
+
+    async def pull(self, model: RecordId, hints: Sequence[PeerId] = (), evidence: Sequence[bytes] = ()) -> Record:
+        """Have a model's files here and offer it. Raises `Refused`; what came until then stays for the next time.
+
+        evidence: a lease and its spec, by which the files may come though this node has no grant.
+        """
+        record = self._registry.manifests.get(model)
+        if record is None:
+            record = await self._manifest_from(model, hints)
+        if model in self._library.models:
+            return record
+        manifest = Manifest.of(record)
+        peers = list(dict.fromkeys([*hints, *self.holders(model), manifest.by]))
+        if manifest.access != "public":
+            await self._show(manifest, peers, evidence)
+        row = self._pulling[model] = [0, manifest.size_bytes]
+        try:
+            before = 0
+            for file in manifest.files:
+                await self._content.fetch(
+                    file.root, file.size_bytes, peers, _counting(row, before), pin_of(manifest.id)
+                )
+                before += file.size_bytes
+        finally:
+            self._pulling.pop(model, None)
+        if not await self._library.keep(record):
+            raise Refused("E-models-29", f"a file of {manifest.title} went missing", "", "dim models pull MODEL")
+        self.offer(record)
+        self.changed()
+        return record
+
+    async def _manifest_from(self, model: RecordId, peers: Sequence[PeerId]) -> Record:
+        assert self._host is not None
+        for peer in peers:
+            with suppress(DimError, PeerFault, DialFailed, StreamLost):
+                record = open_record(await ask_about_model(self._host, peer, "manifest", model), kind="manifest")
+                if record.id == model:
+                    self._registry.hear(record, peer)
+                    return record
+        raise Refused("E-models-01", "no manifest of this model was heard here", "", "dim models ls")
+
+    async def _show(self, manifest: Manifest, peers: Sequence[PeerId], evidence: Sequence[bytes]) -> None:
+        """Show each holder by what this node may have the files. Raises `Refused` when none lets it."""
+        me, refusal = self._registry.me, None
+        grants = [grant.envelope for grant in self._registry.grants(manifest.by, manifest.id, me)]
+        shown = [*grants[-self._limits.grants_per_frame_max :], *evidence]
+        assert self._host is not None
+        for peer in peers[: self._limits.model_holders_asked_max]:
+            try:
+                await ask_about_model(self._host, peer, "permit", manifest.id, shown)
+            except Refused as no:
+                refusal = no
+            except (PeerFault, DialFailed, StreamLost) as error:
+                log.debug("a holder did not answer: %s", error)
+            else:
+                return
+        if refusal is not None:
+            said = refusal.complaint
+            raise Refused(said.code, f"nobody hands out {manifest.title}", said.cause, "ask its publisher for a grant")
+        raise Refused("E-models-30", f"no holder of {manifest.title} can be reached", "", "dim peers", 1000)
+
+    # ---- what jobs name
+
+    def fetch_problem(self, model: RecordId, asker: PeerId) -> Refused | None:
+        """Why this node does not fetch a model that somebody needs here; None when it does."""
+        record = self._registry.manifests.get(model)
+        allowed = self._config.fetch_models
+        own = asker == self._registry.me
+        if allowed == "never" or not (own or allowed == "anyone" or (allowed == "members" and self.private)):
+            what = "this node fetches no models for others" if allowed != "never" else "this node fetches no models"
+            return Refused("E-models-31", what, "fetch_models in its settings", "ask a peer that has the model")
+        if record is not None and Manifest.of(record).size_bytes > self.bytes_max:
+            cause = f"at most {self.bytes_max} bytes"
+            return Refused("E-models-32", "the model is larger than what this node fetches for a job", cause)
+        if self._for_others >= self._limits.model_fetches_max and not own:
+            return Refused("E-models-33", "this node is fetching models already", "", "", 1000)
+        return None
+
+    @property
+    def bytes_max(self) -> int:
+        """The largest model that is fetched for a job."""
+        return int(self._config.fetch_model_gb_max * 1024**3)
+
+    def fetches_bytes(self, *, own: bool) -> int:
+        """For the advert: up to which size models are fetched for others; 0: not at all."""
+        allowed = self._config.fetch_models
+        open_to = own or allowed == "anyone" or (allowed == "members" and self.private)
+        return self.bytes_max if allowed != "never" and open_to else 0
+
+    def begin(self, run: Run) -> None:
+        """A lease names a model that is not here; `fetched` follows."""
+        assert self._nursery is not None
+        shown = [found for identity in (run.lease, run.key[0]) if (found := self._vault.get(identity)) is not None]
+        self._nursery.start_soon(self._fetch_and_tell, run, shown)
+
+    async def _fetch_and_tell(self, run: Run, shown: Sequence[bytes]) -> None:
+        problem: Refused | None = None
+        try:
+            await self.for_job(run, shown)
+        except Refused as no:
+            problem = no
+        self.fetched(run, problem)
+
+    async def for_job(self, run: Run, evidence: Sequence[bytes]) -> None:
+        """Fetch the model of a run whose lease is here. Raises `Refused` with why somebody else should do it."""
+        assert run.model is not None
+        own = run.owner == self._registry.me
+        if run.model not in self._registry.manifests:
+            await self._manifest_from(run.model, [run.owner])
+        if (no := self.fetch_problem(run.model, run.owner)) is not None:
+            raise no
+        access = self._registry.access(run.model, run.submitter, FETCH, now_ms())
+        if not access.allowed:
+            raise Refused(access.code, access.cause, "")
+        self._for_others += not own
+        try:
+            await self.pull(run.model, () if own else (run.owner,), evidence)
+        finally:
+            self._for_others -= not own
+
+    # ---- parts
+
+    def _holders_of(self, root: Cid) -> list[PeerId]:
+        found: dict[PeerId, None] = {}
+        for model in self._pulling:
+            if root in file_roots(self._registry.manifests[model]):
+                found.update(dict.fromkeys(self.holders(model)))
+        return list(found)
+
+    def offer(self, record: Record) -> None:
+        """Tell the DHT of a model's files: only roots, and only of what anybody may hear of."""
+        if record.payload["access"] != "private":
+            for root in file_roots(record):
+                self._content.announce(root)
+
+    def offer_no_more(self, record: Record) -> None:
+        """No more announcements of files that no other model here has."""
+        for root in file_roots(record):
+            if not self._library.models_with(root):
+                self._content.withdraw(root)
+
+
+def _counting(row: list[int], before: int) -> Progress:
+    def count(done: int, _: int) -> None:
+        row[0] = before + done
+
+    return count

@@ -1,0 +1,197 @@
+"""Models between real nodes: policies are kept by whoever holds and runs, files come with the job, damage is found."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dimnode.audit.verifier import verify
+from dimnode.client import tensor_rows
+from dimnode.demo.setting import card_map
+from dimnode.errors import DimError
+from tests.e2e.harness import JOB_SECONDS, LINK_SECONDS, MODEL, MODEL_FEATURES, Nodes, real_nodes, until
+
+pytestmark = pytest.mark.slow
+ROWS = tensor_rows([[1.0] * MODEL_FEATURES])
+NAMES = ("alba", "brio", "cato")
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "cato").mkdir(mode=0o700)
+    (folder / "cato" / "config.toml").write_text('fetch_models = "anyone"\nfetch_model_gb_max = 0.5\n')
+    (folder / "brio").mkdir(mode=0o700)
+    (folder / "brio" / "config.toml").write_text('fetch_models = "never"\n')
+    with real_nodes(folder, dict.fromkeys(NAMES, True)) as started:
+        started.wait_linked()
+        yield started
+
+
+def card_of(name: str, **more: Any) -> tuple[dict[str, Any], Path]:
+    from dimnode.demo.assets_index import read_model_card
+
+    card = read_model_card(MODEL)
+    return {**card_map(card), "name": name, **more}, card.path
+
+
+def add(nodes: Nodes, owner: str, name: str, **more: Any) -> str:
+    card, path = card_of(name, **more)
+    return str(nodes[owner].client.add_model(card, path)["model"])
+
+
+def ask(nodes: Nodes, who: str, op: str, **arguments: Any) -> dict[str, Any]:
+    return dict(nodes[who].client.ask(op, **arguments))
+
+
+def code_of(nodes: Nodes, who: str, op: str, **arguments: Any) -> str:
+    with pytest.raises(DimError) as caught:
+        ask(nodes, who, op, **arguments)
+    return caught.value.complaint.code
+
+
+def wait_heard(nodes: Nodes, who: str, name: str) -> None:
+    def heard() -> bool:
+        return any(row["name"].startswith(name) for row in nodes[who].client.models())
+
+    until(heard, LINK_SECONDS, f"{who} hears of {name}")
+
+
+def may(nodes: Nodes, who: str, name: str, operation: str = "infer") -> dict[str, Any]:
+    return dict(ask(nodes, who, "models.show", model=name)["may"][operation])
+
+
+def run(nodes: Nodes, who: str, name: str, peer: str = "") -> Any:
+    task = {"model": name} | ({"peer": peer} if peer else {})
+    return nodes[who].client.run({"tasks": [task]}, [ROWS], receipt=True, timeout_seconds=JOB_SECONDS)
+
+
+def test_a_restricted_model_goes_where_its_publisher_lets_it_and_nowhere_else(nodes: Nodes) -> None:
+    model = add(nodes, "alba", "secretary", access="restricted")
+    for who in ("brio", "cato"):
+        wait_heard(nodes, who, "secretary")
+        assert may(nodes, who, "secretary")["code"] == "E-models-21"
+        assert code_of(nodes, who, "models.pull", model="secretary") == "E-models-21"
+    granted = ask(nodes, "alba", "models.grant", model="secretary", peer=nodes["brio"].peer)
+    assert granted["operations"] == ["fetch", "infer", "evaluate"]
+    until(lambda: may(nodes, "brio", "secretary", "fetch")["allowed"], LINK_SECONDS, "brio hears of its grant")
+    assert ask(nodes, "brio", "models.pull", model="secretary")["model"] == model
+    for peer in ("alba", "brio"):
+        assert run(nodes, "brio", model, nodes[peer].peer).status == "ok"
+    # The executors decide for themselves: cato has no grant, whoever holds the files.
+    wait_heard(nodes, "cato", "secretary")
+    refused = run(nodes, "cato", model)
+    assert (refused.status, refused.code) == ("failed", "E-models-21")
+    # A grant that was taken back counts at the executor, too.
+    ask(nodes, "alba", "models.revoke", model="secretary", peer=nodes["brio"].peer)
+    until(lambda: may(nodes, "brio", "secretary")["code"] == "E-models-23", LINK_SECONDS, "brio hears of the end")
+    assert run(nodes, "brio", model, nodes["alba"].peer).code == "E-models-23"
+
+
+def test_a_grant_ends_by_itself(nodes: Nodes) -> None:
+    model = add(nodes, "alba", "shortlived", access="pay-per-use", price={"micro": 5, "currency": "EUR"})
+    wait_heard(nodes, "brio", "shortlived")
+    ask(nodes, "alba", "models.grant", model=model, peer=nodes["brio"].peer, expires_ms=1)
+    until(lambda: may(nodes, "brio", model)["code"] == "E-models-22", LINK_SECONDS, "brio hears of its ended grant")
+    assert run(nodes, "brio", model, nodes["alba"].peer).code == "E-models-22"
+    shown = ask(nodes, "brio", "models.show", model=model)
+    assert (shown["access"], shown["price"]["micro"]) == ("pay-per-use", 5)
+
+
+def test_an_update_follows_and_a_withdrawn_model_is_found_no_more_but_its_receipts_verify(nodes: Nodes) -> None:
+    old = add(nodes, "alba", "oracle")
+    wait_heard(nodes, "brio", "oracle")
+    receipt = run(nodes, "brio", "oracle", nodes["alba"].peer).receipt
+    new = ask(nodes, "alba", "models.update", model="oracle", card={"version": "2.0.0", "summary": "better"})["model"]
+    assert code_of(nodes, "alba", "models.update", model="oracle", card={"version": "2.0.0"}) == "E-models-34"
+    assert code_of(nodes, "brio", "models.withdraw", model=old) == "E-models-37"
+    wait_heard(nodes, "brio", "oracle:2.0.0")
+    assert ask(nodes, "brio", "models.show", model="oracle")["previous"] == old
+    ask(nodes, "alba", "models.withdraw", model=new, reason="a label was wrong", replacement=old)
+
+    def gone() -> bool:
+        return ask(nodes, "brio", "models.show", model=new)["withdrawn"] == "a label was wrong"
+
+    until(gone, LINK_SECONDS, "brio hears of the withdrawal")
+    assert code_of(nodes, "brio", "job.validate", job={"tasks": [{"model": "oracle:2.0.0"}]}) == "E-models-24"
+    assert ask(nodes, "brio", "models.show", model="oracle")["model"] == old
+    assert code_of(nodes, "alba", "job.validate", job={"tasks": [{"model": new}]}) == "E-models-24"
+    assert verify(receipt).status == 0
+
+
+def test_a_model_that_a_job_names_is_fetched_while_the_job_waits(nodes: Nodes) -> None:
+    model = add(nodes, "alba", "traveller")
+    wait_heard(nodes, "brio", "traveller")
+    ended = run(nodes, "brio", "traveller", nodes["cato"].peer)  # cato lacks it and fetches for anyone
+    assert ended.status == "ok"
+    assert model in {row["model"] for row in nodes["cato"].client.models() if row["here"]}
+    assert ask(nodes, "cato", "models.verify", model=model)["holds"]
+
+
+def test_a_peer_is_asked_to_have_a_model_ready_and_decides_itself(nodes: Nodes) -> None:
+    model = add(nodes, "alba", "early-bird")
+    wait_heard(nodes, "cato", "early-bird")
+    assert ask(nodes, "alba", "models.warm", model=model, peer=nodes["cato"].peer)["state"] in ("coming", "here")
+    until(lambda: ask(nodes, "cato", "models.show", model=model)["here"], LINK_SECONDS, "cato has it")
+    assert code_of(nodes, "alba", "models.warm", model=model, peer=nodes["brio"].peer) == "E-models-31"
+
+
+def test_a_flipped_byte_is_found_and_the_model_is_whole_again_after_a_pull(nodes: Nodes) -> None:
+    model = add(nodes, "alba", "fragile")
+    wait_heard(nodes, "brio", "fragile")
+    ask(nodes, "brio", "models.pull", model="fragile")
+    root = ask(nodes, "brio", "models.show", model="fragile")["files"][0]["root"]
+    path = Path(ask(nodes, "brio", "blobs.get", blob=root)["path"])
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(100)
+        byte = file.read(1)
+        file.seek(100)
+        file.write(bytes([byte[0] ^ 1]))
+    found = ask(nodes, "brio", "models.verify", model="fragile")
+    assert not found["holds"]
+    assert found["files"][0]["state"] in ("damaged", "missing")  # by its stamp it counts as gone before it is read
+    assert not ask(nodes, "brio", "models.show", model=model)["here"]
+    ask(nodes, "brio", "models.pull", model="fragile")
+    assert ask(nodes, "brio", "models.verify", model="fragile")["holds"]
+
+
+def test_a_pull_goes_on_after_a_kill_where_it_was(nodes: Nodes, tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    with (folder / "weights.npz").open("wb") as file:
+        for _ in range(300):
+            file.write(os.urandom(1 << 20))
+    (folder / "config.json").write_text("{}")
+    card = {"name": "large", "licence": "x", "inputs": [["x", "float32", [-1]]], "outputs": []}
+    nodes["alba"].client.ask("models.add", card=card, path=str(folder))
+    wait_heard(nodes, "brio", "large")
+    model = ask(nodes, "brio", "models.show", model="large")["model"]
+    child = os.fork()
+    if not child:
+        try:
+            from dimnode.client import Client
+
+            Client(nodes["brio"].home).ask("models.pull", model="large")
+        finally:
+            os._exit(0)
+
+    def some() -> bool:
+        rows = ask(nodes, "brio", "blobs.progress")["progress"]
+        return any(row["name"] == model and row["bytes"] > 40 << 20 for row in rows)
+
+    until(some, JOB_SECONDS, "some of it is here")
+    nodes["brio"].kill()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    nodes.restart("brio")
+    kept = ask(nodes, "brio", "blobs.stat")["part_bytes"]
+    assert kept > 0
+    wait_heard(nodes, "brio", "large")
+    ask(nodes, "brio", "models.pull", model="large")
+    assert ask(nodes, "brio", "models.verify", model="large")["holds"]
+    assert ask(nodes, "brio", "models.rm", model="large")["model"] == model
+    assert not ask(nodes, "brio", "models.show", model="large")["here"]

@@ -1,0 +1,141 @@
+"""Who is served a model's files: what a lease opens, and what somebody who saw it cannot open."""
+
+from typing import Any
+
+import pytest
+import trio
+
+from dimnode.config import Config
+from dimnode.errors import Refused
+from dimnode.limits import LIMITS
+from dimnode.node.content import Content
+from dimnode.node.library import Library
+from dimnode.node.models import Models, now_ms
+from dimnode.records.envelope import Record, SigningKey, seal
+from dimnode.records.ids import PeerId, RecordId, blob_cid
+from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
+from dimnode.store.blobs import BlobStore
+from dimnode.store.home import prepare_home
+from dimnode.store.journal import Journal
+from dimnode.store.vault import Vault
+
+HOLDER, PUBLISHER, FRIEND, EXECUTOR, THIEF = (SigningKey.from_seed(bytes([n]) * 32) for n in range(1, 6))
+CONTENT = b"the weights"
+ROOT = blob_cid(CONTENT)
+
+
+def signed(key: SigningKey, kind: str, of_version: int = 1, **body: Any) -> Record:
+    common = {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": body.pop("at_ms", now_ms())}
+    _, payload = compose(kind, common, body, version=of_version)
+    return open_record(seal(key, kind, payload, of_version), kind=kind)
+
+
+def manifest(access: str = "restricted") -> Record:
+    body: dict[str, Any] = {"name": "m", "version": "1", "profile": "unixfs-v1-2025", "format": "onnx", "inputs": []}
+    body |= {"outputs": [], "labels": [], "licence": "", "origin": "trained", "access": access}
+    return signed(PUBLISHER, "manifest", 2, **body, files=[["m.onnx", "model", ROOT, len(CONTENT)]])
+
+
+MODEL = manifest()
+
+
+@pytest.fixture
+def models(tmp_path):
+    home = tmp_path / "home"
+    prepare_home(home)
+    with Journal(home / "j.db") as journal, BlobStore(home, 1 << 30) as blobs:
+        library = Library(home, HOLDER, OPEN_SWARM_ID, journal, blobs)
+        (tmp_path / "w").write_bytes(CONTENT)
+        blobs.add(tmp_path / "w")
+        assert trio.run(library.keep, MODEL)
+        yield Models(library, Content(blobs, LIMITS), Vault(), Config(), LIMITS)
+
+
+def spec(by: SigningKey = FRIEND, model: RecordId = MODEL.id) -> Record:
+    body: dict[str, Any] = {"pattern": "chained", "tasks": [{"op": "infer", "model": model}], "inputs": []}
+    body |= {"tier": "signed", "rule": {"method": "first"}, "deadline_ms": 1000, "priority": "normal"}
+    return signed(by, "spec", **body, visibility="swarm", nonce=bytes(16))
+
+
+def lease(job: Record, by: SigningKey = FRIEND, executor: PeerId = EXECUTOR.peer, **more: Any) -> Record:
+    body: dict[str, Any] = {"job": job.id, "task": 0, "epoch": 1, "executor": executor, "ttl_ms": 1000, "inputs": []}
+    return signed(by, "lease", **body | more)
+
+
+def grant(peer: SigningKey = FRIEND, by: SigningKey = PUBLISHER, **more: Any) -> Record:
+    return signed(by, "grant", **{"peer": peer.peer, "models": [MODEL.id], "operations": ["fetch", "infer"]} | more)
+
+
+def opens(models: Models, peer: SigningKey, *shown: Record) -> bool:
+    """Whether what a peer shows lets it have the file."""
+
+    async def asked() -> bool:
+        code = ""
+        try:
+            await models.answer(peer.peer, "permit", MODEL.id, [record.envelope for record in shown])
+        except Refused as no:
+            code = no.complaint.code
+        served = models.may_fetch(peer.peer, ROOT)
+        assert served == (not code)
+        assert served or code.startswith("E-models-2")
+        return served
+
+    return trio.run(asked)
+
+
+def test_a_file_is_served_to_the_publisher_to_a_grant_and_to_the_executor_of_a_lease(models) -> None:
+    assert opens(models, PUBLISHER)
+    assert not opens(models, FRIEND)
+    job = spec()
+    assert opens(models, EXECUTOR, lease(job), job, grant())
+    assert opens(models, FRIEND, grant())
+    assert not opens(models, THIEF)
+
+
+def test_a_lease_of_somebody_without_a_grant_opens_nothing(models) -> None:
+    job = spec()
+    assert not opens(models, EXECUTOR, lease(job), job)
+    assert not opens(models, EXECUTOR, lease(job), job, grant(operations=["infer"]))
+    assert not opens(models, EXECUTOR, lease(job), job, grant(expires_ms=1))
+    assert not opens(models, EXECUTOR, lease(job), job, grant(by=THIEF))
+
+
+def test_who_has_seen_a_spec_leases_the_files_to_nobody(models) -> None:
+    job, own = spec(), spec(THIEF)
+    assert not opens(models, EXECUTOR, lease(job, THIEF), job, grant())  # leased by a stranger
+    assert not opens(models, THIEF, lease(job), job, grant())  # another executor's lease
+    assert not opens(models, EXECUTOR, lease(job), own, grant())  # another job's lease
+    assert not opens(models, EXECUTOR, lease(own, THIEF), own, grant())
+    other = spec(model=RecordId(OPEN_SWARM_ID))
+    assert not opens(models, EXECUTOR, lease(other), other, grant())  # another model
+    assert not opens(models, EXECUTOR, lease(job, at_ms=now_ms() - 3_600_000), job, grant())  # an old lease
+    assert not opens(models, EXECUTOR, lease(job, task=5), job, grant())
+
+
+def test_a_withdrawn_model_is_served_to_nobody_that_a_lease_or_grant_lets(models) -> None:
+    job = spec()
+    assert opens(models, EXECUTOR, lease(job), job, grant())
+    models._registry.hear_notice(signed(PUBLISHER, "withdraw", subject=MODEL.id, reason=""), PUBLISHER.peer)
+    for peer in (EXECUTOR, FRIEND, PUBLISHER):
+        assert not opens(models, peer, lease(job), job, grant())
+
+
+@pytest.mark.parametrize(
+    ("setting", "private", "own", "others"),
+    [
+        ("never", True, False, False),
+        ("own", True, True, False),
+        ("members", False, True, False),
+        ("members", True, True, True),
+        ("anyone", False, True, True),
+    ],
+)
+def test_the_operator_says_for_whom_models_are_fetched(models, setting, private, own, others) -> None:
+    models._config, models.private = Config(fetch_models=setting), private
+    assert (models.fetch_problem(MODEL.id, HOLDER.peer) is None) == own == bool(models.fetches_bytes(own=True))
+    assert (models.fetch_problem(MODEL.id, THIEF.peer) is None) == others == bool(models.fetches_bytes(own=False))
+
+
+def test_a_model_beyond_the_operators_bound_is_not_fetched(models) -> None:
+    models._config = Config(fetch_models="anyone", fetch_model_gb_max=0)
+    assert models.fetch_problem(MODEL.id, THIEF.peer).complaint.code == "E-models-32"
