@@ -24,10 +24,17 @@ def process_bytes(pid: int) -> int | None:
     return max(0, int(found.rss) - int(getattr(found, "shared", 0)))
 
 
+_last_read: list[tuple[int, int]] = []
+
+
 def machine_bytes() -> tuple[int, int]:
-    """Total and available memory of this machine."""
-    found = psutil.virtual_memory()
-    return int(found.total), int(found.available)
+    """Total and available memory of this machine; as last read while no file is left to read it from."""
+    try:
+        found = psutil.virtual_memory()
+    except OSError:  # strangers' connections may have taken all files: no reason for a node to end
+        return _last_read[0] if _last_read else (0, 0)
+    _last_read[:] = [(int(found.total), int(found.available))]
+    return _last_read[0]
 
 
 @functools.cache
