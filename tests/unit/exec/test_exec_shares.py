@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import dataclass, field, replace
 
+import pytest
 from exec_models import model_order
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,6 +179,7 @@ def test_mates_are_the_next_ones_of_the_same_identity_and_kind_up_to_the_rows() 
     assert other.queued
 
 
+@pytest.mark.slow
 @QUICK
 @given(seed=st.integers(0, 2**32 - 1))
 def test_whatever_identities_do_no_backlogged_one_falls_behind_another_by_more_than_the_bound(seed: int) -> None:

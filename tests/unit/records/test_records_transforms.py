@@ -67,11 +67,14 @@ def test_a_word_of_a_later_vocabulary_is_kept_and_named_but_makes_no_sense_here(
     assert not transform({"op": "upscale", "a": 1.5})
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.text(max_size=8),
         st.recursive(
-            st.none() | st.integers(-(2**70), 2**70) | st.text(max_size=4) | st.binary() | st.floats(), st.lists
+            st.none() | st.integers(-(2**70), 2**70) | st.text(max_size=4) | st.binary() | st.floats(),
+            st.lists,
+            max_leaves=12,
         ),
         max_size=4,
     ),

@@ -311,6 +311,7 @@ def test_stock_forgets_subscriptions_of_a_peer_that_is_still_connected(monkeypat
     assert PEER not in pubsub.peer_topics.get("t", set())
 
 
+@pytest.mark.slow
 def test_stock_imports_parts_that_are_never_used_here_and_without_them_it_imports_faster() -> None:
     """In processes of their own: this one has imported whatever it has."""
     plain = "import sys, libp2p; print(len(sys.modules), 'requests' in sys.modules, 'zeroconf' in sys.modules)"
@@ -322,6 +323,7 @@ def test_stock_imports_parts_that_are_never_used_here_and_without_them_it_import
     assert int(ours) < int(count) - 100
 
 
+@pytest.mark.slow
 def test_what_stands_in_for_a_part_that_is_left_out_refuses_to_be_used() -> None:
     code = f"{LEAVE_OUT} from libp2p.host.basic_host import ACMEClient; ACMEClient(1, 2)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
