@@ -198,5 +198,15 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
 
 
 def _find_model(client: Client, name: str) -> Mapping[str, Any] | None:
-    """What is known of a model, for its input's name and type; the node decides whether the name is good."""
-    return model_row(client.models(), name)
+    """What is known of a model, for its input's name and type; the node decides whether the name is good.
+
+    Raises `Refused` when nobody offers such a model: else its input would be read as something that it may not be.
+    """
+    row = model_row(client.models(), name)
+    if row is not None or not name:
+        return row
+    said = client.ask("models.show", model=name)  # nobody has it now: it may have been heard of, all the same
+    if said["withdrawn"] is not None:
+        why = said["withdrawn"] or "its publisher gave no reason"
+        raise Refused("E-models-24", f"{said['name']} was withdrawn by its publisher", why, "dim models ls")
+    return said

@@ -160,10 +160,22 @@ def test_a_job_that_did_not_end_well_says_why(dim, tmp_path, rows, status, code)
 
 
 def test_an_unknown_model_is_refused_in_three_lines(dim, tmp_path, rows):
-    with node(tmp_path, job__validate=refusal("E-models-01", "unknown model 'x'")):
+    with node(tmp_path, models__show=refusal("E-models-01", "unknown model 'x'")):
         said = dim("run", "x", rows)
     assert said.code == 4
     assert len(said.err.splitlines()) == 3
+
+
+def test_a_model_that_nobody_offers_is_named_before_its_input_is_read(dim, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("no table, a, b\n\nat all\n", encoding="utf-8")
+    gone = {"result": {**MODEL, "withdrawn": "it was wrong"}}
+    for shown, code in ((refusal("E-models-01", "unknown model 'triage'"), "E-models-01"), (gone, "E-models-24")):
+        with node(tmp_path, models__ls={"result": {"models": []}}, models__show=shown) as fake:
+            typed = dim("run", "triage", page)
+        assert typed.code == 4 and typed.err.startswith(f"error {code}: ")
+        assert not fake.asked("job.submit")
+        (tmp_path / "control.sock").unlink()
 
 
 def test_a_receipt_that_cannot_be_written_does_not_cost_the_answer(dim, tmp_path, rows):
