@@ -83,6 +83,8 @@ def bench(chosen: argparse.Namespace) -> int:
     columns = ["batch", "direct p50 ms", "p95", "rows/s", "pool p50 ms", "p95"]
     columns += [f"rows/s, {counted(int(key), 'worker')}" for key in workers]
     table(columns, [_bench_cells(row, workers) for row in said["rows"]])
+    if not any(row.get("pool") for row in said["rows"]):
+        talk("what stands before this model takes files or texts, which cannot be made up: the pool was not timed")
     say()
     runtime = said["runtime"]
     facts(

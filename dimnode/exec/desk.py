@@ -118,9 +118,12 @@ class Desk:
         self.tell(outcome)
 
     def tell(self, outcome: Finished) -> None:
-        """Count it and hand it over."""
+        """Hand it over, and count it when it was a task: what this node asks of its own pool (a benchmark) is none."""
+        asker = self.awaited.pop(outcome.key, None)
+        if asker is not None:
+            return asker(outcome)
         self.counts[outcome.status] += 1
-        self.awaited.pop(outcome.key, self._finished)(outcome)
+        return self._finished(outcome)
 
     def _without_answer(
         self, ticket: Ticket, status: Status, code: str, message: str, run_us: int = 0, walls: str = ""

@@ -232,7 +232,8 @@ class Models:
                 return
         if refusal is not None:
             said = refusal.complaint
-            raise Refused(said.code, f"nobody hands out {manifest.title}", said.cause, "ask its publisher for a grant")
+            hint = f"its publisher can: dim models grant {manifest.title} PEER, this node's peer id in dim status"
+            raise Refused(said.code, f"nobody hands out {manifest.title}", said.cause, hint)
         raise Refused("E-models-30", f"no holder of {manifest.title} can be reached", "", "dim peers", 1000)
 
     # ---- what jobs name
