@@ -19,11 +19,11 @@ from dimnode.cli.output import bold, facts, say, say_json, shown, talk
 from dimnode.client import Client
 from dimnode.config import Config, default_home, load_config, unknown_variables
 from dimnode.errors import DimError, NoNode, RunFailed
+from dimnode.exec.sandbox import REQUIRED
 from dimnode.records.ids import peer_text
 from dimnode.records.membership_kinds import OPEN_SWARM_NAME
 
 _STOP_SECONDS_MAX = 10.0
-SANDBOX_WALLS = frozenset({"landlock", "seccomp", "rlimits"})
 
 
 def home_of(chosen: argparse.Namespace) -> Path:
@@ -100,7 +100,7 @@ def _executes(config: Config, sandbox: str) -> str:
     """What foreign jobs find here, without flattery."""
     if not config.execute:
         return "nothing: it submits and relays only"
-    missing = sorted(SANDBOX_WALLS - set(sandbox.split(" ")[0].split("+")))
+    missing = sorted(REQUIRED - set(sandbox.split(" ")[0].split("+")))
     if not missing and "leaks" not in sandbox:
         return f"models, in a sandbox of {sandbox}"
     lacking = f"no {', '.join(missing)}" if missing else sandbox

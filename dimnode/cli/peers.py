@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dimnode.cli.node import SANDBOX_WALLS, open_client
+from dimnode.cli.node import open_client
 from dimnode.cli.output import clock, say, say_json, shown, table, talk
+from dimnode.exec.sandbox import WALLS
 
 _WATCH_SECONDS = 1.0
 _CLOCK_MS_SHOWN_MIN = 1000.0
@@ -99,7 +100,8 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
     heard = None if row["heard_seconds_ago"] is None else f"{row['heard_seconds_ago']:.0f} s ago"
     linked = None if row["linked_seconds"] is None else _age(row["linked_seconds"])
     rtt = None if row["rtt_ms"] is None else f"{row['rtt_ms']:.1f}"
-    walls = "complete" if set(row["sandbox"].split("+")) >= SANDBOX_WALLS else row["sandbox"]
+    stand = set(row["sandbox"].split("+"))
+    walls = "complete" if any(stand >= needed for needed in WALLS.values()) else row["sandbox"]
     path = row["path"] if row["linked"] else "no link"
     offers = row["models"] + [f"data {name}" for name in row["cabinets"]]
     free = f"{row['free_slots']}/{row['slots']}"

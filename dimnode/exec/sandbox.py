@@ -18,7 +18,9 @@ from dimnode import posix
 from dimnode.exec import landlock
 from dimnode.posix import LINUX, MACOS
 
-REQUIRED = frozenset({"seatbelt", "rlimits"} if MACOS else {"landlock", "seccomp", "rlimits"})
+WALLS = {"linux": frozenset({"landlock", "seccomp", "rlimits"}), "macos": frozenset({"seatbelt", "rlimits"})}
+"""What a complete sandbox has, by operating system."""
+REQUIRED = WALLS["macos" if MACOS else "linux"]
 ORDER = ("landlock", "seccomp", "seatbelt", "rlimits", "netns", "nocaps")
 # macOS, written and not tested. Allowed is what the system's own frameworks need; denied is what a model must not:
 # the network, other programs, people's files, and writing outside its own folder.

@@ -48,6 +48,16 @@ def test_peers_are_shown_with_path_age_agent_and_offers(dim, tmp_path):
     assert "relayed" in cara
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("seatbelt+rlimits", "complete"), ("landlock+rlimits+netns", "landlock+rlimits+netns"), ("none", "none")],
+)
+def test_a_peers_sandbox_is_judged_by_the_walls_of_its_own_system(dim, tmp_path, said, shown):
+    with FakeNode(tmp_path, peers={"result": {"peers": [row("brio", sandbox=said)]}}):
+        line = dim("peers").out.splitlines()[1]
+    assert shown in line.split()
+
+
 def test_who_has_no_link_is_shown_with_the_reason(dim, tmp_path):
     with FakeNode(tmp_path, peers={"result": {"peers": [row("brio"), row("cara", **LOST)]}}):
         said = dim("peers")
