@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,22 @@ from exec_models import allocating, custom_operator, spinning  # isort: skip
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")]
 X = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
 LAYERS = Facts("layers", inputs=X_OF_3)
+MEAN, STD = [0.25, -0.5, 0.0], [2.0, 0.5, 1.5]
+PRE = (
+    {"op": "input", "name": "x", "kind": "tensor", "dtype": "float32"},
+    {
+        "op": "normalise",
+        "name": "x",
+        "mean_nano": [round(number * 1e9) for number in MEAN],
+        "std_nano": [round(number * 1e9) for number in STD],
+    },
+    {"op": "clip", "name": "x", "low_nano": -(10**9), "high_nano": 10**9},
+)
+POST = (
+    {"op": "top_k", "name": "y", "into": "best", "places": "place", "k": 2},
+    {"op": "l2_normalise", "name": "y"},
+    {"op": "label_text", "name": "place", "into": "word"},
+)
 
 
 def rig_of(zygotes: list[Zygote], folder: Path, workers: int = 1) -> AbstractAsyncContextManager[Rig]:
@@ -67,6 +84,27 @@ def test_one_model_in_four_formats_gives_the_same_answer_behind_whole_walls(
         assert {"landlock", "seccomp", "rlimits"} <= set(done.sandbox.split("+"))
     assert [done.runtime["engine"] for done in found] == ["onnxruntime", "torch", "mlx", "coreml-reference"]
     assert all(done.runtime["version"] and done.runtime["dtype"] == "float32" for done in found)
+
+
+def test_one_program_before_and_after_the_model_gives_the_same_answer_in_every_runtime(
+    zygotes: list[Zygote], tmp_path: Path
+) -> None:
+    asked = []
+    for form in FORMATS:
+        files, facts = mlp(form)
+        asked.append((form, files, replace(facts, pre=PRE, post=POST, labels=("no", "yes")), blob(X)))
+    raw = direct(np.clip((X - np.array(MEAN)) / np.array(STD), -1, 1))
+    places = np.argsort(-raw, axis=-1)
+    assert np.abs(raw - direct(X)).max() > 0.01, "leaving out the program would be seen"
+    for done in run_all(zygotes, tmp_path, *asked):
+        assert done.status == "ok", done
+        answer = arrays(done.output)
+        assert set(answer) == {"y", "best", "place", "word", "word.sizes"}
+        assert answer["place"].tolist() == places.tolist()
+        assert np.abs(answer["best"] - np.take_along_axis(raw, places, -1)).max() < 1e-6
+        assert np.abs(answer["y"] - raw / np.linalg.norm(raw, axis=-1, keepdims=True)).max() < 1e-6
+        words = ["\n".join(("no", "yes")[place] for place in row) for row in places]
+        assert bytes(answer["word"]).decode() == "".join(words)
 
 
 @pytest.mark.parametrize(
