@@ -22,9 +22,9 @@ import trio
 from dimnode.errors import Refused
 from dimnode.exec.orders import Facts, Finished, Key, ModelFile, ModelOrder, Order
 from dimnode.exec.pool import Pool
-from dimnode.limits import ExecLimits
+from dimnode.limits import LIMITS, ExecLimits
 from dimnode.records.ids import PeerId, blob_cid
-from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
+from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors, encode_tensors
 
 _REFERENCE: Final = files("dimnode") / "demo" / "assets" / "models" / "classifier-mlp.onnx"
 _REFERENCE_WIDTH: Final = 30
@@ -99,12 +99,17 @@ def made_up(facts: Facts, batch: int, free_size: int) -> bytes:
 
     Floats are normal, integers and flags zero (a valid token, class and pixel). Raises `Refused`.
     """
-    rng, tensors = np.random.default_rng(0), []
+    rng, tensors, left = np.random.default_rng(0), [], LIMITS.exec.input_bytes_max
     for name, dtype, shape in facts.inputs:
         if shape and shape[0] not in (-1, batch):
             what = f"input {name!r} has a fixed first dimension of {shape[0]}"
             raise Refused("E-exec-85", f"no batch of {batch}: {what}", "", f"--batches {shape[0]}")
         sizes = tuple(batch if not place else free_size if size < 0 else size for place, size in enumerate(shape))
+        left -= math.prod(sizes) * ITEM_BYTES.get(dtype, 8)
+        if left < 0 or dtype not in ITEM_BYTES:  # the manifest may be a stranger's
+            what = f"no input can be made up for {dtype[:16]} {name!r} of the shape {list(sizes)}"
+            cause = f"all inputs together take at most {LIMITS.exec.input_bytes_max} bytes"
+            raise Refused("E-exec-85", what, cause, "--batches 1 --size 16")
         values = rng.standard_normal(sizes) if dtype.startswith("float") else np.zeros(sizes)
         tensors.append(Tensor(name, dtype, sizes, values.astype(dtype).tobytes()))
     if not tensors:
