@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from dimnode.errors import Refused, RunFailed
 from dimnode.limits import LIMITS
-from dimnode.records.item_rows import Values, answer_rows, item_blob
+from dimnode.records.item_rows import Values, answer_rows, item_blob, need_rows
 from dimnode.records.transforms import Source, source_from
 
 _ITEM: Final = re.compile(r"item (\d+): ")
@@ -22,6 +22,8 @@ _MODELS_FAULT: Final = frozenset({"E-exec-90", "E-exec-91", "E-exec-94", "E-exec
 """No item is to blame: the next would fail the same way."""
 _INPUTS_FAULT: Final = re.compile(r"E-input-\d+|E-exec-(1[0-6]|4[0-2]|5[0-2]|9[2-9]|10[0-2])|E-cli-04")
 """Fewer items, or others, may do better."""
+_MISSHAPEN: Final = "E-jobs-07"
+"""An answer that does not fit its items, after others that did."""
 _PASSING: Final = re.compile(r"E-jobs-\d+|E-exec-(0\d|5[2-5]|8\d)|E-peers-\d+")
 """The swarm's fault: the same job may do better later."""
 
@@ -131,6 +133,7 @@ class _Feed:
     given: dict[int, _Chunk] = field(default_factory=dict)
     chunks: int = 0
     index: int = -1
+    fitted: bool = False
     _ahead: Item | None = None
     _over: bool = False
 
@@ -236,8 +239,8 @@ def run_chunks(
         for ended in run_many(feed):
             chunk = feed.given.pop(ended.index + offset)
             if ended.status == "ok" and ended.outputs:
-                numbers, names = zip(*((item.number, item.name) for item in chunk.items), strict=True)
-                yield Piece(chunk.number, numbers, names, chunk.blob, ended)
+                if (piece := _piece(feed, chunk, ended)) is not None:
+                    yield piece
             else:
                 feed.failed(chunk, ended.code or "E-jobs-07", ended.reason or f"the job was {ended.status}")
             while feed.faults:
@@ -246,6 +249,24 @@ def run_chunks(
             yield feed.faults.popleft()
         if feed.index == began:  # nothing was left to give
             return
+
+
+def _piece(feed: _Feed, chunk: _Chunk, ended: EndedJob) -> Piece | None:
+    """An answer that has one row per item; None for another, which is asked for again. Raises `Refused` E-input-08 when
+    the first answer of all is such a one: then it is the model that does not fit.
+
+    Later ones are one executor's doing: kept, they would make the whole result unreadable.
+    """
+    try:
+        need_rows(ended.outputs[0], len(chunk.items))
+    except Refused as no:
+        if not feed.fitted:
+            raise
+        feed.failed(chunk, _MISSHAPEN, f"{no.complaint.what} ({no.complaint.cause})")
+        return None
+    feed.fitted = True
+    numbers, names = zip(*((item.number, item.name) for item in chunk.items), strict=True)
+    return Piece(chunk.number, numbers, names, chunk.blob, ended)
 
 
 def _weight(item: Item) -> int:

@@ -112,7 +112,11 @@ def _file(value: Any, where: str) -> bytes:
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Refused("E-input-01", f"{where} is no number", f"it is {str(value)[:40]!r}")
-    if not np.isfinite(number := float(value)):
+    try:
+        number = float(value)
+    except OverflowError:
+        raise Refused("E-input-01", f"{where} is no number", "it is too large for one") from None
+    if not np.isfinite(number):
         raise Refused("E-input-02", f"{where} is {value}", "a model cannot use it", "remove or fill that row")
     return number
 

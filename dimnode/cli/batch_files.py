@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from dimnode.batches import Fault
-from dimnode.cli.batch_spool import Spool
+from dimnode.cli.batch_spool import Raw, Spool
 from dimnode.cli.output import plain
 from dimnode.errors import ConfigError
 
@@ -126,6 +126,7 @@ def _write_npz(spool: Spool, partial: Path) -> None:
         _add(archive, "item", "int64", (count,), (n.to_bytes(8, "little") for n, _ in spool.raw_lines()))
         _add(archive, "failed", "uint8", (count,), (bytes([said is None]) for _, said in spool.raw_lines()))
         first = next((said for _, said in spool.raw_lines() if said is not None), {})
+        _need_one_form(spool, first)
         for name, (dtype, inner, _, ragged) in first.items():
             if not ragged:
                 size = _bytes_of(dtype, inner)
@@ -137,6 +138,20 @@ def _write_npz(spool: Spool, partial: Path) -> None:
             parts = (b"" if said is None else said[name][2] for _, said in spool.raw_lines())
             _add(archive, name, dtype, (sum(sizes), *inner), parts)
             _add(archive, f"{name}.sizes", "int64", (count,), (size.to_bytes(8, "little") for size in sizes))
+
+
+def _need_one_form(spool: Spool, first: Mapping[str, Raw]) -> None:
+    """Raises `ConfigError` unless all answers have the names, types and shapes of the first: in an array they would be
+    other numbers than the model's."""
+    wanted = {name: (dtype, inner, ragged) for name, (dtype, inner, _, ragged) in first.items()}
+    for number, said in spool.raw_lines():
+        if (
+            said is not None
+            and {name: (dtype, inner, ragged) for name, (dtype, inner, _, ragged) in said.items()} != wanted
+        ):
+            lines = spool.folder.name.removesuffix(".npz.part") + ".jsonl"
+            hint = f"mv {spool.folder} {spool.folder.with_name(lines + '.part')} && dim run --resume {lines}"
+            raise ConfigError("E-cli-44", f"item {number} has another shape than the first answer", "no .npz", hint)
 
 
 def _bytes_of(dtype: str, inner: Sequence[int]) -> int:

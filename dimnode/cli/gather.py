@@ -258,13 +258,28 @@ def _value(source: Source, cells: Any, number: int, table: Table) -> Any:
     if source.kind == "text":
         return text_of(cells[source.columns[0]], number, source.columns[0])
     if source.kind in FILE_KINDS:
-        path = Path(table.source).parent / text_of(cells[source.columns[0]], number, source.columns[0])
+        path = _beside(Path(table.source).parent, text_of(cells[source.columns[0]], number, source.columns[0]), number)
         found = file_item(number, path, source.name)
         if isinstance(found, Fault):
             raise Refused(found.code, f"row {number}: {found.reason}", found.name)
         return found.values[source.name]
     row = [number_of(cells[name], number, name) for name in source.columns]
     return row[0] if len(source.shape) == 1 and len(row) == 1 else row
+
+
+def _beside(folder: Path, said: str, number: int) -> Path:
+    """A file that a table names. Never one outside the table's folder: a table may come from a stranger, and what it
+    names is read with this account's rights and sent to others. Raises `Refused`."""
+    path = folder / said
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name too long, a NUL in it, links in a ring
+        inside = False
+    if not inside:
+        cause = "a table's files are read from its own folder and the folders in it"
+        what = f"row {number}: the file {said[:80]!r} is outside the table's folder"
+        raise Refused("E-input-01", what, cause, "put the files beside the table")
+    return path
 
 
 # ---- arrays

@@ -61,9 +61,13 @@ def number_of(cell: Any, row: int, column: str) -> float:
             raise Refused("E-input-01", f"{where} is no number", f"it holds {found}", "--columns or --drop") from None
     if cell is None or isinstance(cell, bool) or not isinstance(cell, int | float):
         raise Refused("E-input-01", f"{where} is no number", f"it holds {str(cell)[:40]}", "--columns or --drop")
-    if not math.isfinite(cell):
+    try:
+        finite, number = math.isfinite(cell), float(cell)
+    except OverflowError:
+        raise Refused("E-input-01", f"{where} is no number", "it is too large for one", "--columns or --drop") from None
+    if not finite:
         raise Refused("E-input-02", f"{where} is {cell}", "a model cannot use it", "remove or fill that row")
-    return float(cell)
+    return number
 
 
 def text_of(cell: Any, row: int, column: str) -> str:
@@ -140,7 +144,7 @@ def _json(path: Path) -> Table:
         raise Refused("E-input-05", f"{path} is too large", f"limit {most} bytes", "as JSON lines it may have any size")
     try:
         found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError also for a whole number of more than 4,300 digits
         place = f" in line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise ConfigError("E-cli-40", f"{path}: malformed JSON{place}", str(error)[:120]) from None
     if not isinstance(found, list) or not found or not isinstance(found[0], dict):
@@ -164,7 +168,7 @@ def _json_lines(path: Path) -> Table:
         for number, line in enumerate(lines(), 1):
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 yield Fault(number, "E-input-01", f"malformed JSON: {str(error)[:120]}")
             else:
                 yield _object(row, number)

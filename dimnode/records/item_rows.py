@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from dimnode.errors import PeerFault, Refused
-from dimnode.records.items import SIZES, item_tensors
+from dimnode.records.items import SIZES, item_tensors, sizes_of
 from dimnode.records.lists import ITEM_CODES, read_output
-from dimnode.records.tensors import Tensor, encode_tensors
+from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
 from dimnode.records.transforms import Source
 
 Values = Mapping[str, Any]
@@ -80,10 +80,10 @@ def flattened(value: Any, number: int) -> tuple[tuple[int, ...], list[float]]:
 
 def packed(flat: Sequence[float], dtype: str, number: int) -> bytes:
     """Numbers in this type. Raises `Refused` for what it cannot hold, and for NaN and infinity."""
-    if not all(map(math.isfinite, flat)):
-        raise Refused("E-input-02", f"item {number}: NaN or infinity", "a model cannot use it")
     values: Sequence[Any] = flat
     try:
+        if not all(map(math.isfinite, flat)):  # OverflowError: a whole number that no float can hold
+            raise Refused("E-input-02", f"item {number}: NaN or infinity", "a model cannot use it")
         if dtype in _INTEGERS:
             values = [int(one) for one in flat]
             if any(whole != one for whole, one in zip(values, flat, strict=True)):
@@ -91,6 +91,23 @@ def packed(flat: Sequence[float], dtype: str, number: int) -> bytes:
         return struct.pack(f"<{len(values)}{ITEM_CODES[dtype]}", *values)
     except (struct.error, OverflowError, ValueError) as error:
         raise Refused("E-input-01", f"item {number}: cannot be used as {dtype}", str(error)) from None
+
+
+def need_rows(blob: bytes, count: int) -> None:
+    """What `answer_rows` would say of an answer, without taking it apart: raises `Refused` E-input-08 also for what is
+    no answer at all."""
+    try:
+        tensors = {tensor.name: tensor for tensor in decode_tensors(blob)}
+        for name, tensor in tensors.items():
+            if name.endswith(SIZES) and name.removesuffix(SIZES) in tensors:
+                continue
+            sizes = tensors.get(name + SIZES)
+            rows = len(sizes_of(tensor, sizes)) if sizes is not None else tensor.shape[0] if tensor.shape else 0
+            if rows != count:
+                what = f"the model's answer {name[:64]!r} has not one row per item"
+                raise Refused("E-input-08", what, f"{rows} for {count} items", "run it without --batch")
+    except PeerFault as fault:
+        raise Refused("E-input-08", f"the model's answer cannot be used: {fault.rule}") from None
 
 
 def answer_rows(blob: bytes, count: int, texts: Sequence[str] = ()) -> list[dict[str, Any]]:

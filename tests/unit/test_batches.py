@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimnode.batches import Fault, Item, Piece, Plan, model_row, numbered, run_chunks, run_rows, sources_from
-from dimnode.errors import RunFailed
+from dimnode.errors import Refused, RunFailed
 from dimnode.records.item_rows import answer_rows
 from dimnode.records.lists import read_output
 from dimnode.records.tensors import Tensor, encode_tensors
@@ -127,6 +127,33 @@ def test_what_the_swarm_did_is_tried_again_under_another_nonce_and_then_told_as_
     answers, faults = outcome(run_chunks(swarm, plan(), items(3)))
     assert not answers
     assert all(fault.passing for fault in faults.values())
+
+
+class Odd(Swarm):
+    """The answers to these jobs have a row too many."""
+
+    def __init__(self, *odd):
+        super().__init__()
+        self.odd = odd
+
+    def answer(self, index, job):
+        ended = super().answer(index, job)
+        if len(self.sizes) - 1 in self.odd:
+            ended.outputs = (encode_tensors([Tensor("y", "int64", (9,), bytes(72))]),)
+        return ended
+
+
+def test_one_executors_misshapen_answer_is_asked_for_again_and_never_kept():
+    swarm = Odd(1)
+    answers, faults = outcome(run_chunks(swarm, plan(), items(12)))
+    assert sorted(answers) == list(range(1, 13))
+    assert not faults
+    assert len(swarm.sizes) == 4
+
+
+def test_a_model_whose_first_answer_does_not_fit_its_items_ends_the_batch():
+    with pytest.raises(Refused, match="not one row per item"):
+        list(run_chunks(Odd(0), plan(), items(12)))
 
 
 def test_other_failures_are_told_of_each_item():

@@ -5,14 +5,17 @@ import base64
 import numpy as np
 import pytest
 
+from dimnode.api.given import from_records
 from dimnode.api.jobfile import compile_job, read_job
 from dimnode.errors import Refused
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import blob_cid
+from dimnode.records.item_rows import item_blob
 from dimnode.records.items import byte_items, item_tensors
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
 from dimnode.records.manifest_kinds import MANIFEST_VERSION, PROFILE
 from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
+from dimnode.records.transforms import Source
 
 KEY = SigningKey.from_seed(bytes(32))
 
@@ -132,3 +135,11 @@ def test_the_models_own_tensors_go_past_what_it_declares():
     assert tensors_of("text", blobs=[tokens])["x"].shape == (1, 2)
     with pytest.raises(Refused, match="E-input-06"):
         tensors_of("text", blobs=[encode_tensors([Tensor("x", "float32", (1, 3), bytes(12))])])
+
+
+def test_a_whole_number_that_no_float_can_hold_is_refused_by_its_place():
+    source = Source("x", "rows", ("a",))
+    with pytest.raises(Refused, match="row 2"):
+        from_records(source, [{"a": 1}, {"a": 10**400}])
+    with pytest.raises(Refused, match="item 2"):
+        item_blob((source,), [{"x": [1]}, {"x": [10**400]}])

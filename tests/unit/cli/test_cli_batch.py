@@ -146,6 +146,33 @@ def test_a_table_may_name_files_beside_it(tmp_path):
     assert bad.code == "E-cli-41"
 
 
+def test_a_table_names_no_file_outside_its_folder(tmp_path):
+    (tmp_path / "secret").write_bytes(b"key")
+    folder = tmp_path / "from a stranger"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "cat.png").write_bytes(b"cat")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    said = ["in/cat.png", "../secret", str(tmp_path / "secret"), "link", "in/../../secret"]
+    (folder / "t.csv").write_text("\n".join(["picture", *said]), encoding="utf-8")
+    good, *bad = items_of(gather([str(folder / "t.csv")], PICTURE, Choice()))
+    assert good.values == {"picture": b"cat"}
+    assert [one.code for one in bad] == ["E-input-01"] * 4
+    assert all("outside the table's folder" in one.reason for one in bad)
+
+
+def test_a_number_that_no_float_can_hold_costs_its_row_alone(tmp_path):
+    path = tmp_path / "t.jsonl"
+    rows = ['{"a": 1, "b": 2}', '{"a": 1, "b": 1' + "0" * 400 + "}", '{"a": 1, "b": 1' + "0" * 5000 + "}"]
+    path.write_text("\n".join([*rows, rows[0]]), encoding="utf-8")
+    found = items_of(gather([str(path)], ROWS, Choice()))
+    assert [(one.number, getattr(one, "code", "")) for one in found] == [
+        (1, ""),
+        (2, "E-input-01"),
+        (3, "E-input-01"),
+        (4, ""),
+    ]
+
+
 def test_a_text_is_itself_or_a_files(tmp_path):
     (tmp_path / "t.txt").write_text("one\n\ntwo\n", encoding="utf-8")
     found = items_of(gather(["A sentence.", str(tmp_path / "t.txt")], TEXT, Choice()))
@@ -234,6 +261,23 @@ def test_arrays_of_results_are_numpys(tmp_path):
         assert found["y"][:, 0].tolist() == [1, 2, 3, 0, 5]
         assert found["word.sizes"].tolist() == [2, 4, 0, 0, 4]
         assert found["word"].tobytes() == b"w1w2w2w5w5"
+
+
+def test_answers_of_several_shapes_are_no_arrays_and_can_still_be_had_as_lines(tmp_path):
+    out = tmp_path / "r.npz"
+    spool = Spool.begin(out, {})
+    spool.add(piece(0, [1, 2]))
+    wider = encode_tensors([Tensor("y", "float32", (1, 3), bytes(12))])
+    spool.add(Piece(1, (3,), ("f3",), b"", Ended((wider,))))
+    with pytest.raises(ConfigError, match="item 3 has another shape") as caught:
+        write_result(spool, out, [], ["word"])
+    assert not out.exists()
+    moved = tmp_path / "r.jsonl"
+    assert str(folder_of(moved)) in caught.value.complaint.hint
+    spool.close()
+    folder_of(out).rename(folder_of(moved))
+    write_result(Spool.resume(moved), moved, [], ["word"])
+    assert [json.loads(line)["item"] for line in moved.read_text().splitlines()] == [1, 2, 3]
 
 
 def test_what_was_done_is_known_after_a_crash_at_any_byte(tmp_path):
