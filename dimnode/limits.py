@@ -184,6 +184,7 @@ class PeerLimits:
     lease_shown_ms_max: int = 600_000
     model_holders_asked_max: int = 8
     model_fetches_max: int = 2
+    model_fetch_seconds_max: float = 3600.0
     notices_heard_bytes_max: int = 8 * 1024 * 1024
     notice_share_bytes_min: int = 512
     notices_kept_max: int = 4096

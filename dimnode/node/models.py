@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import Final
 
 import trio
 
@@ -17,7 +18,7 @@ from dimnode.errors import DimError, PeerFault, Refused
 from dimnode.jobs.effects import Run
 from dimnode.limits import Limits
 from dimnode.node.content import Content
-from dimnode.node.library import Library, pin_of
+from dimnode.node.library import Library
 from dimnode.node.registry import Registry
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
@@ -33,6 +34,8 @@ from dimnode.store.vault import Vault
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+_BESIDE: Final = frozenset({"tokenizer", "labels", "config"})
+"""Roles of files that many models share: that one is restricted says nothing of a tokenizer."""
 
 
 def now_ms() -> int:
@@ -49,7 +52,7 @@ class Models:
         self._config = config
         self.private = False
         self._permits: OrderedDict[tuple[PeerId, RecordId], float] = OrderedDict()
-        self._pulling: dict[RecordId, list[int]] = {}
+        self._pulling: dict[RecordId, tuple[Record, list[int]]] = {}
         self.adding: dict[str, tuple[int, int]] = {}
         self._for_others = 0
         self._host: Host | None = None
@@ -155,23 +158,37 @@ class Models:
         if (no := self.fetch_problem(model, peer)) is not None:
             raise no
         assert self._nursery is not None
+        self._for_others += 1  # now: more questions may come before the pull begins
         self._nursery.start_soon(self._pull_quietly, model, peer)
         return b"coming"
 
     async def _pull_quietly(self, model: RecordId, peer: PeerId) -> None:
-        self._for_others += 1
+        """For who asked: only what it may have itself, and only of a size that its manifest states and is allowed."""
         try:
-            await self.pull(model, [peer])
+            record = self._registry.manifests.get(model) or await self._manifest_from(model, [peer])
+            access = self._registry.access(model, peer, FETCH, now_ms())
+            if (no := self._too_large(record)) is not None:
+                raise no
+            if not access.allowed:
+                raise Refused(access.code, access.cause, "")
+            await self._pull_for_others(model, [peer])
         except DimError as error:
             log.info("a model that a peer asked for did not come: %s", error)
         finally:
             self._for_others -= 1
 
+    async def _pull_for_others(self, model: RecordId, hints: Sequence[PeerId], evidence: Sequence[bytes] = ()) -> None:
+        """The same within a time: few places are for others, and who drips bytes would hold one for ever."""
+        with trio.move_on_after(self._limits.model_fetch_seconds_max) as deadline:
+            await self.pull(model, hints, evidence)
+        if deadline.cancelled_caught:
+            raise Refused("E-models-39", "the model's files did not come in time", "what came stays", "", 1000)
+
     # ---- pulling
 
     def progress(self) -> list[dict[str, object]]:
         """What is added and pulled now: bytes so far and in all."""
-        pulls = [("pull", cid_text(model), *row) for model, row in self._pulling.items()]
+        pulls = [("pull", cid_text(model), *row) for model, (_, row) in self._pulling.items()]
         rows = [*pulls, *(("add", name, *row) for name, row in self.adding.items())]
         return [{"what": what, "name": name, "bytes": done, "of": of} for what, name, done, of in rows]
 
@@ -187,23 +204,48 @@ class Models:
             return record
         manifest = Manifest.of(record)
         peers = list(dict.fromkeys([*hints, *self.holders(model), manifest.by]))
+        self._check_claim(manifest)
         if manifest.access != "public":
             await self._show(manifest, peers, evidence)
-        row = self._pulling[model] = [0, manifest.size_bytes]
+        row = [0, manifest.size_bytes]
+        self._pulling[model] = record, row
+        held: list[Cid] = []  # not pinned before all is here: what a stranger only began must not stay for ever
         try:
-            before = 0
             for file in manifest.files:
-                await self._content.fetch(
-                    file.root, file.size_bytes, peers, _counting(row, before), pin_of(manifest.id)
-                )
-                before += file.size_bytes
+                await self._content.fetch(file.root, file.size_bytes, peers, _counting(row, row[0]))
+                held.append(await trio.to_thread.run_sync(self._content.store.hold, file.root))
+                row[0] = sum(file.size_bytes for file in manifest.files[: len(held)])
+            self._check_claim(manifest)
+            if not await self._library.keep(record):
+                raise Refused("E-models-29", f"a file of {manifest.title} went missing", "", "dim models pull MODEL")
         finally:
             self._pulling.pop(model, None)
-        if not await self._library.keep(record):
-            raise Refused("E-models-29", f"a file of {manifest.title} went missing", "", "dim models pull MODEL")
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._let_go, held)
         self.offer(record)
         self.changed()
         return record
+
+    def _let_go(self, held: Sequence[Cid]) -> None:
+        for root in held:
+            self._content.store.release(root)
+
+    def _check_claim(self, manifest: Manifest) -> None:
+        """Raises `Refused` E-models-38 for a manifest that opens what another publisher keeps closed.
+
+        Manifests tell everybody the roots of restricted files. Whoever names them in a public manifest of its own,
+        and has it fetched where they are, would have them handed out by a rule that their publisher never made.
+        """
+        for root in {file.root for file in manifest.files}:
+            for other in self._library.models_with(root):
+                theirs = Manifest.of(self._registry.manifests[other])
+                guarded = any(file.root == root and file.role not in _BESIDE for file in theirs.files)
+                if theirs.access == "public" or not guarded or other == manifest.id:
+                    continue
+                if not self._registry.access(other, manifest.by, FETCH, now_ms()).allowed:
+                    cause = f"{cid_text(root)} is a file of {theirs.title}, which is {theirs.access}"
+                    what = f"{manifest.title} names another publisher's file"
+                    raise Refused("E-models-38", what, cause, f"dim models rm {theirs.title}, if it is not needed")
 
     async def _manifest_from(self, model: RecordId, peers: Sequence[PeerId]) -> Record:
         assert self._host is not None
@@ -246,12 +288,17 @@ class Models:
         if allowed == "never" or not (own or allowed == "anyone" or (allowed == "members" and self.private)):
             what = "this node fetches no models for others" if allowed != "never" else "this node fetches no models"
             return Refused("E-models-31", what, "fetch_models in its settings", "ask a peer that has the model")
-        if record is not None and Manifest.of(record).size_bytes > self.bytes_max:
-            cause = f"at most {self.bytes_max} bytes"
-            return Refused("E-models-32", "the model is larger than what this node fetches for a job", cause)
+        if record is not None and (no := self._too_large(record)) is not None:
+            return no
         if self._for_others >= self._limits.model_fetches_max and not own:
             return Refused("E-models-33", "this node is fetching models already", "", "", 1000)
         return None
+
+    def _too_large(self, record: Record) -> Refused | None:
+        if Manifest.of(record).size_bytes <= self.bytes_max:
+            return None
+        cause = f"at most {self.bytes_max} bytes"
+        return Refused("E-models-32", "the model is larger than what this node fetches for a job", cause)
 
     @property
     def bytes_max(self) -> int:
@@ -291,7 +338,10 @@ class Models:
             raise Refused(access.code, access.cause, "")
         self._for_others += not own
         try:
-            await self.pull(run.model, () if own else (run.owner,), evidence)
+            if own:
+                await self.pull(run.model, (), evidence)
+            else:
+                await self._pull_for_others(run.model, (run.owner,), evidence)
         finally:
             self._for_others -= not own
 
@@ -299,8 +349,8 @@ class Models:
 
     def _holders_of(self, root: Cid) -> list[PeerId]:
         found: dict[PeerId, None] = {}
-        for model in self._pulling:
-            if root in file_roots(self._registry.manifests[model]):
+        for model, (record, _) in self._pulling.items():  # its manifest may be displaced meanwhile: strangers tell many
+            if root in file_roots(record):
                 found.update(dict.fromkeys(self.holders(model)))
         return list(found)
 

@@ -309,12 +309,13 @@ class BlobStore:
         reasons = self._book.reasons(root)
         return {root: reasons} if reasons else {}
 
-    def hold(self, cid: Cid) -> None:
-        """A job uses it: it is not evicted until as many `release` came."""
+    def hold(self, cid: Cid) -> Cid:
+        """A job uses it: it is not evicted until as many `release` of the root, which is returned, came."""
         root = self._book.named(cid) or cid
         with self._lock:
             self._held[root] += 1
         self._book.used(root, _now_ms())
+        return root
 
     def release(self, cid: Cid) -> None:
         """Releasing what nobody holds is our own bug."""

@@ -1,5 +1,7 @@
 """Who is served a model's files: what a lease opens, and what somebody who saw it cannot open."""
 
+import io
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from dimnode.node.content import Content
 from dimnode.node.library import Library
 from dimnode.node.models import Models, now_ms
 from dimnode.records.envelope import Record, SigningKey, seal
-from dimnode.records.ids import PeerId, RecordId, blob_cid
+from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
 from dimnode.store.blobs import BlobStore
 from dimnode.store.home import prepare_home
@@ -30,10 +32,13 @@ def signed(key: SigningKey, kind: str, of_version: int = 1, **body: Any) -> Reco
     return open_record(seal(key, kind, payload, of_version), kind=kind)
 
 
-def manifest(access: str = "restricted") -> Record:
+def manifest(access: str = "restricted", by: SigningKey = PUBLISHER, *contents: bytes) -> Record:
     body: dict[str, Any] = {"name": "m", "version": "1", "profile": "unixfs-v1-2025", "format": "onnx", "inputs": []}
     body |= {"outputs": [], "labels": [], "licence": "", "origin": "trained", "access": access}
-    return signed(PUBLISHER, "manifest", 2, **body, files=[["m.onnx", "model", ROOT, len(CONTENT)]])
+    files = [
+        [f"{n}.onnx", "model", blob_cid(content), len(content)] for n, content in enumerate(contents or (CONTENT,))
+    ]
+    return signed(by, "manifest", 2, **body, files=files)
 
 
 MODEL = manifest()
@@ -139,3 +144,95 @@ def test_the_operator_says_for_whom_models_are_fetched(models, setting, private,
 def test_a_model_beyond_the_operators_bound_is_not_fetched(models) -> None:
     models._config = Config(fetch_models="anyone", fetch_model_gb_max=0)
     assert models.fetch_problem(MODEL.id, THIEF.peer).complaint.code == "E-models-32"
+
+
+def pulled(models: Models, record: Record, contents: Sequence[bytes], first: Callable[[], None] = lambda: None) -> str:
+    """Pull a model when a place beside the peers has some of its files: the code of the refusal, if there is one."""
+    store = models._content.store
+
+    async def source(root: Cid, _size: int | None, _tell: Callable[[int, int], None]) -> bool:
+        first()
+        models._holders_of(root)  # as the exchange asks again and again
+        for content in contents:
+            if blob_cid(content) == root:
+                await trio.to_thread.run_sync(store.add, io.BytesIO(content))
+                return True
+        raise Refused("E-p2p-61", "nobody has it", "")
+
+    async def pull() -> str:
+        async with trio.open_nursery() as nursery:
+            models._content._nursery = nursery
+            models._content.sources[:] = [source]
+            try:
+                await models.pull(record.id)
+            except Refused as no:
+                return no.complaint.code
+        return ""
+
+    models._registry.hear(record, THIEF.peer)
+    return trio.run(pull)
+
+
+def test_a_model_comes_though_its_manifest_is_displaced_by_others_meanwhile(models) -> None:
+    record = manifest("public", PUBLISHER, b"other weights")
+    code = pulled(models, record, [b"other weights"], lambda: models._registry.manifests.pop(record.id))
+    assert not code and record.id in models._library.models
+
+
+def test_files_of_a_model_that_never_came_whole_are_kept_by_nothing(models) -> None:
+    record = manifest("public", THIEF, b"the first file", b"the second file")
+    assert pulled(models, record, [b"the first file"]) == "E-p2p-61"
+    store = models._content.store
+    assert store.find(blob_cid(b"the first file")) is not None
+    store.gc(0)
+    assert store.find(blob_cid(b"the first file")) is None
+    assert not pulled(models, record, [b"the first file", b"the second file"])
+    store.gc(0)
+    assert store.find(blob_cid(b"the first file")) is not None
+    assert not store._held
+
+
+def served(models: Models, peer: SigningKey) -> bool:
+    async def asked() -> bool:
+        return models.may_fetch(peer.peer, ROOT)
+
+    return trio.run(asked)
+
+
+def test_nobody_opens_a_restricted_file_by_a_public_manifest_of_its_own(models) -> None:
+    """A restricted manifest tells everybody the roots of its files; the bytes are here already."""
+    copy = manifest("public", THIEF)
+    assert pulled(models, copy, []) == "E-models-38"
+    assert not served(models, THIEF)
+    late = manifest("public", THIEF, CONTENT, b"a second file")  # where they come while the copy is on its way
+    assert pulled(models, late, [b"a second file"]) == "E-models-38"
+    assert not served(models, THIEF)
+    assert not pulled(models, manifest("public"), [])  # its own publisher may
+    assert served(models, THIEF)
+
+
+def asked_to_keep(models: Models, record: Record, told: Callable[[], None]) -> int:
+    """A stranger wishes that a model be kept, before its manifest was heard: how many files were asked for."""
+    fetched: list[Cid] = []
+
+    async def source(root: Cid, _size: int | None, _tell: Callable[[int, int], None]) -> bool:
+        fetched.append(root)
+        raise Refused("E-p2p-61", "nobody has it", "")
+
+    async def ask() -> None:
+        async with trio.open_nursery() as nursery:
+            models._nursery = models._content._nursery = nursery
+            models._content.sources[:] = [source]
+            assert await models.answer(THIEF.peer, "warm", record.id, []) == b"coming"
+            told()
+
+    trio.run(ask)
+    return len(fetched)
+
+
+def test_a_wish_before_the_manifest_is_heard_goes_round_no_bound_and_no_policy(models) -> None:
+    for size_max, access, fetched in ((2.0, "public", 1), (0.0, "public", 0), (2.0, "restricted", 0)):
+        models._config = Config(fetch_models="anyone", fetch_model_gb_max=size_max)
+        record = manifest(access, PUBLISHER, f"{size_max} {access}".encode())
+        assert asked_to_keep(models, record, lambda told=record: models._registry.hear(told, THIEF.peer)) == fetched
+        assert not models._for_others
