@@ -1,7 +1,8 @@
 """Whether an order is taken in: quota, memory and time, each a refusal with a code and when to come back.
 
 Rule: what cannot be done in time is refused at the door, where its owner can still go elsewhere, instead of being
-left to rot in the queue. Only measured costs count: of a model that never ran here nothing is assumed.
+left to rot in the queue. Only measured costs count: of a model that never ran here nothing is assumed; and now and then
+one is taken that would be refused for good, so that a measurement can be corrected.
 Pure: no I/O, no clock.
 """
 
@@ -46,7 +47,10 @@ def objection(order: Order, rows: int, account: Account, shares: Shares, costs: 
     if account.queued >= account.quota.queued_max:
         text = f"{account.queued} tasks of this identity wait here, its quota"
         return Busy(orders.QUOTA_FULL, text, _retry_ms(wait))
-    return _memory_objection(order, rows, costs, room, wait) or _time_objection(order, rows, costs, wait)
+    no = _memory_objection(order, rows, costs, room, wait) or _time_objection(order, rows, costs, wait)
+    # Where pins hold memory, an order that does not fit beside them would only wait for room that never comes.
+    may_be_wrong = no is not None and not no.retry_after_ms and (no.code != orders.NO_MEMORY or not room.pinned_bytes)
+    return None if may_be_wrong and costs.try_anyway(cost_name(order)) else no
 
 
 def _memory_objection(order: Order, rows: int, costs: Estimates, room: Room, wait: float) -> Busy | None:

@@ -304,7 +304,7 @@ class Crew:
         elif first is not None:
             ticket = member.land(next(iter(member.flight)))
             now = trio.current_time()
-            self._queue.landed(ticket, now - ticket.started_at if ticket.started_at >= 0 else 0.0)
+            self.ledger.lost(member, ticket, now)
             run_us = int((now - ticket.started_at) * 1e6) if ticket.started_at >= 0 else 0
             self._desk.failed(ticket, status, code, message, run_us, member.sandbox)
         self._send_back(member)

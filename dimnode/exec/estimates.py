@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 SIZE_CLASSES: Final = 24
+TRIAL_EVERY: Final = 16
+"""Of so many refusals for good of one model's orders, one is no refusal."""
 _MEAN_SHARE: Final = 8
 _DEVIATION_SHARE: Final = 4
 
@@ -50,6 +52,7 @@ class _Cost:
     rows_of: dict[int, Mean] = field(default_factory=dict)
     base_bytes: int = 0
     peak_bytes: dict[int, int] = field(default_factory=dict)
+    refusals: int = 0
 
 
 class Estimates:
@@ -80,6 +83,18 @@ class Estimates:
             # A peak never falls while its worker lives: only what a new worker reaches may lower it, and slowly.
             known = cost.peak_bytes.get(group, 0)
             cost.peak_bytes[group] = max(memory_bytes, known - known // _MEAN_SHARE)
+
+    def try_anyway(self, model: str) -> bool:
+        """An order is about to be refused for good by what is known of this model; true for one in `TRIAL_EVERY`.
+
+        What is refused is not measured: without a trial, an estimate that somebody's few heavy inputs drove up would
+        keep everybody else out for as long as this process lives.
+        """
+        cost = self._costs.get(model)
+        if cost is None:
+            return False
+        cost.refusals += 1
+        return cost.refusals % TRIAL_EVERY == 0
 
     # ---- what is to be expected
 

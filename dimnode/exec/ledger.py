@@ -1,7 +1,8 @@
 """What the pool learns from its workers: costs of models, worth of batches, memory; and who is charged for a run.
 
 Rule: memory is measured by this node, not believed; time is what passed here, so that a worker which understates its
-runs earns its identity nothing.
+runs earns its identity nothing. Loading is worker time too: else models that load for ever would be a way to be served
+before everybody.
 """
 
 from dimnode.exec.admission import cost_name
@@ -34,8 +35,11 @@ class Ledger:
             member.memory_bytes = found
 
     def became_ready(self, member: Member, now: float) -> None:
-        """It has loaded its model, since it was asked for."""
+        """It has loaded its model, since it was asked for; the identity that it was started for pays."""
         self.measure(member, now)
+        first = next(iter(member.flight.values()), None)
+        if first is not None:
+            self._queue.shares.charge(first.account, now - member.serving_since)
         self.costs.loaded(member.lane[0], now - member.serving_since, member.memory_bytes)
 
     def landed(self, member: Member, ticket: Ticket, result: Result, now: float) -> None:
@@ -61,6 +65,11 @@ class Ledger:
         if not batch.left:
             self.costs.ran(name, batch.rows, batch.seconds, member.memory_bytes)
             self.batches.ended(member.lane[0], batch)
+
+    def lost(self, member: Member, ticket: Ticket, now: float) -> None:
+        """Its worker is gone: this order is charged for its run, or for the load that never came to an end."""
+        began = ticket.started_at if ticket.started_at >= 0 else now if member.ready else member.serving_since
+        self._queue.landed(ticket, now - began)
 
     def is_pressed(self, used_bytes: int) -> bool:
         """Loaded models take more than they may, or the machine has nearly nothing left."""

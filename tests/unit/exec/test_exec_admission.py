@@ -1,0 +1,97 @@
+"""What is refused for good can be found to be wrong, and loading is paid for."""
+
+import math
+import socket
+from typing import cast
+
+from exec_models import model_order
+
+from dimnode.exec import orders
+from dimnode.exec.admission import Room, cost_name, objection
+from dimnode.exec.channel import FrameBuffer
+from dimnode.exec.estimates import TRIAL_EVERY, Estimates
+from dimnode.exec.launch import Zygote
+from dimnode.exec.ledger import Ledger
+from dimnode.exec.member import Member
+from dimnode.exec.orders import Order
+from dimnode.exec.queue import OrderQueue, Ticket
+from dimnode.exec.shares import Shares
+from dimnode.limits import ExecLimits
+
+GIB = 1024**3
+ROOM = Room(2, 4 * GIB, 0, 2 * GIB, 4 * GIB, True)
+
+
+def order(timeout: float = 5.0, client: bytes = b"c") -> Order:
+    model = model_order("m")
+    return Order((client, 1, 1), "infer", model, (b"1",), (), None, "normal", timeout, client=client)
+
+
+def codes(costs: Estimates, count: int, room: Room = ROOM) -> list[str]:
+    shares = Shares()
+    found = [objection(order(), 1, shares.peek(b"c"), shares, costs, room) for _ in range(count)]
+    return [no.code if no is not None else "" for no in found]
+
+
+def test_a_time_that_heavy_inputs_drove_up_keeps_nobody_out_for_ever() -> None:
+    costs = Estimates(8)
+    for _ in range(30):
+        costs.ran(cost_name(order()), 1, 60.0)
+    for _ in range(2):
+        assert codes(costs, TRIAL_EVERY) == [orders.TOO_LATE] * (TRIAL_EVERY - 1) + [""]
+        costs.ran(cost_name(order()), 1, 0.01)  # what the trial took
+    assert codes(costs, 2) == ["", ""]
+
+
+def test_a_peak_of_memory_comes_down_by_trials() -> None:
+    costs = Estimates(8)
+    costs.ran(cost_name(order()), 1, 0.01, 3 * GIB)
+    for _ in range(4):
+        assert codes(costs, TRIAL_EVERY) == [orders.NO_MEMORY] * (TRIAL_EVERY - 1) + [""]
+        costs.ran(cost_name(order()), 1, 0.01, GIB // 8)
+    assert codes(costs, 2) == ["", ""]
+
+
+def test_beside_pins_what_does_not_fit_is_not_tried() -> None:
+    costs = Estimates(8)
+    costs.ran(cost_name(order()), 1, 0.01, 3 * GIB)
+    pinned = Room(2, 4 * GIB, 2 * GIB, 4 * GIB, 4 * GIB, False)
+    assert set(codes(costs, 3 * TRIAL_EVERY, pinned)) == {orders.NO_MEMORY}
+
+
+def starting(queue: OrderQueue, now: float) -> tuple[Member, Ticket]:
+    """A worker that was asked for at this moment, with the order that it was asked for."""
+    queue.push(queue.ticket(order(), now))
+    ticket = queue.pop(("m", None))
+    channel, far = socket.socketpair()
+    far.close()
+    member = Member(
+        ("m", None),
+        now,
+        zygote=cast(Zygote, None),
+        token=1,
+        channel=channel,
+        frames=FrameBuffer(64),
+        directory="",
+        deadline=math.inf,
+    )
+    member.take_off(1, ticket)
+    return member, ticket
+
+
+def test_an_identity_pays_for_the_load_of_its_model_and_for_one_that_never_ends() -> None:
+    queue = OrderQueue(10.0)
+    ledger = Ledger(ExecLimits(), queue, GIB)
+    member, ticket = starting(queue, 100.0)
+    before = ticket.account.virtual
+    ledger.became_ready(member, 103.0)
+    assert ticket.account.virtual - before == 3.0
+    member.channel.close()
+
+    queue = OrderQueue(10.0)
+    ledger = Ledger(ExecLimits(), queue, GIB)
+    member, ticket = starting(queue, 100.0)
+    ledger.lost(member, ticket, 160.0)
+    assert ticket.account.virtual == 60.0
+    assert ticket.account.running == 0
+    member.channel.close()
