@@ -27,6 +27,7 @@ from dimnode.exec.launch import Zygote
 from dimnode.exec.orders import ModelOrder, Order, WorkerState
 from dimnode.exec.placement import Place
 from dimnode.exec.queue import Ticket
+from dimnode.limits import LIMITS
 from dimnode.posix import anonymous_file
 
 SPILL_CHUNK_BYTES = 1024 * 1024
@@ -34,6 +35,9 @@ JOIN_BYTES_MAX = 64 * 1024
 STATUSES = frozenset({"ok", "failed", "memory"})
 TRAITS = frozenset({"accelerator", "dtype", "quantisation"})
 TRAIT_CHARACTERS_MAX = 32
+CODE_CHARACTERS_MAX = 32
+MEASURE_MAX = 2**53
+"""More is no time, no memory and no count; beyond 2^63 it could not stand in a signed answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,11 @@ def read_result(fields: list[Any], output_bytes_max: int) -> Result:
             raise BrokenFrame("not a result")
     if result.status not in STATUSES or len(result.output) > output_bytes_max:
         raise BrokenFrame("result out of bounds")
-    if min(result.run_us, result.cpu_us, result.rss_bytes, result.rows, result.batch) < 0:
-        raise BrokenFrame("negative measure")
+    measures = (result.run_us, result.cpu_us, result.rss_bytes, result.rows, result.batch)
+    if not all(type(found) is int and 0 <= found <= MEASURE_MAX for found in measures):
+        raise BrokenFrame("measure out of bounds")
+    if len(result.code) > CODE_CHARACTERS_MAX or len(result.message) > LIMITS.exec.message_characters_max:
+        raise BrokenFrame("reason out of bounds")
     return result
 
 

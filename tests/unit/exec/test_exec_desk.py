@@ -55,7 +55,8 @@ def test_an_input_over_the_limit_is_named_with_its_size() -> None:
 
 def test_a_result_is_read_field_by_field() -> None:
     assert read_result(list(GOOD), 100).output == b"out"
-    for position, wrong in ((0, "7"), (1, "fine"), (1, "crashed"), (4, "text"), (5, -1), (9, None)):
+    lies = [(0, "7"), (1, "fine"), (1, "crashed"), (2, "E" * 33), (3, "m" * 10_000), (4, "text"), (5, -1), (9, None)]
+    for position, wrong in (*lies, *((place, lie) for place in range(5, 10) for lie in (True, 2**63, 2**64 - 1))):
         fields = list(GOOD)
         fields[position] = wrong  # type: ignore[call-overload]
         with pytest.raises(BrokenFrame):
