@@ -240,7 +240,7 @@ class Models:
             for other in self._library.models_with(root):
                 theirs = Manifest.of(self._registry.manifests[other])
                 guarded = any(file.root == root and file.role not in _BESIDE for file in theirs.files)
-                if theirs.access == "public" or not guarded or other == manifest.id:
+                if theirs.access == "public" or not guarded or theirs.by == manifest.by:
                     continue
                 if not self._registry.access(other, manifest.by, FETCH, now_ms()).allowed:
                     cause = f"{cid_text(root)} is a file of {theirs.title}, which is {theirs.access}"

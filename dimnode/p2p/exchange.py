@@ -193,8 +193,8 @@ class Exchange:
             return
         if provider.have is None:
             provider.have = bytearray(b"\1") * self._leaves
+            self._choose(provider)  # only once: one that lacks every leaf would have the whole queue read for each
         provider.have[leaf] = 0
-        self._choose(provider)
         self._unask(peer, provider, leaf)
 
     def useful(self, peer: PeerId) -> bool:

@@ -113,19 +113,16 @@ def write_all(descriptor: int, piece: bytes | bytearray | memoryview) -> None:
 
 def write_nodes(path: Path, nodes: Sequence[bytes]) -> None:
     """A tree's nodes, each behind its length (u32, big-endian): whole or not there. Raises `OSError`."""
-    partial = path.with_name(path.name + ADDING)
-    partial.unlink(missing_ok=True)
+    partial = path.with_name(f"{path.name}.{os.urandom(8).hex()}{ADDING}")  # two threads may write the same one
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
     try:
         for raw in nodes:
             write_all(descriptor, len(raw).to_bytes(4, "big") + raw)
         os.fsync(descriptor)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+        os.replace(partial, path)
     finally:
         os.close(descriptor)
-    os.replace(partial, path)
+        partial.unlink(missing_ok=True)
 
 
 def read_nodes(path: Path, nodes_max: int) -> list[bytes]:

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -174,14 +175,16 @@ class BlobStore:
         try:  # the index is lost: the bytes say all that it said
             with os.fdopen(files.open_plain(self._flat_path(root)), "rb", buffering=0) as file:
                 tree = hash_stream(file, self._limits.blob_bytes_max)[0]
-            if tree.root != root:
-                raise PeerFault("blob: damaged")
-            files.write_nodes(self._tree_path(root), tree.nodes)
-            return tree
-        except (OSError, PeerFault):
+        except OSError as error:  # too many open files, say: no reason to throw the blob away
+            log.warning("the file of %s cannot be read now: %s", cid_text(root), error)
+            return None
+        if tree.root != root:
             log.warning("the file of %s is damaged: it counts no more", cid_text(root))
             self._drop(root)
             return None
+        with suppress(OSError):  # a full disk: it is made once more the next time
+            files.write_nodes(self._tree_path(root), tree.nodes)
+        return tree
 
     @property
     def _nodes_max(self) -> int:
@@ -195,15 +198,13 @@ class BlobStore:
 
     def reader(self, root: Cid) -> Reader | None:
         """To serve its leaves: a whole blob, or one that is coming in now."""
-        with self._lock:
-            part = self._parts.get(root)
-            if part is not None:
-                return Reader(part.tree, files.open_plain(part.path), part.have)
-        tree = self.tree(root) if self.find(root) is not None else None
-        if tree is None:
-            return None
         try:
-            return Reader(tree, files.open_plain(self._flat_path(tree.root)), None)
+            with self._lock:
+                part = self._parts.get(root)
+                if part is not None:
+                    return Reader(part.tree, files.open_plain(part.path), part.have)
+            tree = self.tree(root) if self.find(root) is not None else None
+            return None if tree is None else Reader(tree, files.open_plain(self._flat_path(tree.root)), None)
         except OSError:
             return None
 
@@ -350,7 +351,11 @@ class BlobStore:
         """Evict as far as bound and free space ask for it. Raises `Refused` E-store-31 when that is not enough."""
         with self._lock:
             loose_bytes = sum(blob.bytes for blob in self._loose())
-            least = wanted_bytes + self._limits.free_bytes_min
+            # What comes in now takes its room leaf by leaf: it was promised, though the disk does not show it yet.
+            promised = sum(part.tree.file_bytes - part.done_bytes for part in self._parts.values())
+            least = wanted_bytes + promised + self._limits.free_bytes_min
+            if self.free_bytes() + loose_bytes < least:  # nothing is thrown away for what would not fit all the same
+                raise files.disk_full(f"a blob of {wanted_bytes} bytes")
             short = max(0, least - self.free_bytes(), loose_bytes + wanted_bytes - self.bytes_max)
             if short:
                 self.gc(max(0, loose_bytes - short))

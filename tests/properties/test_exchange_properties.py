@@ -197,3 +197,19 @@ def test_what_a_provider_that_left_was_asked_for_goes_to_the_next(have: bytes | 
         again.append(leaf)
         exchange.take(second, leaf, 1.0 + len(again))
     assert sorted(again) == [0, 1, 2, 3] and set(asked) <= set(again)
+
+
+def test_a_provider_that_lacks_one_leaf_after_another_costs_no_look_at_the_whole_queue_each_time() -> None:
+    exchange, peer = Exchange(1000, range(1000)), PeerId(b"poor")
+    exchange.join(peer, None)
+    asked = [exchange.ask(peer, 0.0) for _ in range(2)]
+    assert None not in asked
+    exchange.absent(peer, asked[0] or 0)
+    candidates = exchange._providers[peer].candidates
+    exchange.absent(peer, asked[1] or 0)
+    assert exchange._providers[peer].candidates is candidates
+    left = set()
+    while (leaf := exchange.ask(peer, 0.0)) is not None:
+        left.add(leaf)
+        exchange.absent(peer, leaf)
+    assert left == set(range(1000)) - set(asked) and exchange.missing == 1000

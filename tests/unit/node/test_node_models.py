@@ -207,7 +207,10 @@ def test_nobody_opens_a_restricted_file_by_a_public_manifest_of_its_own(models) 
     late = manifest("public", THIEF, CONTENT, b"a second file")  # where they come while the copy is on its way
     assert pulled(models, late, [b"a second file"]) == "E-models-38"
     assert not served(models, THIEF)
-    assert not pulled(models, manifest("public"), [])  # its own publisher may
+    taken_back = signed(PUBLISHER, "withdraw", subject=MODEL.id, reason="")
+    models._registry.hear_notice(taken_back, PUBLISHER.peer)
+    assert pulled(models, copy, []) == "E-models-38"
+    assert not pulled(models, manifest("public"), [])  # its own publisher may, also after taking the first one back
     assert served(models, THIEF)
 
 

@@ -90,6 +90,43 @@ def test_a_lost_or_broken_index_is_made_again_from_the_bytes(store: BlobStore) -
     assert store.tree(blob.root) == tree
 
 
+def test_an_index_that_cannot_be_written_costs_no_blob(store: BlobStore) -> None:
+    blob = store.add(io.BytesIO(content_of(2 * LEAF_BYTES)), pin="user")
+    tree = store.tree(blob.root)
+    index = store.folder / (cid_text(blob.root) + ".dag")
+    index.unlink()
+    index.mkdir()  # as a full disk would: it can neither be read nor replaced
+    assert store.tree(blob.root) == tree
+    assert store.find(blob.root) is not None
+    assert not [name for name in names(store) if name.endswith(".adding")]
+
+
+class SmallDisk(BlobStore):
+    """Of 5 MiB, whatever was written."""
+
+    def free_bytes(self) -> int:
+        return 5 * LEAF_BYTES
+
+
+def test_room_that_was_promised_to_one_part_is_not_promised_to_another(tmp_path: Path) -> None:
+    first, second = (tree_for(content_of(3 * LEAF_BYTES, seed)) for seed in (1, 2))
+    with SmallDisk(tmp_path, MANY, LIMITS_HERE) as store:
+        part = store.part(first)
+        with pytest.raises(Refused) as no:
+            store.part(second)
+        assert no.value.complaint.code == "E-store-31"
+        part.close()
+        store.part(second).close()
+
+
+def test_nothing_is_evicted_for_what_would_not_fit_all_the_same(tmp_path: Path) -> None:
+    with SmallDisk(tmp_path, MANY, LIMITS_HERE) as store:
+        loose = store.add(io.BytesIO(b"loose")).root
+        with pytest.raises(Refused):
+            store.make_room(6 * LEAF_BYTES)
+        assert store.find(loose) is not None
+
+
 def test_links_pipes_and_folders_are_not_added(store: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(b"secret")
     (tmp_path / "link").symlink_to(tmp_path / "real")
