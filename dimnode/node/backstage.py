@@ -178,7 +178,7 @@ class Backstage:
         if file is None or file.size_bytes > node.limits.peers.small_file_bytes_max:
             raise Refused("E-models-05", f"the model has no small file {name!r}", "", "dim models ls")
         cid = file.root
-        if (found := node.library.kept_file(cid)) is not None:
+        if (found := await trio.to_thread.run_sync(node.library.kept_file, cid)) is not None:
             return found
         for member in node.swarm.members.alive(trio.current_time()):
             if model.id not in member.models or not member.linked:
@@ -188,7 +188,7 @@ class Backstage:
                 found = await fetch_blob(node.host, member.peer, cid, node.limits.peers.small_file_bytes_max)
             except (PeerFault, DialFailed, StreamLost):
                 continue
-            node.library.keep_file(found)
+            await trio.to_thread.run_sync(node.library.keep_file, found)
             return found
         what = f"no peer hands out {name!r} of this model now"
         raise Refused("E-models-01", what, "", "a peer that offers it has to be up", 1000)

@@ -6,7 +6,6 @@ Rule: a CID is read strictly here, at the door: no other spelling of the same by
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -114,8 +113,10 @@ class BlobAnswers:
         if reason not in found["pins"]:
             cause = f"it is pinned for: {', '.join(found['pins'])}" if found["pins"] else "it is not pinned at all"
             raise Refused("E-store-42", f"there is no pin {reason!r} on {cid_text(root)}", cause, "dim blobs ls")
-        unpin = partial(self._content.unshare, root) if reason == SHARED else partial(self._store.unpin, root, reason)
-        await trio.to_thread.run_sync(unpin)
+        if reason == SHARED:
+            self._content.withdraw(await trio.to_thread.run_sync(self._content.unshare, root))
+        else:
+            await trio.to_thread.run_sync(self._store.unpin, root, reason)
         return await self._pins_of(root)
 
     async def _pins_of(self, root: Cid) -> Answer:

@@ -101,13 +101,13 @@ class Content:
         self.store.pin(root, SHARED)
         self._shared.add(root)
 
-    def unshare(self, root: Cid) -> None:
-        """No longer. Blocks."""
+    def unshare(self, root: Cid) -> Cid:
+        """No longer; the root, which is to be `withdraw`n in the loop. Blocks."""
         blob = self.store.find(root)
         root = blob.root if blob is not None else root
         self.store.unpin(root, SHARED)
         self._shared.discard(root)
-        self._announced.pop(root, None)
+        return root
 
     # ---- adding
 
@@ -144,6 +144,8 @@ class Content:
         (E-p2p-63), or the disk is full (E-store-31). What came until then stays for the next time.
         """
         if (path := await trio.to_thread.run_sync(self.store.path, root)) is None:
+            while (ending := self._fetches.get(root)) is not None and ending.scope.cancel_called:
+                await ending.over.wait()  # the last one who waited has just left it
             await self._wait_for(self._joined(root, size_bytes, hints), progress)
             path = await trio.to_thread.run_sync(self.store.path, root)
         if path is None:  # evicted between the two: the bound is far too small

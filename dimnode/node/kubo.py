@@ -207,7 +207,7 @@ class KuboBridge:
         return bool(sent)
 
     async def _add_blob(self, root: Cid) -> None:
-        self._blobs.hold(root)
+        held = await trio.to_thread.run_sync(self._blobs.hold, root)
         try:
             tree = await trio.to_thread.run_sync(self._blobs.tree, root)
             path = await trio.to_thread.run_sync(self._blobs.path, root)
@@ -215,7 +215,8 @@ class KuboBridge:
                 raise Refused("E-kubo-12", "the content is not here", cid_text(root), f"dim blobs get {cid_text(root)}")
             await self._daemon().add(tree, path)
         finally:
-            self._blobs.release(root)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._blobs.release, held)
 
     async def _note_pins(self, pinned: list[str]) -> None:
         kept = list(dict.fromkeys(pinned))[-self._limits.pins_noted_max :]

@@ -95,13 +95,23 @@ class Library:
                 old.unlink()
 
     def place(self, record: Record) -> bool:
-        """Offer a model if all its files are here; from now on they stay. Blocks."""
+        """Offer a model if all its files are here; from now on they stay. Blocks: at the start only."""
+        return self._settle(record, self._find_files(record))
+
+    async def look_again(self, record: Record) -> bool:
+        """The same while the node runs: files are looked for in a thread, what is offered changes in the loop alone."""
+        return self._settle(record, await trio.to_thread.run_sync(self._find_files, record))
+
+    def _find_files(self, record: Record) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for file in Manifest.of(record).files:
             self.blobs.pin(file.root, pin_of(record.id))
             path = self.blobs.path(file.root)
             if path is not None:
                 found[file.path] = path
+        return found
+
+    def _settle(self, record: Record, found: Mapping[str, Path]) -> bool:
         if len(found) < len(record.payload["files"]):
             self._displace(record)
             return False
@@ -175,15 +185,18 @@ class Library:
             {"records": [("manifest", record.id, b"", 0, 0, record.envelope)], "models": [(record.id, "blobs")]}
         )
         self.registry.keep(record)
-        return await trio.to_thread.run_sync(self.place, record)
+        return await self.look_again(record)
 
     async def drop(self, model: RecordId) -> None:
         """Hold this model no longer. Its files go when room is needed, unless something else keeps them."""
         await self._journal.commit({"models": [(model, "")]})
         record = self.registry.manifests[model]
         self._displace(record)
-        for file in Manifest.of(record).files:
-            self.blobs.unpin(file.root, pin_of(model))
+        await trio.to_thread.run_sync(self._unpin_files, record)
+
+    def _unpin_files(self, record: Record) -> None:
+        for root in file_roots(record):
+            self.blobs.unpin(root, pin_of(record.id))
 
     def usable(self) -> list[RecordId]:
         """Models that this node itself may run: none that its publisher took back."""

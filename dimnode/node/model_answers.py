@@ -286,7 +286,7 @@ class ModelAnswers:
             rows.append({"path": file.path, "root": cid_text(file.root), "bytes": file.size_bytes, "state": state})
         holds = all(row["state"] == "holds" for row in rows)
         if not holds and record.id in self._node.library.models:
-            await trio.to_thread.run_sync(self._node.library.place, record)
+            await self._node.library.look_again(record)
             self._node.swarm.renew_advert()
         return {"model": cid_text(record.id), "name": said.title, "holds": holds, "files": rows}
 

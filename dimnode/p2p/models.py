@@ -12,7 +12,7 @@ import trio
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.p2p.host.host import Host
-from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
+from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded
 from dimnode.records.ids import RECORD_ID_BYTES, RECORD_PREFIX, PeerId, RecordId
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
 
@@ -83,7 +83,7 @@ async def _frame(stream: Stream) -> bytes:
     while True:
         try:
             bodies = decoder.feed(await stream.read(LIMITS.wire.read_bytes))
-        except (StreamEnded, StreamLost):
+        except StreamEnded:  # a connection that broke is nobody's fault: `StreamLost` goes on as it is
             raise PeerFault("model: cut off") from None
         if bodies:
             return bodies[0]

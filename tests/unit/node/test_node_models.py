@@ -1,18 +1,22 @@
 """Who is served a model's files: what a lease opens, and what somebody who saw it cannot open."""
 
 import io
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from dimnode.config import Config
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS
 from dimnode.node.content import Content
-from dimnode.node.library import Library
+from dimnode.node.library import Library, LocalModel
 from dimnode.node.models import Models, now_ms
+from dimnode.p2p.host.streams import StreamLost
+from dimnode.p2p.models import serve_models
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
@@ -239,3 +243,61 @@ def test_a_wish_before_the_manifest_is_heard_goes_round_no_bound_and_no_policy(m
         record = manifest(access, PUBLISHER, f"{size_max} {access}".encode())
         assert asked_to_keep(models, record, lambda told=record: models._registry.hear(told, THIEF.peer)) == fetched
         assert not models._for_others
+
+
+def test_what_is_offered_changes_in_the_loop_alone_which_reads_it(models) -> None:
+    threads: list[int] = []
+
+    class Noting(dict[RecordId, LocalModel]):
+        def __setitem__(self, model: RecordId, files: LocalModel) -> None:
+            threads.append(threading.get_ident())
+            super().__setitem__(model, files)
+
+    models._library.models = Noting()
+    assert trio.run(models._library.keep, MODEL)
+    assert threads == [threading.get_ident()]
+
+
+def test_who_comes_while_a_fetch_is_being_stopped_gets_one_of_its_own(models) -> None:
+    content, stopping, calls = models._content, trio.Event(), list[Cid]()
+
+    async def source(root: Cid, _size: int | None, _tell: Callable[[int, int], None]) -> bool:
+        calls.append(root)
+        if len(calls) == 1:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    stopping.set()
+                    await trio.testing.wait_all_tasks_blocked()
+        await trio.to_thread.run_sync(content.store.add, io.BytesIO(b"wanted"))
+        return True
+
+    async def fetched() -> bytes:
+        async with trio.open_nursery() as nursery:
+            content._nursery, content.sources[:] = nursery, [source]
+            with trio.CancelScope() as impatient:
+                async with trio.open_nursery() as first:
+                    first.start_soon(content.fetch, blob_cid(b"wanted"))
+                    await trio.testing.wait_all_tasks_blocked()
+                    while not calls:
+                        await trio.testing.wait_all_tasks_blocked(0.01)
+                    impatient.cancel()
+            await stopping.wait()
+            return (await content.fetch(blob_cid(b"wanted"))).read_bytes()
+
+    assert trio.run(fetched) == b"wanted"
+
+
+def test_a_connection_that_breaks_in_a_question_is_no_fault_of_the_peer() -> None:
+    class Broken:
+        peer = THIEF.peer
+
+        async def read(self, _bytes_max: int) -> bytes:
+            raise StreamLost("gone")
+
+    async def nobody(*_: object) -> bytes:
+        raise AssertionError("nothing was asked")
+
+    with pytest.raises(StreamLost):
+        trio.run(serve_models(nobody), Broken())
