@@ -15,7 +15,7 @@ from typing import Any, Final
 from dimnode.batches import Fault, Item
 from dimnode.cli.inputs import Choice
 from dimnode.cli.output import counted, talk
-from dimnode.cli.tables import SUFFIXES, Table, is_number, number_of, open_table, text_of
+from dimnode.cli.tables import SUFFIXES, Table, bounded_lines, is_number, number_of, open_table, text_of
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.item_rows import item_blob
@@ -174,11 +174,7 @@ def _decoded(item: Item, name: str) -> Item | Fault:
 def _lines(path: Path, source: Source) -> Gathered:
     def items() -> Iterator[Item | Fault]:
         with path.open("rb") as file:
-            number = 0
-            while line := file.readline(LIMITS.transforms.text_bytes_max + 1):
-                if not line.strip():
-                    continue
-                number += 1
+            for number, line in enumerate(bounded_lines(file, LIMITS.transforms.text_bytes_max), 1):
                 if len(line) > LIMITS.transforms.text_bytes_max:
                     yield Fault(number, "E-input-05", f"a line of more than {LIMITS.transforms.text_bytes_max} bytes")
                     continue

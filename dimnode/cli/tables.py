@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from dimnode.batches import Fault
 from dimnode.errors import ConfigError, Refused
@@ -133,6 +133,17 @@ def _lines(file: Any, path: Path) -> Iterator[list[str]]:
         raise ConfigError("E-cli-41", f"{path} is no CSV file", str(error), "") from None
 
 
+def bounded_lines(file: IO[bytes], bytes_max: int) -> Iterator[bytes]:
+    """The lines of a file that are not blank, by number; of one that is longer its first `bytes_max` + 1 bytes, and
+    never its rest as if that were a line of its own."""
+    while line := file.readline(bytes_max + 1):
+        rest = line
+        while len(rest) > bytes_max and not rest.endswith(b"\n"):
+            rest = file.readline(bytes_max + 1)
+        if line.strip():
+            yield line
+
+
 # ---- JSON
 
 
@@ -158,16 +169,17 @@ def _json(path: Path) -> Table:
 
 
 def _json_lines(path: Path) -> Table:
-    def lines() -> Iterator[str]:
-        with _readable(path), path.open(encoding="utf-8-sig") as file:
-            while line := file.readline(LIMITS.batch.file_bytes_max):
-                if line.strip():
-                    yield line
+    def lines() -> Iterator[bytes]:
+        with _readable(path), path.open("rb") as file:
+            yield from bounded_lines(file, LIMITS.batch.file_bytes_max)
 
     def rows() -> Iterator[Row | Fault]:
         for number, line in enumerate(lines(), 1):
+            if len(line) > LIMITS.batch.file_bytes_max:
+                yield Fault(number, "E-input-05", f"a line of more than {LIMITS.batch.file_bytes_max} bytes")
+                continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
                 yield Fault(number, "E-input-01", f"malformed JSON: {str(error)[:120]}")
             else:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from dimnode.cli.batch_files import write_result
 from dimnode.cli.batch_spool import Spool, folder_of
 from dimnode.cli.gather import gather, one_blob, plain_source
 from dimnode.cli.inputs import Choice
-from dimnode.cli.tables import open_table
+from dimnode.cli.tables import bounded_lines, open_table
 from dimnode.errors import ConfigError, DimError, Refused
 from dimnode.records.items import item_tensors
 from dimnode.records.tensors import Tensor, encode_tensors
@@ -171,6 +172,13 @@ def test_a_number_that_no_float_can_hold_costs_its_row_alone(tmp_path):
         (3, "E-input-01"),
         (4, ""),
     ]
+
+
+def test_the_rest_of_a_line_that_is_too_long_is_no_line_of_its_own(tmp_path):
+    whole = io.BytesIO(b"one\n" + b"x" * 35 + b"\n\n" + b"123456789\n" + b"1234567890\n" + b"y" * 10)
+    found = list(bounded_lines(whole, 10))
+    assert found == [b"one\n", b"x" * 11, b"123456789\n", b"1234567890\n", b"y" * 10]
+    assert [len(line) > 10 for line in found] == [False, True, False, True, False]
 
 
 def test_a_text_is_itself_or_a_files(tmp_path):
