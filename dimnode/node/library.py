@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -31,6 +31,10 @@ from dimnode.store.hashing import Progress, silent
 from dimnode.store.home import model_file
 from dimnode.store.journal import Journal
 from dimnode.store.uploads import UPLOADS_FOLDER
+
+MODEL_PIN: Final = "model "
+_FOR_OTHERS: Final = "others"
+"""Why a model is here, in the journal: somebody else's job or wish had it fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +65,20 @@ class Library:
         self._home, self._key, self._net, self._journal, self.blobs = home, key, net, journal, blobs
         self.models: dict[RecordId, LocalModel] = {}
         self._with: dict[Cid, set[RecordId]] = {}
+        self._for_others: set[RecordId] = set()
         self.cabinets: dict[str, Cabinet] = {}
         self.registry = Registry(key.peer, net, journal)
         self._adding = trio.Lock()
         self._load()
 
     def _load(self) -> None:
-        for manifest, where in self._journal.rows("SELECT manifest, sha256 FROM models"):
+        for manifest, why in self._journal.rows("SELECT manifest, sha256 FROM models"):
             envelope = self._journal.envelope(manifest)
             assert envelope is not None
             record = open_record(envelope, kind="manifest", check_signature=False)
             self.registry.keep(record)
-            if where:
+            if why:
+                self._note_why(record.id, why)
                 self._take_over(record)
                 self.place(record)
         rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets")
@@ -179,17 +185,27 @@ class Library:
         await self.keep(record)
         return record
 
-    async def keep(self, record: Record) -> bool:
+    async def keep(self, record: Record, *, for_others: bool = False) -> bool:
         """Journal and offer a model whose files are in the store; False when one is missing."""
+        why = _FOR_OTHERS if for_others else "blobs"
         await self._journal.commit(
-            {"records": [("manifest", record.id, b"", 0, 0, record.envelope)], "models": [(record.id, "blobs")]}
+            {"records": [("manifest", record.id, b"", 0, 0, record.envelope)], "models": [(record.id, why)]}
         )
+        self._note_why(record.id, why)
         self.registry.keep(record)
         return await self.look_again(record)
+
+    def _note_why(self, model: RecordId, why: str) -> None:
+        (self._for_others.add if why == _FOR_OTHERS else self._for_others.discard)(model)
+
+    def bytes_for_others(self) -> int:
+        """Of models that are here because others needed them."""
+        return sum(Manifest.of(self.models[model].manifest).size_bytes for model in self._for_others & set(self.models))
 
     async def drop(self, model: RecordId) -> None:
         """Hold this model no longer. Its files go when room is needed, unless something else keeps them."""
         await self._journal.commit({"models": [(model, "")]})
+        self._note_why(model, "")
         record = self.registry.manifests[model]
         self._displace(record)
         await trio.to_thread.run_sync(self._unpin_files, record)
@@ -360,7 +376,7 @@ def _part_of(progress: Progress, before: int, total: int) -> Progress:
 
 def pin_of(model: RecordId) -> str:
     """Why the store keeps the files of a model."""
-    return f"model {cid_text(model)}"
+    return MODEL_PIN + cid_text(model)
 
 
 def _place_and_header(source: Path) -> tuple[str, list[str]]:

@@ -17,8 +17,8 @@ from dimnode.config import Config
 from dimnode.errors import DimError, PeerFault, Refused
 from dimnode.jobs.effects import Run
 from dimnode.limits import Limits
-from dimnode.node.content import Content
-from dimnode.node.library import Library
+from dimnode.node.content import SHARED, Content
+from dimnode.node.library import MODEL_PIN, Library
 from dimnode.node.registry import Registry
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
@@ -180,7 +180,7 @@ class Models:
     async def _pull_for_others(self, model: RecordId, hints: Sequence[PeerId], evidence: Sequence[bytes] = ()) -> None:
         """The same within a time: few places are for others, and who drips bytes would hold one for ever."""
         with trio.move_on_after(self._limits.model_fetch_seconds_max) as deadline:
-            await self.pull(model, hints, evidence)
+            await self.pull(model, hints, evidence, for_others=True)
         if deadline.cancelled_caught:
             raise Refused("E-models-39", "the model's files did not come in time", "what came stays", "", 1000)
 
@@ -192,7 +192,14 @@ class Models:
         rows = [*pulls, *(("add", name, *row) for name, row in self.adding.items())]
         return [{"what": what, "name": name, "bytes": done, "of": of} for what, name, done, of in rows]
 
-    async def pull(self, model: RecordId, hints: Sequence[PeerId] = (), evidence: Sequence[bytes] = ()) -> Record:
+    async def pull(
+        self,
+        model: RecordId,
+        hints: Sequence[PeerId] = (),
+        evidence: Sequence[bytes] = (),
+        *,
+        for_others: bool = False,
+    ) -> Record:
         """Have a model's files here and offer it. Raises `Refused`; what came until then stays for the next time.
 
         evidence: a lease and its spec, by which the files may come though this node has no grant.
@@ -216,7 +223,9 @@ class Models:
                 held.append(await trio.to_thread.run_sync(self._content.store.hold, file.root))
                 row[0] = sum(file.size_bytes for file in manifest.files[: len(held)])
             self._check_claim(manifest)
-            if not await self._library.keep(record):
+            if for_others:
+                await trio.to_thread.run_sync(self._check_pins, manifest)
+            if not await self._library.keep(record, for_others=for_others):
                 raise Refused("E-models-29", f"a file of {manifest.title} went missing", "", "dim models pull MODEL")
         finally:
             self._pulling.pop(model, None)
@@ -246,6 +255,15 @@ class Models:
                     cause = f"{cid_text(root)} is a file of {theirs.title}, which is {theirs.access}"
                     what = f"{manifest.title} names another publisher's file"
                     raise Refused("E-models-38", what, cause, f"dim models rm {theirs.title}, if it is not needed")
+
+    def _check_pins(self, manifest: Manifest) -> None:
+        """The same for what the operator keeps for itself: a stranger's manifest does not make it a public file."""
+        for file in manifest.files:
+            reasons = [reason for of_root in self._content.store.pins(file.root).values() for reason in of_root]
+            if any(reason != SHARED and not reason.startswith(MODEL_PIN) for reason in reasons):
+                cause = f"{cid_text(file.root)} is pinned here for another reason, and not shared"
+                hint = "its operator: dim models pull, or dim blobs pin CID --share"
+                raise Refused("E-models-38", f"{manifest.title} names a blob of this node's own", cause, hint)
 
     async def _manifest_from(self, model: RecordId, peers: Sequence[PeerId]) -> Record:
         assert self._host is not None
@@ -290,6 +308,10 @@ class Models:
             return Refused("E-models-31", what, "fetch_models in its settings", "ask a peer that has the model")
         if record is not None and (no := self._too_large(record)) is not None:
             return no
+        size_bytes = Manifest.of(record).size_bytes if record is not None else 0
+        if not own and self._library.bytes_for_others() + size_bytes > self._content.store.bytes_max:
+            cause = "they have max_cache_gb together"  # they stay, each with a pin: without a bound they fill the disk
+            return Refused("E-models-40", "this node keeps as many models for others as it may", cause)
         if self._for_others >= self._limits.model_fetches_max and not own:
             return Refused("E-models-33", "this node is fetching models already", "", "", 1000)
         return None

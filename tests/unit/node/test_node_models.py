@@ -218,12 +218,15 @@ def test_nobody_opens_a_restricted_file_by_a_public_manifest_of_its_own(models) 
     assert served(models, THIEF)
 
 
-def asked_to_keep(models: Models, record: Record, told: Callable[[], None]) -> int:
+def asked_to_keep(models: Models, record: Record, told: Callable[[], None], content: bytes = b"") -> int:
     """A stranger wishes that a model be kept, before its manifest was heard: how many files were asked for."""
     fetched: list[Cid] = []
 
     async def source(root: Cid, _size: int | None, _tell: Callable[[int, int], None]) -> bool:
         fetched.append(root)
+        if content:
+            await trio.to_thread.run_sync(models._content.store.add, io.BytesIO(content))
+            return True
         raise Refused("E-p2p-61", "nobody has it", "")
 
     async def ask() -> None:
@@ -301,3 +304,32 @@ def test_a_connection_that_breaks_in_a_question_is_no_fault_of_the_peer() -> Non
 
     with pytest.raises(StreamLost):
         trio.run(serve_models(nobody), Broken())
+
+
+def test_models_for_others_stay_within_the_bound_also_after_a_restart(models, tmp_path) -> None:
+    models._config, store = Config(fetch_models="anyone"), models._content.store
+    first, second = (manifest("public", PUBLISHER, content) for content in (b"twelve bytes", b"another twel"))
+    store.bytes_max = 20
+    assert asked_to_keep(models, first, lambda: models._registry.hear(first, THIEF.peer), b"twelve bytes") == 1
+    assert first.id in models._library.models
+
+    def code(of: Models) -> str:
+        of._registry.hear(second, THIEF.peer)
+        no = of.fetch_problem(second.id, THIEF.peer)
+        assert of.fetch_problem(second.id, HOLDER.peer) is None  # its own wishes have another bound: the disk
+        return no.complaint.code if no is not None else ""
+
+    assert code(models) == "E-models-40"
+    again = Library(tmp_path / "home", HOLDER, OPEN_SWARM_ID, models._library._journal, store)
+    assert code(Models(again, Content(store, LIMITS), Vault(), models._config, LIMITS)) == "E-models-40"
+    trio.run(models._library.drop, first.id)
+    assert not code(models)
+
+
+@pytest.mark.parametrize(("reason", "opened"), [("user", False), ("shared", True), ("", True)])
+def test_a_blob_that_the_operator_keeps_for_itself_is_opened_by_no_strangers_manifest(models, reason, opened) -> None:
+    models._config = Config(fetch_models="anyone")
+    models._content.store.add(io.BytesIO(b"a diary"), pin=reason)
+    claim = manifest("public", THIEF, b"a diary")
+    assert not asked_to_keep(models, claim, lambda: models._registry.hear(claim, THIEF.peer))
+    assert (claim.id in models._library.models) == opened
