@@ -21,7 +21,6 @@ from dimnode.posix import anonymous_file
 from dimnode.records.tensors import tensor_places
 
 ALIGNMENT_BYTES: Final = 64
-PAGE_BYTES: Final = 4096
 
 
 def open_arena(directory: str, size: int) -> int:

@@ -126,11 +126,6 @@ class Estimates:
             known = max(smaller, key=lambda mean: mean.value, default=None)
         return max(0.0, known.value - 2 * known.deviation) if known is not None else 0.0
 
-    def load_seconds(self, model: str) -> float | None:
-        """The mean time from asking for a worker to its being ready."""
-        cost = self._costs.get(model)
-        return cost.load.value if cost is not None and cost.load.count else None
-
     def memory_bytes(self, model: str, rows: int = 1) -> int | None:
         """What a worker with this model takes while it runs so many rows; None when it was never measured."""
         cost = self._costs.get(model)

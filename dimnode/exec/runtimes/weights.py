@@ -40,10 +40,6 @@ class Weights:
     dtype: str
     groups: Groups | None
 
-    def in_groups(self, name: str) -> bool:
-        """Whether the matrix `name`.weight is stored in fewer bits."""
-        return f"{name}.scales" in self.tensors
-
 
 def weights_of(files: Files, architecture: Architecture, config: Config, wanted_dtype: str) -> Weights:
     """Read and check. Raises `RunFailed`."""

@@ -11,7 +11,6 @@ def test_nothing_is_expected_of_a_model_that_never_ran() -> None:
     assert found.run_seconds("m", 1) is None
     assert found.run_seconds_least("m", 1) is None
     assert found.memory_bytes("m") is None
-    assert found.load_seconds("m") is None
     assert len(found) == 0, "a question leaves no trace"
 
 
