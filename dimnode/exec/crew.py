@@ -166,8 +166,11 @@ class Crew:
     def _start(self, lane: Lane, now: float) -> None:
         """Ask the zygote for a worker. When that fails at once, the order that needed it fails."""
         order = self._queue.head(lane).order
-        zygote = self.zygotes.obtain(order.runtime or ALWAYS)
-        mine, theirs = socket.socketpair()
+        try:
+            zygote = self.zygotes.obtain(order.runtime or ALWAYS)
+            mine, theirs = socket.socketpair()
+        except OSError as error:  # strangers' connections may have taken all files
+            return self._could_not_start(lane, error)
         files: list[int] = []
         token = zygote.next_token()
         try:
@@ -179,9 +182,7 @@ class Crew:
             mine.close()
             for descriptor in files:
                 os.close(descriptor)
-            ticket = self._queue.pop(lane)
-            self._queue.landed(ticket, 0.0)
-            return self._could_not_start(ticket, error)
+            return self._could_not_start(lane, error)
         finally:
             theirs.close()
         mine.setblocking(False)
@@ -207,7 +208,9 @@ class Crew:
         except OSError:
             return None
 
-    def _could_not_start(self, ticket: Ticket, error: RunFailed | OSError) -> None:
+    def _could_not_start(self, lane: Lane, error: RunFailed | OSError) -> None:
+        ticket = self._queue.pop(lane)
+        self._queue.landed(ticket, 0.0)
         if isinstance(error, RunFailed):
             self._desk.fail_soon(ticket, "failed", error.complaint.code, error.complaint.what)
         else:

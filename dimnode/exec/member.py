@@ -180,9 +180,14 @@ class Member(Place):
 
     def bear(self, model: ModelOrder | None, files: list[int]) -> None:
         """Put the model and its open files, which are ours from now on, in front of all orders; `flush` sends them."""
-        arena = self.arena
-        shared = [os.dup(arena.descriptor)] if arena is not None else []
-        self._outbox.append(_Parcel(memoryview(birth_frame(model, arena)), [*files, *shared]))
+        shared = []
+        if self.arena is not None:
+            try:
+                shared = [os.dup(self.arena.descriptor)]
+            except OSError:  # no file is left: it works without
+                self.arena.close()
+                self.arena = None
+        self._outbox.append(_Parcel(memoryview(birth_frame(model, self.arena)), [*files, *shared]))
 
     def land(self, number: int) -> Ticket:
         """See `Place.land`; what it had in the arena is free again."""

@@ -118,7 +118,10 @@ class Zygotes:
             if failure or zygote.restarts > self._limits.zygote_restarts_max:
                 reason = failure or "the process that starts workers keeps dying"
                 return self._know(zygote, Hello(failure=reason))
-            zygote.launch()
+            try:
+                zygote.launch()
+            except OSError as error:
+                return self._know(zygote, Hello(failure=f"no process can be started: {error.strerror}"))
 
     async def _read(self, zygote: Zygote) -> None:
         """Until the end of its stream."""

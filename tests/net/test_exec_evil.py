@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -144,6 +145,46 @@ def test_a_hundred_workers_that_die_leave_no_descriptor_and_no_process(zygote: Z
             await rig.run(rig.order(rounds(), QUICK))
             assert len(os.listdir("/proc/self/fd")) <= before + 2
             await rig.until(lambda: len(psutil.Process(zygote.pid).children()) <= 2)
+
+    trio.run(main)
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """This process can open so many files more, as when strangers' connections have taken the others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 16, hard))
+    taken: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(count):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_node_without_a_file_left_fails_the_order_and_not_itself(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            entry = blob([[1]])
+            asked = [rig.order(doubling(1), entry) for _ in range(9)]
+            before = len(os.listdir("/proc/self/fd"))
+            found = []
+            for count, order in enumerate(asked):
+                with descriptors_left(count):
+                    found += await rig.run(order)
+                assert order.model is not None
+                rig.pool.unload(order.model.id)
+                assert rig.pool.stats().workers == 0
+                assert len(os.listdir("/proc/self/fd")) == before
+            assert [done.code for done in found[:2]] == [orders.NOT_STARTED] * 2
+            assert {done.status for done in found} == {"crashed", "failed", "ok"}
+            assert found[-1].status == "ok"
 
     trio.run(main)
 
