@@ -326,6 +326,8 @@ class KuboBridge:
         """Whether the blob came from there: a source of `Content`. See `KuboFetch.fetch`."""
         if self._kubo is None or self._config.fetch == "off":
             return False
+        if self.silent and self._kubo.looks_further:  # its peers would hear what a private swarm looks for
+            return False
         return await KuboFetch(self._kubo, self._blobs, self._limits).fetch(root, size_bytes, tell)
 
 

@@ -76,6 +76,16 @@ def sweep_rests(folder: Path, whole: Container[Cid], coming: Container[Cid], lim
             path.unlink(missing_ok=True)
 
 
+def left_parts(folder: Path, coming: Container[Cid | None]) -> list[tuple[Path, os.stat_result]]:
+    """Parts that nobody takes up now, the oldest first. `coming`: left out."""
+    found = []
+    for path in folder.glob("*" + files.PART):
+        named, said = files.root_of_name(path.name), files.plain(path)
+        if named is not None and said is not None and named[0] not in coming:
+            found.append((path, said))
+    return sorted(found, key=lambda each: each[1].st_mtime)
+
+
 def _holds(root: Cid, path: Path, bytes_max: int) -> bool:
     try:
         with os.fdopen(files.open_plain(path), "rb", buffering=0) as file:

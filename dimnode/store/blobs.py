@@ -1,7 +1,7 @@
 """The blob store: immutable bytes by CID, each one flat file that can be mapped, with its tree of hashes beside it.
 
-Rule: a file has a blob's name only when every byte of it was hashed on its way in. What is pinned, held by a running
-job or still coming is never evicted; of the rest the least recently used goes first.
+Rule: a file has a blob's name only when every byte of it was hashed on its way in. What is pinned, held or
+coming now is never evicted; of the rest the least recently used goes first.
 Everything here blocks and may be called from any thread.
 """
 
@@ -22,7 +22,7 @@ from dimnode.records.unixfs import Layout, Tree, read_tree, single_leaf
 from dimnode.store import blob_files as files
 from dimnode.store.blob_book import Blob, BlobBook, no_blob
 from dimnode.store.blob_reader import Reader, StoreStat
-from dimnode.store.blob_scan import scan, sweep_rests
+from dimnode.store.blob_scan import left_parts, scan, sweep_rests
 from dimnode.store.hashing import Progress, hash_stream, silent
 from dimnode.store.part import Part
 
@@ -249,7 +249,7 @@ class BlobStore:
                 raise Refused("E-store-40", "too many blobs come in at once", "", "later", 1000)
             path = self.folder / (files.name_of(tree.root) + files.PART)
             said = files.plain(path)
-            self.make_room(max(0, tree.file_bytes - (said.st_blocks * 512 if said else 0)))
+            self.make_room(max(0, tree.file_bytes - (said.st_blocks * 512 if said else 0)), tree.root)
             if tree.nodes and not self._tree_path(tree.root).exists():
                 try:
                     files.write_nodes(self._tree_path(tree.root), tree.nodes)
@@ -311,7 +311,7 @@ class BlobStore:
         return {root: reasons} if reasons else {}
 
     def hold(self, cid: Cid) -> Cid:
-        """A job uses it: it is not evicted until as many `release` of the root, which is returned, came."""
+        """Somebody uses it: it is not evicted until as many `release` of the root, which is returned, came."""
         root = self._book.named(cid) or cid
         with self._lock:
             self._held[root] += 1
@@ -347,18 +347,27 @@ class BlobStore:
         pinned = self._book.pins()
         return [blob for blob in self._book.all() if blob.root not in pinned and blob.root not in self._held]
 
-    def make_room(self, wanted_bytes: int) -> None:
-        """Evict as far as bound and free space ask for it. Raises `Refused` E-store-31 when that is not enough."""
+    def make_room(self, wanted_bytes: int, but: Cid | None = None) -> None:
+        """Evict as far as bound and free space ask for it; as a last resort parts that nobody takes up now, save `but`.
+
+        Raises `Refused` E-store-31 when all that is not enough.
+        """
         with self._lock:
             loose_bytes = sum(blob.bytes for blob in self._loose())
             # What comes in now takes its room leaf by leaf: it was promised, though the disk does not show it yet.
             promised = sum(part.tree.file_bytes - part.done_bytes for part in self._parts.values())
             least = wanted_bytes + promised + self._limits.free_bytes_min
-            if self.free_bytes() + loose_bytes < least:  # nothing is thrown away for what would not fit all the same
+            left = left_parts(self.folder, {*self._parts, but})
+            gains = loose_bytes + sum(said.st_blocks * 512 for _, said in left)
+            if self.free_bytes() + gains < least:  # nothing is thrown away for what would not fit all the same
                 raise files.disk_full(f"a blob of {wanted_bytes} bytes")
             short = max(0, least - self.free_bytes(), loose_bytes + wanted_bytes - self.bytes_max)
             if short:
                 self.gc(max(0, loose_bytes - short))
+            for path, _ in left:
+                if self.free_bytes() >= least:
+                    return
+                path.unlink(missing_ok=True)
             if self.free_bytes() < least:
                 raise files.disk_full(f"a blob of {wanted_bytes} bytes")
 

@@ -149,6 +149,17 @@ def test_a_model_that_is_no_longer_offered_is_unpinned(scene):
     assert cid_text(blob_cid(b"stays")) in scene.daemon.pins
 
 
+def test_in_a_private_swarm_the_public_network_is_not_asked_unless_the_operator_says_so(scene):
+    raw = b"found in the daemon"
+    scene.daemon.blocks[cid_text(blob_cid(raw))] = raw
+
+    def found(**settings):
+        return scene.run(lambda bridge: bridge.take(blob_cid(raw), len(raw), lambda *_: None), **settings)
+
+    assert not found(private=True, fetch="network")
+    assert found(private=True, fetch="network", private_swarm=True)
+
+
 def test_in_a_private_swarm_nothing_goes_there_unless_the_operator_says_so(scene):
     scene.add(LARGE)
     scene.offers.ended = [(5, RecordId(b"job"), True)]

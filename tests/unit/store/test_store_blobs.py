@@ -102,10 +102,10 @@ def test_an_index_that_cannot_be_written_costs_no_blob(store: BlobStore) -> None
 
 
 class SmallDisk(BlobStore):
-    """Of 5 MiB, whatever was written."""
+    """Of 5 MiB."""
 
     def free_bytes(self) -> int:
-        return 5 * LEAF_BYTES
+        return 5 * LEAF_BYTES - sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
 
 
 def test_room_that_was_promised_to_one_part_is_not_promised_to_another(tmp_path: Path) -> None:
@@ -117,6 +117,22 @@ def test_room_that_was_promised_to_one_part_is_not_promised_to_another(tmp_path:
         assert no.value.complaint.code == "E-store-31"
         part.close()
         store.part(second).close()
+
+
+def test_parts_that_nobody_takes_up_go_before_a_blob_is_refused(tmp_path: Path) -> None:
+    old, new = content_of(3 * LEAF_BYTES, 1), content_of(4 * LEAF_BYTES, 2)
+    with SmallDisk(tmp_path, MANY, LIMITS_HERE) as store:
+        part = store.part(tree_for(old))
+        for leaf in (0, 1):
+            part.write(leaf, [old[leaf * LEAF_BYTES : (leaf + 1) * LEAF_BYTES]])
+        with pytest.raises(Refused):
+            store.part(tree_for(new))
+        part.close()
+        again = store.part(tree_for(old))  # it is taken up: its own bytes are no room for it
+        assert again.missing() == [2]
+        again.close()
+        store.part(tree_for(new)).close()
+        assert not again.path.exists()
 
 
 def test_nothing_is_evicted_for_what_would_not_fit_all_the_same(tmp_path: Path) -> None:
