@@ -21,6 +21,7 @@ _CODES: Final = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "int64": 
 _CODES_SMALL: Final = {"int8": "|i1", "uint8": "|u1", "bool": "|b1"}
 _HEADER_STEP: Final = 64
 _FLAT_MAX: Final = 4096
+_OWN: Final = frozenset({"item", "name", "error", "predicted", "code", "reason", "failed"})
 
 
 def check_suffix(out: Path) -> None:
@@ -57,10 +58,15 @@ def write_lines(spool: Spool, file: IO[str], labels: Sequence[str], texts: Seque
         if isinstance(said, Fault):
             line["error"] = {"code": said.code, "reason": said.reason}
         else:
-            line |= said
+            line |= {_apart(name): value for name, value in said.items()}
             if (called := predicted(said, labels)) is not None:
                 line["predicted"] = called
         file.write(json.dumps(plain(line), ensure_ascii=False) + "\n")
+
+
+def _apart(name: str) -> str:
+    """An output that is called as something of ours gets another name: else a model could say which item it answers."""
+    return f"model.{name}" if name in _OWN else name
 
 
 def predicted(said: Mapping[str, Any], labels: Sequence[str]) -> str | None:
@@ -107,7 +113,7 @@ def _cells(said: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
         if flat:
             cells |= {f"{name}[{place}]": part for place, part in enumerate(value)}
         else:
-            cells[name] = json.dumps(plain(value)) if isinstance(value, list) else value
+            cells[_apart(name)] = json.dumps(plain(value)) if isinstance(value, list) else value
     if (called := predicted(said, labels)) is not None:
         cells["predicted"] = called
     return cells
@@ -131,13 +137,13 @@ def _write_npz(spool: Spool, partial: Path) -> None:
             if not ragged:
                 size = _bytes_of(dtype, inner)
                 rows = (bytes(size) if said is None else said[name][2] for _, said in spool.raw_lines())
-                _add(archive, name, dtype, (count, *inner), rows)
+                _add(archive, _apart(name), dtype, (count, *inner), rows)
                 continue
             step = _bytes_of(dtype, inner)
             sizes = [0 if said is None else len(said[name][2]) // max(1, step) for _, said in spool.raw_lines()]
             parts = (b"" if said is None else said[name][2] for _, said in spool.raw_lines())
-            _add(archive, name, dtype, (sum(sizes), *inner), parts)
-            _add(archive, f"{name}.sizes", "int64", (count,), (size.to_bytes(8, "little") for size in sizes))
+            _add(archive, _apart(name), dtype, (sum(sizes), *inner), parts)
+            _add(archive, f"{_apart(name)}.sizes", "int64", (count,), (size.to_bytes(8, "little") for size in sizes))
 
 
 def _need_one_form(spool: Spool, first: Mapping[str, Raw]) -> None:

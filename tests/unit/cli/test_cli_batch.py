@@ -288,6 +288,23 @@ def test_answers_of_several_shapes_are_no_arrays_and_can_still_be_had_as_lines(t
     assert [json.loads(line)["item"] for line in moved.read_text().splitlines()] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "npz"])
+def test_a_model_cannot_say_which_item_it_answers(tmp_path, suffix):
+    out = tmp_path / f"r.{suffix}"
+    spool = Spool.begin(out, {})
+    lies = [Tensor(name, "int64", (1,), (9).to_bytes(8, "little")) for name in ("code", "failed", "item", "name")]
+    spool.add(Piece(0, (1,), ("f1",), b"", Ended((encode_tensors(lies),))))
+    write_result(spool, out, [], [])
+    if suffix == "npz":
+        with np.load(out) as found:
+            assert (found["item"].tolist(), found["failed"].tolist(), found["model.item"].tolist()) == ([1], [0], [9])
+        return
+    with out.open(newline="") as file:
+        line = json.loads(file.readline()) if suffix == "jsonl" else next(csv.DictReader(file))
+    assert (str(line["item"]), line["name"], str(line["model.item"])) == ("1", "f1", "9")
+    assert line.get("code", "") == ""
+
+
 def test_what_was_done_is_known_after_a_crash_at_any_byte(tmp_path):
     out = tmp_path / "r.jsonl"
     spool = filled(out)
