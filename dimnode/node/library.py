@@ -6,6 +6,7 @@ columns and operations; its rows, its path and its cohort sizes stay here.
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +25,15 @@ from dimnode.node.registry import Registry
 from dimnode.records.envelope import VERSION, Record, SigningKey, seal
 from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId, cid_text
 from dimnode.records.kinds import compose, open_record
-from dimnode.records.manifest import Manifest, file_roots
+from dimnode.records.manifest import Manifest, file_roots, title_of
 from dimnode.records.manifest_kinds import MANIFEST_VERSION
 from dimnode.store.blobs import BlobStore
 from dimnode.store.hashing import Progress, silent
 from dimnode.store.home import model_file
 from dimnode.store.journal import Journal
 from dimnode.store.uploads import UPLOADS_FOLDER
+
+log = logging.getLogger(__name__)
 
 MODEL_PIN: Final = "model "
 _FOR_OTHERS: Final = "others"
@@ -93,12 +96,18 @@ class Library:
     # ---- models
 
     def _take_over(self, record: Record) -> None:
-        """Files that an older version kept in a folder of their own become blobs, without a copy."""
+        """Files that an older version kept in a folder of their own become blobs, without a copy.
+
+        One that was changed or cannot be read stays where it is: its model is not offered, and the node starts.
+        """
         for file in Manifest.of(record).files:
             old = model_file(self._home, file.root[len(BLOB_PREFIX) :].hex())
             if file.root.startswith(BLOB_PREFIX) and old.is_file():
-                self.blobs.take_over(old, whole=file.root)
-                old.unlink()
+                try:
+                    self.blobs.take_over(old, whole=file.root)
+                    old.unlink()
+                except Refused as no:
+                    log.warning("a file of %s is not taken over: %s", title_of(record), no)
 
     def place(self, record: Record) -> bool:
         """Offer a model if all its files are here; from now on they stay. Blocks: at the start only."""

@@ -118,7 +118,7 @@ class Models:
             with suppress(PeerFault):
                 record = open_record(envelope)
                 if record.kind == "grant":
-                    self._registry.hear_notice(record, peer)
+                    self._registry.hear_notice(record, peer, journalled=False)
                 lease = record if record.kind == "lease" else lease
                 spec = record if record.kind == "spec" else spec
         access = self._registry.access(model, peer, FETCH, now_ms())
@@ -152,7 +152,7 @@ class Models:
                 if record.kind == "manifest" and record.id == model:
                     self._registry.hear(record, peer)
                 elif record.kind == "grant":
-                    self._registry.hear_notice(record, peer)
+                    self._registry.hear_notice(record, peer, journalled=False)
         if model in self._library.models:
             return b"here"
         if (no := self.fetch_problem(model, peer)) is not None:

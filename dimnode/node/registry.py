@@ -173,8 +173,10 @@ class Registry:
 
     # ---- grants and withdrawals
 
-    def hear_notice(self, record: Record, teller: PeerId) -> bool:
+    def hear_notice(self, record: Record, teller: PeerId, *, journalled: bool = True) -> bool:
         """Take note of a grant or a withdrawal; True when it concerns this node and the journal lacks it.
+
+        Then the caller journals it; who cannot says so (`journalled`), and it stays hearsay until it is told again.
 
         One that names what its signer does not own is kept under its signer's name, where it means nothing.
         """
@@ -184,7 +186,7 @@ class Registry:
         for identity in self._notices_told.tell(teller, record):
             if identity not in self._kept_notices:
                 self._forget_notice(self._notices.pop(identity))
-        return self._keep_notice(record)
+        return journalled and self._keep_notice(record)
 
     def _keep_notice(self, record: Record) -> bool:
         """What this node signed, what was granted to it, and the end of what it keeps."""

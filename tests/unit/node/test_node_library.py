@@ -17,7 +17,7 @@ from dimnode.records.ids import blob_cid, cid_text, peer_text, short
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
 from dimnode.records.manifest import Manifest
 from dimnode.store.blobs import BlobStore
-from dimnode.store.home import prepare_home
+from dimnode.store.home import model_file, prepare_home
 from dimnode.store.journal import Journal
 
 KEY, OTHER, THIRD = (SigningKey.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
@@ -386,3 +386,17 @@ def test_columns_of_conditions_are_columns_of_the_file_and_outlast_a_restart(tmp
     assert refused(add_cabinet, library, source, policy=POLICY | {"where": ["yaer"]}) == "E-data-02"
     add_cabinet(library, source, policy=POLICY | {"where": ["year"]})
     assert again(tmp_path, journal).cabinets["patients"].policy.where == {"year"}
+
+
+def test_a_changed_file_of_an_older_version_costs_its_model_and_not_the_start(tmp_path, library, blobs, model) -> None:
+    record = add(library, model)
+    [file] = Manifest.of(record).files
+    blobs.unpin(file.root, f"model {cid_text(record.id)}")
+    blobs.remove(file.root)
+    old = model_file(tmp_path / "home", hashlib.sha256(b"a model").hexdigest())
+    old.parent.mkdir(exist_ok=True)
+    old.write_bytes(b"another")
+    started = Library(tmp_path / "home", KEY, OPEN_SWARM_ID, library._journal, blobs)
+    assert record.id not in started.models and old.read_bytes() == b"another"
+    old.write_bytes(b"a model")
+    assert record.id in Library(tmp_path / "home", KEY, OPEN_SWARM_ID, library._journal, blobs).models

@@ -333,3 +333,9 @@ def test_a_blob_that_the_operator_keeps_for_itself_is_opened_by_no_strangers_man
     claim = manifest("public", THIEF, b"a diary")
     assert not asked_to_keep(models, claim, lambda: models._registry.hear(claim, THIEF.peer))
     assert (claim.id in models._library.models) == opened
+
+
+def test_a_grant_that_a_stranger_showed_first_is_still_written_down_when_it_is_told(models) -> None:
+    mine = grant(HOLDER)
+    assert not opens(models, THIEF, mine)
+    assert models._registry.hear_notice(mine, PUBLISHER.peer)

@@ -58,6 +58,7 @@ def test_what_was_granted_to_this_node_is_its_own_after_a_restart(journal, regis
     registry.hear(model, PUBLISHER.peer)
     given = grant(model.id)
     assert registry.access(model.id, ME.peer, "infer", 5).code == "E-models-21"
+    assert not registry.hear_notice(given, STRANGER.peer, journalled=False)  # shown where nothing is written down
     assert registry.hear_notice(given, PUBLISHER.peer)
     assert not registry.hear_notice(given, STRANGER.peer)
     trio.run(journal.commit, {"records": [("grant", given.id, b"", 0, 0, given.envelope)]})
