@@ -301,6 +301,7 @@ class Crew:
         """
         first = next(iter(member.flight.values()), None)
         if first is not None and first.batch is not None and first.batch.size > 1 and not first.cancelled:
+            self.ledger.lost_together(first, trio.current_time())
             for ticket in member.flight.values():
                 if ticket.batch is first.batch:
                     ticket.kind = None

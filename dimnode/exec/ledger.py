@@ -71,6 +71,14 @@ class Ledger:
         began = ticket.started_at if ticket.started_at >= 0 else now if member.ready else member.serving_since
         self._queue.landed(ticket, now - began)
 
+    def lost_together(self, first: Ticket, now: float) -> None:
+        """Its worker is gone, and it goes back to the queue with its batch: what the run took is charged all the same.
+
+        A batch is of one identity.
+        """
+        if first.started_at >= 0:
+            self._queue.shares.charge(first.account, now - first.started_at)
+
     def is_pressed(self, used_bytes: int) -> bool:
         """Loaded models take more than they may, or the machine has nearly nothing left."""
         return used_bytes > self.memory_bytes_max or machine_bytes()[1] < self._limits.memory_reserve_bytes

@@ -95,3 +95,15 @@ def test_an_identity_pays_for_the_load_of_its_model_and_for_one_that_never_ends(
     assert ticket.account.virtual == 60.0
     assert ticket.account.running == 0
     member.channel.close()
+
+
+def test_a_batch_whose_worker_was_lost_is_charged_once_though_it_goes_back() -> None:
+    queue = OrderQueue(10.0)
+    ledger = Ledger(ExecLimits(), queue, GIB)
+    member, ticket = starting(queue, 100.0)
+    ticket.started_at = 101.0
+    ledger.lost_together(ticket, 131.0)
+    queue.push(ticket)  # as the crew does with it
+    assert abs(ticket.account.virtual - 30.0) < 1e-9
+    assert (ticket.account.running, ticket.account.queued) == (0, 1)
+    member.channel.close()
