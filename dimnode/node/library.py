@@ -159,7 +159,9 @@ class Library:
         gathered = await trio.to_thread.run_sync(gather_for, source, card)
         chosen = card.format or format_of(gathered.files) or "onnx"
         if card.sha256:
-            await trio.to_thread.run_sync(check_sha256, gathered.files[0].place, card.sha256)
+            by_role = {file.role: file for file in reversed(gathered.files)}
+            main = by_role.get("model") or by_role.get("weights") or gathered.files[0]  # as `Manifest.main`
+            await trio.to_thread.run_sync(check_sha256, main.place, card.sha256)
         held: list[Cid] = []
         try:
             files = await trio.to_thread.run_sync(self._keep_files, gathered.files, progress, held)

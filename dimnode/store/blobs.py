@@ -313,9 +313,9 @@ class BlobStore:
     def hold(self, cid: Cid) -> Cid:
         """Somebody uses it: it is not evicted until as many `release` of the root, which is returned, came."""
         root = self._book.named(cid) or cid
+        self._book.used(root, _now_ms())  # first: when the disk refuses, nobody would release it
         with self._lock:
             self._held[root] += 1
-        self._book.used(root, _now_ms())
         return root
 
     def release(self, cid: Cid) -> None:

@@ -400,3 +400,14 @@ def test_a_changed_file_of_an_older_version_costs_its_model_and_not_the_start(tm
     assert record.id not in started.models and old.read_bytes() == b"another"
     old.write_bytes(b"a model")
     assert record.id in Library(tmp_path / "home", KEY, OPEN_SWARM_ID, library._journal, blobs).models
+
+
+def test_the_declared_hash_is_that_of_the_file_which_a_runtime_opens(tmp_path, library) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "m.onnx").write_bytes(b"a model")
+    assert add(library, folder, sha256=hashlib.sha256(b"a model").hexdigest()).payload["name"] == "iris"
+    with pytest.raises(Refused) as no:
+        add(library, folder, sha256=hashlib.sha256(b"{}").hexdigest())
+    assert no.value.complaint.code == "E-models-04"

@@ -101,6 +101,15 @@ def test_an_index_that_cannot_be_written_costs_no_blob(store: BlobStore) -> None
     assert not [name for name in names(store) if name.endswith(".adding")]
 
 
+def test_what_could_not_be_held_is_held_by_nobody(store: BlobStore) -> None:
+    root = store.add(io.BytesIO(b"held")).root
+    store._book._database.execute("PRAGMA query_only=ON")
+    with pytest.raises(Refused):
+        store.hold(root)
+    store._book._database.execute("PRAGMA query_only=OFF")
+    assert store.remove(root).root == root
+
+
 class SmallDisk(BlobStore):
     """Of 5 MiB."""
 
