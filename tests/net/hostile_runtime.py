@@ -111,8 +111,8 @@ def main(form: str, secret: str, folder: str) -> None:
     theirs.close()
     mine.settimeout(30)
     model = ModelOrder("m", form, (), Facts())
-    mine.sendall(pack_frame(["load", birth_bytes(model), 0]))
-    mine.sendall(pack_frame([1, "infer", [], [], None, 5000, 0]))
+    mine.sendall(pack_frame(["load", birth_bytes(model), 0, None]))
+    mine.sendall(pack_frame([1, "infer", [], [], None, 5000, 0, 0]))
     frames, bodies = FrameBuffer(100_000), []
     while len(bodies) < 2:
         chunk = mine.recv(10_000)
