@@ -333,7 +333,11 @@ class Content:
     async def _keep_bound(self) -> None:
         """Unpinned blobs beyond the bound go, now and then."""
         while True:
-            gone = await trio.to_thread.run_sync(self.store.gc)
+            gone = []
+            try:
+                gone = await trio.to_thread.run_sync(self.store.gc)
+            except (Refused, OSError) as error:  # a full or failing disk ends no node: it is looked at again
+                log.warning("no room could be made among the blobs: %s", error)
             if gone:
                 log.info("%d blobs made room: %d bytes", len(gone), sum(blob.bytes for blob in gone))
             await trio.sleep(self._bound_seconds)

@@ -20,6 +20,7 @@ from dimnode.p2p.models import serve_models
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
+from dimnode.store.blob_book import Blob
 from dimnode.store.blobs import BlobStore
 from dimnode.store.home import prepare_home
 from dimnode.store.journal import Journal
@@ -339,3 +340,27 @@ def test_a_grant_that_a_stranger_showed_first_is_still_written_down_when_it_is_t
     mine = grant(HOLDER)
     assert not opens(models, THIEF, mine)
     assert models._registry.hear_notice(mine, PUBLISHER.peer)
+
+
+def test_a_full_disk_ends_no_node_when_room_is_to_be_made(tmp_path) -> None:
+    again = trio.Event()
+
+    class FullDisk(BlobStore):
+        looks = 0
+
+        def gc(self, bytes_max: int | None = None) -> list[Blob]:
+            self.looks += 1
+            if self.looks == 1:
+                raise Refused("E-store-31", "the disk is full", "")
+            trio.from_thread.run_sync(again.set)
+            return super().gc(bytes_max)
+
+    with FullDisk(tmp_path, 1 << 30) as store:
+
+        async def looked() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Content(store, LIMITS)._keep_bound)
+                await again.wait()
+                nursery.cancel_scope.cancel()
+
+        trio.run(looked, clock=trio.testing.MockClock(autojump_threshold=0))
