@@ -352,6 +352,12 @@ class BlobStore:
 
         Raises `Refused` E-store-31 when all that is not enough.
         """
+        try:
+            self._make_room(wanted_bytes, but)
+        except OSError as error:  # a failing disk: whoever wanted room is refused, and the node goes on
+            raise files.refusal_of(error, "no room can be made") from None
+
+    def _make_room(self, wanted_bytes: int, but: Cid | None) -> None:
         with self._lock:
             loose_bytes = sum(blob.bytes for blob in self._loose())
             # What comes in now takes its room leaf by leaf: it was promised, though the disk does not show it yet.

@@ -1,5 +1,6 @@
 """The blob store: what goes in comes out, what is kept is kept, and nothing half-written ever has a blob's name."""
 
+import errno
 import io
 import os
 import random
@@ -108,6 +109,16 @@ def test_what_could_not_be_held_is_held_by_nobody(store: BlobStore) -> None:
         store.hold(root)
     store._book._database.execute("PRAGMA query_only=OFF")
     assert store.remove(root).root == root
+
+
+def test_a_disk_that_fails_while_room_is_made_is_a_refusal(tmp_path: Path) -> None:
+    class FailingDisk(BlobStore):
+        def free_bytes(self) -> int:
+            raise OSError(errno.EIO, "input/output error")
+
+    with FailingDisk(tmp_path, MANY, LIMITS_HERE) as store, pytest.raises(Refused) as no:
+        store.part(tree_for(content_of(2 * LEAF_BYTES)))
+    assert no.value.complaint.code == "E-store-39"
 
 
 class SmallDisk(BlobStore):
