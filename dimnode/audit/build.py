@@ -11,6 +11,7 @@ from pathlib import Path
 PARTS = (
     "errors.py",
     "limits.py",
+    "overlay_limits.py",  # the rest of limits.py
     "records/*.py",
     "consensus/__init__.py",
     "consensus/agreement.py",

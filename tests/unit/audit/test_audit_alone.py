@@ -18,7 +18,7 @@ FORBIDDING = """
 import sys
 
 ALLOWED = {"__main__", "dimnode", "nacl", "msgpack", "cffi", "_cffi_backend"}
-ROOMS = {"audit", "records", "consensus", "errors", "limits"}
+ROOMS = {"audit", "records", "consensus", "errors", "limits", "overlay_limits"}
 
 class Forbid:
     def find_spec(self, name, path=None, target=None):
