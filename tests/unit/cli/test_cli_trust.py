@@ -27,7 +27,8 @@ def rows(tmp_path: Path) -> Path:
 
 def test_a_name_of_the_list_is_an_id_before_the_node_hears_of_it(dim, tmp_path, trust, rows):
     nobody = refusal("E-jobs-04", "nobody")
-    with FakeNode(tmp_path, models__ls={"result": {"models": []}}, job__validate=nobody) as node:
+    known = {"result": {"inputs": [], "withdrawn": None}}
+    with FakeNode(tmp_path, models__ls={"result": {"models": []}}, models__show=known, job__validate=nobody) as node:
         dim("run", "triage", rows, "--peer", "alba", "--trust", trust)
         dim("run", "triage", rows, "--peer", "brio", "--trust", trust)
         dim("run", "triage", rows, "--peer", "alba")
