@@ -19,7 +19,7 @@ from typing import Any, Final
 import trio
 import trio.lowlevel
 
-from dimnode.errors import Refused
+from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS, Limits
 from dimnode.p2p.blob_fetch import Download
 from dimnode.p2p.blob_server import BlobServer
@@ -188,6 +188,9 @@ class Content:
                         await self._download(fetch)
         except Refused as no:
             fetch.error = no
+        except ConfigError as broken:  # a damaged book of blobs is the operator's to mend, and ends no node
+            said = broken.complaint
+            fetch.error = Refused(said.code, said.what, said.cause, said.hint)
         finally:
             if fetch.scope.cancelled_caught and fetch.error is None:
                 fetch.error = Refused("E-p2p-64", "the fetch was stopped", "", "the same again goes on where it was")

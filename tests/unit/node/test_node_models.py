@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from dimnode.config import Config
-from dimnode.errors import Refused
+from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
 from dimnode.node.content import Content
 from dimnode.node.library import Library, LocalModel
@@ -291,6 +291,21 @@ def test_who_comes_while_a_fetch_is_being_stopped_gets_one_of_its_own(models) ->
             return (await content.fetch(blob_cid(b"wanted"))).read_bytes()
 
     assert trio.run(fetched) == b"wanted"
+
+
+def test_a_damaged_book_of_blobs_refuses_a_fetch_and_ends_no_node(models) -> None:
+    content = models._content
+
+    async def source(_root: Cid, _size: int | None, _tell: Callable[[int, int], None]) -> bool:
+        raise ConfigError("E-store-37", "the list of blobs is damaged")
+
+    async def fetched() -> None:
+        async with trio.open_nursery() as nursery:
+            content._nursery, content.sources[:] = nursery, [source]
+            await content.fetch(blob_cid(b"wanted"))
+
+    with pytest.RaisesGroup(pytest.RaisesExc(Refused, match="E-store-37")):
+        trio.run(fetched)
 
 
 def test_a_connection_that_breaks_in_a_question_is_no_fault_of_the_peer() -> None:
