@@ -220,12 +220,6 @@ def files_of(pre: Sequence[Transform], post: Sequence[Transform]) -> tuple[str, 
     return tuple(sorted({op["file"] for op in (*pre, *post) if "file" in op}))
 
 
-def needs_of(pre: Sequence[Transform]) -> tuple[str, ...]:
-    """Which optional parts of an installation run this: of text, image, audio."""
-    found = {"tokenise": "text", "decode_image": "image", "decode_audio": "audio", "resize": "image"}
-    return tuple(sorted({found[op["op"]] for op in pre if op["op"] in found}))
-
-
 def takes_row(source: Source) -> dict[str, Any]:
     """What a model takes, as doors tell it; `source_from` reads it back."""
     return {

@@ -15,7 +15,6 @@ from dimnode.records.transforms import (
     fault_of,
     files_of,
     kept_of,
-    needs_of,
     sources_of,
     transform,
     transforms,
@@ -136,7 +135,6 @@ def test_what_is_declared_can_be_read_off():
         "l.txt",
         "tokenizer.json",
     )
-    assert needs_of(pre) == ("text",)
     assert call_of(pre)["mode"] == "each"
     assert call_of([TEXT])["mode"] == "stack"
     assert kept_of([{"op": "top_k", "name": "y", "into": "best", "k": 2, "places": "where"}], ["y"]) == (
