@@ -1,8 +1,8 @@
 """The Python client: everything the command line can do, as plain blocking calls over the control socket.
 
-Rule: standard library, msgpack and the frame codec, nothing else; no thread of its own. Whoever waits for an answer
-reads the socket and sorts what comes in for everybody else, so any number of requests may be under way on one
-connection, from one thread or from several. Jobs belong to the node: they go on when a client goes away.
+Rule: standard library, msgpack and the frame codec, nothing else; no thread of its own. Any number of requests may be
+under way on one connection, from one thread or from several (`control_line.py`). Jobs belong to the node: they go on
+when a client goes away.
 
     from dimnode import Client
     from dimnode.client import read_output, tensor_rows
@@ -12,27 +12,21 @@ connection, from one thread or from several. Jobs belong to the node: they go on
         print(ended.status, read_output(ended.outputs[0]))
 """
 
-import contextlib
-import select
-import shlex
-import socket as sockets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from os import urandom
 from pathlib import Path
-from threading import Condition, Lock
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from dimnode.batches import BatchRow, Plan, model_row, numbered, run_rows, sources_from
-from dimnode.config import default_home, socket_path
-from dimnode.errors import ConfigError, DimError, NoNode, PeerFault, Refused, RunFailed
+from dimnode.control_line import Line, Slot
+from dimnode.errors import ConfigError, DimError, Refused, RunFailed
 from dimnode.limits import LIMITS
 from dimnode.records.lists import read_output, tensor_rows
-from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 
 __all__ = ["BatchRow", "Client", "Ended", "Job", "Pending", "Watch", "read_output", "tensor_rows"]
 
@@ -40,9 +34,6 @@ Job = Mapping[str, Any]
 """A job as docs/job-files.md describes it: the map that a job file holds."""
 Watch = Callable[[dict[str, Any]], None]
 """Called with each live event of a job: at_ms, job (bytes), what, task, epoch, peer (bytes or None), text."""
-
-_READ_BYTES: Final = 1024 * 1024
-_FRAME_BYTES_UNCHECKED: Final = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +54,6 @@ class Ended:
     """From sending the request to reading its answer, on this side."""
 
 
-class _Slot:
-    """Where the answer to one request arrives. A finished slot is put into `sink` when there is one."""
-
-    __slots__ = ("answered", "error", "events", "index", "result", "sent", "sink")
-
-    def __init__(self, sink: "deque[_Slot] | None" = None, index: int = 0) -> None:
-        self.events: deque[dict[str, Any]] = deque()
-        self.result: dict[str, Any] | None = None
-        self.error: dict[str, Any] | None = None
-        self.sink, self.index = sink, index
-        self.sent = self.answered = 0.0
-
-    @property
-    def done(self) -> bool:
-        return self.result is not None or self.error is not None
-
-
 class Client:
     """One connection to the node of `home` (default: DIM_HOME). Raises `NoNode` when none answers.
 
@@ -88,23 +62,7 @@ class Client:
     """
 
     def __init__(self, home: Path | str | None = None, socket: Path | str | None = None) -> None:
-        path = socket or socket_path(Path(home) if home else default_home())
-        self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            cause = f"nothing listens on {path} ({error.strerror})"
-            elsewhere = home is not None and Path(home).absolute() != default_home().absolute()
-            hint = f"dim up --home {shlex.quote(str(home))}" if elsewhere else "dim up, or --home DIR of another node"
-            raise NoNode("E-cli-01", "no node is running here", cause, hint) from None
-        self._decoder = FrameDecoder(LIMITS.api.request_bytes_max)
-        self._numbers = count(1)
-        self._slots: dict[int, _Slot] = {}
-        self._sending = Lock()
-        self._turn = Condition()  # guards _slots' contents and whose turn it is to read
-        self._reading = False
-        self._lost = False
+        self._line = Line(home, socket)
 
     def __enter__(self) -> Self:
         return self
@@ -114,10 +72,7 @@ class Client:
 
     def close(self) -> None:
         """Hang up. Jobs go on."""
-        self._lost = True
-        with contextlib.suppress(OSError):  # wakes a thread that reads; fails when the node hung up first
-            self._socket.shutdown(sockets.SHUT_RDWR)
-        self._socket.close()
+        self._line.close()
 
     # ---- the node
 
@@ -208,10 +163,10 @@ class Client:
         extra: dict[str, Any] = {"nonce": nonce} if nonce is not None else {}
         if watch is not None:
             extra["watch"] = True
-        slot = _Slot()
-        _, frame = self._frame(slot, "job.submit", job=_checked(job, blobs), blobs=blobs, receipt=receipt, **extra)
-        self._send(frame, [slot])
-        return Pending(self, slot, watch)
+        slot = Slot()
+        _, frame = self._line.frame(slot, "job.submit", job=_checked(job, blobs), blobs=blobs, receipt=receipt, **extra)
+        self._line.send(frame, [slot])
+        return Pending(self._line, slot, watch)
 
     def detach(self, job: Job, blobs: Sequence[bytes] = (), *, nonce: bytes | None = None) -> bytes:
         """Submit and return the job's id as soon as the node has begun with it."""
@@ -230,10 +185,10 @@ class Client:
         A job may come with its nonce: (job, blobs, nonce).
         """
         waiting = enumerate(jobs)
-        sink: deque[_Slot] = deque()
+        sink: deque[Slot] = deque()
         under_way = self._fill(waiting, concurrency, sink, receipt)
         while under_way:
-            self._advance(lambda: bool(sink), None)
+            self._line.advance(lambda: bool(sink), None)
             finished = [sink.popleft() for _ in range(len(sink))]
             # New jobs go out before the caller looks at the old ones, so that the node never runs dry.
             under_way += self._fill(waiting, len(finished), sink, receipt) - len(finished)
@@ -272,15 +227,15 @@ class Client:
 
     def follow(self, job: bytes, wait_seconds: float = 1.0) -> Iterator[dict[str, Any] | None]:
         """Live events of a job from now on, and None whenever `wait_seconds` pass without one; never ends by itself."""
-        slot = _Slot()
-        number, frame = self._frame(slot, "job.watch", job=job)
-        self._send(frame, [slot])
+        slot = Slot()
+        number, frame = self._line.frame(slot, "job.watch", job=job)
+        self._line.send(frame, [slot])
         return self._following(slot, number, wait_seconds)
 
-    def _following(self, slot: _Slot, number: int, wait_seconds: float) -> Iterator[dict[str, Any] | None]:
+    def _following(self, slot: Slot, number: int, wait_seconds: float) -> Iterator[dict[str, Any] | None]:
         try:
             while True:
-                more = self._advance(lambda: bool(slot.events) or slot.done, time.monotonic() + wait_seconds)
+                more = self._line.advance(lambda: bool(slot.events) or slot.done, time.monotonic() + wait_seconds)
                 if slot.error is not None:
                     raise _error_of(slot.error)
                 while slot.events:
@@ -288,11 +243,11 @@ class Client:
                 if not more:
                     yield None
         finally:
-            self._slots.pop(number, None)
+            self._line.forget(number)
 
     def result(self, job: bytes | str) -> Ended:
         """How a job ended. Raises `Refused` E-job-12 while it is open."""
-        slot = _Slot()
+        slot = Slot()
         slot.result = self.ask("job.result", job=job)
         return _ended(slot)
 
@@ -306,10 +261,10 @@ class Client:
 
     def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Any operation by name: its result, or its error raised."""
-        slot = _Slot()
-        _, frame = self._frame(slot, op, **arguments)
-        self._send(frame, [slot])
-        self._advance(lambda: slot.done, None)
+        slot = Slot()
+        _, frame = self._line.frame(slot, op, **arguments)
+        self._line.send(frame, [slot])
+        self._line.advance(lambda: slot.done, None)
         if slot.error is not None:
             raise _error_of(slot.error)
         assert slot.result is not None
@@ -321,109 +276,25 @@ class Client:
 
     # ---- the connection
 
-    def _fill(self, waiting: Iterator[tuple[int, Any]], most: int, sink: "deque[_Slot]", receipt: bool) -> int:
+    def _fill(self, waiting: Iterator[tuple[int, Any]], most: int, sink: "deque[Slot]", receipt: bool) -> int:
         """Send up to `most` more jobs in one write; how many there were."""
-        slots, frames = list[_Slot](), list[bytes]()
+        slots, frames = list[Slot](), list[bytes]()
         for index, (job, blobs, *nonce) in islice(waiting, most):
-            slot = _Slot(sink, index)
+            slot = Slot(sink, index)
             extra: dict[str, Any] = {"nonce": nonce[0]} if nonce else {}
             checked = _checked(job, blobs)
-            frames.append(self._frame(slot, "job.submit", job=checked, blobs=blobs, receipt=receipt, **extra)[1])
+            frames.append(self._line.frame(slot, "job.submit", job=checked, blobs=blobs, receipt=receipt, **extra)[1])
             slots.append(slot)
         if frames:
-            self._send(b"".join(frames), slots)
+            self._line.send(b"".join(frames), slots)
         return len(slots)
-
-    def _frame(self, slot: _Slot, op: str, **arguments: Any) -> tuple[int, bytes]:
-        """The request's number and frame; its answer will arrive in `slot`."""
-        number = next(self._numbers)
-        frame = pack_frame({"id": number, "op": op, **arguments}, _FRAME_BYTES_UNCHECKED)
-        most = LIMITS.api.request_bytes_max
-        if len(frame) - 4 > most:
-            raise Refused("E-cli-04", f"the request has {len(frame)} bytes", f"at most {most} go to the node at once")
-        self._slots[number] = slot
-        return number, frame
-
-    def _send(self, frames: bytes, slots: Iterable[_Slot]) -> None:
-        now = time.monotonic()
-        for slot in slots:
-            slot.sent = now
-        try:
-            with self._sending:
-                self._socket.sendall(frames)
-        except OSError:
-            raise self._gone() from None
-
-    def _advance(self, ready: Callable[[], bool], deadline: float | None) -> bool:
-        """Read, or let another thread read, until `ready`; False when the deadline passes first."""
-        while True:
-            with self._turn:
-                if ready():
-                    return True
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                if self._reading:
-                    self._turn.wait(left)
-                    continue
-                self._reading = True
-            chunk = b""
-            try:
-                chunk = self._receive(left)
-            finally:
-                with self._turn:
-                    self._reading = False
-                    self._sort(chunk)
-                    self._turn.notify_all()
-
-    def _receive(self, left_seconds: float | None) -> bytes:
-        """Some bytes; none when the time is up. Raises `NoNode` at the end of the connection."""
-        try:
-            if left_seconds is not None:
-                poll = select.poll()  # not select(): a process with many files open is no reason to fail
-                poll.register(self._socket, select.POLLIN)
-                if not poll.poll(max(1.0, left_seconds * 1000)):
-                    return b""
-            chunk = self._socket.recv(_READ_BYTES)
-        except OSError:
-            chunk = b""
-        if not chunk:
-            raise self._gone()
-        return chunk
-
-    def _sort(self, chunk: bytes) -> None:
-        """Put what came in where it is waited for."""
-        try:
-            bodies = [unpack_body(body) for body in self._decoder.feed(chunk)] if chunk else []
-        except PeerFault as fault:
-            self.close()
-            raise NoNode("E-cli-02", "the node sent what is no frame", fault.rule, "dim doctor") from None
-        now = time.monotonic()
-        for message in bodies:
-            number = message["id"]
-            if "event" in message:
-                slot = self._slots.get(number)
-                if slot is not None:
-                    slot.events.append(message["event"])
-                continue
-            slot = self._slots.pop(number, None)
-            if slot is not None:
-                slot.answered, slot.result, slot.error = now, message.get("result"), message.get("error")
-                if slot.sink is not None:
-                    slot.sink.append(slot)
-
-    def _gone(self) -> NoNode:
-        what = "this client is closed" if self._lost else "the connection to the node broke"
-        self.close()
-        cause = "the node stopped or crashed; jobs that it had taken in go on when it is up again"
-        return NoNode("E-cli-02", what, cause, "dim status, then dim job ls")
 
 
 class Pending:
     """A job under way."""
 
-    def __init__(self, client: Client, slot: _Slot, watch: Watch | None) -> None:
-        self._client, self._slot, self._watch = client, slot, watch
+    def __init__(self, line: Line, slot: Slot, watch: Watch | None) -> None:
+        self._line, self._slot, self._watch = line, slot, watch
         self.job: bytes | None = None
         """The job's id, once an event has told it (only with `watch`)."""
 
@@ -440,7 +311,7 @@ class Pending:
         deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
         slot = self._slot
         while True:
-            more = self._client._advance(lambda: bool(slot.events) or slot.done, deadline)
+            more = self._line.advance(lambda: bool(slot.events) or slot.done, deadline)
             while slot.events:
                 event = slot.events.popleft()
                 self.job = event.get("job", self.job)
@@ -457,7 +328,7 @@ class Pending:
 # ---- answers
 
 
-def _ended(slot: _Slot) -> Ended:
+def _ended(slot: Slot) -> Ended:
     index, seconds, said = slot.index, slot.answered - slot.sent, slot.result
     if slot.error is not None:
         return Ended(b"", "refused", code=slot.error["code"], reason=slot.error["what"], index=index, seconds=seconds)

@@ -1,0 +1,162 @@
+"""One connection to a node's control socket, which any number of questions share; the client stands on it.
+
+Whoever waits for an answer reads the socket and sorts what comes in for everybody else, so that no thread of its own
+is needed, and a question may come from any thread.
+"""
+
+import contextlib
+import select
+import shlex
+import socket as sockets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import count
+from pathlib import Path
+from threading import Condition, Lock
+from typing import Any, Final
+
+from dimnode.config import default_home, socket_path
+from dimnode.errors import NoNode, PeerFault, Refused
+from dimnode.limits import LIMITS
+from dimnode.wire import FrameDecoder, pack_frame, unpack_body
+
+_READ_BYTES: Final = 1024 * 1024
+_FRAME_BYTES_UNCHECKED: Final = 2**32 - 1
+
+
+class Slot:
+    """Where the answer to one request arrives. A finished slot is put into `sink` when there is one."""
+
+    __slots__ = ("answered", "error", "events", "index", "result", "sent", "sink")
+
+    def __init__(self, sink: "deque[Slot] | None" = None, index: int = 0) -> None:
+        self.events: deque[dict[str, Any]] = deque()
+        self.result: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
+        self.sink, self.index = sink, index
+        self.sent = self.answered = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether its answer has come."""
+        return self.result is not None or self.error is not None
+
+
+class Line:
+    """The connection to the node of `home` (default: DIM_HOME). Raises `NoNode` when none answers."""
+
+    def __init__(self, home: Path | str | None, socket: Path | str | None) -> None:
+        path = socket or socket_path(Path(home) if home else default_home())
+        self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            cause = f"nothing listens on {path} ({error.strerror})"
+            elsewhere = home is not None and Path(home).absolute() != default_home().absolute()
+            hint = f"dim up --home {shlex.quote(str(home))}" if elsewhere else "dim up, or --home DIR of another node"
+            raise NoNode("E-cli-01", "no node is running here", cause, hint) from None
+        self._decoder = FrameDecoder(LIMITS.api.request_bytes_max)
+        self._numbers = count(1)
+        self._slots: dict[int, Slot] = {}
+        self._sending = Lock()
+        self._turn = Condition()  # guards _slots' contents and whose turn it is to read
+        self._reading = False
+        self._lost = False
+
+    def close(self) -> None:
+        """Hang up; who waits in another thread is told so."""
+        self._lost = True
+        with contextlib.suppress(OSError):  # wakes a thread that reads; fails when the node hung up first
+            self._socket.shutdown(sockets.SHUT_RDWR)
+        self._socket.close()
+
+    def frame(self, slot: Slot, op: str, **arguments: Any) -> tuple[int, bytes]:
+        """The request's number and frame; its answer will arrive in `slot`."""
+        number = next(self._numbers)
+        frame = pack_frame({"id": number, "op": op, **arguments}, _FRAME_BYTES_UNCHECKED)
+        most = LIMITS.api.request_bytes_max
+        if len(frame) - 4 > most:
+            raise Refused("E-cli-04", f"the request has {len(frame)} bytes", f"at most {most} go to the node at once")
+        self._slots[number] = slot
+        return number, frame
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for the answer to this request any more."""
+        self._slots.pop(number, None)
+
+    def send(self, frames: bytes, slots: Iterable[Slot]) -> None:
+        """Write the frames of these slots, all at once. Raises `NoNode` when the connection broke."""
+        now = time.monotonic()
+        for slot in slots:
+            slot.sent = now
+        try:
+            with self._sending:
+                self._socket.sendall(frames)
+        except OSError:
+            raise self._gone() from None
+
+    def advance(self, ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Read, or let another thread read, until `ready`; False when the deadline passes first."""
+        while True:
+            with self._turn:
+                if ready():
+                    return True
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                if self._reading:
+                    self._turn.wait(left)
+                    continue
+                self._reading = True
+            chunk = b""
+            try:
+                chunk = self._receive(left)
+            finally:
+                with self._turn:
+                    self._reading = False
+                    self._sort(chunk)
+                    self._turn.notify_all()
+
+    def _receive(self, left_seconds: float | None) -> bytes:
+        """Some bytes; none when the time is up. Raises `NoNode` at the end of the connection."""
+        try:
+            if left_seconds is not None:
+                poll = select.poll()  # not select(): a process with many files open is no reason to fail
+                poll.register(self._socket, select.POLLIN)
+                if not poll.poll(max(1.0, left_seconds * 1000)):
+                    return b""
+            chunk = self._socket.recv(_READ_BYTES)
+        except OSError:
+            chunk = b""
+        if not chunk:
+            raise self._gone()
+        return chunk
+
+    def _sort(self, chunk: bytes) -> None:
+        """Put what came in where it is waited for."""
+        try:
+            bodies = [unpack_body(body) for body in self._decoder.feed(chunk)] if chunk else []
+        except PeerFault as fault:
+            self.close()
+            raise NoNode("E-cli-02", "the node sent what is no frame", fault.rule, "dim doctor") from None
+        now = time.monotonic()
+        for message in bodies:
+            number = message["id"]
+            if "event" in message:
+                slot = self._slots.get(number)
+                if slot is not None:
+                    slot.events.append(message["event"])
+                continue
+            slot = self._slots.pop(number, None)
+            if slot is not None:
+                slot.answered, slot.result, slot.error = now, message.get("result"), message.get("error")
+                if slot.sink is not None:
+                    slot.sink.append(slot)
+
+    def _gone(self) -> NoNode:
+        what = "this client is closed" if self._lost else "the connection to the node broke"
+        self.close()
+        cause = "the node stopped or crashed; jobs that it had taken in go on when it is up again"
+        return NoNode("E-cli-02", what, cause, "dim status, then dim job ls")
