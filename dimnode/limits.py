@@ -303,7 +303,6 @@ class StoreLimits:
     blob_parts_open_max: int = 64
     blob_part_kept_seconds: float = 7 * 86_400.0
     blob_progress_bytes: int = 16 * 1024 * 1024
-    blob_used_seconds_min: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ class KuboBridge:
         return bool(sent)
 
     async def _add_blob(self, root: Cid) -> None:
-        held = await trio.to_thread.run_sync(self._blobs.hold, root)
+        self._blobs.hold(root)
         try:
             tree = await trio.to_thread.run_sync(self._blobs.tree, root)
             path = await trio.to_thread.run_sync(self._blobs.path, root)
@@ -215,8 +215,7 @@ class KuboBridge:
                 raise Refused("E-kubo-12", "the content is not here", cid_text(root), f"dim blobs get {cid_text(root)}")
             await self._daemon().add(tree, path)
         finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._blobs.release, held)
+            self._blobs.release(root)
 
     async def _note_pins(self, pinned: list[str]) -> None:
         kept = list(dict.fromkeys(pinned))[-self._limits.pins_noted_max :]

@@ -116,7 +116,8 @@ class Labour:
             self._node.config.task_timeout_seconds,
             client=self._node.me,
         )
-        return await self._node.pool.run(order)
+        with self._node.library.in_use(model):
+            return await self._node.pool.run(order)
 
     async def load_now(self, name: str) -> dict[str, Any]:
         """For the operator: load a model into a worker. Raises `Refused`."""
@@ -143,7 +144,8 @@ class Labour:
         self._benching = True
         try:
             seconds = min(max(seconds, 0.05), limits.bench_seconds_max)
-            found = await bench_model(self._node.pool, model_order(model), fit, free_size, seconds, self._node.me)
+            with self._node.library.in_use(model):
+                found = await bench_model(self._node.pool, model_order(model), fit, free_size, seconds, self._node.me)
         finally:
             self._benching = False
         return {"model": name, **found}

@@ -8,7 +8,8 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,10 +43,11 @@ _FOR_OTHERS: Final = "others"
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model whose files are on this machine, by their paths in the manifest."""
+    """A model whose files are on this machine, by their paths in the manifest; `roots`: the blobs that they are."""
 
     manifest: Record
     files: Mapping[str, Path]
+    roots: tuple[Cid, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +119,22 @@ class Library:
         """The same while the node runs: files are looked for in a thread, what is offered changes in the loop alone."""
         return self._settle(record, await trio.to_thread.run_sync(self._find_files, record))
 
-    def _find_files(self, record: Record) -> dict[str, Path]:
+    def _find_files(self, record: Record) -> LocalModel | None:
         found: dict[str, Path] = {}
         for file in Manifest.of(record).files:
             self.blobs.pin(file.root, pin_of(record.id))
             path = self.blobs.path(file.root)
             if path is not None:
                 found[file.path] = path
-        return found
-
-    def _settle(self, record: Record, found: Mapping[str, Path]) -> bool:
         if len(found) < len(record.payload["files"]):
+            return None
+        return LocalModel(record, found, tuple(self.blobs.root_of(root) for root in file_roots(record)))
+
+    def _settle(self, record: Record, found: LocalModel | None) -> bool:
+        if found is None:
             self._displace(record)
             return False
-        self.models[record.id] = LocalModel(record, found)
+        self.models[record.id] = found
         for root in file_roots(record):
             self._with.setdefault(root, set()).add(record.id)
         return True
@@ -167,8 +171,7 @@ class Library:
             files = await trio.to_thread.run_sync(self._keep_files, gathered.files, progress, held)
             return await self.publish(body_of(card, chosen, files), at_ms)
         finally:
-            for root in held:
-                self.blobs.release(root)
+            self.blobs.release(*held)
 
     def _keep_files(self, files: Sequence[SourceFile], progress: Progress, held: list[Cid]) -> list[list[Any]]:
         """Rows of the manifest. What was copied before a later file failed goes when room is needed."""
@@ -213,8 +216,17 @@ class Library:
         """Of models that are here because others needed them."""
         return sum(Manifest.of(self.models[model].manifest).size_bytes for model in self._for_others & set(self.models))
 
+    @contextmanager
+    def in_use(self, model: LocalModel) -> Iterator[None]:
+        """Its files stay as long as the block runs, whatever is dropped or evicted meanwhile."""
+        self.blobs.hold(*model.roots)
+        try:
+            yield
+        finally:
+            self.blobs.release(*model.roots)
+
     async def drop(self, model: RecordId) -> None:
-        """Hold this model no longer. Its files go when room is needed, unless something else keeps them."""
+        """Hold this model no longer. Its files go when room is needed, unless a job or something else keeps them."""
         await self._journal.commit({"models": [(model, "")]})
         self._note_why(model, "")
         record = self.registry.manifests[model]

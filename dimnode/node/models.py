@@ -220,7 +220,8 @@ class Models:
         try:
             for file in manifest.files:
                 await self._content.fetch(file.root, file.size_bytes, peers, _counting(row, row[0]))
-                held.append(await trio.to_thread.run_sync(self._content.store.hold, file.root))
+                held.append(await trio.to_thread.run_sync(self._content.store.root_of, file.root))
+                self._content.store.hold(held[-1])
                 row[0] = sum(file.size_bytes for file in manifest.files[: len(held)])
             self._check_claim(manifest)
             if for_others:
@@ -229,15 +230,10 @@ class Models:
                 raise Refused("E-models-29", f"a file of {manifest.title} went missing", "", "dim models pull MODEL")
         finally:
             self._pulling.pop(model, None)
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._let_go, held)
+            self._content.store.release(*held)
         self.offer(record)
         self.changed()
         return record
-
-    def _let_go(self, held: Sequence[Cid]) -> None:
-        for root in held:
-            self._content.store.release(root)
 
     def _check_claim(self, manifest: Manifest) -> None:
         """Raises `Refused` E-models-38 for a manifest that opens what another publisher keeps closed.

@@ -38,7 +38,7 @@ from dimnode.node.model_orders import model_order
 from dimnode.node.receipts import gone
 from dimnode.node.usage import CabinetUse
 from dimnode.p2p.frames import TaskFrame
-from dimnode.records.ids import PeerId, RecordId, blob_cid, cid_text
+from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid, cid_text
 from dimnode.records.receipt import Opening
 from dimnode.records.tensors import decode_tensors
 from dimnode.store.journal import Journal
@@ -79,6 +79,7 @@ class Performer:
         self._timeout_seconds, self._limits = task_timeout_seconds, limits
         self._spec_of = spec_of
         self._coming: set[Key] = set()
+        self._in_use: dict[Key, tuple[Cid, ...]] = {}
         self.fetch: Callable[[Run], None] | None = None
         self.leased: Callable[[PeerId, PeerId, Iterable[RecordId]], None] = lambda _peer, _submitter, _models: None
         self._consults: dict[Key, Consult] = {}
@@ -172,10 +173,12 @@ class Performer:
             what = "model" if model is None and run.model is not None else "cabinet"
             self._put(RunRefused(run.key, "E-exec-20", f"this node does not have the {what}", 0))
             return
+        if model is not None:
+            model = self.model_to_run(model)
         order = Order(
             key=run.key,
             op=run.op,  # type: ignore[arg-type]  # the spec's schema allows exactly the pool's operations
-            model=model_order(self.model_to_run(model)) if model is not None else None,
+            model=model_order(model) if model is not None else None,
             inputs=tuple(self._bytes(cid) for cid in run.inputs),
             take=tuple(Take(*row) for row in run.take),
             rows=rows,
@@ -185,7 +188,7 @@ class Performer:
             client=run.client,
             deadline_seconds=run.deadline_ms / 1000,
         )
-        self._offer(order)
+        self._offer(order, model.roots if model is not None else ())
 
     def fetched(self, run: Run, problem: Refused | None) -> None:
         """The model of a run that waited is here, or does not come; nothing when the task was called off meanwhile."""
@@ -201,16 +204,21 @@ class Performer:
         else:
             self._put(RunRefused(run.key, "E-exec-20", "this node does not have the model", 0))
 
-    def _offer(self, order: Order) -> None:
+    def _offer(self, order: Order, roots: tuple[Cid, ...] = ()) -> None:
+        """roots: of the model's files, which nothing takes away until this order has ended."""
         busy = self.pool.offer(order) if self.pool else Busy("E-exec-04", "this node executes nothing", 0)
-        if busy is not None:
-            key = (RecordId(order.key[0]), order.key[1], order.key[2])
+        key = (RecordId(order.key[0]), order.key[1], order.key[2])
+        if busy is None:
+            self._library.blobs.hold(*roots)
+            self._in_use[key] = roots
+        else:
             self._consults.pop(key, None)  # a full pool is no ruling: the owner may ask again later
             self._put(RunRefused(key, busy.code, busy.message, busy.retry_after_ms))
 
     def finished(self, done: Finished) -> None:
         """The pool's callback: a result becomes an event."""
         key = (RecordId(done.key[0]), done.key[1], done.key[2])
+        self._library.blobs.release(*self._in_use.pop(key, ()))
         log.info("a task ended", extra={"job": cid_text(key[0]), "task": key[1], "status": done.status})
         consult = self._consults.pop(key, None)
         if done.status == "refused":  # it did not run, and nothing was decided: the owner may ask again, or elsewhere

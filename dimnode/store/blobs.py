@@ -37,7 +37,9 @@ class BlobStore:
         self.folder = files.open_folder(home)
         self._book = BlobBook(home, limits)
         self._lock = threading.RLock()
+        self._holding = threading.Lock()  # only ever for a moment: `hold` is called in the loop
         self._held: Counter[Cid] = Counter()
+        self._used_ms: dict[Cid, int] = {}
         self._parts: dict[Cid, Part] = {}
         self.found = scan(self.folder, self._book, limits)
 
@@ -47,6 +49,7 @@ class BlobStore:
     def __exit__(self, *_: object) -> None:
         for part in list(self._parts.values()):
             part.close()
+        self._note_used()
         self._book.close()
 
     # ---- adding
@@ -237,6 +240,7 @@ class BlobStore:
 
     def all(self) -> list[Blob]:
         """The least recently used first."""
+        self._note_used()
         return self._book.all()
 
     # ---- what is coming
@@ -294,38 +298,53 @@ class BlobStore:
 
     # ---- keeping and letting go
 
+    def root_of(self, cid: Cid) -> Cid:
+        """The root that a CID of a whole file means; any other CID is its own."""
+        return self._book.named(cid) or cid
+
     def pin(self, cid: Cid, reason: str) -> None:
         """Keep it for this reason, now or once it comes."""
-        self._book.pin(self._book.named(cid) or cid, reason)
+        with self._lock:  # what is being evicted now is pinned before that, or found to be gone after it
+            self._book.pin(self.root_of(cid), reason)
 
     def unpin(self, cid: Cid, reason: str) -> bool:
         """One reason less; whether it was there. The blob stays until room is needed."""
-        return self._book.unpin(self._book.named(cid) or cid, reason)
+        return self._book.unpin(self.root_of(cid), reason)
 
     def pins(self, cid: Cid | None = None) -> dict[Cid, list[str]]:
         """Reasons by root: of all, or of this one."""
         if cid is None:
             return self._book.pins()
-        root = self._book.named(cid) or cid
+        root = self.root_of(cid)
         reasons = self._book.reasons(root)
         return {root: reasons} if reasons else {}
 
-    def hold(self, cid: Cid) -> Cid:
-        """Somebody uses it: it is not evicted until as many `release` of the root, which is returned, came."""
-        root = self._book.named(cid) or cid
-        self._book.used(root, _now_ms())  # first: when the disk refuses, nobody would release it
-        with self._lock:
-            self._held[root] += 1
-        return root
+    def hold(self, *roots: Cid) -> None:
+        """Somebody uses them: none is evicted or removed until as many `release` of it came, or this process ends.
 
-    def release(self, cid: Cid) -> None:
+        In memory alone and at once, so that the loop may call it. By roots: see `root_of`.
+        """
+        now_ms = _now_ms()
+        with self._holding:
+            self._held.update(roots)
+            self._used_ms.update(dict.fromkeys(roots, now_ms))
+
+    def release(self, *roots: Cid) -> None:
         """Releasing what nobody holds is our own bug."""
-        root = self._book.named(cid) or cid
-        with self._lock:
-            assert self._held[root] > 0, "released more often than held"
-            self._held[root] -= 1
-            if not self._held[root]:
-                del self._held[root]
+        with self._holding:
+            for root in roots:
+                assert self._held[root] > 0, "released more often than held"
+                self._held[root] -= 1
+                if not self._held[root]:
+                    del self._held[root]
+
+    def _note_used(self) -> None:
+        """Write down when each was held last. On a full disk only the order of eviction is lost."""
+        with self._holding:
+            used, self._used_ms = self._used_ms, {}
+        with suppress(Refused):
+            for root, now_ms in used.items():
+                self._book.used(root, now_ms)
 
     def gc(self, bytes_max: int | None = None) -> list[Blob]:
         """Evict unpinned blobs, the least recently used first, until they have at most `bytes_max`; what went."""
@@ -344,8 +363,11 @@ class BlobStore:
         return gone
 
     def _loose(self) -> list[Blob]:
+        self._note_used()
         pinned = self._book.pins()
-        return [blob for blob in self._book.all() if blob.root not in pinned and blob.root not in self._held]
+        with self._holding:
+            held = set(self._held)
+        return [blob for blob in self._book.all() if blob.root not in pinned and blob.root not in held]
 
     def make_room(self, wanted_bytes: int, but: Cid | None = None) -> None:
         """Evict as far as bound and free space ask for it; as a last resort parts that nobody takes up now, save `but`.
@@ -390,7 +412,9 @@ class BlobStore:
             if reasons := self._book.reasons(blob.root):
                 hint = f"dim blobs unpin {cid_text(blob.root)}"
                 raise Refused("E-store-36", "the blob is pinned", ", ".join(reasons[:4]), hint)
-            if blob.root in self._held:
+            with self._holding:
+                held = blob.root in self._held
+            if held:
                 raise Refused("E-store-36", "the blob is in use by a job", "", "later", 1000)
             self._drop(blob.root)
         return blob

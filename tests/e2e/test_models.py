@@ -139,6 +139,34 @@ def test_a_peer_is_asked_to_have_a_model_ready_and_decides_itself(nodes: Nodes) 
     assert code_of(nodes, "alba", "models.warm", model=model, peer=nodes["brio"].peer) == "E-models-31"
 
 
+def test_a_queued_job_keeps_its_model_whatever_the_operator_removes(nodes: Nodes, tmp_path: Path) -> None:
+    alba = nodes["alba"]
+    add(nodes, "alba", "warms-up")
+    assert run(nodes, "alba", "warms-up", alba.peer).status == "ok"  # now the zygote of its runtime stands
+    card, path = card_of("in-use", access="private")
+    own = tmp_path / "own.onnx"
+    own.write_bytes(path.read_bytes() + b"\x32\x04mine")  # a doc_string: the same model in a file of its own
+    alba.client.add_model({key: value for key, value in card.items() if key != "sha256"}, own)
+    root = ask(nodes, "alba", "models.show", model="in-use")["files"][0]["root"]
+    children = alba.family()
+    for child in children:  # nothing that the node started moves: the job has to wait
+        child.suspend()
+    try:
+        job = {"tasks": [{"model": "in-use", "peer": alba.peer}]}
+        called_off, wanted = alba.client.detach(job, [ROWS]), alba.client.detach(job, [ROWS])
+        until(lambda: alba.client.status()["tasks_held"] == 2, JOB_SECONDS, "both tasks are here")
+        ask(nodes, "alba", "models.rm", model="in-use")
+        assert root not in ask(nodes, "alba", "blobs.gc", bytes=0)["removed"]
+        assert code_of(nodes, "alba", "blobs.rm", blob=root) == "E-store-36"
+        alba.client.cancel(called_off)
+    finally:
+        for child in children:
+            child.resume()
+    until(lambda: not alba.client.status()["jobs_open"], JOB_SECONDS, "both jobs end")
+    assert alba.client.result(wanted).status == "ok"
+    assert root in ask(nodes, "alba", "blobs.gc", bytes=0)["removed"]
+
+
 def test_a_flipped_byte_is_found_and_the_model_is_whole_again_after_a_pull(nodes: Nodes) -> None:
     model = add(nodes, "alba", "fragile")
     wait_heard(nodes, "brio", "fragile")

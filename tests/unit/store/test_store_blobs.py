@@ -102,13 +102,26 @@ def test_an_index_that_cannot_be_written_costs_no_blob(store: BlobStore) -> None
     assert not [name for name in names(store) if name.endswith(".adding")]
 
 
-def test_what_could_not_be_held_is_held_by_nobody(store: BlobStore) -> None:
-    root = store.add(io.BytesIO(b"held")).root
+def test_holding_needs_no_disk_and_counts_as_use(store: BlobStore) -> None:
+    older, newer = (store.add(io.BytesIO(content)).root for content in (b"older", b"newer"))
+    for number, root in enumerate((older, newer)):
+        store._book.used(root, 1000 + number)
     store._book._database.execute("PRAGMA query_only=ON")
-    with pytest.raises(Refused):
-        store.hold(root)
+    store.hold(older)
+    with pytest.raises(Refused) as no:
+        store.remove(older)
+    assert no.value.complaint.code == "E-store-36"
+    store.release(older)
     store._book._database.execute("PRAGMA query_only=OFF")
-    assert store.remove(root).root == root
+    assert [blob.root for blob in store.all()] == [newer, older]
+
+
+def test_a_hold_ends_with_its_process(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        root = store.add(io.BytesIO(b"held when it was killed")).root
+        store.hold(root)
+    with open_store(tmp_path) as store:
+        assert [blob.root for blob in store.gc(0)] == [root]
 
 
 def test_a_disk_that_fails_while_room_is_made_is_a_refusal(tmp_path: Path) -> None:
@@ -207,6 +220,7 @@ def test_the_least_recently_used_goes_first_and_pinned_and_held_ones_stay(tmp_pa
         roots = [store.add(io.BytesIO(bytes([number]) * LEAF_BYTES)).root for number in range(5)]
         store.pin(roots[0], "user")
         store.hold(roots[1])
+        assert store.all()  # what was noted in memory is written down: the times below are not overwritten
         for number, root in enumerate(roots):
             store._book.used(root, 1000 - number)  # the later added, the longer unused
         gone = [blob.root for blob in store.gc(LEAF_BYTES)]
