@@ -18,17 +18,16 @@ from typing import Any
 import trio
 
 from dimnode.config import Config, socket_path
-from dimnode.errors import PeerFault
 from dimnode.exec.launch import Zygote
 from dimnode.exec.pool import Pool, open_pool
 from dimnode.jobs.effects import Append, Note
 from dimnode.jobs.engine import Engine
-from dimnode.jobs.events import AnswerReceived, BadRecord, Now, PeerDown, PeerUp
+from dimnode.jobs.events import Now, PeerDown, PeerUp
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
 from dimnode.node.content import Content
+from dimnode.node.courier import Courier
 from dimnode.node.faults import fault_point, model_to_run
-from dimnode.node.fetching import Fetching, about, busy, split_large
 from dimnode.node.gatekeeper import Gatekeeper
 from dimnode.node.guests import Guests
 from dimnode.node.httpdoor import HttpPlace
@@ -39,10 +38,9 @@ from dimnode.node.labour import Labour
 from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
 from dimnode.node.models import Models
-from dimnode.node.perform import Performer, check_part
+from dimnode.node.perform import Performer
 from dimnode.node.private_swarm import PrivateSwarm
 from dimnode.node.quotas import check_quotas, quotas_of
-from dimnode.node.registry import grants_in
 from dimnode.node.restore import load_engine, load_standing
 from dimnode.node.space import Space, allow_open_files
 from dimnode.node.swarm import Swarm, jitter
@@ -51,12 +49,11 @@ from dimnode.node.usage import CabinetUse
 from dimnode.node.watch import Watchers
 from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
 from dimnode.p2p.discovery import Discovery
-from dimnode.p2p.frames import Arrival, RecordFault, TaskFrame, UnknownWord, arrival, read_task_frame
 from dimnode.p2p.gossip import TOPICS
 from dimnode.p2p.host.addresses import check_dial, local_ip
 from dimnode.p2p.host.host import Host, open_host
 from dimnode.p2p.introduction import INFO, serve_info
-from dimnode.p2p.links import PING, TASK, Link, Links
+from dimnode.p2p.links import PING, TASK, Links
 from dimnode.p2p.member_door import MEMBER, OpenDoor
 from dimnode.p2p.models import MODEL, serve_models
 from dimnode.p2p.reach import DIALBACK, Reach
@@ -135,7 +132,9 @@ class Node:
         self.guests = Guests(home, config, self.me, limits)
         self.swarm.ignores = self.guests.ignores
         self.swarm.notices = self.hear_notices
-        self.links = Links(self.me, self._frame, self._link, limits)
+        self.space = Space(home, limits.store)
+        self.courier = Courier(self)
+        self.links = Links(self.me, self.courier.receive, self._link, limits)
         self.reach = Reach(config.relay, self.swarm.renew_advert, jitter(), limits, config.relays)
         self.performer = Performer(
             self.me,
@@ -143,7 +142,7 @@ class Node:
             journal,
             self.library,
             CabinetUse(journal),
-            self._send,
+            self.courier.send,
             self.inbox.put_local,
             self._note,
             config.task_timeout_seconds,
@@ -169,8 +168,6 @@ class Node:
         self.pool: Pool | None = None
         self.discovery: Discovery | None = None
         self._nursery: trio.Nursery | None = None
-        self.fetching = Fetching(limits)
-        self.space = Space(home, limits.store)
         self.upkeep = Upkeep(journal, home / "journal.db", int(config.max_cache_gb * 1024**3), limits)
         self.http: HttpPlace | None = None
         self.labour = Labour(self)
@@ -338,95 +335,12 @@ class Node:
 
     # ---- peers
 
-    def _send(self, peer: PeerId, frame: TaskFrame) -> None:
-        """To a peer's link, or to ourselves by the same code."""
-        if peer == self.me:
-            found = arrival(frame, self.me, self.me, self.net, trusted=True)
-            self._hold(found.held)
-            self.inbox.put_local(found.event)
-            return
-        small, large = split_large(frame, self.limits.jobs.inline_bytes_max)
-        for cid in large:
-            self.grants.allow(peer, cid)
-        sent = small.to_bytes()
-        if self.links.send(peer, sent):
-            self.watchers.sent(frame.key, peer, frame.what, len(sent))
-
-    async def _frame(self, link: Link, body: bytes) -> None:
-        """A frame from a link: checked, held, and put into the inbox."""
-        try:
-            frame = read_task_frame(body)
-        except UnknownWord as word:
-            log.debug("a peer says what this version does not know: %r", str(word))
-            return
-        self.watchers.received(frame.key, link.peer, frame.what, len(body) + 4)
-        if frame.what == "lease" and self.space.scarce:
-            self._send(link.peer, busy(frame, self.limits, "E-jobs-24", "the disk is nearly full"))
-        elif frame.what == "ruling" or not frame.missing():
-            await self._take(link.peer, frame, {})
-        elif frame.what == "answer" and not self.engine.owner.expects(link.peer, frame.key):
-            await self._take(link.peer, frame, {})  # nobody waits for it: it is refused for want of its blob
-        elif self.fetching.begin(link.peer, frame):
-            assert self._nursery is not None
-            self._nursery.start_soon(self._fetch_and_take, link.peer, frame)
-        elif frame.what == "lease":
-            self._send(link.peer, busy(frame, self.limits))
-
-    async def _fetch_and_take(self, peer: PeerId, frame: TaskFrame) -> None:
-        """Fetch what was too large to travel inline, then go on as usual."""
-        assert self.host is not None
-        fetched: dict[Cid, bytes] | None = {}
-        try:
-            fetched = await self.fetching.fetch(self.host, peer, frame)
-        except PeerFault as fault:
-            log.info("a blob could not be fetched: %s", fault.rule, extra=about(peer, frame))
-        if fetched is not None:
-            await self._take(peer, frame, fetched)
-        elif frame.what == "lease":  # a lost stream is no fault of a record; an answer is asked for again by its owner
-            self._send(peer, busy(frame, self.limits))
-
     async def hear_notices(self, records: Iterable[Record], teller: PeerId) -> None:
         """Grants and withdrawals that somebody told: those that concern this node go into the journal."""
         news = [record for record in records if self.registry.hear_notice(record, teller)]
         if news:
             await self.journal.commit({"records": [(r.kind, r.id, b"", 0, 0, r.envelope) for r in news]})
             self.swarm.renew_advert()  # what was withdrawn is offered no longer
-
-    async def _take(self, peer: PeerId, frame: TaskFrame, fetched: Mapping[Cid, bytes]) -> None:
-        try:
-            found = arrival(frame, peer, self.me, self.net, fetched)
-        except RecordFault as fault:
-            log.warning("a peer sent a %s that does not hold: %s", frame.what, fault.rule, extra=about(peer, frame))
-            if frame.what == "lease":
-                self._send(peer, TaskFrame("refused", frame.key, code="E-records-01", text=fault.rule))
-            else:
-                await self.inbox.put_peer(BadRecord(peer, frame.key, fault.rule))
-            return
-        if frame.grants:
-            await self.hear_notices(grants_in(frame.grants), peer)
-        if rule := self._unreadable(found):
-            await self.inbox.put_peer(BadRecord(peer, frame.key, rule, blame=False))
-            return
-        self._hold(found.held)
-        await self.inbox.put_peer(found.event)
-
-    def _unreadable(self, found: Arrival) -> str:
-        """Why the job's rule cannot read this output, "" when it can: said now, or one voter would end the job."""
-        event = found.event
-        if not isinstance(event, AnswerReceived) or event.output is None:
-            return ""
-        job = self.engine.owner.book.find(event.key[0])
-        if job is None or not self.engine.owner.expects(event.peer, event.key):
-            return ""
-        try:
-            check_part(job.spec["rule"]["method"], event.peer, dict(found.held)[event.output.cid])
-        except PeerFault as fault:
-            return fault.rule
-        return ""
-
-    def _hold(self, held: tuple[tuple[bytes, bytes], ...]) -> None:
-        for identity, content in held:
-            self.vault.hold(identity, content)
 
     def _link(self, peer: PeerId, up: bool) -> None:
         self.swarm.link(peer, up)
