@@ -194,8 +194,10 @@ class PeerDown:
 class AdvertHeard:
     """What a peer (or this node itself) says it offers; replaces what it said before.
 
-    `models` by their class, the format; `sizes` in bytes, as far as manifests were heard. It would fetch a model of one
-    of `formats` with at most `fetch_bytes` when a job names one that it lacks (0: it would not).
+    `models` by their class, the format; `sizes` in bytes, as far as manifests were heard. It runs models of `formats`,
+    and of them those whose `asks` (extras by model) are among its `extras`; None: it did not say, as peers of the last
+    version do not, and is taken at its offer. It would fetch a model with at most `fetch_bytes` that it can run when a
+    job names one that it lacks (0: it would not).
     """
 
     peer: PeerId
@@ -203,8 +205,10 @@ class AdvertHeard:
     cabinets: frozenset[str]
     slots: int
     sizes: Mapping[RecordId, int] = field(default_factory=dict)
-    formats: frozenset[str] = frozenset()
+    formats: frozenset[str] | None = None
     fetch_bytes: int = 0
+    extras: frozenset[str] | None = None
+    asks: Mapping[RecordId, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,8 @@ def _check_replicas(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
         usable = roster.usable(need_of(template), now)
         if usable < wanted:
             what = f"too few peers: quorum needs {wanted}, {usable} can take step {step}"
-            raise Refused("E-jobs-03", what, "peers are offline, barred or lack the model", "dim peers")
+            cause = "peers are offline, barred or lack the model or its runtime"
+            raise Refused("E-jobs-03", what, cause, "dim peers")
 
 
 def _check_steps(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
@@ -108,8 +109,21 @@ def _nobody(template: Mapping[str, Any], number: int, roster: Roster, now: Now) 
     if able:
         cause = f"{able} can, and each contributes once"
         return Refused("E-jobs-04", f"no further peer offers what step {number} needs", cause, "dim peers")
+    word, somewhere = roster.missing(need_of(template))
+    if word:
+        return _no_runtime(word, number, somewhere)
     cabinet = template.get("cabinet")
     cause = f"no peer holds the cabinet {cabinet!r}" if cabinet else "no peer heard so far has this model"
     if "peer" in template:
         cause = "the peer that it names has not been heard of, or does not offer it"
     return Refused("E-jobs-04", f"no peer offers what step {number} needs", cause, "dim models ls")
+
+
+def _no_runtime(word: str, number: int, somewhere: bool) -> Refused:
+    """`word` is a format, or an extra that the model's transforms need: either is an extra of the package."""
+    if somewhere:
+        what, cause = f"no peer with the model of step {number} has {word}", f"others run {word} and lack the model"
+        return Refused("E-jobs-13", what, cause, "on one of them: dim models pull")
+    what = f"no peer in the swarm runs {word}, which step {number} needs"
+    cause = f"those that have the model were installed without {word}"
+    return Refused("E-jobs-13", what, cause, f"pip install 'dimnode[{word}]' on one of them")

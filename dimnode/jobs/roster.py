@@ -7,6 +7,7 @@ Rule: only peers with a live link (and this node itself) are candidates; who amo
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from dimnode.consensus.selection import Candidate, Need, NewcomerLane, choose
 from dimnode.consensus.standing import WEIGHTS_PERMILLE, Evidence, Standing, context_of
@@ -16,6 +17,8 @@ from dimnode.jobs.job import Job, Task
 from dimnode.limits import Limits
 from dimnode.records.ids import PeerId, RecordId
 
+NO_CLASS: Final = "-"
+"""The class of a model of which nothing was heard but its id."""
 _REFUSAL_DOUBLINGS_MAX = 8
 _OWN_FAULTS = frozenset({"record", "lost"})
 """Bad evidence that no choice of a job's submitter can bring about."""
@@ -27,7 +30,8 @@ class Seat:
 
     `window` is how many leases it takes at once, as far as is known: it shrinks to what the peer holds when that says
     it is full, and grows by about one in each window of answers (as TCP probes for room; RFC 5681, 3.1). `busy_until`
-    is when such a peer may be asked again, `refusals` how often it said so since its last answer.
+    is when such a peer may be asked again, `refusals` how often it said so since its last answer. `models` are those
+    whose files it offers, `offers` of them those that it can run, and its cabinets; see `AdvertHeard` for the rest.
     """
 
     peer: PeerId
@@ -36,7 +40,8 @@ class Seat:
     offers: frozenset[bytes | str] = frozenset()
     slots: int = 0
     sizes: Mapping[RecordId, int] = field(default_factory=dict)
-    formats: frozenset[str] = frozenset()
+    formats: frozenset[str] | None = None
+    extras: frozenset[str] | None = None
     fetch_bytes: int = 0
     inflight: int = 0
     window: float = 0.0
@@ -51,13 +56,19 @@ class Seat:
             return False
         return not need.model or need.model in self.offers
 
-    def would_fetch(self, need: Need, model_class: str, size_bytes: int) -> bool:
+    def lacks(self, model_class: str, asked: frozenset[str]) -> frozenset[str]:
+        """What it would need for a model of this format and these extras: names of extras of the package."""
+        runtime = frozenset({model_class}) - {NO_CLASS}
+        lacking = frozenset() if self.formats is None else runtime - self.formats
+        return lacking if self.extras is None else lacking | (asked - self.extras)
+
+    def would_fetch(self, need: Need, model_class: str, size_bytes: int, asked: frozenset[str]) -> bool:
         """It lacks the model that the task needs, and would fetch it."""
         if self.slots <= 0 or (need.pinned is not None and need.pinned != self.peer) or need.model in self.offers:
             return False
         if need.cabinet and need.cabinet not in self.offers:
             return False
-        return model_class in self.formats and 0 < size_bytes <= self.fetch_bytes
+        return not self.lacks(model_class, asked) and 0 < size_bytes <= self.fetch_bytes
 
     def has_room(self, now: Now) -> bool:
         """It may be given another lease."""
@@ -81,6 +92,7 @@ class Roster:
         self._window_max = limits.jobs.lease_window_per_peer
         self._seats: dict[PeerId, Seat] = {me: Seat(me, up=True, window=self._window_max)}
         self._offering: dict[RecordId, dict[PeerId, Seat]] = {}
+        self._asks: dict[RecordId, frozenset[str]] = {}
         self._fetching: dict[Key, RecordId] = {}
 
     def __len__(self) -> int:
@@ -106,10 +118,12 @@ class Roster:
         seat = self.seat(said.peer)
         self._offer_nothing(seat)
         seat.models, seat.slots, seat.sizes = said.models, said.slots, said.sizes
-        seat.formats, seat.fetch_bytes = said.formats, said.fetch_bytes
-        seat.offers = frozenset((*said.models, *said.cabinets))
+        seat.formats, seat.extras, seat.fetch_bytes = said.formats, said.extras, said.fetch_bytes
         for model in said.models:
             self._offering.setdefault(model, {})[said.peer] = seat
+        self._asks.update(said.asks)
+        runs = [model for model, kind in said.models.items() if not seat.lacks(kind, self._asked(model))]
+        seat.offers = frozenset((*runs, *said.cabinets))
 
     def busy(self, peer: PeerId, retry_after_ms: int, now: Now) -> float:
         """The peer is full: until when it is left alone. It doubles with each refusal in a row, up to the limit."""
@@ -142,7 +156,8 @@ class Roster:
             return []
         holder = next(iter(offering.values()))
         model = RecordId(need.model)
-        said = holder.models[model], max(seat.sizes.get(model, 0) for seat in offering.values())
+        size_bytes = max(seat.sizes.get(model, 0) for seat in offering.values())
+        said = holder.models[model], size_bytes, self._asked(model)
         return [seat for seat in self._seats.values() if (seat.up or not linked) and seat.would_fetch(need, *said)]
 
     def fetch_begins(self, key: Key, peer: PeerId, model: bytes) -> None:
@@ -157,7 +172,7 @@ class Roster:
     def context(self, op: str, model: bytes) -> str:
         """The context of standing: operation × model class."""
         offering = self._offering.get(RecordId(model))
-        model_class = next(iter(offering.values())).models[RecordId(model)] if offering else "-"
+        model_class = next(iter(offering.values())).models[RecordId(model)] if offering else NO_CLASS
         return context_of(op, model_class)
 
     def pick(self, need: Need, now: Now) -> PeerId | None:
@@ -207,6 +222,18 @@ class Roster:
         trusted = sum(not self.standing.barred_until(seat.peer, context, now.wall_ms) for seat in able)
         return len(able), trusted
 
+    def missing(self, need: Need) -> tuple[str, bool]:
+        """The extra for want of which no holder of the model can run it, "" when that is not the reason, and whether
+        any peer at all has it."""
+        model = RecordId(need.model)
+        holders = [seat for seat in self._offering.get(model, {}).values() if need.pinned in (None, seat.peer)]
+        if not holders or any(model in seat.offers for seat in holders):
+            return "", False
+        lacking = [seat.lacks(seat.models[model], self._asked(model)) for seat in holders]
+        _, word = min((len(words), min(words)) for words in lacking)
+        seats = [seat for seat in self._seats.values() if seat.slots]
+        return word, any(word in (seat.formats or ()) or word in (seat.extras or ()) for seat in seats)
+
     def judge(
         self, job: Job, task: Task, peer: PeerId, good: bool, kind: str, record: RecordId, now: Now
     ) -> list[Remember]:
@@ -223,12 +250,16 @@ class Roster:
         self.standing.record(evidence)
         return [Remember(evidence)]
 
+    def _asked(self, model: RecordId) -> frozenset[str]:
+        return self._asks.get(model, frozenset())
+
     def _offer_nothing(self, seat: Seat) -> None:
         for model in seat.models:
             offering = self._offering[model]
             offering.pop(seat.peer, None)
             if not offering:
                 del self._offering[model]
+                self._asks.pop(model, None)
 
     def _forget_one(self) -> None:
         """Make room: the peer known longest that has no link and no lease. Links are bounded, so there is one."""

@@ -18,7 +18,8 @@ import psutil
 
 from dimnode.errors import Refused
 from dimnode.exec.memory import graphics, graphics_used_bytes, machine_bytes
-from dimnode.exec.orders import Finished, Order
+from dimnode.exec.orders import Finished, Order, PoolStats
+from dimnode.exec.runtimes.choice import extras_installed
 from dimnode.node.benches import bench_model, first_benchmark, own_key
 from dimnode.node.model_orders import model_order
 from dimnode.records.ids import PeerId, RecordId, peer_text
@@ -51,18 +52,28 @@ class Labour:
             return
         stats = node.pool.stats()
         node.swarm.sandbox = stats.sandbox
-        walls = node.config.require_sandbox
-        node.swarm.runtimes = tuple(name for name, state in stats.runtimes.items() if state.works(walls))
+        node.swarm.runtimes = self._working(stats)
+        node.swarm.extras = extras_installed()
         node.swarm.slots = 0 if self.draining else node.config.max_concurrent_jobs
         node.swarm.jobs_per_second = int(self.measured.get("jobs_per_second", 0))
         node.pool.draining = self.draining
 
+    def _working(self, stats: PoolStats) -> tuple[str, ...]:
+        walls = self._node.config.require_sandbox
+        return tuple(name for name, state in stats.runtimes.items() if state.works(walls))
+
     def load(self) -> tuple[int, int]:
-        """Free slots and load in permille, for the heartbeat."""
+        """Free slots and load in permille, for the heartbeat, which also names the advert.
+
+        A runtime may turn out not to work when it is first needed: then the advert is renewed before.
+        """
         pool = self._node.pool
         if pool is None:
             return 0, 0
         stats = pool.stats()
+        if self._working(stats) != self._node.swarm.runtimes:
+            self.describe()
+            self._node.swarm.renew_advert()
         try:
             load = int(psutil.cpu_percent() * 10)
         except OSError:  # no file is left to read it from: strangers' connections may have taken them all

@@ -61,6 +61,8 @@ class PeerAnswers:
             "jobs_per_second": member.jobs_per_second or None,
             "jobs_per_second_seen": node.watchers.most_per_second(member.peer) or None,
             "sandbox": member.sandbox,
+            "runtimes": list(member.runtimes),
+            "extras": None if member.extras is None else list(member.extras),
             "addresses": list(member.addresses),
             "stream_bytes_in": link.stream.bytes_in if link else 0,
             "stream_bytes_out": link.stream.bytes_out if link else 0,

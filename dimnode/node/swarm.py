@@ -8,13 +8,14 @@ import logging
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
 from dimnode.errors import PeerFault
+from dimnode.exec.runtimes.choice import extras_of
 from dimnode.jobs.events import AdvertHeard, Event
 from dimnode.limits import Limits
 from dimnode.node.library import Library
@@ -43,6 +44,7 @@ from dimnode.records.manifest import Manifest
 log = logging.getLogger(__name__)
 
 AGENT = f"dimnode/{version('dimnode')}"
+_EXTRAS_MAX: Final = 16
 
 
 class Fetches(Protocol):
@@ -81,6 +83,7 @@ class Swarm:
         self.notices: Callable[[Sequence[Record], PeerId], Awaitable[None]] = _pass_over
         self.sandbox = ""
         self.runtimes: tuple[str, ...] = ()
+        self.extras: tuple[str, ...] = ()
         self.slots = 0
         self.jobs_per_second = 0
         self.fetches: Fetches = _none
@@ -125,15 +128,22 @@ class Swarm:
             body["cabinets"] = []
         if most := self.fetches(own=False):
             body["x_fetch_bytes"] = most
+        body["x_extras"] = list(self.extras)
         at_ms = time.time_ns() // 1_000_000
         identity, payload = compose("advert", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
         self._advert = (identity, seal(self._key, "advert", payload))
         here = self._library.usable() if self.slots else ()  # also a private one, of which nobody else hears
         classes = {model: self._model_class(model) for model in here}
         cabinets = frozenset(cabinet["name"] for cabinet in body["cabinets"])
-        formats, most = frozenset(self.runtimes), self.fetches(own=True)
-        me = self._key.peer
-        self._put(AdvertHeard(me, classes, cabinets, self.slots, self._sizes(classes), formats, most))
+        formats, extras, most = frozenset(self.runtimes), frozenset(self.extras), self.fetches(own=True)
+        offer = self._key.peer, classes, cabinets, self.slots, self._sizes(classes), formats, most
+        self._put(AdvertHeard(*offer, extras, self._asks(classes)))
+
+    def _asks(self, models: Iterable[RecordId]) -> dict[RecordId, frozenset[str]]:
+        """The extras that models need, of those that need any."""
+        heard = self._library.registry.manifests
+        known = {model: Manifest.of(heard[model]) for model in models if model in heard}
+        return {model: asked for model, found in known.items() if (asked := extras_of(found.pre, found.post))}
 
     def _sizes(self, models: Iterable[RecordId]) -> dict[RecordId, int]:
         manifests = self._library.registry.manifests
@@ -288,11 +298,23 @@ class Swarm:
         member.columns = {cabinet["name"]: tuple(cabinet["columns"]) for cabinet in said["cabinets"]}
         member.addresses = tuple(said["addresses"])
         member.jobs_per_second = said.get("jobs_per_second", 0)
+        member.runtimes, member.extras = tuple(said["runtimes"]), extras_said(said)
         classes = {model: self._model_class(model) for model in member.models}
-        most, formats = said.get("x_fetch_bytes", 0), frozenset(said["runtimes"])
+        most = said.get("x_fetch_bytes", 0)
         most = most if type(most) is int else 0  # it has no schema: a stranger may have written anything
-        cabinets = frozenset(member.cabinets)
-        self._put(AdvertHeard(peer, classes, cabinets, member.slots, self._sizes(classes), formats, most))
+        extras = None if member.extras is None else frozenset(member.extras)
+        # Of the last version an empty list may mean that it did not say.
+        formats = frozenset(member.runtimes) if member.runtimes or extras is not None else None
+        offer = peer, classes, frozenset(member.cabinets), member.slots, self._sizes(classes), formats, most
+        self._put(AdvertHeard(*offer, extras, self._asks(classes)))
+
+
+def extras_said(advert: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The extras that a peer says it has; None: it is of the last version, or wrote something else."""
+    said = advert.get("x_extras")
+    if type(said) is not list or len(said) > _EXTRAS_MAX or not all(type(word) is str for word in said):
+        return None
+    return tuple(said)
 
 
 async def _pass_over(notices: Sequence[Record], teller: PeerId) -> None:

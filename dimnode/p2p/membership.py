@@ -31,6 +31,8 @@ class Member:
     free_slots: int = 0
     load_permille: int = 0
     sandbox: str = ""
+    runtimes: tuple[str, ...] = ()
+    extras: tuple[str, ...] | None = None
     jobs_per_second: int = 0
     addresses: tuple[str, ...] = ()
     heartbeat_ms: int = 0

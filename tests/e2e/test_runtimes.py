@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_nodes import Nodes, environment, wait_for
 from harness import RealNode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "exec"))
@@ -22,6 +23,18 @@ def folder_of(files: Files, place: Path) -> Path:
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (place / path).write_bytes(file.raw)
     return place
+
+
+# What a node sees that was installed without the extra: its package is not found.
+WITHOUT_COREML = """
+import sys
+from importlib.machinery import PathFinder
+class Lacking(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "coremltools" else super().find_spec(name, path, target)
+sys.meta_path = [Lacking if finder is PathFinder else finder for finder in sys.meta_path]
+"""
 
 
 def test_models_of_three_formats_are_offered_as_folders_and_answer_like_each_other(tmp_path: Path) -> None:
@@ -44,3 +57,37 @@ def test_models_of_three_formats_are_offered_as_folders_and_answer_like_each_oth
             assert word in found["detail"]
     finally:
         node.close()
+
+
+def test_a_task_goes_to_the_node_that_has_the_runtime_and_without_one_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lacking").mkdir()
+    (tmp_path / "lacking" / "sitecustomize.py").write_text(WITHOUT_COREML)
+    package, card, table = folder_of(mlp("coreml")[0], tmp_path / "model"), tmp_path / "card.toml", tmp_path / "x.csv"
+    card.write_text(
+        'name = "four"\nversion = "1"\nformat = "coreml"\nlicence = "MIT"\n'
+        'inputs = [["x", "float32", [-1, 3]]]\noutputs = [["y", "float32", [-1, 2]]]\n'
+    )
+    table.write_text("a,b,c\n1,2,3\n")
+    nodes = Nodes(tmp_path)
+    try:
+        path = f"{tmp_path / 'lacking'}:{environment().get('PYTHONPATH', '')}"
+        monkeypatch.setattr("cli_nodes.environment", lambda: {**environment(), "PYTHONPATH": path})
+        alba = nodes.start("alba")
+        monkeypatch.undo()
+        added = alba.dim("models", "add", package, "--card", card)
+        assert added.code == 0, added.err
+        refused = alba.dim("run", "four", table)
+        assert (refused.code, "E-jobs-13" in refused.err) == (4, True), refused.err
+        assert "no peer in the swarm runs coreml" in refused.err
+        assert "pip install 'dimnode[coreml]'" in refused.err
+        monkeypatch.setattr("cli_nodes.environment", lambda: {**environment(), "DIM_FETCH_MODELS": "anyone"})
+        brio = nodes.start("brio", "--bootstrap", alba.address)
+        wait_for(lambda: alba.dim("run", "four", table).code == 0, "brio fetches the model and runs it for alba")
+        (seen,) = alba.dim("peers", "--json").json["peers"]
+        assert "coreml" in seen["runtimes"] and "text" in seen["extras"]
+        (alba_seen,) = brio.dim("peers", "--json").json["peers"]
+        assert "coreml" not in alba_seen["runtimes"]
+    finally:
+        nodes.end_all()

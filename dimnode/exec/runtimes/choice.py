@@ -6,13 +6,17 @@ command line that asks must not wait for NumPy.
 
 import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from dimnode.exec.runtimes.base import Runtime
 
 PACKAGES: Final = {"onnx": "onnxruntime", "torch": "torch", "mlx": "mlx", "coreml": "coremltools"}
 """The package that each format needs."""
+EXTRAS: Final = {"text": "tokenizers", "image": "PIL", "audio": "soundfile"}
+"""The package of each extra that some words of `transforms/1` need."""
+_EXTRA_OF: Final = {"tokenise": "text", "decode_image": "image", "resize": "image", "decode_audio": "audio"}
 ALWAYS: Final = "onnx"
 """The runtime whose zygote is always there: operations over rows need no model, and are done by it."""
 
@@ -20,6 +24,16 @@ ALWAYS: Final = "onnx"
 def installed() -> tuple[str, ...]:
     """The formats whose package can be found here."""
     return tuple(name for name, package in PACKAGES.items() if importlib.util.find_spec(package) is not None)
+
+
+def extras_installed() -> tuple[str, ...]:
+    """The extras whose package can be found here."""
+    return tuple(name for name, package in EXTRAS.items() if importlib.util.find_spec(package) is not None)
+
+
+def extras_of(pre: Sequence[Mapping[str, Any]], post: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """The extras that a model's words before and after it need."""
+    return frozenset(_EXTRA_OF[op["op"]] for op in (*pre, *post) if op["op"] in _EXTRA_OF)
 
 
 def runtime_of(name: str) -> "Runtime":

@@ -1,0 +1,110 @@
+"""Who is given a task by what its advert says it can run: the runtime of the model, and what its words need."""
+
+import random
+
+import pytest
+from engine_stage import ME, MODEL, A, B, C, Stage, of, sent
+
+from dimnode.consensus.selection import Need
+from dimnode.consensus.standing import Standing
+from dimnode.jobs.effects import Refuse
+from dimnode.jobs.events import AdvertHeard, Now
+from dimnode.jobs.roster import Roster
+from dimnode.limits import LIMITS
+from dimnode.records.ids import PeerId
+
+NOW = Now(1.0, 1_000)
+NEED = Need(MODEL, "infer")
+TEXT = {MODEL: frozenset({"text"})}
+
+
+def advert(
+    peer: PeerId,
+    *formats: str,
+    holds: bool = True,
+    fetch_bytes: int = 0,
+    extras: tuple[str, ...] | None = (),
+    words: bool = False,
+) -> AdvertHeard:
+    """What a peer says; without `formats` it is one of the last version that did not say."""
+    models = {MODEL: "coreml"} if holds else {}
+    said = frozenset(formats) if formats else None
+    has = None if extras is None else frozenset(extras)
+    return AdvertHeard(
+        peer, models, frozenset(), 4, dict.fromkeys(models, 10), said, fetch_bytes, has, TEXT if words else {}
+    )
+
+
+def roster(*adverts: AdvertHeard) -> Roster:
+    made = Roster(ME, LIMITS, Standing(), random.Random(1))
+    for said in adverts:
+        made.hear(said)
+        made.link(said.peer, True)
+    return made
+
+
+def chosen(made: Roster) -> set[PeerId | None]:
+    return {made.pick(NEED, NOW) for _ in range(30)}
+
+
+def test_a_task_goes_to_who_runs_its_format_though_others_hold_the_model() -> None:
+    made = roster(advert(A, "onnx"), advert(B, "onnx", "coreml"), advert(C, "torch"))
+    assert chosen(made) == {B}
+    assert (made.usable(NEED, NOW), made.missing(NEED)) == (1, ("", False))
+
+
+def test_a_peer_that_does_not_say_what_it_runs_is_taken_at_its_offer() -> None:
+    made = roster(advert(A), advert(B, "onnx"))
+    assert chosen(made) == {A}
+    made = roster(advert(A, "coreml", extras=None, words=True))
+    assert chosen(made) == {A}
+
+
+def test_a_model_with_words_goes_to_who_has_what_they_need() -> None:
+    made = roster(advert(A, "coreml", extras=("image",), words=True), advert(B, "coreml", extras=("text",), words=True))
+    assert chosen(made) == {B}
+
+
+def test_who_cannot_run_a_model_does_not_fetch_it_and_hands_its_files_to_who_can() -> None:
+    holder = advert(A, "onnx", words=True)
+    blind = advert(B, "coreml", holds=False, fetch_bytes=100)
+    able = advert(C, "coreml", holds=False, fetch_bytes=100, extras=("text",))
+    assert chosen(roster(holder, blind)) == {None}
+    assert chosen(roster(holder, blind, able)) == {C}
+
+
+def test_what_is_missing_is_named_only_when_that_is_the_reason() -> None:
+    assert roster(advert(A, "onnx"), advert(B, "torch")).missing(NEED) == ("coreml", False)
+    assert roster(advert(A, "onnx"), advert(B, "coreml", holds=False)).missing(NEED) == ("coreml", True)
+    assert roster(advert(A, "coreml", words=True)).missing(NEED) == ("text", False)
+    assert roster().missing(NEED) == ("", False)
+    pinned = Need(MODEL, "infer", pinned=A)
+    assert roster(advert(A, "onnx"), advert(B, "coreml")).missing(pinned) == ("coreml", True)
+
+
+def test_an_advert_that_gains_a_runtime_gains_the_tasks_that_wait() -> None:
+    made = roster(advert(A, "onnx"))
+    assert chosen(made) == {None}
+    made.hear(advert(A, "onnx", "coreml"))
+    assert chosen(made) == {A}
+
+
+@pytest.mark.parametrize(
+    ("others", "hint"),
+    [
+        ([], "pip install 'dimnode[coreml]' on one of them"),
+        ([advert(B, "coreml", holds=False)], "on one of them: dim models pull"),
+    ],
+)
+def test_a_job_whose_model_nobody_can_run_is_refused_with_what_to_install(others: list[AdvertHeard], hint: str) -> None:
+    stage = Stage([])
+    for said in [advert(A, "onnx"), *others]:
+        stage.link(said.peer)
+        stage.do(said)
+    (no,) = of(Refuse, stage.submit(tasks=[{"op": "infer", "model": MODEL}]))
+    assert (no.code, no.hint) == ("E-jobs-13", hint)
+    assert "coreml" in no.what
+    stage.link(C)
+    stage.do(advert(C, "coreml"))
+    (lease,) = sent("lease", stage.submit(tasks=[{"op": "infer", "model": MODEL}]))
+    assert lease.peer == C
