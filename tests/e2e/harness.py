@@ -47,7 +47,7 @@ def until(holds: Callable[[], Any], seconds: float, what: str) -> Any:
 def bounded_client(home: Path) -> Client:
     """A client whose node may hang without hanging the test: then it raises `NoNode` after a minute."""
     client = Client(home)
-    client._socket.setsockopt(SOL_SOCKET, SO_RCVTIMEO, struct.pack("ll", _ANSWER_SECONDS, 0))
+    client._line._socket.setsockopt(SOL_SOCKET, SO_RCVTIMEO, struct.pack("ll", _ANSWER_SECONDS, 0))
     return client
 
 
