@@ -233,6 +233,8 @@ class ExchangeLimits:
     answer_bytes_max: int = 96 * 1024
     serving_per_peer_max: int = 4
     serving_max: int = 32
+    serving_per_group_share: int = 8
+    serving_kept_free: tuple[int, int, int] = (0, 4, 12)  # of `serving_max`, by how much there is against a peer
     idle_seconds_max: float = 30.0
     permission_seconds: float = 5.0
     fetches_max: int = 4

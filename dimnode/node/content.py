@@ -181,19 +181,20 @@ class Content:
             raise fetch.error
 
     async def _run(self, fetch: _Fetch) -> None:
+        # So it ends when nobody waits any more, and for those who wait when the node stops.
+        fetch.error = Refused("E-p2p-64", "the fetch was stopped", "", "the same again goes on where it was")
         try:
             with fetch.scope:
                 async with self._turn:
                     if not await self._from_sources(fetch):
                         await self._download(fetch)
+                fetch.error = None
         except Refused as no:
             fetch.error = no
         except ConfigError as broken:  # a damaged book of blobs is the operator's to mend, and ends no node
             said = broken.complaint
             fetch.error = Refused(said.code, said.what, said.cause, said.hint)
         finally:
-            if fetch.scope.cancelled_caught and fetch.error is None:
-                fetch.error = Refused("E-p2p-64", "the fetch was stopped", "", "the same again goes on where it was")
             if self._fetches.get(fetch.root) is fetch:
                 del self._fetches[fetch.root]
             fetch.over.set()

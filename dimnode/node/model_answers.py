@@ -16,7 +16,7 @@ from dimnode.api.port import Answer
 from dimnode.errors import PeerFault, Refused
 from dimnode.node.library import compose_or_refuse
 from dimnode.node.model_card import ModelCard
-from dimnode.node.models import now_ms
+from dimnode.node.model_leave import now_ms
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.p2p.models import ask_about_model
 from dimnode.records.access import FETCH

@@ -1,13 +1,10 @@
-"""Models between nodes: who may fetch their files, how one is pulled, and what is fetched because a job names it.
+"""Models between nodes: what peers ask about them, how one is pulled, and what is fetched because a job names it.
 
-Rule: a model's files are served to whoever may have it: everybody, a peer with a grant, or the executor of a lease from
-somebody who may let it travel. What is fetched for others is bounded by what the operator allows.
+Rule: what is fetched for others is bounded by what the operator allows. Who gets files from here says `model_leave.py`.
 """
 
 import logging
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -19,6 +16,7 @@ from dimnode.jobs.effects import Run
 from dimnode.limits import Limits
 from dimnode.node.content import SHARED, Content
 from dimnode.node.library import MODEL_PIN, Library
+from dimnode.node.model_leave import ModelLeave, now_ms
 from dimnode.node.registry import Registry
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
@@ -28,7 +26,6 @@ from dimnode.records.envelope import Record
 from dimnode.records.ids import Cid, PeerId, RecordId, cid_text
 from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest, file_roots
-from dimnode.records.plan import replicas_per_step, step_of
 from dimnode.store.vault import Vault
 
 log = logging.getLogger(__name__)
@@ -36,11 +33,6 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 _BESIDE: Final = frozenset({"tokenizer", "labels", "config"})
 """Roles of files that many models share: that one is restricted says nothing of a tokenizer."""
-
-
-def now_ms() -> int:
-    """Wall clock."""
-    return time.time_ns() // 1_000_000
 
 
 class Models:
@@ -51,7 +43,7 @@ class Models:
         self._registry: Registry = library.registry
         self._config = config
         self.private = False
-        self._permits: OrderedDict[tuple[PeerId, RecordId], float] = OrderedDict()
+        self.leave = ModelLeave(library, limits.peers)
         self._pulling: dict[RecordId, tuple[Record, list[int]]] = {}
         self.adding: dict[str, tuple[int, int]] = {}
         self._for_others = 0
@@ -60,7 +52,8 @@ class Models:
         self.holders: Callable[[RecordId], list[PeerId]] = lambda _: []
         self.changed: Callable[[], None] = lambda: None
         self.fetched: Callable[[Run, Refused | None], None] = lambda _run, _problem: None
-        content.rules.append(self.may_fetch)
+        content.rules.append(self.leave.may_fetch)
+        content.server.owed = self.leave.owed
         content.holders.append(self._holders_of)
 
     def attach(self, host: Host, nursery: trio.Nursery) -> None:
@@ -69,30 +62,7 @@ class Models:
         for model in self._library.offered():
             self.offer(model.manifest)
 
-    # ---- serving
-
-    def may_fetch(self, peer: PeerId, root: Cid) -> bool:
-        """The rule of models for the exchange of blobs."""
-        return any(self._may(peer, model) for model in self._library.models_with(root))
-
-    def _may(self, peer: PeerId, model: RecordId) -> bool:
-        if self._permits.get((peer, model), 0.0) > trio.current_time():
-            record = self._registry.manifests[model]
-            return self._registry.withdrawn(record.by, model) is None
-        return self._registry.access(model, peer, FETCH, now_ms()).allowed
-
-    def permit(self, peer: PeerId, model: RecordId) -> None:
-        """For a while this peer may fetch this model: it was leased a task with it."""
-        self._permits[peer, model] = trio.current_time() + self._limits.model_permit_seconds
-        self._permits.move_to_end((peer, model))
-        if len(self._permits) > self._limits.model_permits_max:
-            self._permits.popitem(last=False)
-
-    def leased(self, peer: PeerId, submitter: PeerId, models: Iterable[RecordId]) -> None:
-        """This node leases a task to a peer, which may have to fetch the model from here."""
-        for model in models:
-            if model in self._library.models and self._registry.access(model, submitter, FETCH, now_ms()).allowed:
-                self.permit(peer, model)
+    # ---- what peers ask
 
     async def answer(self, peer: PeerId, word: str, model: RecordId, shown: Sequence[bytes]) -> bytes:
         """A question of `/dim/model/1`. Raises `Refused`."""
@@ -100,7 +70,7 @@ class Models:
             case "manifest":
                 return self._told(model)
             case "permit":
-                return self._permitted(peer, model, shown)
+                return self.leave.shown(peer, model, shown)
             case "warm":
                 return self._warmed(peer, model, shown)
             case _:
@@ -111,39 +81,6 @@ class Models:
         if record is None or record.payload["access"] == "private":
             raise Refused("E-models-01", "no such manifest here", "")
         return record.envelope
-
-    def _permitted(self, peer: PeerId, model: RecordId, shown: Sequence[bytes]) -> bytes:
-        lease = spec = None
-        for envelope in shown:
-            with suppress(PeerFault):
-                record = open_record(envelope)
-                if record.kind == "grant":
-                    self._registry.hear_notice(record, peer, journalled=False)
-                lease = record if record.kind == "lease" else lease
-                spec = record if record.kind == "spec" else spec
-        access = self._registry.access(model, peer, FETCH, now_ms())
-        if access.allowed:
-            return b""
-        if lease is not None and spec is not None and self._lease_opens(peer, model, lease, spec):
-            self.permit(peer, model)
-            return b""
-        raise Refused(access.code, "this node does not hand the model out to you", access.cause)
-
-    def _lease_opens(self, peer: PeerId, model: RecordId, lease: Record, spec: Record) -> bool:
-        """A fresh lease of a task with this model to this peer, by somebody who may let the files travel.
-
-        Whoever has seen a spec can lease its tasks: so the lease is the submitter's own, or of a peer that itself may.
-        """
-        said, age_ms = lease.payload, abs(now_ms() - lease.payload["at_ms"])
-        task = said["task"]
-        steps = spec.payload["tasks"]
-        if said["executor"] != peer or said["job"] != spec.id or task >= replicas_per_step(spec.payload) * len(steps):
-            return False
-        if steps[step_of(spec.payload, task)].get("model") != model or age_ms > self._limits.lease_shown_ms_max:
-            return False
-        if not self._registry.access(model, spec.by, FETCH, now_ms()).allowed:
-            return False
-        return lease.by == spec.by or self._registry.access(model, lease.by, FETCH, now_ms()).allowed
 
     def _warmed(self, peer: PeerId, model: RecordId, shown: Sequence[bytes]) -> bytes:
         for envelope in shown:

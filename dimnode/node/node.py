@@ -151,7 +151,7 @@ class Node:
         )
         self.performer.model_to_run = model_to_run(config.faults, self.library)
         self.models.fetched = self.performer.fetched
-        self.performer.fetch, self.performer.leased = self.models.begin, self.models.leased
+        self.performer.fetch, self.performer.leased = self.models.begin, self.models.leave.leased
         self.loop = Loop(
             self.engine,
             self.inbox,

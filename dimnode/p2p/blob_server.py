@@ -1,11 +1,11 @@
 """Serving large blobs, leaf by leaf, also of those that are still coming in.
 
 Rule: default deny. `may_fetch` is asked when a root is opened and again while it is served; "not here" and "not for
-you" are one word. A stream holds at most three leaves in memory, a peer has few streams, all peers together a bound.
+you" are one word. A stream holds at most three leaves in memory; a peer has few streams, all peers together a bound,
+and the last of them are for those who were not served much (`blob_places.py`).
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -14,6 +14,7 @@ import trio
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS, ExchangeLimits
+from dimnode.p2p.blob_places import Places, group_of
 from dimnode.p2p.blob_words import (
     ABSENT,
     HAVE,
@@ -87,18 +88,18 @@ class BlobServer:
         self, open_source: OpenSource, may_fetch: MayFetch = nobody, limits: ExchangeLimits = LIMITS.exchange
     ) -> None:
         self._open_source, self.may_fetch, self._limits = open_source, may_fetch, limits
-        self._open: Counter[PeerId] = Counter()
+        self.owed: MayFetch = nobody
+        self._places = Places(limits)
         self.served = Served()
 
     async def serve(self, stream: Stream, first: Any) -> None:
         """Answer until the peer ends, is silent for long, or is not allowed any more. Raises `PeerFault`."""
         peer, asked = PeerId(stream.peer), read_question(first)
-        limits = self._limits
         if not isinstance(asked, Open) or not self.may_fetch(peer, asked.root):
             return await self._refuse(stream)
-        if self._open[peer] >= limits.serving_per_peer_max or self._open.total() >= limits.serving_max:
+        group = group_of(stream.comes_from)
+        if not self._places.take(peer, group, self.owed(peer, asked.root)):
             return await self._refuse(stream)
-        self._open[peer] += 1
         try:
             source = await trio.to_thread.run_sync(self._open_source, asked.root)
             if source is None:
@@ -109,9 +110,7 @@ class BlobServer:
             finally:
                 source.close()
         finally:
-            self._open[peer] -= 1
-            if not self._open[peer]:
-                del self._open[peer]
+            self._places.leave(peer, group)
         return None
 
     async def _refuse(self, stream: Stream) -> None:

@@ -319,6 +319,7 @@ def test_a_taken_port_is_a_clear_failure() -> None:
             with pytest.raises(ListenFailed) as caught:
                 async with open_host(seed("b"), [taken], {}):
                     pass
+            assert caught.value.complaint.code == "E-p2p-02"
             assert taken in caught.value.complaint.what
             assert "port" in caught.value.complaint.cause
 

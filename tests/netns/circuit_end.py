@@ -1,8 +1,8 @@
 """One end of a circuit, or the relay in its middle, as a program for a namespace.
 
 `relay NAME` relays. `stay NAME RELAY` reserves a place there and answers. `visit NAME RELAY PEER SECONDS` dials PEER
-through it and measures: at once, and again when a direct way stands or the seconds are over. Prints a JSON document a
-line.
+through it and measures: at once, and again when a direct way stands or the seconds are over. `knock NAME RELAY PEER`
+tries to reserve a place there and to reach PEER through it, and tells what came of each. Prints a JSON document a line.
 """
 
 import hashlib
@@ -76,19 +76,34 @@ async def visit(host: Host, way: str, seconds: float) -> None:
     say(path=host.path_of(peer), after_seconds=round(time.perf_counter() - began, 2), **await measure(host, peer))
 
 
+async def knock(host: Host, relay: str, way: str) -> None:
+    async def reserve() -> None:
+        await host.reach.reserve(await host.connect(relay))
+
+    for what, attempt in (("reserve", reserve), ("reach", lambda: host.connect(way))):
+        try:
+            await attempt()
+            say(tried=what, got_in=True)
+        except (DialFailed, StreamLost) as no:
+            say(tried=what, got_in=False, because=str(no))
+
+
 async def main() -> None:
     what, name, *more = sys.argv[1:]
     seed = hashlib.sha256(name.encode()).digest()
     async with open_host(seed, ["/ip4/0.0.0.0/tcp/4711"], {ECHO: echo, SINK: sink}) as host:
-        if what == "relay":
-            host.reach.relay_when(lambda: True)
-            say(peer=host.addresses()[0])
-            await trio.sleep_forever()
-        relay = await host.connect(more[0])
-        if what == "stay":
-            await stay(host, relay)
-        else:
-            await visit(host, more[1], float(more[2]))
+        match what:
+            case "relay":
+                host.reach.relay_when(lambda: True)
+                say(peer=host.addresses()[0])
+                await trio.sleep_forever()
+            case "knock":
+                await knock(host, *more)
+            case "stay":
+                await stay(host, await host.connect(more[0]))
+            case _:
+                await host.connect(more[0])
+                await visit(host, more[1], float(more[2]))
 
 
 if __name__ == "__main__":

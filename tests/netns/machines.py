@@ -81,7 +81,7 @@ class Machines:
     def start(self, name: str, lan: Lan, *more: object, **settings: str) -> Machine:
         """A node on a new machine on `lan`, not yet ready. `settings` are DIM_ variables."""
         home = self.folder / name
-        home.mkdir(mode=0o700)
+        home.mkdir(mode=0o700, exist_ok=True)  # it may have joined a swarm already
         place = self.lab.place(lan)
         words = ["up", "--json", "--home", home, "--name", name, "--listen", ANYWHERE, *more]
         given = {"DIM_MDNS": "false", **settings}

@@ -58,6 +58,12 @@ class Stream:
         return self._muxed.muxed_conn
 
     @property
+    def comes_from(self) -> str:
+        """The IP address at the other end; "" over a relay."""
+        remote = self._muxed.get_remote_address()
+        return str(remote[0]) if remote is not None else ""
+
+    @property
     def bytes_in(self) -> int:
         """Payload bytes read so far, without the negotiation of the protocol."""
         return self._muxed.bytes_in

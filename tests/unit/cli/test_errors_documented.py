@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from dimnode.p2p.conduct import CODES
+
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 CODE = re.compile(r"E-[a-z0-9]+-\d\d\d?")
+OVERLAY = re.compile(r"E-(?:net|p2p|peers|swarm)-\d\d")
 ROW = re.compile(r"^\| `([^`]+)` \| (.+) \| (.+) \|$", re.MULTILINE)
 ERRORS = {"ConfigError", "Refused", "RunFailed", "NoNode", "DimError", "ListenFailed", "Complaint"}
 
@@ -41,6 +44,14 @@ def test_every_code_is_documented(raised):
 @pytest.mark.slow
 def test_every_documented_code_exists(raised):
     assert set(DOCUMENTED) - raised == set()
+
+
+@pytest.mark.slow
+def test_every_refusal_of_the_overlay_is_named_by_a_test(raised):
+    """By its code; an offence of a peer by its name, because its code is only shown to people."""
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    offences = {code for offence, code in CODES.items() if f"Offence.{offence.name}" in tests}
+    assert {code for code in raised if OVERLAY.fullmatch(code)} - set(CODE.findall(tests)) - offences == set()
 
 
 def test_no_code_is_documented_twice():

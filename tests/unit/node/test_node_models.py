@@ -14,7 +14,8 @@ from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
 from dimnode.node.content import Content
 from dimnode.node.library import Library, LocalModel
-from dimnode.node.models import Models, now_ms
+from dimnode.node.model_leave import now_ms
+from dimnode.node.models import Models
 from dimnode.p2p.host.streams import StreamLost
 from dimnode.p2p.models import serve_models
 from dimnode.records.envelope import Record, SigningKey, seal
@@ -85,12 +86,22 @@ def opens(models: Models, peer: SigningKey, *shown: Record) -> bool:
             await models.answer(peer.peer, "permit", MODEL.id, [record.envelope for record in shown])
         except Refused as no:
             code = no.complaint.code
-        served = models.may_fetch(peer.peer, ROOT)
+        served = models.leave.may_fetch(peer.peer, ROOT)
         assert served == (not code)
         assert served or code.startswith("E-models-2")
         return served
 
     return trio.run(asked)
+
+
+def test_a_lease_and_a_grant_count_for_more_than_everybodys_leave(models) -> None:
+    async def owed() -> list[bool]:
+        before = models.leave.owed(EXECUTOR.peer, ROOT)
+        models.leave.leased(EXECUTOR.peer, PUBLISHER.peer, [MODEL.id])
+        return [before, *(models.leave.owed(peer.peer, ROOT) for peer in (EXECUTOR, FRIEND, PUBLISHER))]
+
+    assert opens(models, FRIEND, grant())
+    assert trio.run(owed) == [False, True, True, False]
 
 
 def test_a_file_is_served_to_the_publisher_to_a_grant_and_to_the_executor_of_a_lease(models) -> None:
@@ -199,7 +210,7 @@ def test_files_of_a_model_that_never_came_whole_are_kept_by_nothing(models) -> N
 
 def served(models: Models, peer: SigningKey) -> bool:
     async def asked() -> bool:
-        return models.may_fetch(peer.peer, ROOT)
+        return models.leave.may_fetch(peer.peer, ROOT)
 
     return trio.run(asked)
 

@@ -41,6 +41,7 @@ def test_an_address_nobody_can_dial_is_refused_with_a_reason(text: str) -> None:
 def test_an_address_nobody_can_listen_on_is_the_operators_fault(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_listen([text])
+    assert caught.value.complaint.code == "E-p2p-03"
     assert text in caught.value.complaint.what
 
 
