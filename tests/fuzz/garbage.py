@@ -10,11 +10,14 @@ from typing import Any, Final
 import msgpack
 from libp2p.kad_dht.pb import kademlia_pb2
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, StopMessage
+from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 
 from dimnode.p2p.gossip import TOPICS
 from dimnode.records.ids import RECORD_PREFIX
 
 TASK, PING, INFO, BLOB, JOB = "/dim/task/1", "/dim/ping/1", "/dim/info/1", "/dim/blob/1", "/dim/job/1"
+MODEL, DIALBACK = "/dim/model/1", "/dim/dialback/1"
 MESHSUB, KAD, PUSH, IDENTIFY, LIBP2P_PING = (
     "/meshsub/1.1.0",
     "/ipfs/kad/1.0.0",
@@ -22,8 +25,9 @@ MESHSUB, KAD, PUSH, IDENTIFY, LIBP2P_PING = (
     "/ipfs/id/1.0.0",
     "/ipfs/ping/1.0.0",
 )
-OURS: Final = (TASK, PING, INFO, BLOB, JOB)
-THEIRS: Final = (MESHSUB, KAD, PUSH, IDENTIFY, LIBP2P_PING)
+HOP, STOP, DCUTR = "/libp2p/circuit/relay/0.2.0/hop", "/libp2p/circuit/relay/0.2.0/stop", "/libp2p/dcutr"
+OURS: Final = (TASK, PING, INFO, BLOB, JOB, MODEL, DIALBACK)
+THEIRS: Final = (MESHSUB, KAD, PUSH, IDENTIFY, LIBP2P_PING, HOP, STOP, DCUTR)
 _WORDS: Final = ("lease", "answer", "ruling", "accepted", "progress", "refused", "ack", "resume", "cancel", "unknown")
 
 
@@ -84,6 +88,13 @@ def task_row(chance: random.Random) -> list[Any]:
     return row
 
 
+def model_question(chance: random.Random) -> list[Any]:
+    """Nearly a question about a model."""
+    word = chance.choice(("manifest", "permit", "warm", "delete"))
+    shown = [some_bytes(chance, 400) for _ in range(chance.choice((0, 1, 2, 8, 9)))]
+    return [word, RECORD_PREFIX + chance.randbytes(chance.choice((32, 32, 31))), shown]
+
+
 def framed(body: bytes) -> bytes:
     """A frame with a true length."""
     return len(body).to_bytes(4, "big") + body
@@ -100,6 +111,10 @@ def own_frame(chance: random.Random, protocol: str) -> bytes:
             said = chance.choice((some_bytes(chance, 80), value(chance)))
         case "/dim/job/1":
             said = chance.choice(([some_bytes(chance, 400), [some_bytes(chance, 100)], [b"x"]], value(chance)))
+        case "/dim/model/1":
+            said = chance.choice((model_question(chance), value(chance)))
+        case "/dim/dialback/1":
+            said = chance.choice(([chance.randrange(1, 65536) for _ in range(chance.randrange(200))], value(chance)))
         case _:
             return some_bytes(chance, 100)
     body: bytes = msgpack.packb(said)
@@ -178,6 +193,20 @@ def kad_message(chance: random.Random) -> bytes:
     return bytes(message.SerializeToString())
 
 
+def circuit_message(chance: random.Random, protocol: str) -> bytes:
+    """A relay's or hole puncher's message with nonsense in the fields."""
+    if protocol == DCUTR:
+        punch = HolePunch(type=chance.choice((HolePunch.CONNECT, HolePunch.SYNC)))
+        punch.ObsAddrs.extend(some_bytes(chance, 40) for _ in range(chance.randrange(20)))
+        return bytes(punch.SerializeToString())
+    asked = HopMessage() if protocol == HOP else StopMessage()
+    asked.type = chance.randrange(3 if protocol == HOP else 2)
+    if chance.randrange(4):
+        asked.peer.id = some_bytes(chance, 40)
+        asked.peer.addrs.extend(some_bytes(chance, 40) for _ in range(chance.randrange(20)))
+    return bytes(asked.SerializeToString())
+
+
 def their_frame(chance: random.Random, protocol: str) -> bytes:
     """Some bytes for a protocol of libp2p."""
     match protocol:
@@ -187,6 +216,8 @@ def their_frame(chance: random.Random, protocol: str) -> bytes:
             body = kad_message(chance)
         case "/ipfs/id/push/1.0.0":
             body = some_bytes(chance, 200)
+        case "/libp2p/circuit/relay/0.2.0/hop" | "/libp2p/circuit/relay/0.2.0/stop" | "/libp2p/dcutr":
+            body = circuit_message(chance, protocol)
         case _:
             return some_bytes(chance, 100)
     if chance.randrange(2):

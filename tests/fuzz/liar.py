@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dimnode.client import tensor_rows
-from dimnode.p2p.frames import TaskFrame
+from dimnode.p2p.frames import TaskFrame, read_task_frame
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC
 from dimnode.records.codec import encode
 from dimnode.records.envelope import Record, SigningKey, open_envelope, seal
@@ -169,6 +169,16 @@ class Liar:
         if not self.chance.randrange(10):
             blobs = blobs[1:]
         return pack_frame([spec.envelope, [opening.to_bytes() for opening in inputs], blobs])
+
+    def model_question(self) -> bytes:
+        """One question for /dim/model/1 about a model of the node, with a grant or a lease that we signed ourselves."""
+        chance = self.chance
+        model = chance.choice((*self.models, RecordId(OPEN_SWARM_ID)))
+        body = {"peer": self.key.peer, "models": [model], "operations": ["infer", "fetch"]}
+        grant = self.signed("grant", {**body, **chance.choice(({}, {"expires_ms": _HUGE}))}).envelope
+        leased = read_task_frame(self._lease()[4:]).envelopes
+        shown = chance.choice(((), (grant,), leased, (grant, *leased), (grant,) * 9))
+        return pack_frame([chance.choice(("manifest", "permit", "warm")), model, list(shown)])
 
     def scheme(self) -> bytes:
         """One frame of the task stream that nobody asked for."""

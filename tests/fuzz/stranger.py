@@ -32,7 +32,7 @@ from dimnode.records.ids import PeerId
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
 
 from .brute import Brute, serve_poison
-from .garbage import BLOB, IDENTIFY, INFO, JOB, KAD, OURS, PING, TASK, THEIRS, frame, own_frame
+from .garbage import BLOB, IDENTIFY, INFO, JOB, KAD, MESHSUB, MODEL, OURS, PING, TASK, THEIRS, frame, own_frame
 from .liar import Liar
 
 SESSION_SECONDS: Final = 5.0
@@ -107,7 +107,7 @@ class Stranger:
     async def talk_garbage(self, host: Any, liar: Liar) -> None:
         """Malformed, cut off, endless and random frames on every protocol."""
         while True:
-            protocol = self._chance.choice((*self.protocols, *OURS, THEIRS[0], THEIRS[0]))
+            protocol = self._chance.choice((*self.protocols, *OURS, MESHSUB, MESHSUB, KAD, KAD))
             with trio.move_on_after(_STREAM_SECONDS):
                 stream = await self._open(host, protocol)
                 try:
@@ -127,14 +127,23 @@ class Stranger:
                 nursery.start_soon(self._task_stream, task, liar)
             while True:
                 with trio.move_on_after(_STREAM_SECONDS):
-                    stream = await self._open(host, JOB)
-                    try:
-                        await self._write(stream, liar.job_request(), "job")
-                        await stream.read(100)
-                        self.sent["job answered"] += 1
-                        await stream.close()
-                    except StreamError:
-                        self.sent["job refused by a reset"] += 1
+                    ask = self._chance.choice((self._ask_for_a_job, self._ask_for_a_job, self._ask_about_a_model))
+                    await ask(host, liar)
+
+    async def _ask_for_a_job(self, host: Any, liar: Liar) -> None:
+        await self._ask(await self._open(host, JOB), liar.job_request(), "job")
+
+    async def _ask_about_a_model(self, host: Any, liar: Liar) -> None:
+        await self._ask(await self._open(host, MODEL), liar.model_question(), "question about a model")
+
+    async def _ask(self, stream: Any, question: bytes, what: str) -> None:
+        try:
+            await self._write(stream, question, what)
+            await stream.read(100)
+            self.sent[f"{what} answered"] += 1
+            await stream.close()
+        except StreamError:
+            self.sent[f"{what} refused by a reset"] += 1
 
     async def flood(self, host: Any, liar: Liar) -> None:
         """Hundreds of streams that begin a large frame each and never finish it."""
@@ -184,7 +193,10 @@ class Stranger:
         async def poison(stream: Any) -> None:
             await self._quietly(serve_poison, self._chance, bytes(self._target), stream, self.sent)
 
-        return {TASK: task, PING: ping, INFO: tell, BLOB: blob, KAD: poison}
+        async def model(stream: Any) -> None:
+            await self._quietly(self._write, stream, own_frame(self._chance, MODEL), MODEL)
+
+        return {TASK: task, PING: ping, INFO: tell, BLOB: blob, MODEL: model, KAD: poison}
 
     async def _quietly(self, act: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
