@@ -120,6 +120,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Models that, once loaded, stay so, whatever is used more."""
     max_loaded_gb: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
     """GiB that loaded models may take in all; 0: half of the machine's memory."""
+    runtime_idle_seconds: Annotated[
+        float, msgspec.Meta(ge=LIMITS.exec.runtime_idle_seconds_min, le=LIMITS.exec.runtime_idle_seconds_max)
+    ] = 900.0
+    """After so long without a loaded model a runtime other than ONNX is ended, and started again when it is needed."""
     quotas: QuotasTable = QuotasTable()
     faults: str = ""
     """Fault point for tests: only the `dev` profile accepts one (see node.faults)."""
@@ -135,7 +139,7 @@ _RENDERED: Final = (
     *("profile", "name", "listen", "bootstrap", "block", "allow"),
     *("max_concurrent_jobs", "max_cache_gb", "cache_dir", "log_level", "log_format", "task_timeout_seconds"),
     *("execute", "workers", "require_sandbox", "fetch_models", "fetch_model_gb_max", "relay", "relays", "mdns"),
-    *("benchmark", "prewarm", "pinned_models", "max_loaded_gb"),
+    *("benchmark", "prewarm", "pinned_models", "max_loaded_gb", "runtime_idle_seconds"),
     *("http_listen", "http_hosts", "http_origins", "http_certificate", "http_private_key", "http_insecure"),
 )
 """What `dim init` writes: everything that an operator may want to see and change."""

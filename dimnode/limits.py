@@ -90,6 +90,8 @@ class ExecLimits:
     arena_slack_bytes: int = 8 * 1024**2
     worker_inflight_max: int = 16
     worker_idle_seconds_max: float = 300.0
+    runtime_idle_seconds_min: float = 1.0
+    runtime_idle_seconds_max: float = 7 * 24 * 3600.0
     priority_ageing_seconds: float = 10.0
     timeout_seconds_max: float = 24 * 3600.0
     queue_bytes_max: int = 256 * 1024 * 1024

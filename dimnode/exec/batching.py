@@ -59,7 +59,8 @@ def batch_kind(order: Order) -> tuple[Hashable, int]:
 class BatchSizes:
     """How many rows a model's batches should have, learned from their times. One per model.
 
-    Sizes double from 1 to `rows_max`. A size is tried when there are orders for it and the one below it paid.
+    Sizes double from 1 to `rows_max`. Each is tried a few times when there are orders for it, also where the one below
+    it did not pay: one odd run must not hide that a larger one does.
     """
 
     rows_max: int

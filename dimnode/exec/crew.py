@@ -22,7 +22,7 @@ from dimnode.exec.batching import Batch, share_of
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, unpack_body
 from dimnode.exec.desk import Desk
 from dimnode.exec.launch import Hello, Zygote
-from dimnode.exec.ledger import Ledger
+from dimnode.exec.ledger import Ledger, believed
 from dimnode.exec.member import Member, open_regular, read_traits
 from dimnode.exec.orders import Status
 from dimnode.exec.placement import Assign, Bounds, Pause, Start, Unload, least_used, next_step
@@ -46,6 +46,7 @@ class Crew:
         scratch: Path,
         workers_max: int,
         memory_bytes_max: int,
+        runtime_idle_seconds: float,
         require_sandbox: bool,
         queue: OrderQueue,
         desk: Desk,
@@ -53,6 +54,7 @@ class Crew:
     ) -> None:
         self.zygotes = Zygotes(zygotes, limits, require_sandbox, self, nursery)
         self.workers_max = workers_max
+        self._runtime_idle_seconds = runtime_idle_seconds
         self.require_sandbox = require_sandbox
         self._limits = limits
         self._scratch = scratch
@@ -108,7 +110,7 @@ class Crew:
             match next_step(self._queue, self._members.values(), self._bounds, self._limits, now):
                 case Assign(lane, member):
                     if member.idle:
-                        member.serving_since = now
+                        member.serve_from(now)
                     self._assign(member, self._queue.pop(lane), now)
                     handed[member.token] = member
                 case Start(lane):
@@ -256,7 +258,7 @@ class Crew:
                     member.traits = read_traits(traits)
                     member.ready = True
                     self.ledger.became_ready(member, now)
-                    member.serving_since = now
+                    member.serve_from(now)
                     member.sandbox = walls
                 case [0, "refused", str(walls)]:
                     return self._lose(
@@ -269,7 +271,7 @@ class Crew:
             # A worker answers in the order in which it was asked.
             if next(iter(member.flight), None) != result.number:
                 raise BrokenFrame("answer to nothing")
-            ticket = member.land(result.number)
+            ticket, result = member.land(result.number), believed(member, result, now)
             if ticket.order.op not in ("load", "measure"):
                 member.ran(result.run_us)
             member.zygote.restarts = 0
@@ -340,7 +342,10 @@ class Crew:
                 self._set_deadline(member, member.idle_since + idle)
 
     async def keep_memory(self) -> None:
-        """Once a second: measure the workers; while they or others press the machine, unload what was used least."""
+        """Once a second: measure the workers; while they or others press the machine, unload what was used least.
+
+        Runtimes that had no worker for long are ended with their imports.
+        """
         while True:
             await trio.sleep(self._limits.memory_look_seconds)
             now = trio.current_time()
@@ -351,6 +356,7 @@ class Crew:
                 if spare is None:
                     break
                 self._dismiss(spare)
+            await self.zygotes.retire(self._runtime_idle_seconds, now)
             if self._queue.count:
                 self.dispatch()
 

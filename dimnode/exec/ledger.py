@@ -1,9 +1,12 @@
 """What the pool learns from its workers: costs of models, worth of batches, memory; and who is charged for a run.
 
 Rule: memory is measured by this node, not believed; time is what passed here, so that a worker which understates its
-runs earns its identity nothing. Loading is worker time too: else models that load for ever would be a way to be served
-before everybody.
+runs earns its identity nothing, and one that overstates them is cut to what passed. Loading is worker time too: else
+models that load for ever would be a way to be served before everybody.
 """
+
+import os
+from dataclasses import replace
 
 from dimnode.exec.admission import cost_name
 from dimnode.exec.batching import Batches
@@ -12,6 +15,21 @@ from dimnode.exec.member import Member, Result
 from dimnode.exec.memory import machine_bytes, process_bytes
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
 from dimnode.limits import ExecLimits
+
+
+def believed(member: Member, result: Result, now: float) -> Result:
+    """A worker's times as far as this node's clock lets them stand.
+
+    All runs since it began to work after a pause took no longer than that is ago. One run alone cannot be bounded by
+    when it seemed to start: orders are handed over ahead, and this node may hear of the end of one after the next
+    began. No run uses more processors than there are.
+    """
+    left_us = max(0, int((now - member.serving_since) * 1e6) - member.claimed_us)
+    run_us, cpu_us = min(result.run_us, left_us), min(result.cpu_us, left_us * (os.cpu_count() or 1))
+    member.claimed_us += run_us
+    if (run_us, cpu_us) == (result.run_us, result.cpu_us):
+        return result
+    return replace(result, run_us=run_us, cpu_us=cpu_us)
 
 
 class Ledger:

@@ -185,9 +185,10 @@ class Finished:
 
     `output` is a tensors/1 blob when `status` is ok, else empty. `gpu_bytes` is 0 where nothing ran on one.
 
-    Times and sizes are claims of the worker: `run_us` computing, `queue_us` from offer to start, `cpu_us` of this
-    run, `rss_bytes` the peak of the worker so far. `rows`: rows computed, or for a cohort rows matched. `runtime` is
-    the class within which results are comparable; `sandbox` names the layers that really were installed.
+    `run_us` computing and `cpu_us` of this run are claims of the worker, cut to what this node's clock lets stand,
+    `rss_bytes`, its peak so far, is its claim alone; `queue_us` is from offer to start. `rows`: rows computed, or for a
+    cohort rows matched. `runtime` is the class within which results are comparable; `sandbox` names the layers that
+    really were installed.
     """
 
     key: Key

@@ -23,12 +23,14 @@ MEAN_SHARE = 8
 class Place:
     """A worker as placement sees it. `flight` holds the orders it was given, the running one first.
 
-    `serving_since` is when it last began to work after a pause; `leaving`: it is given nothing more until its flight
-    has landed. `memory_bytes` is what it takes, measured or expected.
+    `serving_since` is when it last began to work after a pause, `claimed_us` what it says to have computed since;
+    `leaving`: it is given nothing more until its flight has landed. `memory_bytes` is what it takes, measured or
+    expected.
     """
 
     lane: Lane
     serving_since: float
+    claimed_us: int = 0
     ready: bool = False
     leaving: bool = False
     pinned: bool = False
@@ -37,6 +39,10 @@ class Place:
     mean_run_us: float = -1.0
     flight: dict[int, Ticket] = field(default_factory=dict)
     flight_bytes: int = 0
+
+    def serve_from(self, now: float) -> None:
+        """It begins to work, after a pause or its load."""
+        self.serving_since, self.claimed_us = now, 0
 
     def take_off(self, number: int, ticket: Ticket) -> None:
         """It was given this order."""

@@ -4,6 +4,7 @@ Rule: an order that was taken ends exactly once. `offer` and `cancel` never bloc
 from the pool's own tasks, one pass of the loop per result.
 """
 
+import math
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,6 +42,7 @@ async def open_pool(
     require_sandbox: bool,
     quotas: Quotas | None = None,
     memory_bytes_max: int = 0,
+    runtime_idle_seconds: float = math.inf,
 ) -> "AsyncIterator[Pool]":
     """A pool over a started zygote, open until the block ends; then its workers are dead and `scratch` is clean.
 
@@ -48,7 +50,8 @@ async def open_pool(
     the end get no outcome. Cancelling leaves nothing behind. The zygote stays, as do those of other runtimes that
     were started beforehand (`warm`): whoever started them stops them. A runtime without one gets it when needed.
     `workers` run at once, and never more than there are cores; `memory_bytes_max` is what loaded models may take in
-    all (0: half of the machine's memory).
+    all (0: half of the machine's memory). A runtime that was started here and had no worker for `runtime_idle_seconds`
+    is ended.
     """
     _clean(scratch)
     async with trio.open_nursery() as nursery:
@@ -58,7 +61,8 @@ async def open_pool(
         queue = OrderQueue(limits.priority_ageing_seconds, shares, limits.head_start_seconds)
         workers_max = max(1, min(workers, limits.workers_max, os.cpu_count() or 1))
         memory_bytes = memory_bytes_max or machine_bytes()[0] // 2
-        crew = Crew((zygote, *warm), limits, scratch, workers_max, memory_bytes, require_sandbox, queue, desk, nursery)
+        bounds = workers_max, memory_bytes, runtime_idle_seconds
+        crew = Crew((zygote, *warm), limits, scratch, *bounds, require_sandbox, queue, desk, nursery)
         try:
             crew.zygotes.follow_all()
             nursery.start_soon(crew.keep_deadlines)

@@ -1,7 +1,8 @@
 """The zygotes of one pool: one that is always there, those of other runtimes from when something first needs them.
 
 Rule: each is listened to by one task, and what it says of workers goes to whoever has them. One that dies is started
-again a few times, counted anew at each result; one that was only asked what it can is ended when it has said so.
+again a few times, counted anew at each result; one that was only asked what it can is ended when it has said so, and
+one that nothing came from for a while is ended too: torch takes 220 MB of a node that needs it once a week.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,7 @@ class Zygotes:
         self._limits, self._require_sandbox = limits, require_sandbox
         self._owner, self._nursery = owner, nursery
         self._said: dict[str, Hello] = {}
+        self._unused_since: dict[str, float] = {}
         self._news = trio.Event()
 
     def __iter__(self) -> Iterator[Zygote]:
@@ -86,11 +88,27 @@ class Zygotes:
             while not self._said.keys() >= set(runtimes):
                 await self._news.wait()
         for runtime in started:
-            zygote = self._all[runtime]
-            if runtime in self._said and not self._owner.has_workers_of(zygote):
-                del self._all[runtime]
-                trio.lowlevel.notify_closing(zygote.channel.fileno())
-                await trio.to_thread.run_sync(zygote.stop)
+            if runtime in self._said and self._is_unused(runtime):
+                await self._end(runtime)
+
+    async def retire(self, idle_seconds: float, now: float) -> None:
+        """End those that were started here and had no worker for so long. Whoever needs one has it started again."""
+        unused = [runtime for runtime in self._all if runtime not in self._lent and self._is_unused(runtime)]
+        self._unused_since = {runtime: self._unused_since.get(runtime, now) for runtime in unused}
+        for runtime, since in list(self._unused_since.items()):
+            if now - since >= idle_seconds and self._is_unused(runtime):
+                del self._unused_since[runtime]
+                await self._end(runtime)
+
+    def _is_unused(self, runtime: str) -> bool:
+        """It is there, said what it can, and no worker of it lives."""
+        zygote = self._all.get(runtime)
+        return zygote is not None and zygote.hello is not None and not self._owner.has_workers_of(zygote)
+
+    async def _end(self, runtime: str) -> None:
+        zygote = self._all.pop(runtime)
+        trio.lowlevel.notify_closing(zygote.channel.fileno())
+        await trio.to_thread.run_sync(zygote.stop)
 
     def fault_of(self, runtime: str) -> tuple[str, str] | None:
         """Code and message when nothing can be run by what comes from this zygote; None also while it starts."""

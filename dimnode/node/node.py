@@ -191,6 +191,7 @@ class Node:
                     require_sandbox=self.config.require_sandbox,
                     quotas=quotas_of(self.config, self.me),
                     memory_bytes_max=int(self.config.max_loaded_gb * 1024**3),
+                    runtime_idle_seconds=self.config.runtime_idle_seconds,
                 )
                 self.pool = self.performer.pool = await stack.enter_async_context(pool)
             jobdoor = JobDoor(self)

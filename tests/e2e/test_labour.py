@@ -61,7 +61,7 @@ def test_a_node_is_loaded_benched_drained_and_stays_drained_over_a_restart(nodes
     wait_for(lambda: brio.dim("run", "triage", rows, "--row", 1).code == 0, "alba works again")
 
 
-def test_the_first_start_measures_this_machine_and_tells_the_others(nodes, monkeypatch):
+def test_the_first_start_measures_this_machine_and_later_ones_load_what_the_settings_name(nodes, monkeypatch):
     monkeypatch.setattr("cli_nodes.environment", lambda: {**_plain(), "DIM_BENCHMARK": "true"})
     alba = nodes.start("cora")
     wait_for(lambda: alba.dim("status", "--json").json["benchmark"], "the first benchmark is done")
@@ -70,9 +70,15 @@ def test_the_first_start_measures_this_machine_and_tells_the_others(nodes, monke
     brio = nodes.start("dora", "--bootstrap", alba.address)
     said = lambda: [row["jobs_per_second"] for row in brio.dim("peers", "--json").json["peers"]]  # noqa: E731
     wait_for(lambda: said() == [found["jobs_per_second"]], "the advert carries it")
+    assert alba.dim("models", "add", MODELS / "triage.toml").code == 0
     alba.end()
+    settings = {"DIM_BENCHMARK": "true", "DIM_PREWARM": "triage,nobody-has-this", "DIM_PINNED_MODELS": "triage"}
+    monkeypatch.setattr("cli_nodes.environment", lambda: {**_plain(), **settings})
     alba = nodes.start("cora")
     wait_for(lambda: alba.dim("status", "--json").json["benchmark"] == found, "it is measured once")
+    (worker,) = alba.dim("status", "--json").json["members"]
+    assert (worker["model"], worker["pinned"], worker["state"]) == ("triage", True, "idle"), "loaded before any task"
+    assert "nobody-has-this" in (alba.home / "log").read_text(), "a name that is wrong stops nothing, and is said"
 
 
 def _plain():

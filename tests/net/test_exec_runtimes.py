@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import trio
-from exec_tools import Rig, arrays, blob, open_rig
+from exec_tools import LIMITS, Rig, arrays, blob, open_rig
 from hostile_runtime import attempts
 
 from dimnode.exec import orders
@@ -343,6 +343,30 @@ def test_a_runtime_starts_when_first_needed_and_ends_with_the_pool(zygotes: list
     trio.run(main)
     assert len(pids) == 1
     assert not Path(f"/proc/{pids[0]}").exists()
+
+
+def test_a_runtime_that_nothing_uses_is_ended_but_for_a_pinned_model_and_started_again_when_needed(
+    zygotes: list[Zygote], tmp_path: Path
+) -> None:
+    async def main() -> None:
+        limits = replace(LIMITS, worker_idle_seconds_max=0.05, memory_look_seconds=0.05)
+        async with open_rig(zygotes[0], tmp_path, limits=limits, runtime_idle_seconds=0.2) as rig:
+            models = {form: rig.model(form, *mlp(form)) for form in ("coreml", "mlx")}
+            rig.pool.pin(frozenset({models["coreml"].id}))
+            for model in models.values():
+                (done,) = await rig.run(rig.asks(model, blob(X)))
+                assert done.status == "ok"
+            (pid,) = (other.pid for other in rig.pool._crew.zygotes if other.runtime == "mlx")
+            await rig.until(lambda: not Path(f"/proc/{pid}").exists())
+            assert [other.runtime for other in rig.pool._crew.zygotes] == ["onnx", "coreml"]
+            assert [(state.runtime, state.pinned) for state in rig.pool.stats().members] == [("coreml", True)]
+            assert rig.pool.stats().runtimes["mlx"].known, "what it said stays known"
+            (again,) = await rig.run(rig.asks(models["mlx"], blob(X)))
+            assert again.status == "ok"
+            rig.pool.pin(frozenset())
+            await rig.until(lambda: [other.runtime for other in rig.pool._crew.zygotes] == ["onnx"])
+
+    trio.run(main)
 
 
 def test_the_same_order_twice_gives_the_same_bytes_in_another_worker(zygotes: list[Zygote], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is refused for good can be found to be wrong, and loading is paid for."""
 
 import math
+import os
 import socket
 from typing import cast
 
@@ -11,8 +12,8 @@ from dimnode.exec.admission import Room, cost_name, objection
 from dimnode.exec.channel import FrameBuffer
 from dimnode.exec.estimates import TRIAL_EVERY, Estimates
 from dimnode.exec.launch import Zygote
-from dimnode.exec.ledger import Ledger
-from dimnode.exec.member import Member
+from dimnode.exec.ledger import Ledger, believed
+from dimnode.exec.member import Member, Result
 from dimnode.exec.orders import Order
 from dimnode.exec.queue import OrderQueue, Ticket
 from dimnode.exec.shares import Shares
@@ -57,6 +58,30 @@ def test_beside_pins_what_does_not_fit_is_not_tried() -> None:
     costs.ran(cost_name(order()), 1, 0.01, 3 * GIB)
     pinned = Room(2, 4 * GIB, 2 * GIB, 4 * GIB, 4 * GIB, False)
     assert set(codes(costs, 3 * TRIAL_EVERY, pinned)) == {orders.NO_MEMORY}
+
+
+def claim(run_us: int, cpu_us: int = 0) -> Result:
+    return Result(1, "ok", "", "", b"", run_us, cpu_us, 0, 1, 1)
+
+
+def test_a_worker_that_claims_more_time_than_passed_is_cut_to_what_passed() -> None:
+    member, _ = starting(OrderQueue(10.0), 100.0)
+    member.serve_from(200.0)
+    assert believed(member, claim(300_000, 200_000), 200.5) == claim(300_000, 200_000)
+    assert believed(member, claim(300_000), 200.5).run_us == 200_000, "0.5 s passed, and 0.3 s are claimed already"
+    assert believed(member, claim(2**53, 2**53), 200.5) == claim(0, 0)
+    assert believed(member, claim(2**53, 2**53), 200.75) == claim(250_000, 250_000 * (os.cpu_count() or 1))
+    member.serve_from(300.0)
+    assert believed(member, claim(1_000_000), 299.9).run_us == 0, "a clock that stood still gives nobody time"
+    member.channel.close()
+
+
+def test_orders_that_were_handed_over_ahead_keep_their_honest_times() -> None:
+    member, _ = starting(OrderQueue(10.0), 100.0)
+    member.serve_from(200.0)
+    heard_together = [believed(member, claim(1000), 200.0161) for _ in range(16)]
+    assert [found.run_us for found in heard_together] == [1000] * 16
+    member.channel.close()
 
 
 def starting(queue: OrderQueue, now: float) -> tuple[Member, Ticket]:
