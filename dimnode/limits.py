@@ -106,7 +106,9 @@ class ExecLimits:
     zygote_start_seconds_max: float = 20.0
     zygote_restarts_max: int = 8
     lanes_considered_max: int = 16
-    model_bytes_max: int = 1024**3
+    model_bytes_max: int = 8 * 1024**3
+    parsed_bytes_max: int = 1024**3  # of one file that has to be in memory as a whole: a checkpoint that is converted
+    load_bytes_per_second_min: int = 128 * 1024**2
     weights_header_bytes_max: int = 8 * 1024 * 1024
     weights_tensors_max: int = 20_000
     model_config_bytes_max: int = 256 * 1024

@@ -17,6 +17,7 @@ import trio
 from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
+from dimnode.exec.admission import worker_bytes
 from dimnode.exec.arena import Arena, open_arena
 from dimnode.exec.batching import Batch, share_of
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, unpack_body
@@ -179,7 +180,8 @@ class Crew:
             for file in order.model.files if order.model is not None else ():
                 files.append(open_regular(file.place, orders.NO_MODEL, f"model file {file.path}"))
             directory = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self._scratch)
-            zygote.start_worker(token, directory, self.require_sandbox, theirs.fileno())
+            memory_bytes = worker_bytes(order, self._limits, self.ledger.memory_bytes_max)
+            zygote.start_worker(token, directory, self.require_sandbox, memory_bytes, theirs.fileno())
         except (RunFailed, OSError) as error:
             mine.close()
             for descriptor in files:
@@ -198,7 +200,8 @@ class Crew:
         member.bear(order.model, files)
         member.flush(self._nursery)
         starting = 0.0 if zygote.hello is not None else self._limits.zygote_start_seconds_max
-        self._set_deadline(member, now + starting + self._limits.worker_start_seconds_max)
+        reading = order.model.file_bytes / self._limits.load_bytes_per_second_min if order.model is not None else 0.0
+        self._set_deadline(member, now + starting + self._limits.worker_start_seconds_max + reading)
         self._nursery.start_soon(self._listen, member)
         return None
 

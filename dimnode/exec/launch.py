@@ -134,12 +134,12 @@ class Zygote:
         assert self._process is not None
         return self._process.pid
 
-    def start_worker(self, token: int, directory: str, sandbox_required: bool, channel: int) -> None:
+    def start_worker(self, token: int, directory: str, sandbox_required: bool, memory_bytes: int, channel: int) -> None:
         """Ask for a worker at the other end of `channel`. Raises OSError.
 
         A zygote that is not ready yet finds the request when it is.
         """
-        frame = pack_frame(["start", token, directory, sandbox_required])
+        frame = pack_frame(["start", token, directory, sandbox_required, memory_bytes])
         if send_with_descriptors(self.channel, frame, [channel]) != len(frame):
             raise BlockingIOError("the zygote does not read")
 

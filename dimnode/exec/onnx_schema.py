@@ -64,9 +64,9 @@ def _look(folder: str) -> dict[str, Any]:
         raise RunFailed(orders.NO_RUNTIME, "onnxruntime is not installed")
     onnx.warm_up()
     limits = LIMITS.exec
-    model = sys.stdin.buffer.read(limits.model_bytes_max + 1)
-    if len(model) > limits.model_bytes_max:
-        raise RunFailed("E-models-06", f"more than {limits.model_bytes_max} bytes")
+    model = sys.stdin.buffer.read(limits.parsed_bytes_max + 1)
+    if len(model) > limits.parsed_bytes_max:
+        raise RunFailed("E-models-06", f"more than {limits.parsed_bytes_max} bytes")
     memory_bytes, file_bytes = limits.worker_memory_bytes_max, limits.worker_file_bytes_max
     walls = sandbox.Walls(memory_bytes, file_bytes, limits.worker_open_files_max, folder, posix.leave_network())
     layers = sandbox.install(walls, sandbox.build_filter())

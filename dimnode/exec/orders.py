@@ -141,13 +141,14 @@ class Facts:
 class ModelOrder:
     """The model that an order names. `id` says which: a worker holds one, and one worker serves all orders with it.
 
-    `runtime` is the manifest's format. `files` as the manifest lists them.
+    `runtime` is the manifest's format. `files` as the manifest lists them, `file_bytes` of all of them together.
     """
 
     id: str
     runtime: str
     files: tuple[ModelFile, ...]
     facts: Facts = Facts()
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from dimnode.exec import orders
-from dimnode.exec.admission import RETRY_MS_MIN, Room, cost_name, objection
+from dimnode.exec.admission import RETRY_MS_MIN, Room, cost_name, objection, worker_bytes
 from dimnode.exec.batching import batch_kind
 from dimnode.exec.crew import FOLDER_PREFIX, Crew
 from dimnode.exec.desk import Desk, fault_of
@@ -209,9 +209,8 @@ class Pool:
         loaded = any(member.lane[0] == lane for member in crew.members)
         free = idle if loaded else idle + machine_bytes()[1] - limits.memory_reserve_bytes
         pinned = sum(member.memory_bytes for member in crew.members if member.pinned and member.lane[0] != lane)
-        return Room(
-            crew.workers_max, crew.ledger.memory_bytes_max, pinned, limits.worker_memory_bytes_max, free, loaded
-        )
+        budget = crew.ledger.memory_bytes_max
+        return Room(crew.workers_max, budget, pinned, worker_bytes(order, limits, budget), free, loaded)
 
     def _crowding(self, order: Order, account: Account) -> Busy | None:
         """When the room is full, whoever has most in it gives up its last order to one who has less; or nobody does."""

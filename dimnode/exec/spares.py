@@ -2,7 +2,8 @@
 
 Rule: a spare has its imports done and knows nothing of any order. It gets exactly one request, becomes that worker and
 ends with it; the zygote starts the next spare at once, so that the following order does not wait for the imports.
-Runs as `python -m dimnode.exec.spares`; frames down: ["prove", directory] or ["start", token, directory, required] with
+Runs as `python -m dimnode.exec.spares`; frames down: ["prove", directory] or ["start", token, directory, required,
+memory_bytes] with
 the worker's socket; up: ["warm", traits] once, then what `Zygote.try_walls` says, or nothing.
 """
 
@@ -53,13 +54,14 @@ class Spawning(Zygote):
             self._pids[0] = self._reserve[0]  # no worker has the token 0
         super().end_all()
 
-    def _start(self, token: int, directory: str, required: bool, channel: int) -> None:
+    def _start(self, token: int, directory: str, required: bool, memory_bytes: int, channel: int) -> None:
         try:
             pid, spare = self._reserve or self._spare()
             with spare:
                 if not _next_frame(spare):  # waits for its imports, which are over but for the first
                     raise OSError("it died")
-                send_with_descriptors(spare, pack_frame(["start", token, directory, required]), [channel])
+                start = pack_frame(["start", token, directory, required, memory_bytes])
+                send_with_descriptors(spare, start, [channel])
             self._reserve = self._spare()
         except OSError as error:
             self._channel.sendall(pack_frame(["unborn", token, error.strerror or "no process"]))
@@ -97,8 +99,8 @@ def main(descriptor: int, name: str, numbers: str) -> None:
         match unpack_body(body):
             case ["prove", str(directory)]:
                 channel.sendall(spare.try_walls(directory))
-            case ["start", _, str(directory), bool(required)]:
-                spare.become_worker(posix.parent(), directory, required, found[0])
+            case ["start", _, str(directory), bool(required), int(memory_bytes)]:
+                spare.become_worker(posix.parent(), directory, required, memory_bytes, found[0])
 
 
 if __name__ == "__main__":

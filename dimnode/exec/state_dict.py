@@ -84,7 +84,7 @@ def _raise_walls(folder: str) -> None:
     torch.set_num_threads(1)
     limits = LIMITS.exec
     memory_bytes = posix.address_space_bytes() + limits.worker_memory_bytes_max
-    walls = sandbox.Walls(memory_bytes, 2 * limits.model_bytes_max, 64, folder, posix.leave_network())
+    walls = sandbox.Walls(memory_bytes, 2 * limits.parsed_bytes_max, 64, folder, posix.leave_network())
     layers = sandbox.install(walls, sandbox.build_filter())
     if not sandbox.complete(layers):
         raise RunFailed("E-models-52", f"no complete sandbox here ({sandbox.describe(layers)})")
@@ -127,9 +127,9 @@ def main(folder: str) -> None:
     """The program: safetensors on stdout and 0, or one line on stderr and 1."""
     try:
         _raise_walls(folder)
-        raw = sys.stdin.buffer.read(LIMITS.exec.model_bytes_max + 1)
-        if len(raw) > LIMITS.exec.model_bytes_max:
-            raise RunFailed("E-models-06", f"more than {LIMITS.exec.model_bytes_max} bytes")
+        raw = sys.stdin.buffer.read(LIMITS.exec.parsed_bytes_max + 1)
+        if len(raw) > LIMITS.exec.parsed_bytes_max:
+            raise RunFailed("E-models-06", f"more than {LIMITS.exec.parsed_bytes_max} bytes")
         for piece in _pieces(_tensors(raw)):
             view = memoryview(piece)
             while view:

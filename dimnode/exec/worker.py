@@ -11,6 +11,7 @@ cpu_us, rss_bytes, rows, batch].
 
 import hashlib
 import io
+import mmap
 import os
 import socket
 import time
@@ -40,11 +41,15 @@ HASH_CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What a worker is born with: its socket, the one runtime that it has, its walls."""
+    """What a worker is born with: its socket, the one runtime that it has, its walls.
+
+    `memory_bytes`: what it may use beyond what the runtime's libraries occupy.
+    """
 
     channel: socket.socket
     runtime: Runtime
     walls: Walls
+    memory_bytes: int
     sandbox_required: bool
     limits: ExecLimits
 
@@ -77,7 +82,7 @@ def _load(post: Post, birth: Birth | None, files: list[int]) -> Loaded | RunFail
         # A runtime is not shown what only the transforms read: files it does not know it may refuse.
         theirs = files_of(facts.pre, facts.post)
         model = post.runtime.load({path: file for path, file in contents.items() if path not in theirs}, facts)
-        texts = {path: contents[path].raw for path in theirs if path in contents}
+        texts = {path: bytes(contents[path].raw) for path in theirs if path in contents}
         lists = (facts.pre, facts.post)
         return Loaded(model, compile_program(*lists, model.inputs, model.outputs, texts, facts.labels, facts.max_batch))
     except (RunFailed, MemoryError) as fault:
@@ -88,21 +93,23 @@ def _load(post: Post, birth: Birth | None, files: list[int]) -> Loaded | RunFail
 
 
 def _checked_contents(limits: ExecLimits, birth: Birth, files: list[int]) -> dict[str, Content]:
-    """All files in memory, each with the id that the order names: nothing is parsed before all are."""
+    """All files mapped, each with the id that the order names: nothing is parsed before all were hashed.
+
+    What is hashed is what a runtime sees: the store's files are read-only, and nobody but their owner can change them.
+    """
     sizes = [os.fstat(file).st_size for file in files]
     if sum(sizes) > limits.model_bytes_max:
         what = f"the model's files have {sum(sizes)} bytes, the limit is {limits.model_bytes_max}"
         raise RunFailed(orders.NO_MODEL, what)
     found = {}
     for (path, role, cid), file in zip(birth.files, files, strict=True):
-        with open(file, "rb", buffering=0, closefd=False) as stream:
-            raw = stream.read()
+        raw = memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_READ) if os.fstat(file).st_size else b"")
         _check(path, raw, cid)
         found[path] = Content(role, raw)
     return found
 
 
-def _check(path: str, raw: bytes, cid: bytes) -> None:
+def _check(path: str, raw: memoryview, cid: bytes) -> None:
     """Manifests from before trees name large files, too, by the hash of all their bytes."""
     if cid.startswith(TREE_PREFIX):
         if root_of(raw) != cid:
@@ -186,9 +193,8 @@ class _Worker:
             case RunFailed():
                 status, code, message = "failed", part.complaint.code, part.complaint.what
             case MemoryError():
-                memory = self._limits.worker_memory_bytes_max
                 status, code = "memory", orders.OUT_OF_MEMORY
-                message = f"needs more than the {memory} bytes a worker may use"
+                message = f"needs more than the {self._post.memory_bytes} bytes a worker may use"
         rss = posix.peak_memory_bytes()
         message = message[: self._limits.message_characters_max]
         output = self._put(outcome.output)

@@ -7,9 +7,9 @@ reports their ends. At the end of that socket it ends, and the kernel ends its w
 There is one for each runtime, so that no worker is larger than its own. Where forking after the imports is not safe
 (Apple's frameworks), the zygote imports nothing and keeps a spare instead (`spares.py`).
 
-Frames down: ["start", token, directory, sandbox_required] with the worker's socket; ["end", token]. Up: ["hello",
-runtime, layers, breaches] or ["failed", reason], ["started", token, pid], ["unborn", token, reason], ["exited", token,
-wait status].
+Frames down: ["start", token, directory, sandbox_required, memory_bytes] with the worker's socket; ["end", token]. Up:
+["hello", runtime, layers, breaches] or ["failed", reason], ["started", token, pid], ["unborn", token, reason],
+["exited", token, wait status].
 """
 
 import contextlib
@@ -115,7 +115,9 @@ class Zygote:
 
     def try_walls(self, directory: str) -> bytes:
         """Raise the walls around this process and try to pass them: a frame of what stands and what leaks."""
-        layers = sandbox.install(self._walls(directory), self._filter, self._runtime.settle)
+        layers = sandbox.install(
+            self._walls(directory, self._limits.worker_memory_bytes_max), self._filter, self._runtime.settle
+        )
         # Without these there is nothing to prove, and the attempts would be real.
         leaks = sandbox.breaches() if layers & {"seccomp", "seatbelt"} else ()
         return pack_frame([sorted(layers), list(leaks)])
@@ -163,16 +165,16 @@ class Zygote:
 
     def _obey(self, request: list[Any], descriptors: list[int]) -> None:
         match request:
-            case ["start", token, directory, required]:
+            case ["start", token, directory, required, memory_bytes]:
                 channel = descriptors.pop(0)
-                self._start(token, directory, required, channel)
+                self._start(token, directory, required, memory_bytes, channel)
                 os.close(channel)
             case ["end", token]:
                 # Not reaped yet, so the number is still this worker's.
                 if token in self._pids:
                     os.kill(self._pids[token], signal.SIGKILL)
 
-    def _start(self, token: int, directory: str, required: bool, channel: int) -> None:
+    def _start(self, token: int, directory: str, required: bool, memory_bytes: int, channel: int) -> None:
         parent = os.getpid()
         try:
             pid = posix.fork()
@@ -181,11 +183,11 @@ class Zygote:
             return
         if pid == 0:
             with _ending():
-                self.become_worker(parent, directory, required, channel)
+                self.become_worker(parent, directory, required, memory_bytes, channel)
         self._pids[token] = pid
         self._channel.sendall(pack_frame(["started", token, pid]))
 
-    def become_worker(self, parent: int, directory: str, required: bool, channel: int) -> None:
+    def become_worker(self, parent: int, directory: str, required: bool, memory_bytes: int, channel: int) -> None:
         """This process is a worker from now on; returns when it is over."""
         from dimnode.exec import worker
 
@@ -197,18 +199,19 @@ class Zygote:
             worker.Post(
                 channel=socket.socket(fileno=channel),
                 runtime=self._runtime,
-                walls=self._walls(directory),
+                walls=self._walls(directory, memory_bytes),
+                memory_bytes=memory_bytes,
                 sandbox_required=required,
                 limits=self._limits,
             ),
             self._filter,
         )
 
-    def _walls(self, directory: str) -> Walls:
+    def _walls(self, directory: str, memory_bytes: int) -> Walls:
         limits = self._limits
         return Walls(
             # What the runtime's own libraries occupy is not the model's to pay for.
-            self._born_bytes + limits.worker_memory_bytes_max,
+            self._born_bytes + memory_bytes,
             limits.worker_file_bytes_max,
             limits.worker_open_files_max,
             directory,

@@ -105,7 +105,7 @@ def main(form: str, secret: str, folder: str) -> None:
     if os.fork() == 0:
         mine.close()
         try:
-            serve(Post(theirs, TakenOver(real, secret), walls, True, limits), rules)  # type: ignore[arg-type]
+            serve(Post(theirs, TakenOver(real, secret), walls, limits.worker_memory_bytes_max, True, limits), rules)  # type: ignore[arg-type]
         finally:
             os._exit(0)
     theirs.close()

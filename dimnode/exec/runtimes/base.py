@@ -16,10 +16,10 @@ from dimnode.exec.orders import Facts
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """One file of a model: what its manifest says it is for, and its bytes."""
+    """One file of a model: what its manifest says it is for, and its bytes where they lie, which may be gigabytes."""
 
     role: str
-    raw: bytes
+    raw: memoryview
 
 
 Files = Mapping[str, Content]
@@ -28,7 +28,7 @@ Files = Mapping[str, Content]
 
 def one_file(raw: bytes) -> Files:
     """A model that is one file."""
-    return {"model": Content("model", raw)}
+    return {"model": Content("model", memoryview(raw))}
 
 
 class Model(ABC):

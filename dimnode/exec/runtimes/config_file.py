@@ -29,7 +29,7 @@ def config_of(files: Files) -> Config:
     if len(raw) > LIMITS.exec.model_config_bytes_max:
         raise RunFailed(orders.BAD_CONFIG, f"{path} has {len(raw)} bytes, a description of sizes does not")
     try:
-        config = json.loads(raw)
+        config = json.loads(bytes(raw))
     except (ValueError, RecursionError):
         raise RunFailed(orders.BAD_CONFIG, f"{path} is not JSON") from None
     if type(config) is not dict:

@@ -95,7 +95,7 @@ def _root_model(files: Files) -> tuple[str, str]:
         raise _bad("the manifest lists no Manifest.json of a package")
     root = lists[0].removesuffix("Manifest.json")
     try:
-        said = json.loads(files[lists[0]].raw)
+        said = json.loads(bytes(files[lists[0]].raw))
         inside = said["itemInfoEntries"][said["rootModelIdentifier"]]["path"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise _bad("Manifest.json does not say which file is the model") from None

@@ -57,7 +57,7 @@ class _Name:
 class Program:
     """What `main` computes. Raises `RunFailed` at once when a part of it is not known here."""
 
-    def __init__(self, function: Any, weights: bytes) -> None:
+    def __init__(self, function: Any, weights: bytes | memoryview) -> None:
         blocks = function.block_specializations
         if len(blocks) != 1:
             raise _bad("the program has more than one version of its block")
@@ -162,7 +162,7 @@ def _dtype(kind: Any) -> Any:
 
 def _constant_shape(kind: Any) -> tuple[int, ...]:
     shape = tuple(int(entry.constant.size) for entry in kind.dimensions if entry.WhichOneof("dimension") == "constant")
-    if len(shape) != len(kind.dimensions) or math.prod(shape) > LIMITS.exec.model_bytes_max:
+    if len(shape) != len(kind.dimensions) or math.prod(shape) > LIMITS.exec.parsed_bytes_max:
         raise _bad("a constant without a fixed shape")
     return shape
 

@@ -125,11 +125,12 @@ def load(files: Files, facts: Facts) -> OnnxModel:
 
 
 def _graph_of(files: Files) -> tuple[str, bytes]:
-    """The file with the graph: the one of role model."""
+    """The file with the graph: the one of role model. The runtime takes nothing but `bytes`, of less than 2 GiB."""
     found = [(path, file.raw) for path, file in files.items() if file.role == "model"]
     if len(found) != 1:
         raise RunFailed(orders.NOT_ONNX, f"an ONNX model has one file of role model, not {len(found)}")
-    return found[0]
+    path, raw = found[0]
+    return path, bytes(raw)
 
 
 def _beside(graph: str, path: str) -> str:

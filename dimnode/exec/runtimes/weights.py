@@ -47,7 +47,7 @@ def weights_of(files: Files, architecture: Architecture, config: Config, wanted_
     for path, file in files.items():
         if file.role not in ("weights", "model"):
             continue
-        refused = refusal_of(path, file.raw[:64])
+        refused = refusal_of(path, bytes(file.raw[:64]))
         if refused:
             raise RunFailed(orders.REFUSED_FORMAT, f"{path}: {refused}")
         part = read_weights(file.raw)

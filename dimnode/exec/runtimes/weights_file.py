@@ -43,14 +43,14 @@ class Stored:
     raw: memoryview
 
 
-def read_weights(raw: bytes) -> dict[str, Stored]:
+def read_weights(raw: bytes | memoryview) -> dict[str, Stored]:
     """All tensors by name. Raises `RunFailed` (bad weights)."""
     if len(raw) < _LENGTH_BYTES:
         raise _bad("the file ends within its first eight bytes")
     length = int.from_bytes(raw[:_LENGTH_BYTES], "little")
     if length > LIMITS.exec.weights_header_bytes_max or length > len(raw) - _LENGTH_BYTES:
         raise _bad(f"its header claims {length} bytes")
-    entries = _header(raw[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    entries = _header(bytes(raw[_LENGTH_BYTES : _LENGTH_BYTES + length]))
     body = memoryview(raw)[_LENGTH_BYTES + length :]
     found, reached = {}, 0
     for name, dtype, shape, start, stop in sorted(entries, key=lambda entry: entry[3:]):

@@ -3,12 +3,13 @@
 import math
 import os
 import socket
+from dataclasses import replace
 from typing import cast
 
 from exec_models import model_order
 
 from dimnode.exec import orders
-from dimnode.exec.admission import Room, cost_name, objection
+from dimnode.exec.admission import Room, cost_name, objection, worker_bytes
 from dimnode.exec.channel import FrameBuffer
 from dimnode.exec.estimates import TRIAL_EVERY, Estimates
 from dimnode.exec.launch import Zygote
@@ -132,3 +133,16 @@ def test_a_batch_whose_worker_was_lost_is_charged_once_though_it_goes_back() -> 
     assert abs(ticket.account.virtual - 30.0) < 1e-9
     assert (ticket.account.running, ticket.account.queued) == (0, 1)
     member.channel.close()
+
+
+def test_a_model_that_never_ran_needs_at_least_room_for_its_files() -> None:
+    large = replace(order(), model=replace(model_order("m"), file_bytes=5 * GIB))
+    limits, shares = ExecLimits(), Shares()
+    no = objection(large, 1, shares.peek(b"c"), shares, Estimates(8), replace(ROOM, worker_bytes=17 * GIB))
+    assert no is not None and no.code == orders.NO_MEMORY
+    roomy = replace(ROOM, budget_bytes=20 * GIB, worker_bytes=17 * GIB, free_bytes=6 * GIB, loaded=False)
+    assert objection(large, 1, shares.peek(b"c"), shares, Estimates(8), roomy) is None
+    # Its worker may use its files three times over, as far as the operator lets models take memory.
+    assert worker_bytes(order(), limits, 20 * GIB) == limits.worker_memory_bytes_max
+    assert worker_bytes(large, limits, 20 * GIB) == limits.worker_memory_bytes_max + 15 * GIB
+    assert worker_bytes(large, limits, 4 * GIB) == limits.worker_memory_bytes_max + 4 * GIB

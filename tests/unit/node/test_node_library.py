@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from dimnode.errors import DimError, Refused
+from dimnode.limits import LIMITS
 from dimnode.node.library import Library
 from dimnode.node.model_card import ModelCard, PriceCard
 from dimnode.node.model_files import gather
@@ -265,6 +266,18 @@ def test_a_private_model_is_used_here_and_told_to_nobody(library, model) -> None
     assert library.usable() == [record.id]
     assert library.advert_body()["models"] == []
     assert library.offered() == []
+
+
+def test_a_model_may_have_eight_gigabytes_and_a_larger_one_is_refused_before_it_is_read(tmp_path, library) -> None:
+    most = LIMITS.exec.model_bytes_max
+    assert most >= 8 * 1024**3
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as file:
+        file.write(b"a graph")
+        file.truncate(most + 1)  # all a hole: to read it would take seconds
+    assert refused(add, library, large) == "E-models-06"
+    assert not library.models
+    assert not library.blobs.all()
 
 
 def test_what_is_no_plain_model_file_is_refused(tmp_path, library, model) -> None:
