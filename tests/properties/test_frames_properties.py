@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import msgpack
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,7 @@ def test_random_bytes_raise_nothing_but_the_peers_fault(body) -> None:
     swallow(body)
 
 
+@pytest.mark.slow
 @given(row=st.lists(ANYTHING, min_size=8, max_size=11))
 def test_rows_of_random_values_raise_nothing_but_the_peers_fault(row) -> None:
     swallow(msgpack.packb(row))

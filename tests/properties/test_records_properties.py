@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,6 +144,7 @@ def test_arbitrary_bytes_are_no_receipt(tail: bytes) -> None:
         raise AssertionError("accepted")
 
 
+@pytest.mark.slow
 @settings(QUICK, max_examples=150)
 @given(pair=spoiled_blobs(), junk=st.binary(max_size=40))
 def test_the_places_of_tensors_are_found_exactly_where_decoding_succeeds(

@@ -15,6 +15,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(values=st.lists(VALUES, max_size=8), ended=st.booleans(), portions=st.lists(st.integers(1, 70), min_size=1))
 def test_any_chunking_of_frames_gives_the_same_bodies(values, ended, portions) -> None:
     stream = b"".join(pack_frame(value) for value in values) + (END if ended else b"")

@@ -23,6 +23,7 @@ def test_every_job_ends_once_and_nothing_is_left_whatever_fails(seed: int) -> No
     check_receipts(lived(drawn(seed)))
 
 
+@pytest.mark.slow
 def test_what_a_job_names_is_fetched_by_who_lacks_it_and_when_that_fails_another_does_it() -> None:
     fetched, ends = 0, Counter[str]()
     for seed in range(6):

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from dimnode.client import tensor_rows
 from dimnode.limits import LIMITS
 from dimnode.records.ids import blob_cid, cid_text
@@ -91,6 +93,7 @@ def test_a_job_reads_an_upload_and_its_output_is_fetched_from_the_job(tmp_path: 
     on_stage(tmp_path, act)
 
 
+@pytest.mark.slow
 def test_an_uploaded_file_becomes_a_model_with_an_admins_key_alone(tmp_path: Path) -> None:
     async def act(stage: Stage) -> None:
         async with stage.client() as user, stage.client(stage.key("admin")) as admin:

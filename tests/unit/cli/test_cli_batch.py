@@ -305,6 +305,7 @@ def test_a_model_cannot_say_which_item_it_answers(tmp_path, suffix):
     assert line.get("code", "") == ""
 
 
+@pytest.mark.slow
 def test_what_was_done_is_known_after_a_crash_at_any_byte(tmp_path):
     out = tmp_path / "r.jsonl"
     spool = filled(out)

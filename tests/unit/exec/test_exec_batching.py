@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from exec_models import model_order
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,6 +102,7 @@ def test_sizes_are_measured_anew_after_a_while() -> None:
     assert chosen[-1] == 1
 
 
+@pytest.mark.slow
 @given(
     times=st.lists(st.tuples(st.integers(1, 8), st.floats(0.0001, 0.2)), max_size=60),
     waiting=st.integers(0, 100),

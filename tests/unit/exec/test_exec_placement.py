@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import pytest
 from exec_models import model_order
 from hypothesis import given
 from hypothesis import strategies as st
@@ -148,6 +149,7 @@ def test_a_busy_worker_still_gets_short_orders_at_the_bound() -> None:
     assert step(queue_of("a"), [busy], 1, 0.0) == Assign(("a", None), busy)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     running_max=st.integers(1, 4),

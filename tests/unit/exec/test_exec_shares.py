@@ -81,6 +81,7 @@ def test_a_flood_of_high_priority_gets_a_head_start_and_no_larger_share() -> Non
     assert set(first) == {b"loud"}, "priority is served first"
 
 
+@pytest.mark.slow
 def test_a_share_of_three_gets_three_times_the_worker_time() -> None:
     bench = server({b"a": Quota(share=3.0)})
     for number in range(4000):

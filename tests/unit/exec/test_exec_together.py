@@ -141,6 +141,7 @@ def test_out_of_memory_together_is_no_reason_to_fail_alone() -> None:
     assert [values(part) for part in parts] == [[[2, 4]], [[6, 8]]]
 
 
+@pytest.mark.slow
 @given(
     shapes=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=8),
     bad=st.sets(st.integers(0, 7)),

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.signal
 import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -175,6 +174,7 @@ def test_resample_is_scipys_resample_poly(count, rates):
     from math import gcd
 
     common = gcd(*rates)
+    # Its module is loaded here, not with the file: that takes longer than all these tests.
     expected = scipy.signal.resample_poly(signal, rates[1] // common, rates[0] // common)
     np.testing.assert_allclose(arrays.resample(signal, *rates), expected, atol=1e-12)
 

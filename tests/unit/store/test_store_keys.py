@@ -55,6 +55,7 @@ def test_a_name_that_two_valid_keys_have_revokes_neither(book: KeyBook) -> None:
     assert all(not key.revoked_ms for key in book.all())
 
 
+@pytest.mark.slow
 @given(text=st.one_of(st.text(max_size=80), st.text("dim_0123456789abcdef", max_size=80)))
 def test_no_other_text_is_a_key(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     book = KeyBook(tmp_path_factory.getbasetemp())

@@ -152,6 +152,7 @@ def test_a_daemon_that_dies_while_it_answers_has_not_taken_anything(daemon, larg
     assert (said.code, said.cause) == ("E-kubo-05", "it closed the connection")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["add", "cat", "block/get", "name/publish", "pin/ls", "dag/import"])
 def test_a_slow_daemon_is_waited_for_until_the_deadline_and_not_longer(daemon, large, what):
     tree, path = large

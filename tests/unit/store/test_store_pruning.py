@@ -123,6 +123,7 @@ def upkeep(books: Books, bytes_max: int, **limits: int) -> Callable[[], int]:
     return lambda: trio.run(found.look)
 
 
+@pytest.mark.slow
 def test_the_journal_stays_within_its_bound_and_every_record_is_kept(books: Books) -> None:
     bytes_max = 10 * BLOB_BYTES
     look = upkeep(books, bytes_max, prune_blobs_per_commit=3)

@@ -88,6 +88,7 @@ def test_a_writer_waits_while_the_socket_is_full_and_goes_on_afterwards() -> Non
     run(scenario)
 
 
+@pytest.mark.slow
 def test_an_idle_connection_keeps_less_than_64_kib() -> None:
     async def transfer() -> None:
         async with connections() as (a, b):
