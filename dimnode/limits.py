@@ -72,6 +72,8 @@ class ExecLimits:
     accounts_max: int = 4096
     workers_loaded_max: int = 32
     models_estimated_max: int = 256
+    costs_written_seconds: float = 60.0
+    costs_file_bytes_max: int = 1024 * 1024
     batch_rows_max: int = 8
     batch_seconds_max: float = 0.25
     batch_input_bytes_max: int = 128 * 1024

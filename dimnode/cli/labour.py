@@ -115,6 +115,7 @@ def _left(client: Client) -> int:
 
 def _facts(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     finished = ", ".join(f"{count} {what}" for what, count in sorted(found["tasks_finished"].items())) or "none yet"
+    refused = ", ".join(f"{count} {code}" for code, count in sorted(found["tasks_refused"].items()))
     peers = f"{found['peers_linked']} linked, {found['peers_known']} heard, {found['dht_peers']} in the DHT"
     drained = "DRAINING: takes no leases (dim drain --off)  " if found["draining"] else ""
     return [
@@ -126,6 +127,7 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("peers", peers),
         ("jobs", f"{found['jobs_open']} open"),
         ("tasks", f"{drained}{found['tasks_running']} running, {found['tasks_queued']} queued; finished: {finished}"),
+        *([("refused", refused)] if refused else []),
         ("offers", f"{counted(found['models'], 'model')}, {counted(found['cabinets'], 'cabinet')}"),
         ("sandbox", found["sandbox"]),
         *([("kubo", _kubo_line(found["kubo"]))] if found.get("kubo") else []),

@@ -9,7 +9,7 @@ Pure: no I/O, no clock.
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 SIZE_CLASSES: Final = 24
 TRIAL_EVERY: Final = 16
@@ -55,6 +55,20 @@ class _Cost:
     refusals: int = 0
 
 
+class CostRow(NamedTuple):
+    """What is known of one model, in plain numbers, to be kept over a restart.
+
+    `load` is mean seconds, deviation and count; `runs` are size class, mean seconds, deviation, count and mean rows;
+    `peaks` size class and bytes.
+    """
+
+    model: str
+    load: tuple[float, float, int]
+    runs: tuple[tuple[int, float, float, int, float], ...]
+    base_bytes: int
+    peaks: tuple[tuple[int, int], ...]
+
+
 class Estimates:
     """Costs by model (any hashable name: the pool uses the lane's model hash)."""
 
@@ -83,6 +97,24 @@ class Estimates:
             # A peak never falls while its worker lives: only what a new worker reaches may lower it, and slowly.
             known = cost.peak_bytes.get(group, 0)
             cost.peak_bytes[group] = max(memory_bytes, known - known // _MEAN_SHARE)
+
+    def peaked(self, model: str, rows: int, memory_bytes: int) -> None:
+        """A worker was seen to take so much while it ran so many rows."""
+        peaks, group = self._of(model).peak_bytes, size_class(rows)
+        peaks[group] = max(memory_bytes, peaks.get(group, 0))
+
+    # ---- over a restart
+
+    def rows(self) -> list[CostRow]:
+        """All that is known, the models used longest ago first."""
+        return [_row(model, cost) for model, cost in self._costs.items()]
+
+    def recall(self, row: CostRow) -> None:
+        """What an earlier run measured. It counts as a few measurements, so that a change is soon seen."""
+        cost = self._of(row.model)
+        cost.load, cost.base_bytes, cost.peak_bytes = _mean(*row.load), row.base_bytes, dict(row.peaks)
+        for group, value, deviation, count, rows in row.runs:
+            cost.run[group], cost.rows_of[group] = _mean(value, deviation, count), _mean(rows, 0.0, count)
 
     def try_anyway(self, model: str) -> bool:
         """An order is about to be refused for good by what is known of this model; true for one in `TRIAL_EVERY`.
@@ -156,3 +188,14 @@ class Estimates:
         else:
             self._costs.move_to_end(model)
         return found
+
+
+def _row(model: str, cost: _Cost) -> CostRow:
+    runs = [(group, mean.value, mean.deviation, mean.count) for group, mean in cost.run.items()]
+    load = cost.load.value, cost.load.deviation, cost.load.count
+    with_rows = tuple((*run, cost.rows_of[run[0]].value) for run in runs)
+    return CostRow(model, load, with_rows, cost.base_bytes, tuple(cost.peak_bytes.items()))
+
+
+def _mean(value: float, deviation: float, count: int) -> Mean:
+    return Mean(value, deviation, min(count, _MEAN_SHARE))

@@ -12,7 +12,7 @@ from dimnode.exec.admission import cost_name
 from dimnode.exec.batching import Batches
 from dimnode.exec.estimates import Estimates
 from dimnode.exec.member import Member, Result
-from dimnode.exec.memory import machine_bytes, process_bytes
+from dimnode.exec.memory import machine_bytes, process_bytes, process_peak_bytes
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
 from dimnode.limits import ExecLimits
 
@@ -46,11 +46,21 @@ class Ledger:
         return self.costs.memory_bytes(lane[0]) or self._limits.worker_bytes_expected
 
     def measure(self, member: Member, now: float) -> None:
-        """Look at its memory."""
+        """Look at its memory, now and at its highest: a run may take much and give it back before anybody looks."""
         found = process_bytes(member.pid) if member.pid else None
         member.looked_at = now
-        if found is not None:
-            member.memory_bytes = found
+        if found is None:
+            return
+        member.memory_bytes = found
+        member.highest_bytes = max(member.highest_bytes, process_peak_bytes(member.pid))
+        if member.idle:
+            self._attribute(member)
+
+    def _attribute(self, member: Member) -> None:
+        """What its memory has grown to since this was last asked was the work of what ran last."""
+        if member.highest_bytes > member.explained_bytes and member.last_cost is not None:
+            member.explained_bytes = member.peaks[member.last_cost] = member.highest_bytes
+            self.costs.peaked(*member.last_cost, member.highest_bytes)
 
     def became_ready(self, member: Member, now: float) -> None:
         """It has loaded its model, since it was asked for; the identity that it was started for pays."""
@@ -65,15 +75,18 @@ class Ledger:
         batch, seconds = ticket.batch, result.run_us / 1e6
         elapsed = now - ticket.started_at if ticket.started_at >= 0 else seconds
         self._queue.landed(ticket, elapsed / (batch.size if batch is not None else 1))
+        cost = cost_name(ticket.order), max(result.batch, 1) if batch is None else batch.rows
+        member.last_cost = cost
         if now - member.looked_at > self._limits.memory_look_seconds:
             self.measure(member, now)
+        self._attribute(member)
         if result.status != "ok":
             if batch is not None:
                 batch.together = False
             return
-        name = cost_name(ticket.order)
+        memory_bytes = max(member.memory_bytes, member.peaks.get(cost, 0))
         if batch is None:
-            self.costs.ran(name, max(result.batch, 1), seconds, member.memory_bytes)
+            self.costs.ran(*cost, seconds, memory_bytes)
             if ticket.kind is not None:
                 self.batches.of(member.lane[0]).ran(ticket.rows, seconds)
             return
@@ -81,7 +94,7 @@ class Ledger:
         batch.seconds += seconds
         batch.together = batch.together and result.batch == batch.rows
         if not batch.left:
-            self.costs.ran(name, batch.rows, batch.seconds, member.memory_bytes)
+            self.costs.ran(*cost, batch.seconds, memory_bytes)
             self.batches.ended(member.lane[0], batch)
 
     def lost(self, member: Member, ticket: Ticket, now: float) -> None:

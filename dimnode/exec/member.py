@@ -144,9 +144,17 @@ class _Parcel:
     order: Order | None = None
 
 
+Cost = tuple[str, int]
+"""The name under which the costs of an order are kept, and its rows."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Member(Place):
-    """A worker. `deadline` is the moment at which the pool acts on it, whatever it is doing."""
+    """A worker. `deadline` is the moment at which the pool acts on it, whatever it is doing.
+
+    `highest_bytes` is the most memory that it was seen to have had, `peaks` which runs had that, and `explained_bytes`
+    the most of these; `last_cost` names the last run.
+    """
 
     zygote: Zygote
     token: int
@@ -156,6 +164,10 @@ class Member(Place):
     deadline: float
     pid: int = 0
     looked_at: float = -math.inf
+    highest_bytes: int = 0
+    explained_bytes: int = 0
+    peaks: dict[Cost, int] = field(default_factory=dict)
+    last_cost: Cost | None = None
     sandbox: str = ""
     traits: Mapping[str, str] = field(default_factory=dict)
     gone: bool = False

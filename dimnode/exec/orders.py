@@ -218,7 +218,7 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """What the pool is doing now. `finished` counts outcomes by status since the pool opened."""
+    """What the pool is doing now. Since it opened, `finished` counts outcomes by status, `refused` offers by code."""
 
     queued: int
     running: int
@@ -228,6 +228,7 @@ class PoolStats:
     sandbox_complete: bool
     runtimes: Mapping[str, "RuntimeState"]
     finished: Mapping[str, int]
+    refused: Mapping[str, int]
     members: tuple["WorkerState", ...]
     waiting: tuple["Waiting", ...]
     memory_bytes: int

@@ -7,6 +7,7 @@ from the pool's own tasks, one pass of the loop per result.
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from dimnode.exec.admission import RETRY_MS_MIN, Room, cost_name, objection, wor
 from dimnode.exec.batching import batch_kind
 from dimnode.exec.crew import FOLDER_PREFIX, Crew
 from dimnode.exec.desk import Desk, fault_of
+from dimnode.exec.estimates import Estimates
 from dimnode.exec.launch import Hello, Zygote
 from dimnode.exec.memory import machine_bytes
 from dimnode.exec.orders import Busy, Finished, Key, Order, PoolStats, RuntimeState, Waiting
@@ -84,13 +86,20 @@ class Pool:
         self._desk = desk
         self._crew = crew
         self._installed = installed()
+        self._refused: Counter[str] = Counter()
         self.draining = False
+
+    @property
+    def costs(self) -> Estimates:
+        """What its models cost, learned from runs."""
+        return self._crew.ledger.costs
 
     def offer(self, order: Order) -> Busy | None:
         """Take an order in, or say why not. Its outcome comes later through `finished`."""
         kind, rows = batch_kind(order)
         refusal = self._refusal(order, rows)
         if refusal is not None:
+            self._refused[refusal.code] += 1
             return refusal
         ticket = self._queue.ticket(order, trio.current_time())
         self._desk.open(ticket)
@@ -99,7 +108,7 @@ class Pool:
             self._desk.fail_soon(ticket, "failed", *fault)
             return None
         ticket.kind, ticket.rows = kind, rows
-        ticket.expected_seconds = self._crew.ledger.costs.run_seconds(cost_name(order), ticket.rows) or EXPECTED_SECONDS
+        ticket.expected_seconds = self.costs.run_seconds(cost_name(order), ticket.rows) or EXPECTED_SECONDS
         # Behind others of its lane it changes nothing: those could not be handed over either.
         alone = ticket.lane not in self._queue
         self._queue.push(ticket)
@@ -158,6 +167,7 @@ class Pool:
             sandbox_complete=hello.complete,
             runtimes={name: self._state_of(name) for name in self._installed},
             finished=dict(self._desk.counts),
+            refused=dict(self._refused),
             members=tuple(member.state(trio.current_time()) for member in members),
             waiting=tuple(_waiting(account) for account in self._queue.shares.present()),
             memory_bytes=sum(member.memory_bytes for member in members),

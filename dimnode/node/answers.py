@@ -124,6 +124,7 @@ class Answers:
             "tasks_queued": stats.queued if stats else 0,
             "tasks_running": stats.running if stats else 0,
             "tasks_finished": dict(stats.finished) if stats else {},
+            "tasks_refused": dict(stats.refused) if stats else {},
             "workers": stats.workers if stats else 0,
             "worker_pids": list(stats.worker_pids) if stats else [],
             "sandbox": node.swarm.sandbox,

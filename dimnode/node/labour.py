@@ -218,7 +218,17 @@ class Labour:
             "cache_bytes": sum(row[-1] for model in node.library.models.values() for row in _files(model)),
             "gpu": {**graphics(), "used_bytes": graphics_used_bytes()},
             "benchmark": self.measured,
+            "costs": self._costs(),
         }
+
+    def _costs(self) -> list[dict[str, Any]]:
+        """What models cost here: of these measurements an order's admission is made."""
+        costs = self._node.pool.costs if self._node.pool is not None else None
+        if costs is None:
+            return []
+        names = [row.model for row in costs.rows()]
+        parts = [(name, *name.rpartition(":")) for name in names]
+        return [{"model": self._label(m), "operation": op or "infer", **costs.describe(n)} for n, op, _, m in parts]
 
     def _row(self, entry: Any) -> dict[str, Any]:
         node, client = self._node, PeerId(entry.client)

@@ -26,6 +26,7 @@ from dimnode.jobs.events import Now, PeerDown, PeerUp
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
 from dimnode.node.content import Content
+from dimnode.node.costs import KnownCosts
 from dimnode.node.courier import Courier
 from dimnode.node.faults import fault_point, model_to_run
 from dimnode.node.gatekeeper import Gatekeeper
@@ -194,6 +195,9 @@ class Node:
                     runtime_idle_seconds=self.config.runtime_idle_seconds,
                 )
                 self.pool = self.performer.pool = await stack.enter_async_context(pool)
+                costs = KnownCosts(self.home, self.pool, self.limits.exec)
+                background.start_soon(costs.watch)
+                stack.callback(costs.keep)
             jobdoor = JobDoor(self)
             host = open_host(
                 self._seed,

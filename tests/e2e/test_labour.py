@@ -78,6 +78,9 @@ def test_the_first_start_measures_this_machine_and_later_ones_load_what_the_sett
     wait_for(lambda: alba.dim("status", "--json").json["benchmark"] == found, "it is measured once")
     (worker,) = alba.dim("status", "--json").json["members"]
     assert (worker["model"], worker["pinned"], worker["state"]) == ("triage", True, "idle"), "loaded before any task"
+    costs = {row["model"]: row for row in alba.dim("status", "--json").json["costs"]}
+    assert costs["first-benchmark"]["run_ms_by_rows"], "what was measured before the restart is still expected"
+    assert costs["triage"]["memory_bytes"] > 1_000_000
     assert "nobody-has-this" in (alba.home / "log").read_text(), "a name that is wrong stops nothing, and is said"
 
 

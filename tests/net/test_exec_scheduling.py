@@ -5,17 +5,21 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import trio
 from exec_tools import ENDLESS, LIMITS, QUICK, Rig, arrays, blob, open_rig, rounds
 
-from dimnode.exec import orders
+from dimnode.exec import orders, pool
+from dimnode.exec.estimates import CostRow
 from dimnode.exec.launch import Zygote, start_zygote
 from dimnode.exec.shares import Quota, Quotas
+from dimnode.store.costs import CostBook, MeasuredModel
 
-from exec_models import doubling, mixing, threshold  # isort: skip - its folder is on the path since exec_tools
+from exec_models import allocating, doubling, mixing, threshold  # isort: skip - its folder is on the path since exec_tools
 
 pytestmark = pytest.mark.slow
 
@@ -217,6 +221,53 @@ def test_memory_pressure_unloads_the_model_used_longest_ago_and_no_pinned_one(zy
             assert done.status == "ok"
 
     trio.run(main)
+
+
+def test_a_model_that_took_more_than_there_is_is_refused_also_after_a_restart(zygote: Zygote, tmp_path: Path) -> None:
+    """It gives all of it back before its first answer: nobody who looks then sees it."""
+    limits, hungry = replace(LIMITS, memory_look_seconds=0.01), allocating(60_000_000)
+    small, large = 128 * 1024**2, 1024**3
+
+    async def life(memory_bytes_max: int, taken: bool) -> None:
+        book = CostBook(tmp_path, "this/machine")
+        more: dict[str, Any] = {"limits": limits, "memory_bytes_max": memory_bytes_max}
+        async with open_rig(zygote, tmp_path, **more) as rig:
+            for row in book.models():
+                rig.pool.costs.recall(CostRow(*msgspec.structs.astuple(row)))
+            order = rig.order(hungry, blob([1.0]))
+            busy = rig.pool.offer(order)
+            if taken:
+                assert busy is None
+                assert (await rig.end_of(order.key)).status == "ok"
+                assert order.model is not None
+                expected_bytes = rig.pool.costs.memory_bytes(order.model.id) or 0
+                assert 240_000_000 < expected_bytes < 700_000_000
+                assert rig.pool.stats().memory_bytes < expected_bytes // 2
+                busy = rig.pool.offer(rig.order(hungry, blob([1.0])))
+            assert busy is not None
+            assert (busy.code, busy.retry_after_ms) == (orders.NO_MEMORY, 0), "it will never fit"
+            assert "and a model may take 128" in busy.message
+            assert rig.pool.stats().refused == {orders.NO_MEMORY: 1}
+            (other,) = await rig.run(rig.order(doubling(1), blob([[1]])))
+            assert other.status == "ok", "what fits is taken"
+            book.keep([MeasuredModel(*row) for row in rig.pool.costs.rows()])
+
+    async def not_now() -> None:
+        """It would fit, and somebody else has the machine's memory."""
+        async with open_rig(zygote, tmp_path, limits=limits, memory_bytes_max=large) as rig:
+            for row in CostBook(tmp_path, "this/machine").models():
+                rig.pool.costs.recall(CostRow(*msgspec.structs.astuple(row)))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(pool, "machine_bytes", lambda: (large, LIMITS.memory_reserve_bytes + small))
+                busy = rig.pool.offer(rig.order(hungry, blob([1.0])))
+            assert busy is not None
+            assert (busy.code, busy.retry_after_ms >= 1000) == (orders.NO_MEMORY, True)
+            assert "this machine has 128 left" in busy.message
+            assert (await rig.run(rig.order(hungry, blob([1.0]))))[0].status == "ok", "later there is room"
+
+    trio.run(life, small, True)
+    trio.run(life, small, False)
+    trio.run(not_now)
 
 
 def test_a_model_is_loaded_on_request_and_answers_warm(zygote: Zygote, tmp_path: Path) -> None:

@@ -83,6 +83,10 @@ class _Node(Collector):
         for key, (name, words) in _COUNTERS.items():
             if said.get(key) is not None:
                 yield CounterMetricFamily(name, words, value=float(said[key]))
+        refused = CounterMetricFamily("dimnode_tasks_refused", "tasks that were not taken here", labels=("code",))
+        for code, count in said.get("tasks_refused", {}).items():
+            refused.add_metric((str(code),), float(count))
+        yield refused
         finished = CounterMetricFamily("dimnode_tasks_finished", "tasks that ended here", labels=("outcome",))
         for outcome, count in said.get("tasks_finished", {}).items():
             finished.add_metric((str(outcome),), float(count))

@@ -19,6 +19,7 @@ FOUND: dict[str, Any] = {
     "tasks_running": 1,
     "tasks_queued": 5,
     "tasks_finished": {"ok": 9},
+    "tasks_refused": {"E-exec-81": 3, "E-exec-84": 1},
     "models": 1,
     "cabinets": 0,
     "sandbox": "landlock+seccomp+rlimits",
@@ -67,6 +68,11 @@ def test_the_screen_shows_workers_queue_memory_and_that_there_is_no_gpu() -> Non
     for words in ("DRAINING", "42", "(pinned)", "idle", "this node", "somebody", "gpu", "none", "1.0 MiB of models"):
         assert words in text, words
     assert text.index("this node") < text.index("somebody"), "whoever has most waiting stands first"
+
+
+def test_what_was_not_taken_is_counted_by_its_code() -> None:
+    assert "3 E-exec-81, 1 E-exec-84" in drawn(FOUND)
+    assert "refused" not in drawn({**FOUND, "tasks_refused": {}})
 
 
 def test_an_idle_node_says_so() -> None:

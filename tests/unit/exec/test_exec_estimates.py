@@ -37,6 +37,31 @@ def test_memory_is_the_peak_of_this_size_and_smaller_ones() -> None:
     assert (found.memory_bytes("m", 1), found.memory_bytes("m", 64), found.memory_bytes("m", 1024)) == (100, 1000, 1000)
 
 
+def test_a_peak_that_was_seen_raises_the_estimate_of_its_size_and_never_lowers_it() -> None:
+    found = Estimates(8)
+    found.ran("m", 4, 0.01, 100)
+    found.peaked("m", 3, 900)
+    found.peaked("m", 4, 200)
+    assert (found.memory_bytes("m", 4), found.memory_bytes("m", 1)) == (900, None)
+
+
+def test_what_was_measured_before_a_restart_is_expected_after_it_and_soon_outweighed() -> None:
+    before, after = Estimates(8), Estimates(8)
+    before.loaded("m", 0.5, 50)
+    for _ in range(1000):
+        before.ran("m", 8, 0.08, 700)
+    before.ran("evaluate:m", 1, 2.0)
+    for row in before.rows():
+        after.recall(row)
+    assert [after.describe(name) for name in ("m", "evaluate:m")] == [
+        before.describe(name) for name in ("m", "evaluate:m")
+    ]
+    assert abs((after.run_seconds("m", 32) or 0) - 0.32) < 1e-6
+    for _ in range(16):
+        after.ran("m", 8, 0.8)
+    assert (after.run_seconds("m", 8) or 0) > 0.7
+
+
 def test_only_the_models_used_last_are_remembered() -> None:
     found = Estimates(3)
     for name in "abcade":

@@ -1,0 +1,44 @@
+"""What the pool learned about models, taken over from the run before and kept for the next one.
+
+Rule: read before the first order is taken, written once a minute and at the end: a crash costs a minute of it.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import trio
+
+from dimnode.exec.estimates import CostRow
+from dimnode.exec.pool import Pool
+from dimnode.exec.runtimes.choice import ALWAYS
+from dimnode.limits import ExecLimits
+from dimnode.store.costs import CostBook, MeasuredModel
+
+
+def device_class(traits: Mapping[str, str]) -> str:
+    """What a measurement depends on beside the model: system, processor, accelerator, cores."""
+    words = [traits.get(name, "") for name in ("os", "arch", "isa", "accelerator")]
+    return "/".join([*words, str(os.cpu_count())])
+
+
+class KnownCosts:
+    """Of one pool, for as long as it is open."""
+
+    def __init__(self, home: Path, pool: Pool, limits: ExecLimits) -> None:
+        self._pool, self._limits = pool, limits
+        always = pool.stats().runtimes.get(ALWAYS)
+        self._book = CostBook(home, device_class(always.traits if always is not None else {}))
+        for found in self._book.models():
+            pool.costs.recall(CostRow(*msgspec.structs.astuple(found)))
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            await trio.sleep(self._limits.costs_written_seconds)
+            self.keep()
+
+    def keep(self) -> None:
+        """Write now what is known."""
+        self._book.keep([MeasuredModel(*row) for row in self._pool.costs.rows()])
