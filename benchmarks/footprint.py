@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BASE_BYTES_MAX = 350_000_000
-EXTRAS = "onnx,torch,mlx,coreml,http,text,image,audio,parquet,kubo"
+EXTRAS = "onnx,torch,hf,mlx,coreml,http,text,image,audio,parquet,kubo"
 
 
 def size_of(folder: Path) -> int:

@@ -141,7 +141,8 @@ class Facts:
 class ModelOrder:
     """The model that an order names. `id` says which: a worker holds one, and one worker serves all orders with it.
 
-    `runtime` is the manifest's format. `files` as the manifest lists them, `file_bytes` of all of them together.
+    `runtime` is what the manifest needs (`Manifest.runtime`). `files` as it lists them, `file_bytes` of all of them
+    together.
     """
 
     id: str

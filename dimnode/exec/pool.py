@@ -202,7 +202,7 @@ class Pool:
             if fault is not None:
                 return Busy(*fault, 0)
         if order.runtime in PACKAGES and order.runtime not in self._installed:
-            return Busy(orders.NO_RUNTIME, f"this node has no runtime for the format {order.runtime}", 0)
+            return Busy(orders.NO_RUNTIME, f"this node has no runtime for {order.runtime} models", 0)
         if order.key in self._desk:
             return Busy(orders.ALREADY_HERE, "this task and epoch is here already", 0)
         if self.draining:

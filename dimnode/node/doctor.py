@@ -204,10 +204,10 @@ def _runtimes(node: Node) -> Finding:
         return finding("runtimes", True, "this node executes nothing")
     states = node.pool.stats().runtimes
     said, ok = [], True
-    for name, package in PACKAGES.items():
+    for name, needed in PACKAGES.items():
         state = states.get(name)
         if state is None:
-            said.append(f"{name}: {package} is not installed")
+            said.append(f"{name}: {needed[-1]} is not installed (dimnode[{name}])")
         elif state.known and not state.works(node.config.require_sandbox):
             said.append(f"{name}: {state.failure or f'its sandbox is {state.sandbox}'}")
             ok = False

@@ -16,7 +16,7 @@ def model_order(model: LocalModel) -> ModelOrder:
     # The first file is the one that a runtime opens.
     ordered = (manifest.main, *(file for file in manifest.files if file != manifest.main))
     files = tuple(ModelFile(file.path, file.role, str(model.files[file.path]), bytes(file.root)) for file in ordered)
-    return ModelOrder(manifest.id.hex(), manifest.format, files, _facts(model.manifest.payload), manifest.size_bytes)
+    return ModelOrder(manifest.id.hex(), manifest.runtime, files, _facts(model.manifest.payload), manifest.size_bytes)
 
 
 def _facts(said: Any) -> Facts:

@@ -151,7 +151,7 @@ class Swarm:
 
     def _model_class(self, model: RecordId) -> str:
         manifest = self._library.registry.manifests.get(model)
-        return str(manifest.payload["format"]) if manifest else "-"
+        return Manifest.of(manifest).runtime if manifest else "-"
 
     def opened(self, job: RecordId, public: bool) -> None:
         """A job of ours began. Nothing is ever announced of one that only its participants may see."""

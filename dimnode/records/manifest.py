@@ -6,12 +6,17 @@ the value that it meant. Pure: no I/O, no clock.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dimnode.errors import PeerFault
 from dimnode.records.envelope import Record
 from dimnode.records.ids import Cid, PeerId, RecordId
 from dimnode.records.manifest_kinds import PROFILE
+
+TRANSFORMERS: Final = "transformers"
+"""As an architecture: that of the config.json, which names a class of the library of this name."""
+HF: Final = "hf"
+"""The runtime for such models."""
 
 _TOKENS_MAX = 8192
 
@@ -103,9 +108,19 @@ class Manifest:
         """All files together."""
         return sum(file.size_bytes for file in self.files)
 
+    @property
+    def runtime(self) -> str:
+        """Which runtime an executor needs for it: the format's, but for configs of transformers that library's."""
+        return runtime_for(self.format, self.architecture)
+
     def file(self, path: str) -> ModelFile | None:
         """The file of this path."""
         return next((file for file in self.files if file.path == path), None)
+
+
+def runtime_for(form: str, architecture: str) -> str:
+    """As adverts name runtimes."""
+    return HF if (form, architecture) == ("torch", TRANSFORMERS) else form
 
 
 def title_of(record: Record) -> str:

@@ -1,5 +1,6 @@
 """Real models from packages, each made ready for several runtimes once per run. Needs no network."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -104,6 +105,7 @@ def silero() -> tuple[bytes, bytes]:
     return (folder / "silero_vad_16k_op15.onnx").read_bytes(), save(weights)
 
 
+@functools.cache
 def smollm() -> tuple[Files, list[str]]:
     """SmolLM2-135M-Instruct from its GGUF file as bfloat16 safetensors (270 MB), and its words.
 

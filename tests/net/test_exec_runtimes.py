@@ -71,7 +71,7 @@ def run_all(zygotes: list[Zygote], folder: Path, *asked: tuple[str, Files, Facts
 
 
 def test_this_installation_has_every_runtime() -> None:
-    assert installed() == FORMATS
+    assert installed() == (*FORMATS, "hf")
 
 
 def test_one_model_in_four_formats_gives_the_same_answer_behind_whole_walls(
@@ -272,7 +272,7 @@ def test_forty_gigabytes_are_refused_to_the_one_who_asks(zygotes: list[Zygote], 
     trio.run(main)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [*FORMATS, "hf"])
 def test_a_runtime_that_was_taken_over_gets_through_no_wall(tmp_path: Path, form: str) -> None:
     secret, folder = tmp_path / "secret", tmp_path / "folder"
     secret.write_text("secret")
@@ -334,7 +334,7 @@ def test_a_runtime_starts_when_first_needed_and_ends_with_the_pool(zygotes: list
     async def main() -> None:
         async with open_rig(zygotes[0], tmp_path) as rig:
             known = [state.known for state in rig.pool.stats().runtimes.values()]
-            assert known == [True, False, False, False]
+            assert known == [True, False, False, False, False]
             (done,) = await rig.run(rig.asks(rig.model("coreml", *mlp("coreml")), blob(X)))
             assert done.status == "ok"
             assert rig.pool.stats().runtimes["coreml"].known

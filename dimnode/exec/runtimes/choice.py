@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 if TYPE_CHECKING:
     from dimnode.exec.runtimes.base import Runtime
 
-PACKAGES: Final = {"onnx": "onnxruntime", "torch": "torch", "mlx": "mlx", "coreml": "coremltools"}
-"""The package that each format needs."""
+PACKAGES: Final = {
+    "onnx": ("onnxruntime",),
+    "torch": ("torch",),
+    "mlx": ("mlx",),
+    "coreml": ("coremltools",),
+    "hf": ("torch", "transformers"),
+}
+"""The packages that each runtime needs, by the extra that brings them: one for each format, and `hf` for torch models
+of an architecture of transformers: its imports take 160 MB and three seconds that other torch models need not pay."""
 EXTRAS: Final = {"text": "tokenizers", "image": "PIL", "audio": "soundfile"}
 """The package of each extra that some words of `transforms/1` need."""
 _EXTRA_OF: Final = {"tokenise": "text", "decode_image": "image", "resize": "image", "decode_audio": "audio"}
@@ -22,8 +29,8 @@ ALWAYS: Final = "onnx"
 
 
 def installed() -> tuple[str, ...]:
-    """The formats whose package can be found here."""
-    return tuple(name for name, package in PACKAGES.items() if importlib.util.find_spec(package) is not None)
+    """The runtimes whose packages can be found here."""
+    return tuple(name for name, needed in PACKAGES.items() if all(map(importlib.util.find_spec, needed)))
 
 
 def extras_installed() -> tuple[str, ...]:
@@ -37,6 +44,6 @@ def extras_of(pre: Sequence[Mapping[str, Any]], post: Sequence[Mapping[str, Any]
 
 
 def runtime_of(name: str) -> "Runtime":
-    """The module of a format. Raises KeyError for a word that is none."""
+    """The module of a runtime. Raises KeyError for a word that is none."""
     _ = PACKAGES[name]
     return cast("Runtime", importlib.import_module(f"dimnode.exec.runtimes.{name}"))

@@ -19,23 +19,38 @@ Config = Mapping[str, Any]
 
 
 def config_of(files: Files) -> Config:
-    """The one file of role config, or of several config.json, as a map. Raises `RunFailed`."""
+    """The one file of role config, or of several the config.json nearest to the top, as a map. Raises `RunFailed`."""
     found = [(path, file.raw) for path, file in files.items() if file.role == "config"]
     if len(found) > 1:  # folders hold others, for tools that are not ours
         found = [(path, raw) for path, raw in found if path.rpartition("/")[2] == "config.json"]
+        least = min((path.count("/") for path, _ in found), default=0)
+        found = [(path, raw) for path, raw in found if path.count("/") == least]
     if len(found) != 1:
         raise RunFailed(orders.BAD_CONFIG, f"a declared architecture has one config.json, not {len(found)}")
     path, raw = found[0]
     if len(raw) > LIMITS.exec.model_config_bytes_max:
         raise RunFailed(orders.BAD_CONFIG, f"{path} has {len(raw)} bytes, a description of sizes does not")
     try:
-        config = json.loads(bytes(raw))
+        config = json.loads(bytes(raw), object_pairs_hook=each_once, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise RunFailed(orders.BAD_CONFIG, f"{path} is not JSON") from None
+        what = f"{path} is not JSON, or says something twice or a number that is none"
+        raise RunFailed(orders.BAD_CONFIG, what) from None
     if type(config) is not dict:
         raise RunFailed(orders.BAD_CONFIG, f"{path} is no map")
     _refuse_code(path, config)
     return config
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json.loads: a map without a name twice, of which two readers could believe different ones."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name twice")
+    return found
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def whole(config: Config, key: str, most: int, default: int | None = None) -> int:

@@ -77,6 +77,16 @@ def _make(weights: Weights) -> tuple[LibraryOps, Mapping[str, str]]:
     return TorchOps(weights), {"dtype": weights.dtype, "quantisation": few_bits}
 
 
+def opened(torch: Any, stored: Stored) -> Any:
+    """A tensor over the bytes where they lie."""
+    dtype = getattr(torch, _STORED[stored.dtype])
+    if not stored.raw:
+        return torch.zeros(stored.shape, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the bytes are read-only is what we want
+        return torch.frombuffer(stored.raw, dtype=dtype).reshape(stored.shape)
+
+
 class TorchOps(LibraryOps):
     """Arithmetic in one dtype; matrices in int8 where asked for: rows with a scale each, widened for every product.
 
@@ -91,19 +101,11 @@ class TorchOps(LibraryOps):
         self._weights: dict[str, Any] = {}
         self._rows: dict[str, tuple[Any, Any]] = {}
         for name, stored in weights.tensors.items():
-            values, base = self._open(stored).to(self._dtype), name.removesuffix(".weight")
+            values, base = opened(torch, stored).to(self._dtype), name.removesuffix(".weight")
             if weights.dtype == "int8" and base != name and base in weights.matrices:
-                self._rows[base] = _in_int8(torch, values)
+                self._rows[base] = in_int8(torch, values)
             else:
                 self._weights[name] = values
-
-    def _open(self, stored: Stored) -> Any:
-        dtype = getattr(self._torch, _STORED[stored.dtype])
-        if not stored.raw:
-            return self._torch.zeros(stored.shape, dtype=dtype)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the bytes are read-only is what we want
-            return self._torch.frombuffer(stored.raw, dtype=dtype).reshape(stored.shape)
 
     # ---- in and out
 
@@ -227,7 +229,7 @@ class TorchOps(LibraryOps):
         return tuple(int(size) for size in x.shape)
 
 
-def _in_int8(torch: Any, matrix: Any) -> tuple[Any, Any]:
+def in_int8(torch: Any, matrix: Any) -> tuple[Any, Any]:
     """Whole numbers from -127 to 127, and what each row has to be multiplied with: float [rows, 1]."""
     scales = (matrix.to(torch.float32).abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
     return torch.round(matrix.to(torch.float32) / scales).to(torch.int8), scales

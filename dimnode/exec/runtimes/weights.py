@@ -5,7 +5,7 @@ name and by its first bytes, with the conversion to use.
 Source: docs/formats.md, which says what was tried on each format.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,6 +43,16 @@ class Weights:
 
 def weights_of(files: Files, architecture: Architecture, config: Config, wanted_dtype: str) -> Weights:
     """Read and check. Raises `RunFailed`."""
+    groups = _groups(config)
+    chosen = _chosen(read_all(files), architecture, groups)
+    matrices = frozenset(
+        name.removesuffix(".weight") for name, need in architecture.needs().items() if need.kind == "matrix"
+    )
+    return Weights(chosen, matrices, wanted_dtype or dtype_of(chosen.values()), groups)
+
+
+def read_all(files: Files) -> dict[str, Stored]:
+    """The tensors of all files of weights, by name. Raises `RunFailed`: a format that is refused, a damaged file."""
     found: dict[str, Stored] = {}
     for path, file in files.items():
         if file.role not in ("weights", "model"):
@@ -56,12 +66,7 @@ def weights_of(files: Files, architecture: Architecture, config: Config, wanted_
         found |= part
     if not found:
         raise RunFailed(orders.BAD_WEIGHTS, "the model has no file of role weights")
-    groups = _groups(config)
-    chosen = _chosen(found, architecture, groups)
-    matrices = frozenset(
-        name.removesuffix(".weight") for name, need in architecture.needs().items() if need.kind == "matrix"
-    )
-    return Weights(chosen, matrices, wanted_dtype or _dtype_of(chosen), groups)
+    return found
 
 
 def _chosen(found: Mapping[str, Stored], architecture: Architecture, groups: Groups | None) -> dict[str, Stored]:
@@ -110,7 +115,8 @@ def _groups(config: Config) -> Groups | None:
     return found
 
 
-def _dtype_of(chosen: Mapping[str, Stored]) -> str:
-    kinds = {stored.dtype for stored in chosen.values() if stored.dtype in FLOATS}
+def dtype_of(tensors: Iterable[Stored]) -> str:
+    """What a file's numbers are computed in where nobody says: the widest of its floats."""
+    kinds = {stored.dtype for stored in tensors if stored.dtype in FLOATS}
     widest = next(kind for kind in ("F64", "F32", "BF16", "F16") if kind in kinds)
     return "float32" if widest == "F64" else DTYPES[widest]

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
+from dimnode.exec.runtimes.config_file import each_once
 from dimnode.limits import LIMITS
 
 ITEM_BYTES: Final = {
@@ -65,7 +66,7 @@ def read_weights(raw: bytes | memoryview) -> dict[str, Stored]:
 
 def _header(text: bytes) -> list[tuple[str, str, tuple[int, ...], int, int]]:
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:
         raise _bad(f"its header is not JSON: {str(error)[:80]}") from None
     if type(header) is not dict or len(header) > LIMITS.exec.weights_tensors_max:
@@ -81,13 +82,6 @@ def _entry(name: str, said: Any) -> tuple[str, str, tuple[int, ...], int, int]:
             if not rest and whole and dtype in ITEM_BYTES and len(shape) <= 8 and 0 <= start <= stop:
                 return name, dtype, tuple(shape), start, stop
     raise _bad(f"the entry of {name[:80]!r} is none of a tensor that is known here")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name twice")
-    return found
 
 
 def _bad(why: str) -> RunFailed:
