@@ -5,7 +5,7 @@ Rule: nothing in dimnode grows, waits or retries without a number from this file
 
 from dataclasses import dataclass, field
 
-from dimnode.overlay_limits import ConductLimits, HostLimits, ReachLimits, SwarmLimits
+from dimnode.overlay_limits import ConductLimits, HostLimits, IndexLimits, ReachLimits, SwarmLimits
 
 __all__ = [
     "LIMITS",
@@ -17,6 +17,7 @@ __all__ = [
     "ExecLimits",
     "HostLimits",
     "HttpLimits",
+    "IndexLimits",
     "JobLimits",
     "Limits",
     "PeerLimits",
@@ -463,6 +464,7 @@ class Limits:
     peers: PeerLimits = field(default_factory=PeerLimits)
     conduct: ConductLimits = field(default_factory=ConductLimits)
     exchange: ExchangeLimits = field(default_factory=ExchangeLimits)
+    index: IndexLimits = field(default_factory=IndexLimits)
     jobs: JobLimits = field(default_factory=JobLimits)
     store: StoreLimits = field(default_factory=StoreLimits)
     standing: StandingLimits = field(default_factory=StandingLimits)

@@ -87,6 +87,10 @@ class HostLimits:
     dht_provider_keys_max: int = 4096
     dht_providers_per_key_max: int = 32
     dht_vouch_seconds_max: float = 1.0
+    dht_value_bytes_max: int = 1024
+    dht_values_max: int = 4096
+    dht_values_per_peer_max: int = 32
+    dht_value_kept_seconds: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +194,21 @@ class ReachLimits:
     mdns_peers_max: int = 256
     mdns_addresses_max: int = 8
     mdns_start_seconds_max: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexLimits:
+    """What a node publishes, named in the DHT, and the indexes of others (docs/content.md)."""
+
+    manifests_max: int = 384
+    withdrawals_max: int = 128
+    valid_seconds: int = 1800
+    renew_seconds: int = 600
+    again_seconds: float = 15.0
+    few_keepers_seconds: float = 60.0
+    change_seconds_min: float = 2.0
+    ttl_seconds: int = 60
+    resolve_seconds_max: float = 15.0
+    kept_max: int = 64
+    fetches_at_once_max: int = 2
+    fetch_gap_seconds: float = 10.0

@@ -166,7 +166,9 @@ def _offers(nouns: Any) -> None:
         _said_of_model(parser)
     ls = _leaf(models, "ls", "models:ls", "models here and on peers")
     ls.add_argument("--mine", action="store_true", help="only what this node publishes")
-    ls.add_argument("--publisher", metavar="PEER", help="only what this peer publishes: its id, last letters, or name")
+    ls.add_argument(
+        "--publisher", metavar="PEER", help="what this peer publishes, from its index: its id, last letters, or name"
+    )
     load = _leaf(models, "load", "labour:load", "load a model into a worker now, so that its next task finds it warm")
     load.add_argument("model", metavar="MODEL")
     _bench(models)

@@ -7,7 +7,7 @@ import argparse
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,17 +113,22 @@ def _found(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict
 
 
 def ls(chosen: argparse.Namespace) -> int:
-    """Models here and on peers that were heard lately."""
+    """Models here and on peers that were heard lately; or all that one publisher publishes, by its index."""
     with open_client(chosen) as client:
-        rows = client.models()
-    if chosen.mine:
-        rows = [row for row in rows if row.get("mine")]
-    if chosen.publisher:
-        letters = chosen.publisher.removeprefix("…")
-        rows = [row for row in rows if row["publisher"].endswith(letters) or row.get("publisher_name") == letters]
+        answer = client.ask("models.ls", publisher=chosen.publisher)
+    rows = [row for row in answer["models"] if row.get("mine") or not chosen.mine]
     if chosen.json:
-        say_json({"models": rows})
+        say_json({**answer, "models": rows})
         return 0
+    _list(rows)
+    if (problem := answer.get("problem")) is not None:
+        talk(f"these were heard from peers; {problem['what']} ({problem['code']}): {problem['cause']}")
+    if left_out := (answer.get("index") or {}).get("left_out"):
+        talk(f"its index has no room for {left_out} older ones")
+    return 0
+
+
+def _list(rows: Sequence[Mapping[str, Any]]) -> None:
     publishers = {name: {row["publisher"] for row in rows if _bare(row) == name} for name in map(_bare, rows)}
     cells = []
     for row in rows:
@@ -142,7 +147,6 @@ def ls(chosen: argparse.Namespace) -> int:
     if several := sorted(name for name, whose in publishers.items() if len(whose) > 1):
         letters = next(row["publisher"][-8:] for row in rows if _bare(row) == several[0])
         talk(f"several peers publish {shown(several)}; name one by its publisher: dim run {letters}/{several[0]}")
-    return 0
 
 
 def _takes(row: Mapping[str, Any]) -> str:

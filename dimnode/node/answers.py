@@ -23,6 +23,7 @@ from dimnode.node.job_answers import JobAnswers
 from dimnode.node.kubo_answers import KUBO_ARGUMENTS, KuboAnswers
 from dimnode.node.model_answers import MODEL_ARGUMENTS, ModelAnswers
 from dimnode.node.peer_answers import PeerAnswers
+from dimnode.node.publishers import own_index
 from dimnode.node.swarm import AGENT
 from dimnode.node.swarm_answers import SWARM_ARGUMENTS, SwarmAnswers
 from dimnode.p2p.blocklist import parse_target
@@ -130,6 +131,7 @@ class Answers:
             "sandbox": node.swarm.sandbox,
             "kubo": dict(node.kubo.status()) if node.kubo.on else None,
             "models": len(node.library.models),
+            "index": own_index(node),
             "cabinets": len(node.library.cabinets),
             "rss_bytes": psutil.Process().memory_info().rss,
             "cpu_seconds": time.process_time(),

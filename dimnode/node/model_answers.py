@@ -6,6 +6,7 @@ Rule: a command about a model of somebody else changes nothing but this node; wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.node.library import compose_or_refuse
 from dimnode.node.model_card import ModelCard
 from dimnode.node.model_leave import now_ms
+from dimnode.node.publishers import Publishers
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.p2p.models import ask_about_model
 from dimnode.records.access import FETCH
@@ -36,6 +38,7 @@ _MODEL: Final[Mapping[str, tuple[type, ...]]] = {"model": (str,)}
 MODEL_ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
     "models.add": {"card": (dict,), "path": (str,)},
     "models.update": {**_MODEL, "card": (dict,), "path": (str, _NOTHING)},
+    "models.ls": {"publisher": (str, _NOTHING)},
     "models.show": _MODEL,
     "models.pull": {**_MODEL, "peers": (list, _NOTHING)},
     "models.warm": {**_MODEL, "peer": (str, _NOTHING)},
@@ -58,6 +61,7 @@ class ModelAnswers:
 
     def __init__(self, node: Node, backstage: Backstage) -> None:
         self._node, self._backstage = node, backstage
+        self._publishers = Publishers(node, backstage)
         self.operations = {
             "models.add": self._add,
             "models.update": self._update,
@@ -162,14 +166,18 @@ class ModelAnswers:
 
     # ---- looking
 
-    async def _ls(self, _: Mapping[str, Any]) -> Answer:
-        holders = self._holders()
-        rows = []
-        for record in sorted(self._node.registry.manifests.values(), key=title_of):
-            here = record.id in self._node.library.models
-            if (here or record.id in holders) and self._node.registry.withdrawn(record.by, record.id) is None:
-                rows.append(self._row(record, [self._backstage.label(peer) for peer in holders.get(record.id, [])]))
-        return {"models": rows}
+    async def _ls(self, asked: Mapping[str, Any]) -> Answer:
+        """What can be had here and on peers now; or all that one publisher publishes, whoever has it."""
+        about: Answer = {}
+        if asked.get("publisher"):
+            found, about = await self._publishers.models_of(asked["publisher"])
+            holders = self._holders()
+        else:
+            holders, registry, mine = self._holders(), self._node.registry, self._node.library.models
+            near = [record for record in registry.manifests.values() if record.id in mine or record.id in holders]
+            found = [record for record in near if registry.withdrawn(record.by, record.id) is None]
+        labels = {record.id: [self._backstage.label(peer) for peer in holders.get(record.id, [])] for record in found}
+        return {"models": [self._row(record, labels[record.id]) for record in sorted(found, key=title_of)], **about}
 
     def _holders(self) -> dict[RecordId, list[PeerId]]:
         found: dict[RecordId, list[PeerId]] = {}
@@ -204,7 +212,7 @@ class ModelAnswers:
 
     async def _show(self, asked: Mapping[str, Any]) -> Answer:
         """Everything that the manifest says, who has it, and whether this node may use it, and why."""
-        record = self._find(asked["model"], gone_too=True)
+        record = await self._publishers.look_up(asked["model"], partial(self._find, gone_too=True))
         said, registry, me = Manifest.of(record), self._node.registry, self._node.me
         peers = [self._backstage.label(peer) for peer in self._holders().get(record.id, [])]
         may = {operation: registry.access(said.id, me, operation, now_ms()) for operation in OPERATIONS}
@@ -247,14 +255,14 @@ class ModelAnswers:
     # ---- having
 
     async def _pull(self, asked: Mapping[str, Any]) -> Answer:
-        record = self._find(asked["model"])
+        record = await self._publishers.look_up(asked["model"], self._find)
         hints = [self._backstage.find_peer(str(name)) for name in asked.get("peers") or []]
         await self._node.models.pull(record.id, hints)
         return {"model": cid_text(record.id), "name": title_of(record), "bytes": Manifest.of(record).size_bytes}
 
     async def _warm(self, asked: Mapping[str, Any]) -> Answer:
         """Have a model ready before a job needs it: here, or at a peer that is willing."""
-        record = self._find(asked["model"])
+        record = await self._publishers.look_up(asked["model"], self._find)
         if not asked.get("peer"):
             await self._node.models.pull(record.id)
             return {"model": cid_text(record.id), "name": title_of(record), "state": "here"}

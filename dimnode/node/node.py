@@ -33,12 +33,14 @@ from dimnode.node.gatekeeper import Gatekeeper
 from dimnode.node.guests import Guests
 from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.inbox import Inbox
+from dimnode.node.indexes import Indexes
 from dimnode.node.jobdoor import JobDoor
 from dimnode.node.kubo_answers import bridge_of
 from dimnode.node.labour import Labour
 from dimnode.node.library import Library
 from dimnode.node.loop import Loop, engine_rng
 from dimnode.node.models import Models
+from dimnode.node.own_index import OwnIndex
 from dimnode.node.perform import Performer
 from dimnode.node.private_swarm import PrivateSwarm
 from dimnode.node.quotas import check_quotas, quotas_of
@@ -126,13 +128,16 @@ class Node:
         self.grants = Grants()
         self.blobs, self.content = blobs, Content(blobs, limits)
         self.kubo = bridge_of(self)
+        self.own_index = OwnIndex(self.key, self.net, journal, self.content, self.registry.published, limits)
+        self.indexes = Indexes(self.net, self.registry, self.content, limits)
+        self.indexes.linked, self.indexes.notices = self.swarm.linked, self.hear_notices
         self.models = Models(self.library, self.content, self.vault, config, limits)
         self.models.private = self.gatekeeper is not None
         self.models.holders, self.models.changed = self.swarm.holders, self.swarm.renew_advert
         self.swarm.fetches = self.models.fetches_bytes
         self.guests = Guests(home, config, self.me, limits)
         self.swarm.ignores = self.guests.ignores
-        self.swarm.notices = self.hear_notices
+        self.swarm.notices, self.swarm.renewed = self.hear_notices, self.own_index.news
         self.space = Space(home, limits.store)
         self.courier = Courier(self)
         self.links = Links(self.me, self.courier.receive, self._link, limits)
@@ -217,6 +222,7 @@ class Node:
                 validate_gossip=self.swarm.validate,
                 dht_vouched=True,
                 on_connection=self.links.connection,
+                on_name=self.indexes.told,
                 refusal=self.guests.refusal,
                 admission=self.gatekeeper.door if self.gatekeeper else None,
                 network_keys=self.gatekeeper.keys if self.gatekeeper and self.gatekeeper.has_keys else None,
@@ -259,6 +265,8 @@ class Node:
         self.swarm.strangers = discovery.want
         self.links.attach(host, nursery)
         self.content.attach(host, nursery, discovery.reach)
+        self.indexes.attach(host, nursery)
+        nursery.start_soon(self.own_index.run, host)
         nursery.start_soon(self.kubo.run)
         self.models.attach(host, nursery)
         self.guests.attach(host, self.links)

@@ -164,12 +164,20 @@ class Registry:
             if not version or record.payload["version"] == version
         ]
         if publisher:
-            return [record for record in found if publisher == peer_text(record.by) or _ends(record.by, publisher)]
+            return [record for record in found if publisher == peer_text(record.by) or ends_with(record.by, publisher)]
         try:
             by_id = self.manifests.get(RecordId(cid_bytes(name))) if name.startswith("b") else None
         except PeerFault:
             by_id = None
         return found if by_id is None else [by_id]
+
+    def published(self) -> tuple[list[Record], list[Record]]:
+        """This node's own manifests that everybody may hear of, and its withdrawals of such."""
+        mine = [record for record in self.manifests.values() if record.by == self.me]
+        told = [record for record in mine if record.payload["access"] != "private"]
+        gone = [self.withdrawn(self.me, record.id) for record in told]
+        pairs = list(zip(told, gone, strict=True))
+        return [record for record, end in pairs if end is None], [end for _, end in pairs if end is not None]
 
     # ---- grants and withdrawals
 
@@ -290,7 +298,7 @@ def _age(record: Record) -> tuple[tuple[int, ...], int, RecordId]:
     return _version(record), record.payload["at_ms"], record.id
 
 
-def _ends(publisher: bytes, letters: str) -> bool:
+def ends_with(publisher: bytes, letters: str) -> bool:
     """People may name a publisher by the last letters of its id, which `dim models ls` shows."""
     return len(letters) >= _LETTERS_MIN and short(publisher).endswith(letters)
 

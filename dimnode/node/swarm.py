@@ -80,6 +80,7 @@ class Swarm:
         self.heard_verdicts: deque[tuple[PeerId, RecordId]] = deque(maxlen=limits.jobs.job_events_remembered_max)
         self.strangers: Callable[[PeerId], None] = lambda _: None
         self.ignores: Callable[[PeerId], bool] = lambda _: False
+        self.renewed: Callable[[], None] = lambda: None
         self.notices: Callable[[Sequence[Record], PeerId], Awaitable[None]] = _pass_over
         self.sandbox = ""
         self.runtimes: tuple[str, ...] = ()
@@ -138,6 +139,7 @@ class Swarm:
         formats, extras, most = frozenset(self.runtimes), frozenset(self.extras), self.fetches(own=True)
         offer = self._key.peer, classes, cabinets, self.slots, self._sizes(classes), formats, most
         self._put(AdvertHeard(*offer, extras, self._asks(classes)))
+        self.renewed()
 
     def _asks(self, models: Iterable[RecordId]) -> dict[RecordId, frozenset[str]]:
         """The extras that models need, of those that need any."""
@@ -250,6 +252,11 @@ class Swarm:
         """Peers whose adverts name a model, those with a link first."""
         found = [member for member in self.members.alive(trio.current_time()) if model in member.models]
         return [member.peer for member in sorted(found, key=lambda member: not member.linked)]
+
+    def linked(self, peer: PeerId) -> bool:
+        """Whether there is a link to the peer."""
+        member = self.members.get(peer)
+        return member is not None and member.linked
 
     def link(self, peer: PeerId, up: bool) -> None:
         """A link came or went."""

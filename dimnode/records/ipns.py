@@ -22,6 +22,9 @@ from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import PeerId, key_of_peer
 
 NAME_BYTES_MAX: Final = 10 * 1024
+OVER: Final = "ipns: over"
+"""The rule of a record whose time has ended: the clock's doing, and maybe nobody's fault."""
+_NAMESPACE: Final = b"/ipns/"
 _SIGNED: Final = b"ipns-signature:"
 _SIGNATURE_BYTES: Final = 64
 _NS_PER_MS: Final = 1_000_000
@@ -48,19 +51,36 @@ class Name:
 
 def routing_key(publisher: PeerId) -> bytes:
     """Under which key go and js keep it in the DHT."""
-    return b"/ipns/" + publisher
+    return _NAMESPACE + publisher
+
+
+def publisher_of(key: bytes) -> PeerId:
+    """Whose record lies under this key of the DHT. Raises `PeerFault` for any other key."""
+    publisher = key.removeprefix(_NAMESPACE)
+    if len(publisher) == len(key):
+        raise PeerFault("ipns: key")
+    key_of_peer(publisher)
+    return PeerId(publisher)
 
 
 def seal_name(key: SigningKey, name: Name) -> bytes:
     """The record, signed. The name that it is for is the key's peer id."""
-    value, validity = name.value.encode(), _time_text(name.valid_until_ms)
+    value, validity = name.value.encode(), time_text(name.valid_until_ms)
     data = _encoded(value, name.sequence, validity, name.ttl_ms * _NS_PER_MS)
     signature = nacl.bindings.crypto_sign(_SIGNED + data, key.secret)[:_SIGNATURE_BYTES]
     return _field(_SIGNATURE_FIELD, signature) + _field(_DATA_FIELD, data)
 
 
 def open_name(raw: bytes, publisher: PeerId, now_ms: int) -> Name:
-    """What this publisher's record says. Raises `PeerFault`: not its signature, over, or in another form.
+    """What this publisher's record says. Raises `PeerFault`: as `read_name`, or over."""
+    name = read_name(raw, publisher)
+    if name.valid_until_ms <= now_ms:
+        raise PeerFault(OVER)
+    return name
+
+
+def read_name(raw: bytes, publisher: PeerId) -> Name:
+    """The same of a record that may be over. Raises `PeerFault`: not its signature, or in another form.
 
     A V1 part beside the signed one is passed over, as others still write it.
     """
@@ -74,10 +94,7 @@ def open_name(raw: bytes, publisher: PeerId, now_ms: int) -> Name:
         nacl.bindings.crypto_sign_open(signature + _SIGNED + data, key_of_peer(publisher))
     except BadSignatureError:
         raise PeerFault("ipns: signature") from None
-    name = _decoded(data)
-    if name.valid_until_ms <= now_ms:
-        raise PeerFault("ipns: over")
-    return name
+    return _decoded(data)
 
 
 # ---- the signed part: a map in the order of DAG-CBOR, shorter keys first
@@ -115,7 +132,8 @@ def _decoded(data: bytes) -> Name:
     return name
 
 
-def _time_text(ms: int) -> bytes:
+def time_text(ms: int) -> bytes:
+    """RFC 3339 with nine digits of a second, as go writes it."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode() + b".%03d000000Z" % (ms % 1000)
 
 

@@ -1,7 +1,8 @@
 """The journal's tables.
 
-Rule: rows are only ever added, but for the bytes of blobs that nothing open needs (`pruning.py`). Records stand in the
-order of their commits; everything else points to them.
+Rule: rows are only ever added, but for the bytes of blobs that nothing open needs (`pruning.py`), and for `models`,
+`cabinets` and `names`, which say how things stand now. Records stand in the order of their commits; everything else
+points to them.
 """
 
 from typing import Final
@@ -31,6 +32,7 @@ CREATE TABLE IF NOT EXISTS models(manifest BLOB PRIMARY KEY, sha256 TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS cabinets(
   name TEXT PRIMARY KEY, path TEXT NOT NULL, label TEXT NOT NULL, columns TEXT NOT NULL, policy BLOB NOT NULL)
   WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS names(name TEXT PRIMARY KEY, sequence INTEGER NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS queries(
   seq INTEGER PRIMARY KEY, cabinet TEXT, at_ms INTEGER, submitter BLOB, rows BLOB, conditions BLOB);
 """
@@ -49,6 +51,7 @@ INSERTS: Final = {
     "evidence": "INSERT INTO evidence(peer,context,at_ms,good,weight,kind,record) VALUES(?,?,?,?,?,?,?)",
     "models": "INSERT OR REPLACE INTO models VALUES(?,?)",
     "cabinets": "INSERT OR REPLACE INTO cabinets VALUES(?,?,?,?,?)",
+    "names": "INSERT OR REPLACE INTO names VALUES(?,?,?)",
     "queries": "INSERT INTO queries(cabinet,at_ms,submitter,rows,conditions) VALUES(?,?,?,?,?)",
 }
 """One statement per table, in the order in which a transaction runs them."""

@@ -14,7 +14,9 @@ from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, StopMessage
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 
 from dimnode.p2p.gossip import TOPICS
+from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import RECORD_PREFIX
+from dimnode.records.ipns import Name, routing_key, seal_name
 
 TASK, PING, INFO, BLOB, JOB = "/dim/task/1", "/dim/ping/1", "/dim/info/1", "/dim/blob/1", "/dim/job/1"
 MODEL, DIALBACK = "/dim/model/1", "/dim/dialback/1"
@@ -178,8 +180,10 @@ def gossip_rpc(chance: random.Random) -> bytes:
 
 
 def kad_message(chance: random.Random) -> bytes:
-    """A DHT request with nonsense in the fields."""
+    """A DHT request with nonsense in the fields, or a record of somebody that may even hold."""
     message = kademlia_pb2.Message()
+    if chance.randrange(3) == 0:
+        return kad_record(chance, message)
     message.type = chance.randrange(6)
     message.key = some_bytes(chance, 60)
     if chance.randrange(2):
@@ -205,6 +209,18 @@ def circuit_message(chance: random.Random, protocol: str) -> bytes:
         asked.peer.id = some_bytes(chance, 40)
         asked.peer.addrs.extend(some_bytes(chance, 40) for _ in range(chance.randrange(20)))
     return bytes(asked.SerializeToString())
+
+
+def kad_record(chance: random.Random, message: kademlia_pb2.Message) -> bytes:
+    """An IPNS record to be kept, or a question for one: true, changed, over, of any of thousands of publishers."""
+    key = SigningKey.from_seed(chance.randrange(5000).to_bytes(32))
+    ends_ms = chance.choice((1, 4_102_444_800_000, 253_402_300_799_999))
+    raw = seal_name(key, Name(chance.choice(("/ipfs/x", "", "x" * 900)), chance.randrange(2**64), ends_ms, 0))
+    message.type = chance.choice((message.PUT_VALUE, message.PUT_VALUE, message.GET_VALUE))
+    message.key = routing_key(key.peer) if chance.randrange(8) else b"/ipns/" + some_bytes(chance, 60)
+    message.record.key = message.key
+    message.record.value = raw if chance.randrange(2) else mutated(chance, raw)
+    return bytes(message.SerializeToString())
 
 
 def their_frame(chance: random.Random, protocol: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
@@ -17,8 +18,11 @@ from test_host import HANDLERS, LOOPBACK, assert_echo, run, seed
 
 from dimnode.limits import LIMITS
 from dimnode.p2p.conduct import Offence
-from dimnode.p2p.host.host import Host, Stream, open_host
+from dimnode.p2p.host.host import Host, Stream, StreamEnded, StreamLost, open_host
 from dimnode.p2p.host.kad_messages import KAD
+from dimnode.p2p.host.names import with_record
+from dimnode.records.envelope import SigningKey
+from dimnode.records.ipns import Name, seal_name
 
 pytestmark = pytest.mark.slow
 
@@ -205,24 +209,115 @@ def test_only_peers_that_were_admitted_enter_the_table() -> None:
     run(scenario, seconds=30)
 
 
-def test_nobody_can_store_a_value_here() -> None:
+def record_of(name: str, sequence: int = 1, life_ms: int = 60_000) -> bytes:
+    """An IPNS record of the host that `seed(name)` makes."""
+    said = Name("/ipfs/bafkrei", sequence, time.time_ns() // 1_000_000 + life_ms, 0)
+    return seal_name(SigningKey.from_seed(seed(name)), said)
+
+
+def put(key: bytes, raw: bytes, inner: bytes | None = None) -> bytes:
+    """A PUT_VALUE on the wire."""
+    made = with_record(Message.MessageType.PUT_VALUE, key if inner is None else inner, raw, 0)
+    made.key = key
+    return encode_varint_prefixed(made.SerializeToString())
+
+
+def test_of_values_only_records_that_their_publisher_signed_are_kept() -> None:
+    """A lie is an offence; what is over, or of another kind, is refused and held against nobody."""
+
     async def scenario() -> None:
         async with (
             open_host(seed("victim"), LOOPBACK, HANDLERS) as victim,
             open_host(seed("other"), LOOPBACK, {}, dht=False) as other,
         ):
             await other.connect(victim.addresses()[0])
-            put = Message()
-            put.type = Message.MessageType.PUT_VALUE
-            put.key = put.record.key = b"/pk/" + other.peer
-            put.record.value = other.peer[2:]
-            stream = await other.open_stream(victim.peer, KAD, lazy=True)
-            await stream.write(encode_varint_prefixed(put.SerializeToString()))
-            await trio.testing.wait_all_tasks_blocked(0.1)
-            dht: Any = victim._dht
-            assert len(dht.service.value_store.store) == 0
+
+            async def answer(question: bytes) -> bytes:
+                stream = await other.open_stream(victim.peer, KAD, lazy=True)
+                await stream.write(question)
+                try:
+                    return await stream.read(4096)
+                except (StreamLost, StreamEnded):
+                    return b""
+
+            mine = b"/ipns/" + other.peer
+            assert await answer(put(b"/pk/" + other.peer, other.peer[2:])) == b""
+            assert await answer(put(mine, record_of("other", life_ms=-1))) == b""
+            assert victim.conduct().offences == {}
+            second = record_of("other", 2)
+            assert second in await answer(put(mine, second))
+            assert second in await answer(put(mine, record_of("other", 1))), "its publisher learns of the newer one"
+            lies = (record_of("victim"), record_of("other")[:-1], b"", bytes(2000))
+            for lie in lies:
+                assert await answer(put(mine, lie)) == b""
+            assert await answer(put(mine, record_of("other", 3), inner=b"/ipns/" + victim.peer)) == b""
+            assert victim.conduct().offences == {Offence.MALFORMED.value: len(lies) + 1}
+            heard = await victim.dht_resolve(other.peer)
+            assert heard.name is not None
+            assert heard.name.sequence == 2
 
     run(scenario, seconds=30)
+
+
+def test_a_record_is_found_while_its_publisher_is_away_and_the_newer_one_counts() -> None:
+    async def scenario() -> None:
+        async with (
+            open_host(seed("keeper"), LOOPBACK, HANDLERS) as keeper,
+            open_host(seed("second"), LOOPBACK, HANDLERS) as second,
+        ):
+            await second.connect(keeper.addresses()[0])
+            for sequence in (1, 2):
+                async with open_host(seed("publisher"), LOOPBACK, HANDLERS) as publisher:
+                    await publisher.connect(keeper.addresses()[0])
+                    if sequence == 1:
+                        await publisher.connect(second.addresses()[0])
+                    kept, heard = await publisher.dht_publish(record_of("publisher", sequence))
+                    assert kept == 3 - sequence, "by both, then by one alone"
+                    assert heard.name is None or heard.name.sequence == 1
+            async with open_host(seed("reader"), LOOPBACK, HANDLERS) as reader:
+                for host in (keeper, second):
+                    await reader.connect(host.addresses()[0])
+                found = await reader.dht_resolve(publisher.peer)
+                assert found.name is not None
+                assert (found.name.sequence, set(found.tellers)) == (2, {keeper.peer})
+                assert (await second.dht_resolve(publisher.peer)).raw == found.raw, "the reader keeps it, too"
+
+    run(scenario, seconds=30)
+
+
+def test_a_publisher_that_forgot_its_number_hears_it_from_others() -> None:
+    async def scenario() -> None:
+        async with open_host(seed("keeper"), LOOPBACK, HANDLERS) as keeper:
+            for sequence, kept_by, newest in ((7, 1, None), (1, 0, 7), (8, 1, 7)):
+                async with open_host(seed("publisher"), LOOPBACK, HANDLERS) as publisher:
+                    await publisher.connect(keeper.addresses()[0])
+                    kept, heard = await publisher.dht_publish(record_of("publisher", sequence, 60_000 + sequence))
+                    assert (kept, heard.name and heard.name.sequence) == (kept_by, newest)
+
+    run(scenario, seconds=30)
+
+
+def test_lies_about_a_record_cost_the_liar_and_change_nothing() -> None:
+    lies = {
+        "another's": record_of("liar"),
+        "changed": record_of("honest")[:-1] + b"\x01",
+        "garbage": b"\xff" * 300,
+        "over": record_of("honest", 9, -1),
+    }
+
+    def answer(question: Message) -> bytes:
+        lie = next(told)
+        return encode_varint_prefixed(with_record(question.type, question.key, lie, 0).SerializeToString())
+
+    async def scenario(victim: Host, lying: Host, honest: Host) -> None:
+        for _ in lies:
+            heard = await victim.dht_resolve(honest.peer)
+            assert heard.name is None
+        assert heard.over is not None
+        assert victim.conduct().offences == {Offence.DHT.value: 3}
+
+    told = iter(lies.values())
+    lied_to(answer, scenario)
 
 
 def test_eight_hosts_that_look_up_at_the_same_moment_all_find_each_other() -> None:

@@ -1,11 +1,12 @@
-"""The Kademlia DHT, used to find peers and who provides a key; nothing in dimnode is correct because of it.
+"""The Kademlia DHT: where peers are, who provides a key, and IPNS records; nothing in dimnode is correct because of it.
 
-Rule: every call is bounded in time and returns what was found until then. Values are never stored or believed. Who is
-in the table was admitted: with `vouched`, by whoever read its introduction; otherwise by being connected, so that Noise
-proved its id. The protocol id is libp2p's fixed `/ipfs/kad/1.0.0`, which every IPFS node speaks: the table must not
-fill with those.
+Rule: every call is bounded in time and returns what was found until then. Of values only IPNS records are stored, and
+none is believed before its publisher's signature holds. Who is in the table was admitted: with `vouched`, by whoever
+read its introduction; otherwise by being connected, so that Noise proved its id. The protocol id is libp2p's fixed
+`/ipfs/kad/1.0.0`, which every IPFS node speaks: the table must not fill with those.
 
-Our part as a server is libp2p's (its answers interoperate), bounded; our walks are our own (`lookup.py`).
+Table and shelves of providers are libp2p's, bounded; what is answered (`kad_serving.py`) and our walks (`lookup.py`)
+are our own.
 """
 
 from collections import OrderedDict
@@ -17,7 +18,6 @@ from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
-from libp2p.peer.peerstore import PeerStoreError
 
 from dimnode.limits import HostLimits
 from dimnode.p2p.host.addresses import parse_dial
@@ -25,18 +25,19 @@ from dimnode.p2p.host.dialling import Dialler
 from dimnode.p2p.host.gate import Gate
 from dimnode.p2p.host.kad_serving import KadServing
 from dimnode.p2p.host.lookup import GET_PROVIDERS, Lookup
+from dimnode.p2p.host.name_shelf import NameShelf, OnName
+from dimnode.p2p.host.names import Heard, Names
+from dimnode.records.ids import PeerId
 
 
 class BoundedKad(KadDHT):
     """libp2p's DHT as a server whose work per peer, and whose memory, are bounded."""
 
-    def __init__(self, host: Any, limits: HostLimits) -> None:
-        self._bounds = limits
+    def __init__(self, host: Any, limits: HostLimits, shelf: NameShelf, on_name: OnName) -> None:
         super().__init__(host, DHTMode.SERVER, strict_validation=True)
-        self.serving = KadServing(self, limits, super().handle_stream)
+        self.serving = KadServing(self, limits, shelf, on_name)
         # Stock lets twelve idle streams of one peer keep everybody else out; places are counted per peer below.
         self._inbound_limiter = trio.CapacityLimiter(limits.dht_streams_max)
-        self.validator._validators.clear()  # with none left nobody can store a value here
         store: Any = self.provider_store
         add_provider = store.add_provider
 
@@ -51,40 +52,25 @@ class BoundedKad(KadDHT):
 
         store.add_provider = add_bounded
 
-    def _add_closer_peers_to_response(self, response: Any, closest_peers: Any, exclude_peer_id: Any = None) -> None:
-        """Name peers with their addresses; stock adds each one's signed record, which makes answers five times as long.
-
-        Nobody needs it: an address is proved by dialling it.
-        """
-        peers = [peer for peer in closest_peers if peer != exclude_peer_id]
-        for peer in peers[: self._bounds.dht_answer_peers_max]:
-            entry = response.closerPeers.add()
-            entry.id = peer.to_bytes()
-            try:
-                addresses = self.host.get_peerstore().addrs(peer)
-            except PeerStoreError:
-                continue
-            entry.addrs.extend(address.to_bytes() for address in addresses[: self._bounds.dht_answer_addresses_max])
-
-    def _check_provider_rate_limit(self, peer_id: ID) -> bool:
-        """Whether a peer may announce one more key now. Stock takes ten in ten seconds: a node may offer 256 models."""
-        return self.serving.may_announce(peer_id)
-
     async def handle_stream(self, stream: Any) -> None:
-        """Serve one stream of questions; those about values are libp2p's."""
+        """Serve one stream of questions."""
         await self.serving.serve(stream)
 
 
 class Dht:
     """One node's part of the DHT. `service` is run by the host."""
 
-    def __init__(self, host: Any, dialler: Dialler, gate: Gate, limits: HostLimits, *, vouched: bool) -> None:
+    def __init__(
+        self, host: Any, dialler: Dialler, gate: Gate, limits: HostLimits, *, vouched: bool, on_name: OnName
+    ) -> None:
         self._host, self._dialler, self._gate, self._limits = host, dialler, gate, limits
         self._vouched = vouched
         self._admitted: OrderedDict[ID, None] = OrderedDict()
         self._somebody = trio.Event()
-        self.service: Any = BoundedKad(host, limits)
+        shelf = NameShelf(limits)
+        self.service: Any = BoundedKad(host, limits, shelf, on_name)
         self.lookup = Lookup(host, dialler, self._start, gate.offend, limits)
+        self._names = Names(host.get_id(), self.lookup, shelf, gate.offend, limits)
         self.service.peer_routing.find_closest_peers_network = self.lookup.closest
         table = self.service.routing_table
         self._add_to_table = table.add_peer
@@ -183,6 +169,23 @@ class Dht:
             await self.lookup.walk(key, self._limits.dht_keepers_max, GET_PROVIDERS, take, few)
         found.pop(self._host.get_id(), None)
         return list(found)
+
+    async def publish(self, record: bytes) -> tuple[int, Heard]:
+        """Bring our own IPNS record to others: how many keep it, and what they had of ours before.
+
+        Raises `PeerFault` for a record that does not hold.
+        """
+        kept, heard = 0, Heard()
+        with trio.move_on_after(self._limits.dht_wait_seconds_max):
+            kept = await self._names.put(record, heard)
+        return kept, heard
+
+    async def resolve(self, publisher: PeerId) -> Heard:
+        """What others have of a publisher's IPNS records, each verified."""
+        heard = Heard()
+        with trio.move_on_after(self._limits.dht_wait_seconds_max):
+            await self._names.get(publisher, heard)
+        return heard
 
     def _note_addresses(self, peer: ID, addresses: Sequence[str]) -> None:
         """Only for peers nothing is known of: hearsay never replaces what a peer or a dial told us."""

@@ -26,6 +26,8 @@ from dimnode.p2p.host.dialling import Dialler
 from dimnode.p2p.host.gate import ConductReport, Cutter, Gate
 from dimnode.p2p.host.gossip import Gossip, OnGossip, ValidateGossip
 from dimnode.p2p.host.lazy import open_negotiated
+from dimnode.p2p.host.name_shelf import OnName
+from dimnode.p2p.host.names import Heard
 from dimnode.p2p.host.paths import Path, path_of_connection, relayed
 from dimnode.p2p.host.pnet import Keys
 from dimnode.p2p.host.reaching import Reaching
@@ -39,6 +41,8 @@ from dimnode.p2p.host.streams import (
 )
 from dimnode.p2p.host.yamux import Refusal, YamuxConnection, all_welcome
 from dimnode.p2p.host.yamux_stream import ProtocolRefused as MuxedProtocolRefused
+from dimnode.records.ids import PeerId
+from dimnode.records.ipns import Name
 
 __all__ = [
     "DialFailed",
@@ -213,6 +217,18 @@ class Host:
         """Return other peers that announced `key`; `addresses_of` then knows where they are."""
         return [] if self._dht is None else [peer.to_bytes() for peer in await self._dht.providers(key)]
 
+    async def dht_publish(self, record: bytes) -> tuple[int, Heard]:
+        """Bring our own IPNS record to others; how many keep it, and what they had of ours before."""
+        return (0, Heard()) if self._dht is None else await self._dht.publish(record)
+
+    async def dht_resolve(self, publisher: bytes) -> Heard:
+        """Return what others have of a publisher's IPNS records, each verified."""
+        return Heard() if self._dht is None else await self._dht.resolve(PeerId(publisher))
+
+
+def nobody_listens(publisher: PeerId, name: Name) -> None:
+    """Pass over an IPNS record that came."""
+
 
 @asynccontextmanager
 async def open_host(
@@ -226,6 +242,7 @@ async def open_host(
     dht: bool = True,
     dht_vouched: bool = False,
     on_connection: OnConnection | None = None,
+    on_name: OnName = nobody_listens,
     announce: Sequence[str] = (),
     refusal: Refusal = all_welcome,
     admission: Admission | None = None,
@@ -235,8 +252,8 @@ async def open_host(
     """Run a host as long as the block runs. `seed` (32 bytes) is the Ed25519 secret and so the peer id.
 
     `handlers` get inbound streams; when one returns, its stream is closed, when it raises, reset.
-    `on_connection(peer, up)` is called at the first and after the last connection to a peer; it and `on_gossip` must
-    not block or raise.
+    `on_connection(peer, up)` is called at the first and after the last connection to a peer, `on_name` when a publisher
+    brought its IPNS record here itself; these and `on_gossip` must not block or raise.
     `refusal` is asked before a dial and, both ways, as soon as Noise has proved a peer's id; see `Refusal`.
     `admission` judges each peer after Noise, before any protocol answers it or asks it; `network_keys` returns the
     pre-shared keys of a private network, the newest first.
@@ -260,7 +277,7 @@ async def open_host(
     swarm.register_notifee(watch)
     gossip = Gossip(core, topics, on_gossip, validate_gossip, limits.host, limits.peers, gate)
     dialler = Dialler(core, limits.host, welcome)
-    table = Dht(core, dialler, gate, limits.host, vouched=dht_vouched) if dht else None
+    table = Dht(core, dialler, gate, limits.host, vouched=dht_vouched, on_name=on_name) if dht else None
     reaching = Reaching(core, dialler, gossip, watch, limits)
     failure: Exception | None = None
     async with AsyncExitStack() as stack:

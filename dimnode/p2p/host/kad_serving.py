@@ -1,4 +1,4 @@
-"""Our side of the DHT as a server: peers and providers are answered here, everything else by libp2p.
+"""Our side of the DHT as a server: questions for peers, providers and IPNS records.
 
 Stock takes a lock for each read, compares and attaches signed address records, hashes each peer of its table for each
 question, and ends a stream with its first odd byte. Here a stream answers questions for as long as it is used; an idle
@@ -7,17 +7,16 @@ one costs a sleeping task.
 Rule: what a peer may make us do is bounded: streams, bytes of a question, time of a question, announcements, and what
 an answer holds.
 
-Source: https://github.com/libp2p/specs/tree/master/kad-dht (RPC messages; an announcement is echoed).
+Source: https://github.com/libp2p/specs/tree/master/kad-dht (RPC messages; announcements and records are echoed).
 """
 
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import trio
 from google.protobuf.message import DecodeError
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
-from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStoreError
@@ -25,46 +24,33 @@ from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, Muxed
 from libp2p.utils import encode_varint_prefixed
 from multiaddr import Multiaddr
 
+from dimnode.errors import PeerFault
 from dimnode.limits import HostLimits
 from dimnode.p2p.host.kad_messages import message, read_message
-from dimnode.p2p.host.lookup import ADD_PROVIDER, FIND_NODE, GET_PROVIDERS, PING, distance
+from dimnode.p2p.host.lookup import (
+    ADD_PROVIDER,
+    FIND_NODE,
+    GET_PROVIDERS,
+    GET_VALUE,
+    PING,
+    PUT_VALUE,
+    distance,
+)
+from dimnode.p2p.host.name_shelf import NameShelf, OnName
+from dimnode.p2p.host.names import with_record
 from dimnode.p2p.host.services import RateLimit
+from dimnode.records.ipns import OVER, publisher_of
 
 _PEER_KEY_BYTES: Final = range(2, 51)
-
-
-class Replayed:
-    """A stream as libp2p's server wants it: the question we read comes again, and the end is an empty read.
-
-    It takes the exception for a broken message and resets the stream; the reset may overtake the answer.
-    """
-
-    def __init__(self, stream: Any, question: bytes) -> None:
-        self._stream = stream
-        self._question = encode_varint_prefixed(question)
-        self.muxed_conn, self.metric_send_channel = stream.muxed_conn, stream.metric_send_channel
-        self.write, self.close, self.reset = stream.write, stream.close, stream.reset
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Return up to `n` bytes, none at the end."""
-        if self._question:
-            n = len(self._question) if n is None else n
-            taken, self._question = self._question[:n], self._question[n:]
-            return taken
-        try:
-            found: bytes = await self._stream.read(n)
-        except StreamEOF:
-            return b""
-        return found
 
 
 class KadServing:
     """Answers the questions that come on streams. `kad` is libp2p's DHT, whose table and shelves are used."""
 
-    def __init__(self, kad: Any, limits: HostLimits, others: Callable[[Any], Awaitable[None]]) -> None:
+    def __init__(self, kad: Any, limits: HostLimits, shelf: NameShelf, on_name: OnName) -> None:
         self._kad = kad
         self._limits = limits
-        self._others = others
+        self._shelf, self._on_name = shelf, on_name
         self._serving: Counter[ID] = Counter()
         self._announcements = RateLimit(
             limits.dht_announcements_per_second_max, limits.dht_announcements_burst_max, limits.dht_admitted_peers_max
@@ -108,9 +94,6 @@ class KadServing:
                 raw = await read_message(muxed, self._limits.dht_answer_bytes_max)
                 question = Message()
                 question.ParseFromString(raw)
-                if question.type not in (FIND_NODE, GET_PROVIDERS, ADD_PROVIDER, PING):
-                    await self._others(Replayed(stream, raw))
-                    return
                 answer = encode_varint_prefixed(self._answer(peer, question).SerializeToString())
                 if not muxed.write_nowait(answer):
                     await muxed.write(answer)
@@ -119,7 +102,7 @@ class KadServing:
                 return
 
     def _answer(self, peer: ID, question: Message) -> Message:
-        """Raises `ValueError` for a question that breaks the protocol."""
+        """Raises `ValueError` for a question that breaks the protocol, `MuxedStreamError` for one that is refused."""
         match question.type:
             case kind if kind == PING:
                 return message(PING)
@@ -127,7 +110,13 @@ class KadServing:
                 return self._take_announcement(peer, question)
             case kind if kind == GET_PROVIDERS:
                 return self._name_providers(peer, question.key)
-        return self._name_peers(peer, question.key)
+            case kind if kind == GET_VALUE:
+                return self._hand_out(peer, question.key)
+            case kind if kind == PUT_VALUE:
+                return self._take_record(peer, question)
+            case kind if kind == FIND_NODE:
+                return self._name_peers(peer, question.key)
+        raise MuxedStreamError("a question of a later version")
 
     def _name_peers(self, peer: ID, key: bytes) -> Message:
         if len(key) not in _PEER_KEY_BYTES:
@@ -163,6 +152,40 @@ class KadServing:
                 self._kad.provider_store.add_provider(question.key, PeerInfo(peer, addresses))
         return message(ADD_PROVIDER, question.key)
 
+    def _hand_out(self, peer: ID, key: bytes) -> Message:
+        if not 0 < len(key) <= self._limits.dht_key_bytes_max:
+            raise ValueError("a key of another length")
+        answer = message(GET_VALUE, key)
+        try:
+            kept = self._shelf.get(key, _now_ms())
+        except PeerFault:  # another kind of value: there are none here
+            kept = None
+        if kept is not None:
+            answer = with_record(GET_VALUE, key, *kept)
+        self._name(answer.closerPeers, self.closest(key), peer)
+        return answer
+
+    def _take_record(self, peer: ID, question: Message) -> Message:
+        """The echo of a record that is kept now, or the newer one that is here: its publisher learns of that."""
+        key, raw, now_ms, teller = question.key, question.record.value, _now_ms(), peer.to_bytes()
+        if not self.may_announce(peer):
+            raise MuxedStreamError("too many records")
+        try:
+            publisher = publisher_of(key)
+        except PeerFault:
+            raise MuxedStreamError("a value of a kind that is not kept here") from None
+        if question.record.key != key:
+            raise ValueError("a record of another key")
+        try:
+            kept = self._shelf.put(key, raw, teller, now_ms)
+        except PeerFault as fault:
+            if fault.rule == OVER:  # clocks differ
+                raise MuxedStreamError(fault.rule) from None
+            raise ValueError(fault.rule) from None
+        if kept == raw and teller == publisher:
+            self._on_name(publisher, self._shelf.says(publisher))
+        return with_record(PUT_VALUE, key, kept, now_ms)
+
     def closest(self, key: bytes) -> list[ID]:
         """The peers of the table that are closest to a key."""
         table = self._kad.routing_table.get_peer_ids()
@@ -182,6 +205,10 @@ class KadServing:
         except PeerStoreError:
             return []
         return [address.to_bytes() for address in found[: self._limits.dht_answer_addresses_max]]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _address(packed: bytes) -> Multiaddr | None:

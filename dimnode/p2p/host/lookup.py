@@ -13,7 +13,7 @@ Source: https://github.com/libp2p/specs/tree/master/kad-dht (FIND_NODE, GET_PROV
 import hashlib
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -35,6 +35,8 @@ from dimnode.p2p.host.yamux_budget import Offend
 
 log = logging.getLogger(__name__)
 
+PUT_VALUE: Final = Message.MessageType.PUT_VALUE
+GET_VALUE: Final = Message.MessageType.GET_VALUE
 FIND_NODE: Final = Message.MessageType.FIND_NODE
 ADD_PROVIDER: Final = Message.MessageType.ADD_PROVIDER
 GET_PROVIDERS: Final = Message.MessageType.GET_PROVIDERS
@@ -218,15 +220,19 @@ class Lookup:
         Our signed address record does not go with it: identify has told the peer, and checking one takes longer than
         all the rest of the question.
         """
-        return await self._exchange(peer, (message(kind, key),), kind)
+        return await self.exchange(peer, (message(kind, key),), kind)
 
     async def announce(self, key: bytes, count: int) -> int:
-        """Tell the `count` peers closest to `key`, as far as they can be reached, that we have it; how many took it.
+        """Tell the `count` peers closest to `key`, as far as they can be reached, that we have it; how many took it."""
+        walk = await self.walk(key, self._limits.dht_tellers_min)
+        return await self.spread(walk, count, lambda peer: self._tell(peer, key))
+
+    async def spread(self, walk: Walk, count: int, tell: Callable[[ID], Awaitable[bool]]) -> int:
+        """Have `tell` speak to the `count` closest of a walk that can be reached; how many took it.
 
         The few closest ones know who else is close: nobody else is asked, and each peer is told once.
         """
-        walk = await self.walk(key, self._limits.dht_tellers_min)
-        waiting = deque(sorted(walk.named.values(), key=lambda found: distance(key, found.peer)))
+        waiting = deque(sorted(walk.named.values(), key=lambda found: distance(walk.key, found.peer)))
         told = 0
 
         async def tell_next() -> None:
@@ -235,7 +241,7 @@ class Lookup:
                 found = waiting.popleft()
                 told += 1  # a place is taken before the wait, so that no more than `count` are told
                 taken = found.peer not in walk.failed and await self._reach(walk, found)
-                if not (taken and await self._tell(found.peer, key)):
+                if not (taken and await tell(found.peer)):
                     told -= 1
 
         async with trio.open_nursery() as nursery:
@@ -253,9 +259,10 @@ class Lookup:
         entry = said.providerPeers.add()
         entry.id = self._core.get_id().to_bytes()
         entry.addrs.extend(address.to_bytes() for address in self._core.get_addrs())
-        return await self._exchange(peer, (said, message(PING)), PING) is not None
+        return await self.exchange(peer, (said, message(PING)), PING) is not None
 
-    async def _exchange(self, peer: ID, said: tuple[Message, ...], kind: Any) -> Message | None:
+    async def exchange(self, peer: ID, said: tuple[Message, ...], kind: Any) -> Message | None:
+        """Say something to a connected peer; its first answer of this kind, None without a proper one in time."""
         connections = self._dialler.live(peer)
         if not connections:
             return None
