@@ -390,7 +390,7 @@ class HttpLimits:
     output_in_loop_bytes_max: int = 64 * 1024
     bodies_bytes_max: int = 512 * 1024 * 1024
     bodies_bytes_per_key_max: int = 192 * 1024 * 1024
-    upload_bytes_max: int = 2 * 1024**3
+    upload_bytes_max: int = 8 * 1024**3
     upload_chunk_bytes: int = 1024 * 1024
     uploads_bytes_max: int = 16 * 1024**3
     uploads_bytes_per_key_max: int = 8 * 1024**3

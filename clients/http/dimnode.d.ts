@@ -1,4 +1,4 @@
-// Made by types.mjs out of openapi.json, sha256 f76cfea704ce80c82c4302aaf942c1a0591599a06a36913f036b5f97103aea8f
+// Made by types.mjs out of openapi.json, sha256 dd28d449cfb03fe3a1a012cb8dc509ce0c67e96443b95bb4c731d001027d51d0
 export interface paths {
     "/dim/v1/jobs/validate": {
         parameters: {
@@ -223,9 +223,112 @@ export interface paths {
         put?: never;
         /**
          * Add a model
-         * @description Offer an uploaded file as a model: `POST /dim/v1/blobs` first. Without `inputs` they are read from the file.
+         * @description Offer uploads as a model: `POST /dim/v1/blobs` first. Without `inputs` they are read from the graph.
+         *
+         *     The uploads become the model's files without a copy.
          */
         post: operations["add_model_dim_v1_models_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dim/v1/models/{model}/pull": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fetch a model
+         * @description Have a model's files here; answered when they are. A request that ends earlier stops it, and the next one goes on
+         *     where it was.
+         */
+        post: operations["pull_dim_v1_models__model__pull_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dim/v1/models/{model}/verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Hash a model's files again
+         * @description A file that does not hold is removed, and the model is no longer offered by this node.
+         */
+        post: operations["verify_dim_v1_models__model__verify_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dim/v1/models/{model}/grant": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let a peer use a model
+         * @description Sign a grant for a restricted or pay-per-use model of this node's own.
+         */
+        post: operations["grant_dim_v1_models__model__grant_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dim/v1/models/{model}/revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take a grant back
+         * @description End all grants of a peer for a model of this node's own; whoever hears of it obeys.
+         */
+        post: operations["revoke_dim_v1_models__model__revoke_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dim/v1/models/{model}/withdraw": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take a model back
+         * @description No peer that hears of it runs or hands out this model of this node's own any more.
+         */
+        post: operations["withdraw_dim_v1_models__model__withdraw_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -241,7 +344,7 @@ export interface paths {
         };
         /**
          * Show a model
-         * @description One model by id, name or name:version.
+         * @description One model by id, name or name:version, also one that was withdrawn or that nobody offers now.
          */
         get: operations["model_dim_v1_models__model__get"];
         put?: never;
@@ -614,6 +717,45 @@ export interface components {
             cancelling: boolean;
         };
         /**
+         * CheckedFile
+         * @description A file that was hashed again.
+         */
+        CheckedFile: {
+            /** Path */
+            path: string;
+            /**
+             * Role
+             * @default
+             */
+            role?: string;
+            /**
+             * Root
+             * @description the CID of its bytes
+             */
+            root: string;
+            /** Bytes */
+            bytes: number;
+            /**
+             * State
+             * @description holds, damaged or missing
+             */
+            state: string;
+        };
+        /**
+         * CheckedOut
+         * @description A model whose files were hashed again.
+         */
+        CheckedOut: {
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /** Holds */
+            holds: boolean;
+            /** Files */
+            files: components["schemas"]["CheckedFile"][];
+        };
+        /**
          * ConditionIn
          * @description Only rows where `column` `op` `value`.
          */
@@ -765,6 +907,54 @@ export interface components {
              * @description give it as `after` for what comes then
              */
             last: number;
+        };
+        /**
+         * GrantIn
+         * @description Who may do what.
+         */
+        GrantIn: {
+            /**
+             * Peer
+             * @description a peer's id or name
+             */
+            peer: string;
+            /**
+             * Operations
+             * @description empty: all of them
+             * @default []
+             */
+            operations?: ("fetch" | "infer" | "evaluate")[];
+            /**
+             * Expires Ms
+             * @description milliseconds since 1970; null: for ever
+             */
+            expires_ms?: number | null;
+            /**
+             * Terms
+             * @default
+             */
+            terms?: string;
+        };
+        /**
+         * GrantedOut
+         * @description A grant that was signed.
+         */
+        GrantedOut: {
+            /**
+             * Grant
+             * @description the id of the record
+             */
+            grant: string;
+            /** Name */
+            name: string;
+            /** Peer */
+            peer: string;
+            /** Operations */
+            operations: string[];
+            /** Expires Ms */
+            expires_ms: number | null;
+            /** Terms */
+            terms: string;
         };
         /**
          * HealthOut
@@ -980,6 +1170,18 @@ export interface components {
             before_ms: number | null;
         };
         /**
+         * MayOut
+         * @description Whether this node may do something with a model, and why.
+         */
+        MayOut: {
+            /** Allowed */
+            allowed: boolean;
+            /** Code */
+            code: string;
+            /** Why */
+            why: string;
+        };
+        /**
          * MethodIn
          * @description How answers become a result.
          */
@@ -993,15 +1195,54 @@ export interface components {
             weights?: number[];
         };
         /**
+         * ModelFileOut
+         * @description A file of a model.
+         */
+        ModelFileOut: {
+            /** Path */
+            path: string;
+            /** Role */
+            role: string;
+            /**
+             * Root
+             * @description the CID of its bytes
+             */
+            root: string;
+            /** Bytes */
+            bytes: number;
+        };
+        /**
+         * ModelGrant
+         * @description Who may use a model beside its publisher.
+         */
+        ModelGrant: {
+            /** Peer */
+            peer: string;
+            /** Operations */
+            operations: string[];
+            /** Expires Ms */
+            expires_ms: number | null;
+            /** Terms */
+            terms: string;
+            /** Revoked */
+            revoked: boolean;
+        };
+        /**
          * ModelIn
-         * @description A model card for an uploaded file (docs/operator.md, Models).
+         * @description A model card for one upload, `blob`, or for several, `files` (docs/operator.md, Models).
          */
         ModelIn: {
             /**
              * Blob
              * @description what POST /dim/v1/blobs named it
+             * @default
              */
-            blob: string;
+            blob?: string;
+            /**
+             * Files
+             * @default []
+             */
+            files?: components["schemas"]["UploadedFile"][];
             /** Name */
             name: string;
             /**
@@ -1070,6 +1311,30 @@ export interface components {
              * @default []
              */
             outputs?: components["schemas"]["TensorKind"][];
+            /**
+             * Pre
+             * @description what stands before the model (docs/transforms.md)
+             * @default []
+             */
+            pre?: components["schemas"]["Step"][];
+            /**
+             * Post
+             * @description what stands after it
+             * @default []
+             */
+            post?: components["schemas"]["Step"][];
+            /**
+             * Memory Bytes
+             * @description what it needs, where that is known
+             * @default 0
+             */
+            memory_bytes?: number;
+            /**
+             * Max Batch
+             * @description rows that it takes at once; 0: any number
+             * @default 0
+             */
+            max_batch?: number;
         };
         /**
          * ModelOut
@@ -1120,12 +1385,146 @@ export interface components {
             inputs: components["schemas"]["TensorKind"][];
             /** Outputs */
             outputs: components["schemas"]["TensorKind"][];
+            /**
+             * Takes
+             * @description what `pre` begins with; empty: give the tensors of `inputs`
+             */
+            takes: components["schemas"]["TakesOut"][];
+            /**
+             * Texts
+             * @description names of an answer that hold text
+             */
+            texts: string[];
             /** Bytes */
             bytes: number;
             /** Here */
             here: boolean;
             /** Peers */
             peers: string[];
+        };
+        /**
+         * ModelShown
+         * @description Everything that a model's manifest says, and who may use it.
+         */
+        ModelShown: {
+            /**
+             * Model
+             * @description the id of its signed manifest
+             */
+            model: string;
+            /**
+             * Name
+             * @description name:version
+             */
+            name: string;
+            /** Publisher */
+            publisher: string;
+            /** Format */
+            format: string;
+            /** Origin */
+            origin: string;
+            /**
+             * Access
+             * @description public, private, restricted or pay-per-use
+             */
+            access: string;
+            /**
+             * Allowed
+             * @description whether this node may have it run
+             */
+            allowed: boolean;
+            /**
+             * Mine
+             * @description whether this node publishes it
+             */
+            mine: boolean;
+            /** Licence */
+            licence: string;
+            /** Summary */
+            summary: string;
+            /** Labels */
+            labels: string[];
+            /**
+             * Inputs
+             * @description [name, dtype, shape]; -1 for any size
+             */
+            inputs: components["schemas"]["TensorKind"][];
+            /** Outputs */
+            outputs: components["schemas"]["TensorKind"][];
+            /**
+             * Takes
+             * @description what `pre` begins with; empty: give the tensors of `inputs`
+             */
+            takes: components["schemas"]["TakesOut"][];
+            /**
+             * Texts
+             * @description names of an answer that hold text
+             */
+            texts: string[];
+            /** Bytes */
+            bytes: number;
+            /** Here */
+            here: boolean;
+            /** Peers */
+            peers: string[];
+            /** Version */
+            version: string;
+            /** At Ms */
+            at_ms: number;
+            /** Profile */
+            profile: string;
+            /** Files */
+            files: components["schemas"]["ModelFileOut"][];
+            /**
+             * May
+             * @description by operation: fetch, infer, evaluate
+             */
+            may: {
+                [key: string]: components["schemas"]["MayOut"];
+            };
+            price: components["schemas"]["PriceOut"] | null;
+            /**
+             * Previous
+             * @description the id of the manifest that it updates, or empty
+             */
+            previous: string;
+            /**
+             * Lineage
+             * @description [relation, id]
+             */
+            lineage: [
+                string,
+                string
+            ][];
+            /** Architecture */
+            architecture: string;
+            /** Dtype */
+            dtype: string;
+            /** Quantisation */
+            quantisation: string;
+            /** Memory Bytes */
+            memory_bytes: number;
+            /** Max Batch */
+            max_batch: number;
+            /** Pre */
+            pre: components["schemas"]["Step"][];
+            /** Post */
+            post: components["schemas"]["Step"][];
+            /**
+             * Withdrawn
+             * @description why its publisher took it back; null while it stands
+             */
+            withdrawn: string | null;
+            /**
+             * Newer
+             * @description name:version of its updates
+             */
+            newer: string[];
+            /**
+             * Grants
+             * @description for an admin's key; others see none
+             */
+            grants: components["schemas"]["ModelGrant"][];
         };
         /**
          * ModelsOut
@@ -1258,6 +1657,45 @@ export interface components {
             currency: string;
         };
         /**
+         * PriceOut
+         * @description What one answer or one row costs.
+         */
+        PriceOut: {
+            /** Unit */
+            unit: string;
+            /**
+             * Micro
+             * @description millionths of the currency
+             */
+            micro: number;
+            /** Currency */
+            currency: string;
+        };
+        /**
+         * PullIn
+         * @description From where.
+         */
+        PullIn: {
+            /**
+             * Peers
+             * @description ids or names of peers to ask first
+             * @default []
+             */
+            peers?: string[];
+        };
+        /**
+         * PulledOut
+         * @description A model whose files are here.
+         */
+        PulledOut: {
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /** Bytes */
+            bytes: number;
+        };
+        /**
          * QuorumIn
          * @description n replicas of each step, k of which must agree.
          */
@@ -1280,6 +1718,34 @@ export interface components {
             workers_ready: boolean;
             /** Disk Ok */
             disk_ok: boolean;
+        };
+        /**
+         * RevokeIn
+         * @description Who may no longer.
+         */
+        RevokeIn: {
+            /** Peer */
+            peer: string;
+            /**
+             * Reason
+             * @default
+             */
+            reason?: string;
+        };
+        /**
+         * RevokedOut
+         * @description Grants that were taken back.
+         */
+        RevokedOut: {
+            /** Name */
+            name: string;
+            /** Peer */
+            peer: string;
+            /**
+             * Revoked
+             * @description ids of the grants
+             */
+            revoked: string[];
         };
         /**
          * RuleIn
@@ -1361,6 +1827,9 @@ export interface components {
             /** Loop Late P99 Ms */
             loop_late_p99_ms: number;
         };
+        Step: {
+            [key: string]: unknown;
+        };
         /**
          * StepIn
          * @description One step of a chain, or one model of a comparison.
@@ -1440,6 +1909,25 @@ export interface components {
                 number,
                 number
             ] | null;
+        };
+        /**
+         * TakesOut
+         * @description What a model takes in place of tensors, where its manifest says how it becomes some.
+         */
+        TakesOut: {
+            /** Name */
+            name: string;
+            /**
+             * Kind
+             * @description text, image, audio, bytes, rows or tensor
+             */
+            kind: string;
+            /** Columns */
+            columns: string[];
+            /** Dtype */
+            dtype: string;
+            /** Shape */
+            shape: number[];
         };
         /**
          * TaskIn
@@ -1530,6 +2018,29 @@ export interface components {
             hint: string;
         };
         /**
+         * UploadedFile
+         * @description One file of a model of several.
+         */
+        UploadedFile: {
+            /**
+             * Path
+             * @description its path in the model, such as vocab/tokenizer.json
+             */
+            path: string;
+            /**
+             * Blob
+             * @description what POST /dim/v1/blobs named it
+             */
+            blob: string;
+            /**
+             * Role
+             * @description empty: by its name
+             * @default
+             * @enum {string}
+             */
+            role?: "" | "model" | "weights" | "config" | "tokenizer" | "labels" | "other";
+        };
+        /**
          * UsageOut
          * @description Tokens.
          */
@@ -1582,6 +2093,38 @@ export interface components {
             peer: string;
             /** Contexts */
             contexts: components["schemas"]["WhyContext"][];
+        };
+        /**
+         * WithdrawIn
+         * @description Why a model is taken back.
+         */
+        WithdrawIn: {
+            /**
+             * Reason
+             * @default
+             */
+            reason?: string;
+            /**
+             * Replacement
+             * @description the model to use instead
+             * @default
+             */
+            replacement?: string;
+        };
+        /**
+         * WithdrawnOut
+         * @description A model that was taken back.
+         */
+        WithdrawnOut: {
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /**
+             * Withdrawal
+             * @description the id of the record
+             */
+            withdrawal: string;
         };
     };
     responses: {
@@ -2589,6 +3132,18 @@ export interface operations {
                      *               ]
                      *             ]
                      *           ],
+                     *           "takes": [
+                     *             {
+                     *               "name": "text",
+                     *               "kind": "text",
+                     *               "columns": [],
+                     *               "dtype": "float64",
+                     *               "shape": []
+                     *             }
+                     *           ],
+                     *           "texts": [
+                     *             "word"
+                     *           ],
                      *           "bytes": 2048,
                      *           "here": false,
                      *           "peers": [
@@ -2646,6 +3201,282 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["AddedOut"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    pull_dim_v1_models__model__pull_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id of your own for this request, such as `order-1`: 1 to 64 of A-Z a-z 0-9 . _ -; any other is replaced. */
+                "X-Request-Id"?: components["parameters"]["RequestId"];
+                /** @description W3C trace context: it travels with the job. What is none is passed over. Such as `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`. */
+                traceparent?: components["parameters"]["TraceParent"];
+            };
+            path: {
+                /**
+                 * @description A name, name:version or id.
+                 * @example triage
+                 */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PullIn"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "model": "bagaqierambw2vu5j7lux3srhxdmh4a6ar2vdj56h5u4kyu3awbv6nuyi6k2q",
+                     *       "name": "triage:1.0.0",
+                     *       "bytes": 2048
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PulledOut"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    verify_dim_v1_models__model__verify_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id of your own for this request, such as `order-1`: 1 to 64 of A-Z a-z 0-9 . _ -; any other is replaced. */
+                "X-Request-Id"?: components["parameters"]["RequestId"];
+                /** @description W3C trace context: it travels with the job. What is none is passed over. Such as `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`. */
+                traceparent?: components["parameters"]["TraceParent"];
+            };
+            path: {
+                /**
+                 * @description A name, name:version or id.
+                 * @example triage
+                 */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "model": "bagaqierambw2vu5j7lux3srhxdmh4a6ar2vdj56h5u4kyu3awbv6nuyi6k2q",
+                     *       "name": "triage:1.0.0",
+                     *       "holds": true,
+                     *       "files": [
+                     *         {
+                     *           "path": "model.onnx",
+                     *           "root": "bafkreiev36t5hkoszbyqwgwienhdfg5afxm7azb5dyw3xspyee2i2tnyha",
+                     *           "bytes": 2048,
+                     *           "state": "holds"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CheckedOut"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    grant_dim_v1_models__model__grant_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id of your own for this request, such as `order-1`: 1 to 64 of A-Z a-z 0-9 . _ -; any other is replaced. */
+                "X-Request-Id"?: components["parameters"]["RequestId"];
+                /** @description W3C trace context: it travels with the job. What is none is passed over. Such as `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`. */
+                traceparent?: components["parameters"]["TraceParent"];
+            };
+            path: {
+                /**
+                 * @description A name, name:version or id.
+                 * @example triage
+                 */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GrantIn"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "peer": "12D3KooWGjua2ZxUk7prvUQog9rw11ZzzrERLBFkbFeVxz3vA7DG",
+                     *       "operations": [
+                     *         "infer"
+                     *       ],
+                     *       "expires_ms": 1790000000000,
+                     *       "terms": "",
+                     *       "grant": "bagaqieranijpou7uxpviwho5k7fu2kptygkr6zqsrhxwdpqtkzlb3xrjvj5a",
+                     *       "name": "triage:1.0.0"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GrantedOut"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    revoke_dim_v1_models__model__revoke_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id of your own for this request, such as `order-1`: 1 to 64 of A-Z a-z 0-9 . _ -; any other is replaced. */
+                "X-Request-Id"?: components["parameters"]["RequestId"];
+                /** @description W3C trace context: it travels with the job. What is none is passed over. Such as `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`. */
+                traceparent?: components["parameters"]["TraceParent"];
+            };
+            path: {
+                /**
+                 * @description A name, name:version or id.
+                 * @example triage
+                 */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RevokeIn"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "name": "triage:1.0.0",
+                     *       "peer": "12D3KooWGjua2ZxUk7prvUQog9rw11ZzzrERLBFkbFeVxz3vA7DG",
+                     *       "revoked": [
+                     *         "bagaqieranijpou7uxpviwho5k7fu2kptygkr6zqsrhxwdpqtkzlb3xrjvj5a"
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["RevokedOut"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    withdraw_dim_v1_models__model__withdraw_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id of your own for this request, such as `order-1`: 1 to 64 of A-Z a-z 0-9 . _ -; any other is replaced. */
+                "X-Request-Id"?: components["parameters"]["RequestId"];
+                /** @description W3C trace context: it travels with the job. What is none is passed over. Such as `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`. */
+                traceparent?: components["parameters"]["TraceParent"];
+            };
+            path: {
+                /**
+                 * @description A name, name:version or id.
+                 * @example triage
+                 */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WithdrawIn"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "model": "bagaqierambw2vu5j7lux3srhxdmh4a6ar2vdj56h5u4kyu3awbv6nuyi6k2q",
+                     *       "name": "triage:1.0.0",
+                     *       "withdrawal": "bagaqieranijpou7uxpviwho5k7fu2kptygkr6zqsrhxwdpqtkzlb3xrjvj5a"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WithdrawnOut"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -2722,14 +3553,84 @@ export interface operations {
                      *           ]
                      *         ]
                      *       ],
+                     *       "takes": [
+                     *         {
+                     *           "name": "text",
+                     *           "kind": "text",
+                     *           "columns": [],
+                     *           "dtype": "float64",
+                     *           "shape": []
+                     *         }
+                     *       ],
+                     *       "texts": [
+                     *         "word"
+                     *       ],
                      *       "bytes": 2048,
                      *       "here": false,
                      *       "peers": [
                      *         "12D3KooWGjua2ZxUk7prvUQog9rw11ZzzrERLBFkbFeVxz3vA7DG"
+                     *       ],
+                     *       "version": "1.0.0",
+                     *       "at_ms": 1790000000000,
+                     *       "profile": "unixfs-v1-2025",
+                     *       "files": [
+                     *         {
+                     *           "path": "model.onnx",
+                     *           "root": "bafkreiev36t5hkoszbyqwgwienhdfg5afxm7azb5dyw3xspyee2i2tnyha",
+                     *           "bytes": 2048,
+                     *           "role": "model"
+                     *         }
+                     *       ],
+                     *       "may": {
+                     *         "infer": {
+                     *           "allowed": true,
+                     *           "code": "",
+                     *           "why": "it is public"
+                     *         }
+                     *       },
+                     *       "price": {
+                     *         "unit": "row",
+                     *         "micro": 5,
+                     *         "currency": "EUR"
+                     *       },
+                     *       "previous": "",
+                     *       "lineage": [
+                     *         [
+                     *           "finetuned",
+                     *           "bagaqierambw2vu5j7lux3srhxdmh4a6ar2vdj56h5u4kyu3awbv6nuyi6k2q"
+                     *         ]
+                     *       ],
+                     *       "architecture": "",
+                     *       "dtype": "float32",
+                     *       "quantisation": "",
+                     *       "memory_bytes": 0,
+                     *       "max_batch": 0,
+                     *       "pre": [
+                     *         {
+                     *           "op": "input",
+                     *           "name": "text",
+                     *           "kind": "text"
+                     *         }
+                     *       ],
+                     *       "post": [],
+                     *       "withdrawn": null,
+                     *       "newer": [
+                     *         "triage:1.1.0"
+                     *       ],
+                     *       "grants": [
+                     *         {
+                     *           "peer": "12D3KooWGjua2ZxUk7prvUQog9rw11ZzzrERLBFkbFeVxz3vA7DG",
+                     *           "operations": [
+                     *             "infer"
+                     *           ],
+                     *           "expires_ms": 1790000000000,
+                     *           "terms": "",
+                     *           "revoked": false
+                     *         }
                      *       ]
                      *     }
                      */
-                    "application/json": components["schemas"]["ModelOut"];
+                    "application/json": components["schemas"]["ModelShown"];
                 };
             };
             400: components["responses"]["Error400"];

@@ -16,6 +16,10 @@ Answer = dict[str, Any]
 """Plain values: str, int, float, bool, bytes, None, lists and maps of them."""
 
 
+ListedFile = tuple[str, str, Path]
+"""A file of a model: its path in the manifest, what it is for ("": by its name), where it lies here."""
+
+
 class Token(Protocol):
     """Where somebody waits for a job."""
 
@@ -80,8 +84,8 @@ class NodePort(Protocol):
     async def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
         """An input or output of a job, when its bytes are here; a long one is read in a thread."""
 
-    async def add_model(self, card: Mapping[str, Any], path: Path) -> Answer:
-        """Offer a file as a model; without `inputs` in the card they are read from it, in a sandbox.
+    async def add_model(self, card: Mapping[str, Any], files: Sequence[ListedFile]) -> Answer:
+        """Offer uploads as a model; without `inputs` in the card they are read from it, in a sandbox.
 
         Raises `Refused` and `RunFailed`.
         """

@@ -67,6 +67,7 @@ class Answers:
     def __init__(self, node: Node, backstage: Backstage, jobs: JobAnswers) -> None:
         self._node, self._backstage, self._label = node, backstage, jobs.label
         self._started = time.monotonic()
+        self.models = ModelAnswers(node, backstage)
         self._operations = {
             "status": self._status,
             "doctor": self._doctor,
@@ -81,7 +82,7 @@ class Answers:
             "rep.ls": self._standing,
             "rep.explain": self._explain,
             **jobs.operations,
-            **ModelAnswers(node, backstage).operations,
+            **self.models.operations,
             **PeerAnswers(node, backstage).operations,
             **SwarmAnswers(node).operations,
             **BlobAnswers(node, backstage).operations,

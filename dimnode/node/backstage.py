@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dimnode.api.control import ControlDoor
-from dimnode.api.port import Answer, Token
+from dimnode.api.port import Answer, ListedFile, Token
 from dimnode.errors import PeerFault, Refused
 from dimnode.exec.onnx_schema import declared_schema
 from dimnode.jobs.events import CancelAsked, Submitted
@@ -164,12 +164,13 @@ class Backstage:
         """See `LongReads.blob`."""
         return await self._long.blob(job, Cid(cid))
 
-    async def add_model(self, card: Mapping[str, Any], path: Path) -> Answer:
-        """See `Library.add_model`."""
+    async def add_model(self, card: Mapping[str, Any], files: Sequence[ListedFile]) -> Answer:
+        """See `Library.add_uploads`."""
         full = dict(card)
         if not full.get("inputs"):
-            full["inputs"], full["outputs"] = await trio.to_thread.run_sync(declared_schema, path)
-        return await self.ask("models.add", {"op": "models.add", "card": full, "path": str(path)})
+            graph = next((place for path, _, place in files if path.endswith(".onnx")), files[0][2])
+            full["inputs"], full["outputs"] = await trio.to_thread.run_sync(declared_schema, graph)
+        return await self._answers.models.add_uploads(full, files)
 
     async def model_file(self, model: Record, name: str) -> bytes:
         """Fetched once, checked by its CID, kept in the home."""

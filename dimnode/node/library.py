@@ -8,7 +8,7 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,21 +21,23 @@ from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.node.model_card import ModelCard, body_of, check_card, check_sha256, gather_for
-from dimnode.node.model_files import SourceFile, format_of
+from dimnode.node.model_files import Gathered, SourceFile, format_of, gather_listed
 from dimnode.node.registry import Registry
 from dimnode.records.envelope import VERSION, Record, SigningKey, seal
 from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId, cid_text
 from dimnode.records.kinds import compose, open_record
 from dimnode.records.manifest import Manifest, file_roots, title_of
 from dimnode.records.manifest_kinds import MANIFEST_VERSION
+from dimnode.store.blob_book import Blob
 from dimnode.store.blobs import BlobStore
 from dimnode.store.hashing import Progress, silent
 from dimnode.store.home import model_file
 from dimnode.store.journal import Journal
-from dimnode.store.uploads import UPLOADS_FOLDER
 
 log = logging.getLogger(__name__)
 
+Keep = Callable[[Path, Progress], Blob]
+"""How a file comes into the store."""
 MODEL_PIN: Final = "model "
 _FOR_OTHERS: Final = "others"
 """Why a model is here, in the journal: somebody else's job or wish had it fetched."""
@@ -157,10 +159,21 @@ class Library:
         _check_place(source, self._home)
         # A gigabyte takes seconds to read: in a thread, or every peer would take this node for dead.
         async with self._adding:
-            return await self._add_model(card, source, at_ms, progress)
+            gathered = await trio.to_thread.run_sync(gather_for, source, card)
+            return await self._add_model(card, gathered, self.blobs.add, at_ms, progress)
 
-    async def _add_model(self, card: ModelCard, source: Path, at_ms: int, progress: Progress) -> Record:
-        gathered = await trio.to_thread.run_sync(gather_for, source, card)
+    async def add_uploads(
+        self, card: ModelCard, files: Sequence[SourceFile], at_ms: int, progress: Progress = silent
+    ) -> Record:
+        """The same with files of this home's uploads, which become blobs without a copy."""
+        check_card(card)
+        async with self._adding:
+            gathered = await trio.to_thread.run_sync(gather_listed, files)
+            return await self._add_model(card, gathered, self.blobs.take_over, at_ms, progress)
+
+    async def _add_model(
+        self, card: ModelCard, gathered: Gathered, keep: Keep, at_ms: int, progress: Progress
+    ) -> Record:
         chosen = card.format or format_of(gathered.files) or "onnx"
         if card.sha256:
             by_role = {file.role: file for file in reversed(gathered.files)}
@@ -168,12 +181,14 @@ class Library:
             await trio.to_thread.run_sync(check_sha256, main.place, card.sha256)
         held: list[Cid] = []
         try:
-            files = await trio.to_thread.run_sync(self._keep_files, gathered.files, progress, held)
+            files = await trio.to_thread.run_sync(self._keep_files, gathered.files, keep, progress, held)
             return await self.publish(body_of(card, chosen, files), at_ms)
         finally:
             self.blobs.release(*held)
 
-    def _keep_files(self, files: Sequence[SourceFile], progress: Progress, held: list[Cid]) -> list[list[Any]]:
+    def _keep_files(
+        self, files: Sequence[SourceFile], keep: Keep, progress: Progress, held: list[Cid]
+    ) -> list[list[Any]]:
         """Rows of the manifest. What was copied before a later file failed goes when room is needed."""
         sizes = [file.place.stat().st_size for file in files]
         total, before, rows = sum(sizes), 0, []
@@ -181,7 +196,7 @@ class Library:
             most = f"at most {LIMITS.exec.model_bytes_max} bytes"
             raise Refused("E-models-06", f"the model is too large: {total} bytes", most)
         for file, size in zip(files, sizes, strict=True):
-            blob = self.blobs.add(file.place, _part_of(progress, before, total))
+            blob = keep(file.place, _part_of(progress, before, total))
             self.blobs.hold(blob.root)
             held.append(blob.root)
             rows.append([file.path, file.role, blob.root, blob.bytes])
@@ -382,12 +397,12 @@ def policy_of(record: Record) -> Policy:
 
 
 def _check_place(source: Path, home: Path) -> None:
-    """Raises `Refused` for a node's own directory: its key would be published. What came up over HTTP lies there."""
+    """Raises `Refused` for a node's own directory: its key would be published."""
     try:
         home, given = home.resolve(), source.resolve()
     except (OSError, ValueError) as error:
         raise Refused("E-models-05", f"cannot read {str(source)!r}", str(error), "check the path") from None
-    if home.is_relative_to(given) or (given.is_relative_to(home) and not given.is_relative_to(home / UPLOADS_FOLDER)):
+    if home.is_relative_to(given) or given.is_relative_to(home):
         what = f"{source} is, holds or is in this node's own directory"
         raise Refused("E-models-28", what, "its key would be published", "a folder of the model alone")
 

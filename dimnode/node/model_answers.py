@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
-from dimnode.api.port import Answer
+from dimnode.api.port import Answer, ListedFile
 from dimnode.errors import PeerFault, Refused
 from dimnode.node.library import compose_or_refuse
 from dimnode.node.model_card import ModelCard
+from dimnode.node.model_files import SourceFile, role_of
 from dimnode.node.model_leave import now_ms
 from dimnode.node.publishers import Publishers
 from dimnode.p2p.host.streams import DialFailed, StreamLost
@@ -81,15 +82,25 @@ class ModelAnswers:
     async def _add(self, asked: Mapping[str, Any]) -> Answer:
         return await self._publish(_card(asked["card"]), Path(asked["path"]))
 
-    async def _publish(self, card: ModelCard, path: Path) -> Answer:
+    async def add_uploads(self, card: Mapping[str, Any], files: Sequence[ListedFile]) -> Answer:
+        """A model of files that came up over HTTP."""
+        sources = [SourceFile(path, role or role_of(path), place) for path, role, place in files]
+        return await self._publish(_card(card), sources)
+
+    async def _publish(self, card: ModelCard, source: Path | Sequence[SourceFile]) -> Answer:
+        name, library = str(source) if isinstance(source, Path) else card.name, self._node.library
+
         def progress(done: int, of: int) -> None:
             trio.from_thread.check_cancelled()
-            self._node.models.adding[str(path)] = done, of
+            self._node.models.adding[name] = done, of
 
         try:
-            record = await self._node.library.add_model(card, path, now_ms(), progress)
+            if isinstance(source, Path):
+                record = await library.add_model(card, source, now_ms(), progress)
+            else:
+                record = await library.add_uploads(card, source, now_ms(), progress)
         finally:
-            self._node.models.adding.pop(str(path), None)
+            self._node.models.adding.pop(name, None)
         return self._published(record)
 
     def _published(self, record: Record) -> Answer:

@@ -6,6 +6,7 @@ Everything here blocks.
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -30,6 +31,7 @@ _TOKENIZERS: Final = frozenset(
 )
 _LABELS: Final = frozenset({"labels.txt", "labels.json"})
 _FORMATS: Final = {".onnx": "onnx", ".mlmodel": "coreml", ".safetensors": "torch", ".npz": "mlx"}
+_WEIGHTY: Final = ("model", "weights")
 _ENTRIES_MAX: Final = 4096
 """Of a folder, before it is clear that it is no model's."""
 
@@ -92,7 +94,7 @@ def _of_folder(source: Path) -> Gathered:
         files.append(SourceFile(path, role_of(path), entry))
         if len(files) > FILES_MAX:
             raise Refused("E-models-27", f"{source} has more than {FILES_MAX} files", "", "a folder of the model alone")
-    if not any(file.role in ("model", "weights") for file in files):
+    if not any(file.role in _WEIGHTY for file in files):
         what = f"{source} has no file of a model"
         raise Refused("E-models-05", what, "weights end in .onnx, .safetensors, .npz or .mlmodel", "check the path")
     files.sort(key=lambda file: file.path)
@@ -100,6 +102,26 @@ def _of_folder(source: Path) -> Gathered:
         what = f"{again!r} is there twice, but for capital letters"
         raise Refused("E-models-26", what, "some systems could not keep both", "rename one")
     return Gathered(tuple(files), tuple(sorted(skipped)))
+
+
+def gather_listed(files: Sequence[SourceFile]) -> Gathered:
+    """Files that each lie somewhere under another name, as somebody lists them. Raises `Refused` as `gather` does."""
+    if len(files) > FILES_MAX:
+        raise Refused("E-models-27", f"the model has more than {FILES_MAX} files", "", "fewer files")
+    for file in files:
+        if problem := path_problem(file.path):
+            raise Refused("E-models-26", f"a model may have no file {file.path[:120]!r}", problem, "rename it")
+        if not file.place.is_file() or not file.place.stat().st_size:
+            raise Refused("E-models-05", f"cannot read {file.path}", "it is empty, or gone", "hand it in again")
+        with file.place.open("rb") as opened:
+            if reason := refusal_of(file.path, opened.read(64)):
+                raise Refused("E-models-03", f"{file.path} is of a format that no node runs", reason, "docs/formats.md")
+    if not any(file.role in _WEIGHTY for file in files):
+        raise Refused("E-models-05", "no file is the model", "", "give one the role model or weights")
+    if again := clash([file.path for file in files]):
+        what = f"{again!r} is there twice, but for capital letters"
+        raise Refused("E-models-26", what, "some systems could not keep both", "rename one")
+    return Gathered(tuple(sorted(files, key=lambda file: file.path)), ())
 
 
 def _holds_code(place: Path) -> bool:

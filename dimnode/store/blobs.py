@@ -84,7 +84,7 @@ class BlobStore:
                 os.close(descriptor)
             draft.unlink(missing_ok=True)
 
-    def take_over(self, path: Path, *, pin: str = "", whole: Cid | None = None) -> Blob:
+    def take_over(self, path: Path, progress: Progress = silent, *, pin: str = "", whole: Cid | None = None) -> Blob:
         """A file of this home becomes a blob without a copy: one more name for the same bytes, read-only from now on.
 
         whole: the plain CID of its bytes, which is checked. Raises as `add`; E-store-35 when the bytes are others.
@@ -96,7 +96,7 @@ class BlobStore:
         link = self.folder / (os.urandom(8).hex() + files.ADDING)
         with os.fdopen(files.open_source(path), "rb", buffering=0) as file:
             os.set_blocking(file.fileno(), True)
-            tree, digest = hash_stream(file, self._limits.blob_bytes_max, whole=True)
+            tree, digest = hash_stream(file, self._limits.blob_bytes_max, progress, whole=True)
             if whole is not None and digest != whole:
                 raise Refused(
                     "E-store-35", f"{path} is not what its name says", "it was changed", "add the model again"
@@ -105,7 +105,7 @@ class BlobStore:
                 try:
                     os.link(path, link, follow_symlinks=False)
                 except OSError:  # another file system, or one without links
-                    return self.add(path, pin=pin, name_whole=True)
+                    return self.add(path, progress, pin=pin, name_whole=True)
                 return self._settle(tree, link, file.fileno(), pin, digest)
             except OSError as error:
                 raise files.refusal_of(error, "the blob cannot be kept") from None

@@ -1,18 +1,22 @@
 """Models between real nodes: policies are kept by whoever holds and runs, files come with the job, damage is found."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from dimnode.audit.verifier import verify
 from dimnode.client import tensor_rows
 from dimnode.demo.setting import card_map
 from dimnode.errors import DimError
-from tests.e2e.harness import JOB_SECONDS, LINK_SECONDS, MODEL, MODEL_FEATURES, Nodes, real_nodes, until
+from tests.e2e.harness import JOB_SECONDS, LINK_SECONDS, MODEL, MODEL_FEATURES, Nodes, RealNode, real_nodes, until
 
 pytestmark = pytest.mark.slow
 ROWS = tensor_rows([[1.0] * MODEL_FEATURES])
@@ -22,6 +26,8 @@ NAMES = ("alba", "brio", "cato")
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     folder = tmp_path_factory.mktemp("models")
+    (folder / "alba").mkdir(mode=0o700)
+    (folder / "alba" / "config.toml").write_text('http_listen = "127.0.0.1:0"\n')
     (folder / "cato").mkdir(mode=0o700)
     (folder / "cato" / "config.toml").write_text('fetch_models = "anyone"\nfetch_model_gb_max = 0.5\n')
     (folder / "brio").mkdir(mode=0o700)
@@ -165,6 +171,53 @@ def test_a_queued_job_keeps_its_model_whatever_the_operator_removes(nodes: Nodes
     until(lambda: not alba.client.status()["jobs_open"], JOB_SECONDS, "both jobs end")
     assert alba.client.result(wanted).status == "ok"
     assert root in ask(nodes, "alba", "blobs.gc", bytes=0)["removed"]
+
+
+def test_uploads_become_a_model_that_peers_run_as_far_as_its_publisher_lets_them(nodes: Nodes) -> None:
+    alba = nodes["alba"]
+    stream = {"Content-Type": "application/octet-stream"}
+    content = card_of("over-http")[1].read_bytes() + b"\x32\x04http"  # a doc_string, so that its root is its own
+    with over_http(alba) as http:
+        parts = (("model.onnx", content), ("labels.txt", b"benign\nmalignant\n"))
+        files = [
+            {"path": path, "blob": http.post("/dim/v1/blobs", content=raw, headers=stream).json()["blob"]}
+            for path, raw in parts
+        ]
+        added = http.post("/dim/v1/models", json={"files": files, "name": "over-http", "access": "restricted"})
+        assert added.status_code == 201, added.text
+        shown = http.get("/dim/v1/models/over-http").json()
+        assert [(row["path"], row["role"]) for row in shown["files"]] == [
+            ("labels.txt", "labels"),
+            ("model.onnx", "model"),
+        ]
+        assert shown["inputs"][0][0] == "x"  # read from the graph
+        upload = alba.home / "uploads" / files[0]["blob"]
+        blob = alba.home / "blobs" / shown["files"][1]["root"]
+        assert upload.stat().st_ino == blob.stat().st_ino
+        assert http.post("/dim/v1/models/over-http/verify").json()["holds"]
+        place = f"/dim/v1/models/{shown['model']}"
+        wait_heard(nodes, "brio", "over-http")
+        assert code_of(nodes, "brio", "models.pull", model="over-http") == "E-models-21"
+        assert http.post(f"{place}/grant", json={"peer": "brio"}).status_code == 201
+        until(lambda: may(nodes, "brio", "over-http", "fetch")["allowed"], LINK_SECONDS, "brio has its grant")
+        ask(nodes, "brio", "models.pull", model="over-http")
+        until(lambda: http.get(place).json()["peers"], LINK_SECONDS, "alba hears that brio has it")
+        job = {"tasks": [{"model": "over-http", "peer": "brio"}], "input": {"x": [[1.0] * MODEL_FEATURES]}}
+        ended = http.post("/dim/v1/jobs", json=job, params={"wait": 20})
+        assert ended.json().get("status") == "ok", ended.text
+        assert len(http.post(f"{place}/revoke", json={"peer": "brio"}).json()["revoked"]) == 1
+        assert http.post(f"{place}/revoke", json={"peer": "brio"}).status_code == 404
+        assert http.post(f"{place}/withdraw", json={"reason": "a test"}).status_code == 200
+        assert http.get(place).json()["withdrawn"] == "a test"
+        assert http.post("/dim/v1/jobs", json=job).status_code == 409
+
+
+def over_http(node: RealNode) -> httpx.Client:
+    """The operator's own client of the HTTP door, which opens with its key."""
+    command = [sys.executable, "-m", "dimnode.cli.main", "keys", "new", "--json", "--scope", "admin"]
+    done = subprocess.run([*command, "--home", str(node.home)], capture_output=True, text=True, timeout=30, check=True)
+    said = json.loads(done.stdout)
+    return httpx.Client(base_url=said["url"], headers={"Authorization": f"Bearer {said['key']}"}, timeout=30)
 
 
 def test_a_flipped_byte_is_found_and_the_model_is_whole_again_after_a_pull(nodes: Nodes) -> None:

@@ -397,7 +397,10 @@ def test_a_worker_without_a_required_wall_refuses_to_work(tmp_path: Path) -> Non
         child = os.fork()
         if child == 0:
             try:
-                serve(Post(theirs, runtime_of("onnx"), walls(tmp_path), True, LIMITS), None)
+                serve(
+                    Post(theirs, runtime_of("onnx"), walls(tmp_path), LIMITS.worker_memory_bytes_max, True, LIMITS),
+                    None,
+                )
             finally:
                 os._exit(0)
         theirs.close()

@@ -21,6 +21,7 @@ from dimnode.api.http import (
     routes_docs,
     routes_health,
     routes_jobs,
+    routes_models,
     routes_node,
     routes_openai,
 )
@@ -55,7 +56,11 @@ def make_app(inside: Inside, yard: Yard, origins: Sequence[str] = ()) -> Thresho
 def bare_app() -> FastAPI:
     """Routes and errors, without a node behind them or anybody at the door."""
     app = FastAPI(title="dimnode", version=version("dimnode"), docs_url=None, redoc_url=None, openapi_url=None)
-    for routes in (routes_jobs, routes_blobs, routes_node, routes_health, routes_openai, routes_classic, routes_docs):
+    routers = (
+        *(routes_jobs, routes_blobs, routes_models, routes_node),
+        *(routes_health, routes_openai, routes_classic, routes_docs),
+    )
+    for routes in routers:
         app.include_router(routes.router)
     app.add_exception_handler(DimError, _refused)
     app.add_exception_handler(PeerFault, _fault)

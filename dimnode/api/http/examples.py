@@ -56,7 +56,23 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
             "deadline_seconds": 60,
         },
     },
-    "ModelIn": {"an uploaded file": {"blob": BLOB, "name": "triage", "version": "1.1.0", "licence": "Apache-2.0"}},
+    "ModelIn": {
+        "an uploaded file": {"blob": BLOB, "name": "triage", "version": "1.1.0", "licence": "Apache-2.0"},
+        "a graph with its tokenizer": {
+            "files": [{"path": "model.onnx", "blob": BLOB}, {"path": "tokenizer.json", "blob": BLOB}],
+            "name": "encoder",
+            "inputs": [["ids", "int64", [-1, -1]]],
+            "outputs": [["y", "float32", [-1, 384]]],
+            "pre": [
+                {"op": "input", "name": "text", "kind": "text"},
+                {"op": "tokenise", "name": "text", "into": "ids", "file": "tokenizer.json", "max_tokens": 256},
+            ],
+        },
+    },
+    "PullIn": {"from whoever has it": {}, "from a neighbour": {"peers": [PEER]}},
+    "GrantIn": {"for a while": {"peer": PEER, "operations": ["infer"], "expires_ms": _AT_MS}},
+    "RevokeIn": {"all that it has": {"peer": PEER, "reason": "the study has ended"}},
+    "WithdrawIn": {"for a better one": {"reason": "a label was wrong", "replacement": "triage:1.1.0"}},
     "EmbeddingsIn": {
         "two texts": {"model": "minilm", "input": ["That is a happy person", "It rains"]},
         "tokens": {"model": "minilm", "input": [101, 2009, 15811, 102], "encoding_format": "base64"},
@@ -102,9 +118,33 @@ _MODEL: Final = {
     "labels": ["benign", "malignant"],
     "inputs": [["x", "float32", [-1, 2]]],
     "outputs": [["y", "int64", [-1]]],
+    "takes": [{"name": "text", "kind": "text", "columns": [], "dtype": "float64", "shape": []}],
+    "texts": ["word"],
     "bytes": 2048,
     "here": False,
     "peers": [PEER],
+}
+_FILE: Final = {"path": "model.onnx", "root": BLOB, "bytes": 2048}
+_GRANT: Final = {"peer": PEER, "operations": ["infer"], "expires_ms": _AT_MS, "terms": ""}
+_SHOWN: Final = _MODEL | {
+    "version": "1.0.0",
+    "at_ms": _AT_MS,
+    "profile": "unixfs-v1-2025",
+    "files": [_FILE | {"role": "model"}],
+    "may": {"infer": {"allowed": True, "code": "", "why": "it is public"}},
+    "price": {"unit": "row", "micro": 5, "currency": "EUR"},
+    "previous": "",
+    "lineage": [["finetuned", MODEL]],
+    "architecture": "",
+    "dtype": "float32",
+    "quantisation": "",
+    "memory_bytes": 0,
+    "max_batch": 0,
+    "pre": [{"op": "input", "name": "text", "kind": "text"}],
+    "post": [],
+    "withdrawn": None,
+    "newer": ["triage:1.1.0"],
+    "grants": [_GRANT | {"revoked": False}],
 }
 _PEER: Final = {
     "peer": PEER,
@@ -159,6 +199,12 @@ BODIES: Final[Mapping[str, Any]] = {
     "AddedOut": {"model": MODEL, "name": "triage:1.1.0", "access": "public"},
     "ModelOut": _MODEL,
     "ModelsOut": {"models": [_MODEL]},
+    "ModelShown": _SHOWN,
+    "PulledOut": {"model": MODEL, "name": "triage:1.0.0", "bytes": 2048},
+    "CheckedOut": {"model": MODEL, "name": "triage:1.0.0", "holds": True, "files": [_FILE | {"state": "holds"}]},
+    "GrantedOut": _GRANT | {"grant": VERDICT, "name": "triage:1.0.0"},
+    "RevokedOut": {"name": "triage:1.0.0", "peer": PEER, "revoked": [VERDICT]},
+    "WithdrawnOut": {"model": MODEL, "name": "triage:1.0.0", "withdrawal": VERDICT},
     "CabinetsOut": {
         "cabinets": [{"name": "patients", "peer": "self", "columns": ["age", "label"], "operations": ["evaluate"]}]
     },

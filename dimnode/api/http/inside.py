@@ -121,6 +121,11 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
 """What every route may answer beside its own."""
 
 
+async def ask(house: Inside, op: str, **arguments: Any) -> Answer:
+    """A question or command of the node's own. Raises `Refused`."""
+    return await house.node.ask(op, {"op": op, **arguments})
+
+
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON, written once."""
     return Response(msgspec.json.encode(body), status, dict(headers or {}), "application/json")

@@ -1,7 +1,7 @@
-"""Bytes over HTTP: inputs and model files up, outputs down; and models made of what came up.
+"""Bytes over HTTP: inputs and model files up, outputs down.
 
 Rule: a body is streamed to the disk as it comes and never held whole; a file is its sender's alone until a model is
-made of it. What a model file declares is read in a sandbox, never in this process.
+made of it.
 """
 
 import re
@@ -16,7 +16,7 @@ from dimnode.api.http.caller import Caller
 from dimnode.api.http.guard import STREAMED
 from dimnode.api.http.inside import ERRORS, House, Inside, Who, answer
 from dimnode.api.http.shapes import ErrorOut
-from dimnode.api.http.shapes_node import AddedOut, BlobOut, ModelIn
+from dimnode.api.http.shapes_node import BlobOut
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.ids import BLOB_PREFIX, Cid, cid_bytes, cid_text
@@ -85,7 +85,7 @@ async def upload(house: House, who: Who, request: Request) -> Response:
 async def download(house: House, who: Who, request: Request, blob: str) -> Response:
     """What this key handed in, whole or one `Range` of it."""
     who.need("read")
-    path = _file(house, who, blob)
+    path = upload_of(house, who, blob)
     _mind_range(request, path.stat().st_size)
     return FileResponse(path, media_type=STREAMED, content_disposition_type="attachment")
 
@@ -106,19 +106,11 @@ async def job_blob(house: House, who: Who, job: str, blob: str) -> Response:
     return Response(raw, 200, {"Content-Disposition": "attachment"}, STREAMED)
 
 
-@router.post("/models", summary="Add a model", response_model=AddedOut, status_code=201, tags=["models"])
-async def add_model(house: House, who: Who, model: ModelIn) -> Response:
-    """Offer an uploaded file as a model: `POST /dim/v1/blobs` first. Without `inputs` they are read from the file."""
-    who.need("admin")
-    card = model.model_dump(exclude={"blob"})
-    return answer(await house.node.add_model(card, _file(house, who, model.blob)), 201)
-
-
 async def input_blobs(house: Inside, who: Caller, blobs: list[str]) -> list[bytes]:
     """The uploads that a job reads. Raises `Refused`."""
     found, room = [], LIMITS.exec.input_bytes_max
     for blob in blobs:
-        path = _file(house, who, blob)
+        path = upload_of(house, who, blob)
         size = path.stat().st_size
         who.load.add(size)
         room -= size
@@ -128,7 +120,8 @@ async def input_blobs(house: Inside, who: Caller, blobs: list[str]) -> list[byte
     return found
 
 
-def _file(house: Inside, who: Caller, blob: str) -> Path:
+def upload_of(house: Inside, who: Caller, blob: str) -> Path:
+    """Where an upload of this caller's lies. Raises `Refused` E-http-10."""
     path = house.shelf.path(_cid(blob), who.key.id, who.is_admin)
     if path is None:
         raise Refused("E-http-10", f"no upload {blob[:80]!r} of this key", "kept for a day", "POST /dim/v1/blobs")

@@ -1,47 +1,14 @@
 """Shapes of answers about the node and its neighbours. Rule: as in `shapes`."""
 
-from typing import Annotated, Literal
-
-from pydantic import ConfigDict, Field, Strict, StrictInt
-from typing_extensions import TypeAliasType
+from pydantic import ConfigDict, Field
 
 from dimnode.api.http.shapes import Shape
-
-TensorKind = TypeAliasType("TensorKind", Annotated[tuple[str, str, list[StrictInt]], Strict(False)])
-"""[name, dtype, shape]; a type of its own, so that the document names it once."""
 
 
 class Told(Shape):
     """What the node tells in its own words; later versions may tell more."""
 
     model_config = ConfigDict(extra="ignore")
-
-
-class ModelOut(Told):
-    """A model that can be run."""
-
-    model: str = Field(description="the id of its signed manifest")
-    name: str = Field(description="name:version")
-    publisher: str
-    format: str
-    origin: str
-    access: str = Field(description="public, private, restricted or pay-per-use")
-    allowed: bool = Field(description="whether this node may have it run")
-    mine: bool = Field(description="whether this node publishes it")
-    licence: str
-    summary: str
-    labels: list[str]
-    inputs: list[TensorKind] = Field(description="[name, dtype, shape]; -1 for any size")
-    outputs: list[TensorKind]
-    bytes: int
-    here: bool
-    peers: list[str]
-
-
-class ModelsOut(Shape):
-    """Models."""
-
-    models: list[ModelOut]
 
 
 class CabinetOut(Shape):
@@ -159,42 +126,6 @@ class BlobOut(Shape):
 
     blob: str
     bytes: int
-
-
-class PriceIn(Shape):
-    """What an answer or a row costs."""
-
-    unit: Literal["answer", "row"] = "answer"
-    micro: int = Field(ge=0, le=2**53, description="millionths of the currency")
-    currency: str = Field(pattern="^[A-Za-z0-9-]{1,16}$")
-
-
-class ModelIn(Shape):
-    """A model card for an uploaded file (docs/operator.md, Models)."""
-
-    blob: str = Field(max_length=128, description="what POST /dim/v1/blobs named it")
-    name: str = Field(min_length=1, max_length=128)
-    version: str = Field(default="1.0.0", max_length=32)
-    licence: str = Field(default="", max_length=128)
-    summary: str = Field(default="", max_length=512)
-    origin: Literal["trained", "rule", "imported", "converted", "quantised"] = "imported"
-    format: Literal["", "onnx", "torch", "mlx", "coreml"] = Field(default="", description="empty: by the file")
-    access: Literal["public", "private", "restricted", "pay-per-use"] = "public"
-    price: PriceIn | None = Field(default=None, description="with pay-per-use, and only then")
-    architecture: str = Field(default="", max_length=64)
-    dtype: str = Field(default="", max_length=32)
-    quantisation: str = Field(default="", max_length=32)
-    labels: list[Annotated[str, Field(max_length=64)]] = Field(default=[], max_length=256)
-    inputs: list[TensorKind] = Field(default=[], max_length=64)
-    outputs: list[TensorKind] = Field(default=[], max_length=64)
-
-
-class AddedOut(Shape):
-    """A model that is offered now."""
-
-    model: str
-    name: str
-    access: str
 
 
 class HealthOut(Shape):

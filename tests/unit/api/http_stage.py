@@ -17,7 +17,7 @@ from dimnode.api.http.door import HttpDoor
 from dimnode.api.http.examples import BODIES
 from dimnode.api.http.settings import HttpSettings
 from dimnode.api.jobfile import compile_job, read_job
-from dimnode.api.port import Answer
+from dimnode.api.port import Answer, ListedFile
 from dimnode.errors import Refused
 from dimnode.jobs.effects import Reply
 from dimnode.jobs.events import Submitted
@@ -66,7 +66,8 @@ class FakeNode:
         self.broken: Exception | None = None
         self.cancelled: list[RecordId] = []
         self.sequence = 0
-        self.added: list[tuple[dict[str, Any], bytes]] = []
+        self.added: list[tuple[dict[str, Any], list[tuple[str, str, bytes]]]] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
 
     def find_model(self, name: str) -> Record:
         if name not in ("triage", "triage:1.0.0", cid_text(MODEL.id)):
@@ -141,8 +142,8 @@ class FakeNode:
     async def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
         return OUTPUT if job in self.ends and cid == blob_cid(OUTPUT) else None
 
-    async def add_model(self, card: Mapping[str, Any], path: Path) -> Answer:
-        self.added.append((dict(card), await trio.Path(path).read_bytes()))
+    async def add_model(self, card: Mapping[str, Any], files: Sequence[ListedFile]) -> Answer:
+        self.added.append((dict(card), [(path, role, place.read_bytes()) for path, role, place in files]))
         return {"model": cid_text(MODEL.id), "name": f"{card['name']}:{card['version']}", "access": card["access"]}
 
     def readiness(self) -> Answer:
@@ -162,12 +163,21 @@ class FakeNode:
             return dict(BODIES["PlanOut"])
         answers: dict[str, Answer] = {
             "models.ls": {"models": [BODIES["ModelOut"] | {"model": cid_text(MODEL.id)}]},
+            "models.show": BODIES["ModelShown"] | {"model": cid_text(MODEL.id)},
+            "models.pull": BODIES["PulledOut"],
+            "models.verify": BODIES["CheckedOut"],
+            "models.grant": BODIES["GrantedOut"],
+            "models.revoke": BODIES["RevokedOut"],
+            "models.withdraw": BODIES["WithdrawnOut"],
             "data.ls": BODIES["CabinetsOut"],
             "peers": {"me": "me", "peers": [row | {"cabinets": {}} for row in BODIES["PeersOut"]["peers"]]},
             "rep.ls": BODIES["StandingOut"],
             "rep.explain": BODIES["WhyOut"],
             "status": BODIES["StatusOut"],
         }
+        if op.startswith("models.") and op != "models.ls":
+            self.find_model(arguments["model"])
+            self.asked.append((op, {key: value for key, value in arguments.items() if key != "op"}))
         if op not in answers:
             raise Refused("E-api-02", f"this node does not know {op!r}")
         return answers[op]

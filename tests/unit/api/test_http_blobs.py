@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dimnode.api.http.examples import PEER
 from dimnode.client import tensor_rows
 from dimnode.limits import LIMITS
 from dimnode.records.ids import blob_cid, cid_text
@@ -102,8 +103,56 @@ def test_an_uploaded_file_becomes_a_model_with_an_admins_key_alone(tmp_path: Pat
             assert (await user.post("/dim/v1/models", json=card)).status_code == 403
             found = await admin.post("/dim/v1/models", json=card)
             assert (found.status_code, found.json()["name"]) == (201, "fresh:1.0.0")
-        assert stage.node.added[0][0]["licence"] == "MIT"
-        assert stage.node.added[0][1] == b"onnx"
+        [(card, [(_, role, content)])] = stage.node.added
+        assert (card["licence"], role, content) == ("MIT", "model", b"onnx")
+
+    on_stage(tmp_path, act)
+
+
+def test_several_uploads_become_a_folder_with_what_stands_before_and_after(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client(stage.key("admin")) as admin:
+            graph, words = [
+                (await admin.post("/dim/v1/blobs", content=content, headers=STREAM)).json()["blob"]
+                for content in (b"onnx", b"words")
+            ]
+            files = [
+                {"path": "model.onnx", "blob": graph},
+                {"path": "a/tokenizer.json", "blob": words, "role": "other"},
+            ]
+            pre = [{"op": "input", "name": "text", "kind": "text"}]
+            card = {"files": files, "name": "folder", "pre": pre, "max_batch": 4}
+            assert (await admin.post("/dim/v1/models", json=card)).status_code == 201
+            for wrong in ({"blob": graph}, {"files": []}, {"files": [{"path": "x", "blob": cid_text(blob_cid(b""))}]}):
+                assert (await admin.post("/dim/v1/models", json=card | wrong)).status_code in (400, 404)
+        [(said, listed)] = stage.node.added
+        assert listed == [("model.onnx", "", b"onnx"), ("a/tokenizer.json", "other", b"words")]
+        assert (said["pre"], said["max_batch"]) == (pre, 4)
+
+    on_stage(tmp_path, act)
+
+
+def test_what_changes_who_has_or_may_use_a_model_needs_an_admins_key(tmp_path: Path) -> None:
+    requests = {
+        "pull": {"peers": ["brio"]},
+        "verify": None,
+        "grant": {"peer": "brio", "operations": ["infer"], "expires_ms": 5, "terms": "a study"},
+        "revoke": {"peer": "brio", "reason": "over"},
+        "withdraw": {"reason": "wrong", "replacement": "other"},
+    }
+
+    async def act(stage: Stage) -> None:
+        async with stage.client() as user, stage.client(stage.key("admin")) as admin:
+            for word, body in requests.items():
+                path = f"/dim/v1/models/{PEER}%2Ftriage/{word}" if word == "pull" else f"/dim/v1/models/triage/{word}"
+                assert (await user.post(path, json=body)).status_code == 403
+                found = await admin.post(path, json=body)
+                assert found.status_code in ((404,) if word == "pull" else (200, 201)), found.text
+            assert (await admin.get("/dim/v1/models/triage")).json()["grants"]
+            assert (await user.get("/dim/v1/models/triage")).json()["grants"] == []
+        asked = [row for row in stage.node.asked if row[0] != "models.show"]
+        wanted = [(f"models.{word}", {"model": "triage", **(body or {})}) for word, body in requests.items()]
+        assert asked == wanted[1:]
 
     on_stage(tmp_path, act)
 

@@ -173,6 +173,8 @@ def request(
             where["query"][name] = str(parameter["schema"]["default"])
     if isinstance(body, dict) and "blob" in body:
         body = body | {"blob": ids.get("blob", body["blob"])}
+    if isinstance(body, dict) and "files" in body:
+        body = body | {"files": [file | {"blob": ids.get("blob", file["blob"])} for file in body["files"]]}
     for name, value in where["path"].items():
         path = path.replace(f"{{{name}}}", quote(value, safe=""))
     more: dict[str, Any] = {"params": where["query"], "headers": where["header"]}

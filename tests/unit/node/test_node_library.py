@@ -12,7 +12,7 @@ from dimnode.errors import DimError, Refused
 from dimnode.limits import LIMITS
 from dimnode.node.library import Library
 from dimnode.node.model_card import ModelCard, PriceCard
-from dimnode.node.model_files import gather
+from dimnode.node.model_files import SourceFile, gather
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import blob_cid, cid_text, peer_text, short
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
@@ -240,6 +240,38 @@ def test_the_nodes_own_directory_is_never_published(tmp_path, library, model) ->
     (tmp_path / "link").symlink_to(tmp_path / "home")
     for source in (tmp_path, tmp_path / "home", tmp_path / "home" / "x.onnx", tmp_path / "link"):
         assert refused(add, library, source) == "E-models-28"
+
+
+def test_uploads_become_a_model_without_a_copy(tmp_path, library) -> None:
+    places = {}
+    for name, content in (("graph", b"a graph" * 300_000), ("words", b"words")):
+        places[name] = tmp_path / "home" / name
+        places[name].write_bytes(content)
+
+    def uploads(*rows: tuple[str, str, Path]):
+        files = [SourceFile(path, role, place) for path, role, place in rows]
+        return trio.run(library.add_uploads, ModelCard(name="iris"), files, 1)
+
+    record = uploads(("m.onnx", "model", places["graph"]), ("vocab/words.txt", "other", places["words"]))
+    kept = library.models[record.id].files
+    assert {path: place.stat().st_ino for path, place in kept.items()} == {
+        "m.onnx": places["graph"].stat().st_ino,
+        "vocab/words.txt": places["words"].stat().st_ino,
+    }
+    places["graph"].unlink()  # as the sweep of uploads does after a day
+    assert kept["m.onnx"].read_bytes() == b"a graph" * 300_000
+    (tmp_path / "home" / "pickle").write_bytes(b"\x80\x04" + b"." * 80)
+    words = places["words"]
+    for rows, code in (
+        ([("../m.onnx", "model", words)], "E-models-26"),
+        ([("/m.onnx", "model", words)], "E-models-26"),
+        ([("m.onnx", "model", words), ("M.onnx", "other", words)], "E-models-26"),
+        ([("m.txt", "other", words)], "E-models-05"),
+        ([("m.onnx", "model", tmp_path / "home" / "gone")], "E-models-05"),
+        ([("m.pt", "model", tmp_path / "home" / "pickle")], "E-models-03"),
+        ([(f"{number}.npz", "weights", words) for number in range(65)], "E-models-27"),
+    ):
+        assert refused(uploads, *rows) == code
 
 
 def test_a_policy_price_and_past_stand_in_the_manifest(library, model) -> None:
