@@ -30,6 +30,11 @@ def flag(arguments: Arguments, name: str, otherwise: bool = False) -> bool:
     return otherwise if found is None else bool(np.asarray(found).reshape(-1)[0])
 
 
+def _epsilon(arguments: Arguments, otherwise: float) -> np.float32:
+    """What keeps a root or a quotient finite, as the program says or as it means to leave it out."""
+    return np.float32(arguments.get("epsilon", otherwise))
+
+
 def _axes(arguments: Arguments) -> tuple[int, ...]:
     return tuple(whole_numbers(arguments, "axes", list(range(arguments["x"].ndim))))
 
@@ -63,14 +68,14 @@ def _layer_norm(a: Arguments) -> Array:
     x, axes = a["x"], _axes(a)
     centred = x - x.mean(axis=axes, keepdims=True)
     spread = np.mean(centred * centred, axis=axes, keepdims=True)
-    found = centred / np.sqrt(spread + float(a.get("epsilon", 1e-5)))
+    found = centred / np.sqrt(spread + _epsilon(a, 1e-5))
     found = found * a["gamma"] if a.get("gamma") is not None else found
     return np.asarray(found + a["beta"] if a.get("beta") is not None else found)
 
 
 def _batch_norm(a: Arguments) -> Array:
     shape = (1, -1) + (1,) * (a["x"].ndim - 2)
-    scale = 1.0 / np.sqrt(a["variance"] + float(a.get("epsilon", 1e-5)))
+    scale = 1.0 / np.sqrt(a["variance"] + _epsilon(a, 1e-5))
     scale = scale * a["gamma"] if a.get("gamma") is not None else scale
     shift = (a["beta"] if a.get("beta") is not None else 0.0) - a["mean"] * scale
     return np.asarray(a["x"] * scale.reshape(shape) + shift.reshape(shape))
@@ -88,6 +93,8 @@ def _matmul(a: Arguments) -> Array:
 
 
 def _gather(a: Arguments) -> Array:
+    if any(whole_numbers(a, "batch_dims", [0])):
+        raise NotImplementedError("gather with batch_dims")
     x, axis = a["x"], whole_numbers(a, "axis", [0])[0]
     size, places = x.shape[axis], np.asarray(a["indices"]).astype(np.int64)
     if places.size and (places.min() < -size or places.max() >= size):
@@ -287,9 +294,9 @@ OPERATORS: Final[Mapping[str, Callable[[Arguments], Array]]] = {
     "erf": lambda a: np.fromiter(map(math.erf, a["x"].reshape(-1).tolist()), np.float64, a["x"].size).reshape(
         a["x"].shape
     ),
-    "log": lambda a: np.asarray(np.log(a["x"] + float(a.get("epsilon", 0.0)))),
-    "rsqrt": lambda a: np.asarray(1.0 / np.sqrt(a["x"] + float(a.get("epsilon", 0.0)))),
-    "inverse": lambda a: np.asarray(1.0 / (a["x"] + float(a.get("epsilon", 0.0)))),
+    "log": lambda a: np.asarray(np.log(a["x"] + _epsilon(a, 1e-45))),
+    "rsqrt": lambda a: np.asarray(1.0 / np.sqrt(a["x"] + _epsilon(a, 1e-12))),
+    "inverse": lambda a: np.asarray(1.0 / (a["x"] + _epsilon(a, 1e-4))),
     "relu": lambda a: np.maximum(a["x"], 0),
     "relu6": lambda a: np.clip(a["x"], 0, 6),
     "leaky_relu": lambda a: np.where(a["x"] >= 0, a["x"], a["x"] * a["alpha"]),
@@ -317,7 +324,7 @@ OPERATORS: Final[Mapping[str, Callable[[Arguments], Array]]] = {
     "concat": _concat,
     "stack": lambda a: np.stack(a["values"], axis=whole_numbers(a, "axis", [0])[0]),
     "tile": lambda a: np.tile(a["x"], whole_numbers(a, "reps", [])),
-    "fill": lambda a: np.full(whole_numbers(a, "shape", []), a["value"]),
+    "fill": lambda a: np.full(whole_numbers(a, "shape", []), a.get("value", np.float32(0))),
     "shape": lambda a: np.array(a["x"].shape, np.int32),
     "select": lambda a: np.asarray(np.where(np.asarray(a["cond"], bool), a["a"], a["b"])),
     "cumsum": _cumsum,
