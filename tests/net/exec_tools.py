@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,24 @@ async def open_rig(
         yield rig
 
 
+def rig_of(zygotes: list[Zygote], folder: Path, workers: int = 1) -> AbstractAsyncContextManager[Rig]:
+    return open_rig(zygotes[0], folder, workers, warm=zygotes[1:])
+
+
+def run_all(zygotes: list[Zygote], folder: Path, *asked: tuple[str, Files, Facts, bytes]) -> list[Finished]:
+    """One order after the other in one pool of two workers."""
+    found: list[Finished] = []
+
+    async def main() -> None:
+        async with rig_of(zygotes, folder, workers=2) as rig:
+            for form, files, facts, content in asked:
+                found.extend(await rig.run(rig.asks(rig.model(form, files, facts), content)))
+            assert (rig.pool.stats().queued, rig.pool.stats().running) == (0, 0)
+
+    trio.run(main)
+    return found
+
+
 def blob(values: Any, dtype: str = "float32", name: str = "x") -> bytes:
     array = np.asarray(values, dtype=dtype)
     return encode_tensors([Tensor(name, dtype, array.shape, array.tobytes())])
@@ -157,4 +175,17 @@ def rounds() -> bytes:
 
 QUICK, ENDLESS = blob([1], "int64"), blob([2**60], "int64")
 
-__all__ = ["ENDLESS", "LIMITS", "QUICK", "Rig", "Rows", "arrays", "blob", "onnx_order", "open_rig", "rounds"]
+__all__ = [
+    "ENDLESS",
+    "LIMITS",
+    "QUICK",
+    "Rig",
+    "Rows",
+    "arrays",
+    "blob",
+    "onnx_order",
+    "open_rig",
+    "rig_of",
+    "rounds",
+    "run_all",
+]

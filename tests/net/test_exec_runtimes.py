@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +11,12 @@ import numpy as np
 import psutil
 import pytest
 import trio
-from exec_tools import LIMITS, Rig, arrays, blob, open_rig
+from exec_tools import LIMITS, arrays, blob, open_rig, rig_of, run_all
 from hostile_runtime import attempts
 
 from dimnode.exec import orders
 from dimnode.exec.launch import WORKER_ENVIRONMENT, Zygote, start_zygote
-from dimnode.exec.orders import Facts, Finished
+from dimnode.exec.orders import Facts
 from dimnode.exec.runtimes.base import Content, Files
 from dimnode.exec.runtimes.choice import installed
 
@@ -29,10 +28,11 @@ from exec_formats import (  # isort: skip - its folder is on the path since exec
     mil_package,
     mlp,
 )
-from exec_models import allocating, custom_operator, spinning  # isort: skip
+from exec_models import allocating, spinning  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")]
-X = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+RNG = np.random.default_rng(2)
+X = RNG.normal(size=(4, 3)).astype(np.float32)
 LAYERS = Facts("layers", inputs=X_OF_3)
 MEAN, STD = [0.25, -0.5, 0.0], [2.0, 0.5, 1.5]
 PRE = (
@@ -50,24 +50,6 @@ POST = (
     {"op": "l2_normalise", "name": "y"},
     {"op": "label_text", "name": "place", "into": "word"},
 )
-
-
-def rig_of(zygotes: list[Zygote], folder: Path, workers: int = 1) -> AbstractAsyncContextManager[Rig]:
-    return open_rig(zygotes[0], folder, workers, warm=zygotes[1:])
-
-
-def run_all(zygotes: list[Zygote], folder: Path, *asked: tuple[str, Files, Facts, bytes]) -> list[Finished]:
-    """One order after the other in one pool of two workers."""
-    found: list[Finished] = []
-
-    async def main() -> None:
-        async with rig_of(zygotes, folder, workers=2) as rig:
-            for form, files, facts, content in asked:
-                found.extend(await rig.run(rig.asks(rig.model(form, files, facts), content)))
-            assert (rig.pool.stats().queued, rig.pool.stats().running) == (0, 0)
-
-    trio.run(main)
-    return found
 
 
 def test_this_installation_has_every_runtime() -> None:
@@ -119,94 +101,6 @@ def test_fewer_bits_stay_near_and_are_recorded(
         assert np.abs(arrays(done.output)["y"] - direct(X)).max() < atol
         assert done.runtime["dtype"] == dtype
         assert done.runtime["quantisation"] == ("int8-rows" if dtype == "int8" else "none")
-
-
-def without(files: Files, role: str) -> Files:
-    return {path: file for path, file in files.items() if file.role != role}
-
-
-def bad_cases() -> list[tuple[str, str, Files, Facts, bytes, str]]:
-    """What is wrong, format, files, facts, input, code: the same mistakes in every format that can make them."""
-    cases: list[tuple[str, str, Files, Facts, bytes, str]] = []
-    for form in FORMATS:
-        files, facts = mlp(form)
-        for what, content, code in (
-            ("shape", blob(np.ones((2, 4))), orders.BAD_SHAPE),
-            ("rank", blob(np.ones(3)), orders.BAD_SHAPE),
-            ("dtype", blob(np.full((1, 3), 1e300), "float64"), orders.BAD_DTYPE),
-            ("NaN", blob([[1, np.nan, 2]]), orders.NOT_FINITE),
-            ("infinity", blob([[1, np.inf, 2]]), orders.NOT_FINITE),
-            ("no tensor", b"", orders.NO_TENSOR),
-            ("another name", blob([[1]], name="z") + b"junk", orders.BAD_INPUT),
-        ):
-            cases.append((what, form, files, facts, content, code))
-        cases.append(("no files of weights", form, without(files, "weights"), facts, blob(X), _missing(form)))
-        model = next(path for path, file in files.items() if file.role == ("weights" if form in DECLARED else "model"))
-        torn = Content(files[model].role, files[model].raw[:-7])
-        junk = Content(files[model].role, os.urandom(1000))
-        cases.append(("torn", form, {**files, model: torn}, facts, blob(X), _damaged(form)))
-        cases.append(("junk", form, {**files, model: junk}, facts, blob(X), _damaged(form)))
-        cases.append(("nothing at all", form, {}, facts, blob(X), _nothing(form)))
-    cases.append(("empty", "torch", layers(), LAYERS, blob(np.ones((0, 3))), orders.BAD_SHAPE))
-    cases.append(("empty", "mlx", layers(), LAYERS, blob(np.ones((0, 3))), orders.BAD_SHAPE))
-    cases.append(
-        (
-            "unknown operator",
-            "onnx",
-            {"m": Content("model", custom_operator())},
-            Facts(),
-            blob(X),
-            orders.CUSTOM_OPERATOR,
-        )
-    )
-    for form in DECLARED:
-        unknown = layers(chain=[{"op": "attention_of_doom", "as": "y"}])
-        cases.append(("unknown operator", form, unknown, LAYERS, blob(X), orders.NO_OPERATOR))
-        pickled = {**layers(), "m.safetensors": Content("weights", b"\x80\x02csystem\n.")}
-        cases.append(("pickle", form, pickled, LAYERS, blob(X), orders.REFUSED_FORMAT))
-        cases.append(("dtype", form, layers(), Facts("layers", "float8", inputs=X_OF_3), blob(X), orders.NO_DTYPE))
-        coded = layers(extra={"model_file": "m.py"})
-        cases.append(("code", form, coded, LAYERS, blob(X), orders.CODE_IN_CONFIG))
-    unknown = mil_package([("operator_of_doom", {"x": "x"}, "y", [-1, 3])], [])
-    cases.append(("unknown operator", "coreml", unknown, Facts(), blob(X), orders.NO_OPERATOR))
-    late = mil_package([("relu", {"x": "later"}, "y", [-1, 3])], [])
-    cases.append(("a result used before it is there", "coreml", late, Facts(), blob(X), orders.RUN_FAILED))
-    return cases
-
-
-DECLARED = ("torch", "mlx")
-
-
-def _missing(form: str) -> str:
-    return {"onnx": "", "coreml": orders.BAD_PACKAGE}.get(form, orders.BAD_WEIGHTS)
-
-
-def _damaged(form: str) -> str:
-    return {"onnx": orders.NOT_ONNX, "coreml": orders.BAD_PACKAGE}.get(form, orders.BAD_WEIGHTS)
-
-
-def _nothing(form: str) -> str:
-    return {"onnx": orders.NOT_ONNX, "coreml": orders.BAD_PACKAGE}.get(form, orders.BAD_CONFIG)
-
-
-def test_whatever_is_wrong_ends_its_own_order_with_a_code_and_leaves_the_pool_whole(
-    zygotes: list[Zygote], tmp_path: Path
-) -> None:
-    cases = [case for case in bad_cases() if case[5]]
-    seen: list[str] = []
-
-    async def main() -> None:
-        async with rig_of(zygotes, tmp_path, workers=2) as rig:
-            for what, form, files, facts, content, code in cases:
-                (done,) = await rig.run(rig.asks(rig.model(form, files, facts), content))
-                if (done.status, done.code) != ("failed", code):
-                    seen.append(f"{form}, {what}: {done.status} {done.code} {done.message}, not {code}")
-            good = [rig.asks(rig.model(form, *mlp(form)), blob(X)) for form in FORMATS]
-            assert [done.status for done in await rig.run(*good)] == ["ok"] * 4
-
-    trio.run(main)
-    assert seen == []
-    assert len(cases) > 50
 
 
 def endless(form: str) -> tuple[Files, Facts, bytes]:
@@ -295,6 +189,10 @@ def status_of(place: str) -> dict[str, str]:
     return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
 
 
+def environment_of(place: str) -> list[bytes]:
+    return Path(f"/proc/{place}/environ").read_bytes().split(b"\0")
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_thread_of_a_worker_is_behind_the_walls_and_its_zygote_has_one(
     zygotes: list[Zygote], tmp_path: Path, form: str
@@ -309,6 +207,8 @@ def test_every_thread_of_a_worker_is_behind_the_walls_and_its_zygote_has_one(
                 assert (said["Seccomp"], said["NoNewPrivs"], int(said["CapEff"], 16)) == ("2", "1", 0)
             assert len(tasks) == (2 if form == "mlx" else 1)
             parent = status_of(str(pid))["PPid"]
+            environment = environment_of(parent)
+            assert {f"{name}={value}".encode() for name, value in WORKER_ENVIRONMENT.items()} <= set(environment)
             assert len(os.listdir(f"/proc/{parent}/task")) == 1
 
     trio.run(main)
@@ -367,12 +267,6 @@ def test_a_runtime_that_nothing_uses_is_ended_but_for_a_pinned_model_and_started
             await rig.until(lambda: [other.runtime for other in rig.pool._crew.zygotes] == ["onnx"])
 
     trio.run(main)
-
-
-def test_the_same_order_twice_gives_the_same_bytes_in_another_worker(zygotes: list[Zygote], tmp_path: Path) -> None:
-    for form in FORMATS:
-        runs = [run_all(zygotes, tmp_path, (form, *mlp(form), blob(X)))[0].output for _ in range(2)]
-        assert runs[0] == runs[1]
 
 
 def test_what_only_proves_itself_leaves_no_process_behind(zygotes: list[Zygote], tmp_path: Path) -> None:

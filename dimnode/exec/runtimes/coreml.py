@@ -57,7 +57,8 @@ def settle() -> None:
 def traits() -> dict[str, str]:
     """Which of the two it is."""
     engine = "coreml" if NATIVE else "coreml-reference"
-    return {"engine": engine, "accelerator": "cpu", "dtype": "float32", "quantisation": "none"}
+    how = "as the system compiles it" if NATIVE else "single-thread, operator by operator"
+    return {"engine": engine, "accelerator": "cpu", "dtype": "float32", "quantisation": "none", "determinism": how}
 
 
 def load(files: Files, facts: Facts) -> Model:

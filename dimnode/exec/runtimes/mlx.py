@@ -65,6 +65,7 @@ def traits() -> dict[str, str]:
         "accelerator": "cpu" if sys.platform == "linux" else "metal",
         "dtype": "float32",
         "quantisation": "none",
+        "determinism": "single-thread, not compiled",
     }
 
 

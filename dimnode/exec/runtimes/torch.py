@@ -58,7 +58,13 @@ def settle() -> None:
 
 def traits() -> dict[str, str]:
     """The CPU; dtype and quantisation are the model's."""
-    return {"engine": "torch", "accelerator": "cpu", "dtype": "float32", "quantisation": "none"}
+    return {
+        "engine": "torch",
+        "accelerator": "cpu",
+        "dtype": "float32",
+        "quantisation": "none",
+        "determinism": "single-thread, eager, deterministic algorithms",
+    }
 
 
 def load(files: Files, facts: Facts) -> Model:

@@ -26,18 +26,30 @@ CHAIN = [
     {"op": "softmax", "as": "y"},
 ]
 X_OF_3 = (("x", "float32", (-1, 3)),)
+Weights = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+SMALL: Weights = FC1, B1, FC2, B2
 
 
-def direct(x: np.ndarray) -> np.ndarray:
+def of_width(width: int) -> Weights:
+    """Weights of the same model with as many numbers in between: sums whose order would be seen in their bits."""
+    rng = np.random.default_rng(width)
+    shapes = ((width, 3), (width,), (2, width), (2,))
+    one, two, three, four = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+    return one, two, three, four
+
+
+def direct(x: np.ndarray, weights: Weights = SMALL) -> np.ndarray:
     """What the small model computes: softmax(tanh(x W1^T + b1) W2^T + b2), in float64."""
-    hidden = np.tanh(x.astype(np.float64) @ FC1.T + B1) @ FC2.T + B2
+    fc1, b1, fc2, b2 = weights
+    hidden = np.tanh(x.astype(np.float64) @ fc1.T + b1) @ fc2.T + b2
     raised = np.exp(hidden - hidden.max(axis=-1, keepdims=True))
     return raised / raised.sum(axis=-1, keepdims=True)
 
 
-def onnx_mlp() -> bytes:
+def onnx_mlp(weights: Weights = SMALL) -> bytes:
     """The small model as a graph."""
-    weights = {"w1": FC1.T, "b1": B1, "w2": FC2.T, "b2": B2}
+    fc1, b1, fc2, b2 = weights
+    named = {"w1": fc1.T, "b1": b1, "w2": fc2.T, "b2": b2}
     nodes = [
         helper.make_node("MatMul", ["x", "w1"], ["a"]),
         helper.make_node("Add", ["a", "b1"], ["b"]),
@@ -46,13 +58,13 @@ def onnx_mlp() -> bytes:
         helper.make_node("Add", ["d", "b2"], ["e"]),
         helper.make_node("Softmax", ["e"], ["y"], axis=-1),
     ]
-    tensors = [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in weights.items()]
+    tensors = [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in named.items()]
     return onnx_bytes(nodes, [("x", FLOAT, ["n", 3])], [("y", FLOAT, ["n", 2])], tensors)
 
 
-def mlp_weights(dtype: str = "float32") -> bytes:
+def mlp_weights(dtype: str = "float32", weights: Weights = SMALL) -> bytes:
     """Its weights as a file."""
-    named = {"fc1.weight": FC1, "fc1.bias": B1, "fc2.weight": FC2, "fc2.bias": B2}
+    named = dict(zip(("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"), weights, strict=True))
     return save({name: np.ascontiguousarray(values.astype(dtype)) for name, values in named.items()})
 
 
@@ -65,13 +77,15 @@ def layers(
     return {"config.json": Content("config", config), "m.safetensors": Content("weights", stored)}
 
 
-def mlp(form: str) -> tuple[Files, Facts]:
-    """The small model in this format."""
+def mlp(form: str, weights: Weights = SMALL) -> tuple[Files, Facts]:
+    """The small model in this format, or one as wide as these weights."""
     if form == "onnx":
-        return {"m.onnx": Content("model", onnx_mlp())}, Facts()
+        return {"m.onnx": Content("model", onnx_mlp(weights))}, Facts()
+    width = len(weights[0])
     if form == "coreml":
-        return mil_package(mlp_steps(), [FC1, B1, FC2, B2]), Facts()
-    return layers(), Facts("layers", inputs=X_OF_3)
+        return mil_package(mlp_steps(width), weights), Facts()
+    chain = [{**CHAIN[0], "out": width}, CHAIN[1], {**CHAIN[2], "in": width}, CHAIN[3]]
+    return layers(chain, mlp_weights(weights=weights)), Facts("layers", inputs=X_OF_3)
 
 
 # ---- CoreML packages, written field by field: a converter takes 3 s to import
@@ -82,11 +96,11 @@ MODEL_AT = "m.mlpackage/Data/com.apple.CoreML/model.mlmodel"
 LIST_AT = "m.mlpackage/Manifest.json"
 
 
-def mlp_steps() -> list[tuple[str, dict[str, Any], str, list[int]]]:
+def mlp_steps(width: int = 4) -> list[tuple[str, dict[str, Any], str, list[int]]]:
     """(operator, arguments, result, shape): an int is the number of a weight, a text a result before."""
     return [
-        ("linear", {"x": "x", "weight": 0, "bias": 1}, "a", [-1, 4]),
-        ("tanh", {"x": "a"}, "b", [-1, 4]),
+        ("linear", {"x": "x", "weight": 0, "bias": 1}, "a", [-1, width]),
+        ("tanh", {"x": "a"}, "b", [-1, width]),
         ("linear", {"x": "b", "weight": 2, "bias": 3}, "c", [-1, 2]),
         ("softmax", {"x": "c", "axis": np.array(-1, np.int32)}, "y", [-1, 2]),
     ]
