@@ -1,13 +1,19 @@
 """Blobs as a person uses them: two real nodes and `dim blobs …`."""
 
+import fcntl
 import hashlib
 import os
+import re
+import select
 import signal
+import struct
 import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
-from cli_nodes import DIM, Nodes, dim, environment, wait_for
+from cli_nodes import DIM, WAIT_SECONDS_MAX, Nodes, Started, dim, environment, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -83,3 +89,76 @@ def test_ctrl_c_stops_a_fetch_at_once(nodes: Nodes) -> None:
     # Nobody waits any more: the node stopped it.
     wait_for(lambda: not alone.dim("blobs", "stat", "--json").json["fetching"], "the fetch ended")
     assert dim("blobs", "ls", "--home", alone.home).code == 0
+
+
+LARGE_BYTES = 320 << 20
+IN_FLIGHT_BYTES = 16 << 20
+"""Leaves that were asked for when a fetch stopped: they are asked for again."""
+DRAWN = re.compile(r"\d+(?:\.\d)?/320\.0 MiB +\d+(?:\.\d)? [kMG]B/s +0:00:\d\d")
+"""How far it is, the rate, the time left."""
+
+
+def interrupted(node: Started, *words: object) -> str:
+    """Type a command on a terminal of its own and press Ctrl-C once a bar is drawn with a rate; what was drawn."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    its_own = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
+    typing = subprocess.Popen(
+        [sys.executable, "-c", its_own, *DIM, *map(str, words), "--home", str(node.home)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment() | {"TERM": "xterm"},
+    )
+    os.close(theirs)
+    drawn, pressed = "", False
+    try:
+        while select.select([ours], [], [], WAIT_SECONDS_MAX)[0]:
+            try:
+                drawn += os.read(ours, 65536).decode()
+            except OSError:  # EIO: nobody has the other end any more
+                break
+            if not pressed and DRAWN.search(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)):
+                pressed = os.write(ours, b"\x03") == 1
+        assert typing.wait(10) == 130, drawn[-500:]
+    finally:
+        typing.kill()
+        typing.wait()
+        os.close(ours)
+    return drawn
+
+
+def test_ctrl_c_in_the_middle_costs_nothing_that_came(nodes: Nodes, tmp_path: Path) -> None:
+    first = nodes.start("first")
+    second = nodes.start("second", "--bootstrap", first.address)
+    for number, name in enumerate(("blob.bin", "model.safetensors")):
+        with (tmp_path / name).open("wb") as file:
+            file.write(bytes([number + 1]))
+            file.truncate(LARGE_BYTES)
+    blob = first.dim("blobs", "add", tmp_path / "blob.bin", "--share").out.strip()
+    card = tmp_path / "card.toml"
+    card.write_text('inputs = [["x", "float32", [-1]]]\noutputs = []\nformat = "torch"\n')
+    added = first.dim("models", "add", tmp_path / "model.safetensors", "--name", "large", "--card", card)
+    assert added.code == 0, added.err
+    wait_for(lambda: "large" in second.dim("models", "ls").out, "the model is heard of")
+    out = tmp_path / "out.bin"
+    get = ("blobs", "get", blob, "-o", out, "--from", "first")
+    pull = ("models", "pull", "large")
+    for words in (get, pull):
+        served = first.dim("blobs", "stat", "--json").json["served_bytes"]
+        drawn = interrupted(second, *words)
+        assert "goes on where" in drawn
+        wait_for(lambda: not second.dim("blobs", "stat", "--json").json["fetching"], "the node stopped the fetch")
+        stat = second.dim("blobs", "stat", "--json").json
+        assert stat["parts"] == 1 and stat["part_bytes"] > 0
+        assert not out.exists() or words is pull
+        whole = [row for row in second.dim("blobs", "ls", "--json").json["blobs"] if row["bytes"] == LARGE_BYTES]
+        assert len(whole) == (words is pull)
+        done = second.dim(*words)
+        assert done.code == 0, done.err
+        both = first.dim("blobs", "stat", "--json").json["served_bytes"] - served
+        assert LARGE_BYTES <= both <= LARGE_BYTES + IN_FLIGHT_BYTES
+        assert second.dim("blobs", "stat", "--json").json["parts"] == 0
+    assert out.stat().st_size == LARGE_BYTES
+    assert second.dim("models", "verify", "large").code == 0
+    assert not list(tmp_path.glob("*.part"))
