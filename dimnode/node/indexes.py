@@ -30,12 +30,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A publisher's index as it was read, under the record that named it."""
+    """A publisher's index as it was read, and the record that named it."""
 
-    publisher: PeerId
     name: Name
     root: Cid
     index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A record whose index was read and holds. The index itself lies in the store: 64 of them are too much to hold."""
+
+    name: Name
+    root: Cid
     asked_ms: int
 
 
@@ -44,7 +51,7 @@ class Indexes:
 
     def __init__(self, net: RecordId, registry: Registry, content: Content, limits: Limits) -> None:
         self._net, self._registry, self._content, self._limits = net, registry, content, limits.index
-        self._found: OrderedDict[PeerId, Found] = OrderedDict()
+        self._known: OrderedDict[PeerId, _Known] = OrderedDict()
         self._told: dict[PeerId, Name] = {}
         self._keeping: set[PeerId] = set()
         self._turn = trio.CapacityLimiter(limits.index.fetches_at_once_max)
@@ -60,11 +67,11 @@ class Indexes:
 
     def may_fetch(self, _: PeerId, root: Cid) -> bool:
         """An index is for everybody, as long as its record is valid."""
-        return any(found.root == root and found.name.valid_until_ms > _now_ms() for found in self._found.values())
+        return any(known.root == root and known.name.valid_until_ms > _now_ms() for known in self._known.values())
 
     def publishers(self) -> list[PeerId]:
         """Whose index is here."""
-        return list(self._found)
+        return list(self._known)
 
     # ---- asking
 
@@ -74,25 +81,20 @@ class Indexes:
         Raises `Refused`: E-models-42 nobody knows one, -43 it is over, -44 it is no index of a leaf, -45 nobody hands
         it out, -46 it does not hold.
         """
-        known, now_ms = self._found.get(publisher), _now_ms()
-        if known is not None and known.name.valid_until_ms > now_ms < known.asked_ms + known.name.ttl_ms:
-            return known
-        assert self._host is not None
-        heard = await self._host.dht_resolve(publisher)
-        name, over = heard.name, heard.over
-        if known is not None and known.name.valid_until_ms > _now_ms():
-            if name is None or known.name.age_key >= name.age_key:
-                name = known.name
-        elif known is not None:
-            over = known.name
+        known, now_ms, hints = self._known.get(publisher), _now_ms(), [publisher]
+        name, over = (None, None) if known is None else (known.name, known.name)
+        if known is None or not now_ms < min(known.name.valid_until_ms, known.asked_ms + known.name.ttl_ms):
+            assert self._host is not None
+            heard = await self._host.dht_resolve(publisher)
+            names = [each for each in (name, heard.name) if each is not None and each.valid_until_ms > _now_ms()]
+            name = max(names, key=lambda each: each.age_key, default=None)
+            over = heard.over or over
+            hints += heard.tellers
         if name is None:
             raise _nothing(publisher, over)
-        return await self._read(publisher, name, [publisher, *heard.tellers])
+        return await self._read(publisher, name, hints)
 
     async def _read(self, publisher: PeerId, name: Name, hints: Sequence[PeerId]) -> Found:
-        known = self._found.get(publisher)
-        if known is not None and known.name.value == name.value:
-            return self._note(Found(publisher, name, known.root, known.index, _now_ms()))
         try:
             root = root_of(name.value)
         except PeerFault:
@@ -109,7 +111,8 @@ class Indexes:
             self._registry.hear(manifest, publisher)
         if index.withdrawals and self.notices is not None:
             await self.notices(index.withdrawals, publisher)
-        return self._note(Found(publisher, name, root, index, _now_ms()))
+        self._note(publisher, _Known(name, root, _now_ms()))
+        return Found(name, root, index)
 
     async def _fetch(self, publisher: PeerId, root: Cid, hints: Sequence[PeerId]) -> bytes:
         assert self._host is not None
@@ -132,21 +135,25 @@ class Indexes:
             raise Refused("E-models-44", f"{what}: it is larger than {INDEX_BYTES_MAX} bytes", "", "dim models ls")
         return raw
 
-    def _note(self, found: Found) -> Found:
-        before = self._found.pop(found.publisher, None)
-        self._found[found.publisher] = found
-        gone = [before] if before is not None and before.root != found.root else []
-        if len(self._found) > self._limits.kept_max:
-            gone.append(self._found.popitem(last=False)[1])
-        for old in gone:
-            self._content.withdraw(old.root)
-        self._content.announce(found.root)
-        return found
+    def _note(self, publisher: PeerId, known: _Known) -> None:
+        before = self._known.pop(publisher, known)
+        newest = max(before, known, key=lambda each: (each.name.age_key, each.asked_ms))
+        self._known[publisher] = newest
+        gone = {before.root, known.root}
+        if len(self._known) > self._limits.kept_max:
+            gone.add(self._known.popitem(last=False)[1].root)
+        for root in gone - {newest.root}:
+            self._content.withdraw(root)
+        self._content.announce(newest.root)
 
     # ---- keeping for others
 
     def told(self, publisher: PeerId, name: Name) -> None:
         """A publisher put its record here: have its index, too, if it is linked."""
+        known = self._known.get(publisher)
+        if known is not None and known.name.value == name.value:  # mostly the same again, or renewed
+            self._note(publisher, _Known(name, known.root, _now_ms()))
+            return
         room = publisher in self._told or len(self._told) < self._limits.kept_max
         if self._nursery is None or not room or not self.linked(publisher):
             return

@@ -18,6 +18,7 @@ from dimnode.errors import DimError, PeerFault
 from dimnode.limits import Limits
 from dimnode.node.content import Content
 from dimnode.p2p.host.host import Host
+from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.records.envelope import Record, SigningKey
 from dimnode.records.ids import Cid, RecordId, blob_cid, short
 from dimnode.records.index import path_of, root_of, write_index
@@ -67,7 +68,7 @@ class OwnIndex:
             wait_seconds = self._limits.again_seconds
             try:
                 wait_seconds = await self._round(host)
-            except DimError as error:
+            except (DimError, PeerFault, DialFailed, StreamLost) as error:
                 log.warning("the index of this node was not published: %s", error)
             with trio.move_on_after(wait_seconds):
                 await self._news.wait()

@@ -8,6 +8,7 @@ Source: https://github.com/libp2p/specs/tree/master/kad-dht (PUT_VALUE, GET_VALU
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,8 +88,9 @@ class Names:
             few = self._limits.dht_tellers_min
             enough = self._reader(heard, publisher, lambda: len(heard.tellers) >= few)
             await self._lookup.walk(key, self._limits.dht_keepers_max, GET_VALUE, enough, few)
-        if heard.raw:  # from now on we have it for others
-            self._shelf.put(key, heard.raw, self._own.to_bytes(), _now_ms())
+        if heard.raw:  # from now on we have it for others, unless it is too long for that
+            with suppress(PeerFault):
+                self._shelf.put(key, heard.raw, self._own.to_bytes(), _now_ms())
 
     def _reader(self, heard: Heard, publisher: PeerId, enough: Callable[[], bool]) -> Callable[[ID, Message], bool]:
         def take(peer: ID, answer: Message) -> bool:

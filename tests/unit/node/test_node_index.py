@@ -325,7 +325,7 @@ def test_it_is_asked_again_only_after_the_records_own_time(reading: Reading) -> 
     reading.offers(index(manifest("m")), ttl_ms=60_000)
     first = reading.resolve()
     reading.offers(index(manifest("n")), sequence=2)
-    assert reading.resolve() is first
+    assert reading.resolve() == first
 
 
 def test_an_index_is_served_while_its_record_is_valid_and_no_other_blob_by_its_name(
@@ -359,7 +359,26 @@ def test_the_index_of_a_linked_publisher_is_kept_for_others(reading: Reading, li
             with trio.move_on_after(2):
                 while len(reading.indexes.publishers()) < kept:  # noqa: ASYNC110 - a thread does the work
                     await trio.sleep(0.005)
+            longer = Name(path_of(blob_cid(raw)), 3, now_ms() + 90_000, 0)
+            reading.indexes.told(KEY.peer, longer)
+            assert [known.name for known in reading.indexes._known.values()] == [longer] * kept
             nursery.cancel_scope.cancel()
 
     trio.run(told)
     assert (reading.indexes.publishers(), reading.fetched) == ([KEY.peer] * kept, kept)
+
+
+def test_a_record_that_is_read_late_does_not_displace_the_newer_one(reading: Reading) -> None:
+    old, new = index(manifest("old")), index(manifest("new"))
+    reading.offers(old)
+    reading.offers(new, sequence=2)
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            reading.indexes.attach(reading.dht, nursery)  # type: ignore[arg-type]
+            await reading.indexes.resolve(KEY.peer)
+            await reading.indexes._read(KEY.peer, Name(path_of(blob_cid(old)), 1, now_ms() + 60_000, 0), [])
+
+    trio.run(both)
+    assert [known.root for known in reading.indexes._known.values()] == [blob_cid(new)]
+    assert not reading.disk.content.may_fetch(THIEF.peer, blob_cid(old))
