@@ -22,6 +22,9 @@ from multiaddr import Multiaddr
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC
 from dimnode.p2p.host.host import Host, open_host
 from dimnode.p2p.introduction import INFO, serve_info
+from dimnode.records.envelope import SigningKey
+from dimnode.records.ids import PeerId
+from dimnode.records.ipns import Name, routing_key, seal_name
 from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 
 PING = "/ipfs/ping/1.0.0"
@@ -137,7 +140,7 @@ async def until(holds: Callable[[], Any], what: str) -> None:
 
 
 @asynccontextmanager
-async def both(folder: Path, name: str) -> AsyncIterator[tuple[Daemon, Host, list[tuple[bytes, bytes]]]]:
+async def both(folder: Path, name: str, seed: bytes) -> AsyncIterator[tuple[Daemon, Host, list[tuple[bytes, bytes]]]]:
     """A daemon and a host, strangers to each other; what the host hears in gossip."""
     path = folder / f"{name}.sock"
     command = [str(folder / "p2pd"), f"-listen=/unix{path}", "-hostAddrs=/ip4/127.0.0.1/tcp/0", "-dhtServer"]
@@ -147,7 +150,7 @@ async def both(folder: Path, name: str) -> AsyncIterator[tuple[Daemon, Host, lis
         daemon = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         host = open_host(
-            os.urandom(32),
+            seed,
             ["/ip4/127.0.0.1/tcp/0"],
             {INFO: serve_info(lambda: [ADVERT])},
             topics=[HEARTBEAT_TOPIC],
@@ -166,8 +169,8 @@ async def both(folder: Path, name: str) -> AsyncIterator[tuple[Daemon, Host, lis
 
 async def try_all(folder: Path, dialler: str) -> None:
     """One pair, dialled from one side; everything is tried from both."""
-    attempt = Trials(f"{dialler} dials")
-    async with both(folder, dialler) as (go, host, heard), await go.connect() as control:
+    attempt, seed = Trials(f"{dialler} dials"), os.urandom(32)
+    async with both(folder, dialler, seed) as (go, host, heard), await go.connect() as control:
         m = go.messages
         me = (await go.ask(control, type=m.Request.IDENTIFY)).identify
         address = f"{Multiaddr(me.addrs[0])}/p2p/{ID(me.id).to_base58()}"
@@ -241,6 +244,17 @@ async def try_all(folder: Path, dialler: str) -> None:
             closest = await go.walk(type=m.DHTRequest.GET_CLOSEST_PEERS, key=host.peer, timeout=10)
             demand(host.peer in closest, "we are not among the closest")
 
+        async def kad_record() -> str:
+            """go keeps a record only if its own validator takes it, and judges by it what it gets."""
+            name = Name("/ipfs/bafkqaaa", 7, time.time_ns() // 1_000_000 + 1_800_000, 60_000)
+            record = seal_name(SigningKey.from_seed(seed), name)
+            kept, _ = await host.dht_publish(record)
+            request = m.DHTRequest(type=m.DHTRequest.GET_VALUE, key=routing_key(PeerId(host.peer)), timeout=10)
+            found = (await go.once(type=m.Request.DHT, dht=request)).dht.value
+            demand(kept == 1, "go did not keep it")
+            demand(found == record, "go gives another one")
+            return f"{len(record)} bytes, V2 only"
+
         for row, trial in (
             ("dial", dial),
             ("ping by dimnode", ping_go),
@@ -251,6 +265,7 @@ async def try_all(folder: Path, dialler: str) -> None:
             ("gossipsub from go", gossip_in),
             ("kad: join, provide", kad_out),
             ("kad: find and closest by go", kad_in),
+            ("kad: our index's record, kept and got by go", kad_record),
         ):
             await attempt(row, trial)
 

@@ -13,6 +13,9 @@ import { yamux } from '@chainsafe/libp2p-yamux'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { multiaddr } from '@multiformats/multiaddr'
+import { createIPNSRecord, marshalIPNSRecord, multihashToIPNSRoutingKey, unmarshalIPNSRecord } from 'ipns'
+import { ipnsSelector } from 'ipns/selector'
+import { ipnsValidator } from 'ipns/validator'
 import { createLibp2p } from 'libp2p'
 import * as dimr from './dimr.js'
 
@@ -43,16 +46,17 @@ async function attempt(row, trial) {
 
 async function start(seed) {
   const identity = new dimr.Identity(dimr.fromHex(seed))
+  const privateKey = await generateKeyPairFromSeed('Ed25519', identity.seed)
   const libp2p = await createLibp2p({
-    privateKey: await generateKeyPairFromSeed('Ed25519', identity.seed),
+    privateKey,
     addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
     transports: [tcp()], connectionEncrypters: [noise()], streamMuxers: [yamux()],
     services: {
       ping: ping(), identify: identify(), pubsub: gossipsub({ allowPublishToZeroTopicPeers: true, emitSelf: false }),
-      dht: kadDHT({ protocol: '/ipfs/kad/1.0.0', clientMode: false, peerInfoMapper: passthroughMapper, allowQueryWithZeroPeers: true })
+      dht: kadDHT({ protocol: '/ipfs/kad/1.0.0', clientMode: false, peerInfoMapper: passthroughMapper, allowQueryWithZeroPeers: true, validators: { ipns: ipnsValidator }, selectors: { ipns: ipnsSelector } })
     }
   })
-  return { identity, libp2p, peer: new dimr.Peer(libp2p, identity, { name: 'jessica' }) }
+  return { identity, libp2p, privateKey, peer: new dimr.Peer(libp2p, identity, { name: 'jessica' }) }
 }
 
 /** What is tried over a connection, whoever dialled it. */
@@ -96,6 +100,32 @@ async function tryConnection({ libp2p, peer }, remote) {
     throw new Error('not found')
   })
   return attempt('/dim/info/1: introduction', () => peer.introduction(name))
+}
+
+/** IPNS records in the DHT: the node's own, and one of js that the node keeps. js judges both, by its own validator. */
+async function tryNames({ libp2p, privateKey }, remote) {
+  const { dht } = libp2p.services
+  await attempt("kad: get the record of the node's index", (signal) => until(async () => {
+    for await (const event of dht.get(multihashToIPNSRoutingKey(remote.toMultihash()), { signal })) {
+      if (event.name !== 'VALUE') continue
+      const { value, sequence, validity, signatureV1 } = unmarshalIPNSRecord(event.value)
+      const minutes = (new Date(validity) - Date.now()) / 60e3
+      demand(/^\/ipfs\/bafkrei/.test(value) && minutes > 10 && minutes <= 30 && !signatureV1, `${value} for ${minutes} minutes`)
+      return `number ${sequence}, ${Math.round(minutes)} minutes, V2 only`
+    }
+  }, 'a record'))
+  for (const v1Compatible of [false, true]) {
+    await attempt(`kad: the node keeps a record of js${v1Compatible ? ', with a V1 part' : ''}`, async (signal) => {
+      const record = marshalIPNSRecord(await createIPNSRecord(privateKey, '/ipfs/bafkqaaa', v1Compatible ? 2n : 1n, 600e3, { v1Compatible }))
+      let kept = 0
+      for await (const event of dht.put(multihashToIPNSRoutingKey(libp2p.peerId.toMultihash()), record, { signal })) {
+        if (event.name === 'PEER_RESPONSE' && event.messageName === 'PUT_VALUE') kept += event.from.equals(remote)
+        demand(event.name !== 'QUERY_ERROR', event.error?.message)
+      }
+      demand(kept === 1, 'it was not echoed')
+      return `${record.length} bytes`
+    })
+  }
 }
 
 /** Jobs over /dim/job/1: one that works, and what has to be refused. */
@@ -146,6 +176,7 @@ if (mode === 'dial') {
   const connection = await attempt('dial', () => node.peer.join(target))
   if (connection) {
     const introduction = await tryConnection(node, connection.remotePeer)
+    await tryNames(node, connection.remotePeer)
     await tryJobs(node, connection.remotePeer, introduction)
   }
   say({ ready: true })

@@ -320,6 +320,20 @@ def test_lies_about_a_record_cost_the_liar_and_change_nothing() -> None:
     lied_to(answer, scenario)
 
 
+def test_a_record_that_is_too_long_to_keep_is_read_all_the_same() -> None:
+    long = seal_name(SigningKey.from_seed(seed("honest")), Name("/ipfs/" + "x" * 2000, 1, 4_000_000_000_000, 0))
+
+    async def scenario(victim: Host, lying: Host, honest: Host) -> None:
+        heard = await victim.dht_resolve(honest.peer)
+        assert (heard.raw, set(heard.tellers)) == (long, {lying.peer})
+        assert victim.conduct().offences == {}
+
+    def answer(question: Message) -> bytes:
+        return encode_varint_prefixed(with_record(question.type, question.key, long, 0).SerializeToString())
+
+    lied_to(answer, scenario)
+
+
 def test_eight_hosts_that_look_up_at_the_same_moment_all_find_each_other() -> None:
     """As many as one process carries in a test; twenty processes are measured by the benchmarks of the overlay."""
     number = random.randrange(2**32)
