@@ -13,6 +13,7 @@ from exec_formats import direct, mlp  # isort: skip
 from real_models import package  # isort: skip
 
 from dimnode.exec.runtimes.base import Files
+from dimnode.records.receipt import parse_receipt
 from dimnode.records.tensors import decode_tensors
 
 pytestmark = pytest.mark.slow
@@ -52,6 +53,14 @@ def test_models_of_three_formats_are_offered_as_folders_and_answer_like_each_oth
             (output,) = ended.outputs
             (tensor,) = decode_tensors(output)
             assert np.abs(np.frombuffer(tensor.raw, np.float32) - expected[0]).max() < 1e-6
+            assert ended.receipt is not None
+            (answer,) = (
+                record.payload for record in parse_receipt(ended.receipt).records.values() if record.kind == "answer"
+            )
+            assert answer["usage"]["cpu_us"] > 0 < answer["timing"]["run_us"]
+            assert answer["usage"]["rss_bytes"] > 1_000_000
+            assert answer["runtime"]["determinism"].endswith("alone")
+            assert {"landlock", "seccomp", "rlimits"} <= set(answer["sandbox"].split("+"))
         found = {row["check"]: row for row in node.client.doctor()}["runtimes"]
         assert found["ok"], found["detail"]
         for word in ("onnxruntime", "torch", "mlx", "coreml-reference"):

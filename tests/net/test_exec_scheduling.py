@@ -270,6 +270,51 @@ def test_a_model_that_took_more_than_there_is_is_refused_also_after_a_restart(zy
     trio.run(not_now)
 
 
+def threads_of(pids: list[int]) -> int:
+    return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids if os.path.exists(f"/proc/{pid}"))
+
+
+def test_workers_that_compute_have_no_more_threads_than_there_are_cores_however_many_are_loaded(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path, workers=8) as rig:
+            cores, most = min(os.cpu_count() or 1, 8), 0
+            models = [doubling(1), threshold(1, 0.0), mixing(1), allocating(1000), rounds()]
+            some = [blob([[1.0]])] * 3 + [blob([1.0]), blob([3000], "int64")]
+            keys = [
+                rig.offer(rig.order(model, content, client=bytes([place % 3])))
+                for place in range(60)
+                for model, content in zip(models, some, strict=True)
+            ]
+            with trio.fail_after(30):
+                while len(rig.outcomes) < len(keys):
+                    busy = [state.pid for state in rig.pool.stats().members if state.state != "idle" and state.pid]
+                    most = max(most, threads_of(busy))
+                    assert threads_of(busy) <= cores
+                    await trio.sleep(0.001)
+            assert {done.status for done in rig.outcomes.values()} == {"ok"}
+            assert most >= min(cores, 2), "more than one was used"
+            assert len({state.model for state in rig.pool.stats().members}) == len(models), "all are still loaded"
+
+    trio.run(main)
+
+
+def test_what_a_task_used_is_in_its_outcome(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            quick, long, large = await rig.run(
+                rig.order(rounds(), QUICK),
+                rig.order(rounds(), blob([200_000], "int64")),
+                rig.order(allocating(60_000_000), blob([1.0])),
+            )
+            assert 20_000 < long.cpu_us <= 1.05 * long.run_us, "it has one thread"
+            assert quick.cpu_us < long.cpu_us / 4
+            assert large.rss_bytes - quick.rss_bytes > 200_000_000
+
+    trio.run(main)
+
+
 def test_a_model_is_loaded_on_request_and_answers_warm(zygote: Zygote, tmp_path: Path) -> None:
     async def main() -> None:
         async with open_rig(zygote, tmp_path) as rig:
