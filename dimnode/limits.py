@@ -188,10 +188,12 @@ class PeerLimits:
     notices_per_introduction_max: int = 128
     model_permits_max: int = 4096
     model_permit_seconds: float = 600.0
+    model_permit_givers_max: int = 8
     lease_shown_ms_max: int = 600_000
     model_holders_asked_max: int = 8
     model_fetches_max: int = 2
     model_fetch_seconds_max: float = 3600.0
+    model_for_others_seconds: float = 3600.0
     notices_heard_bytes_max: int = 8 * 1024 * 1024
     notice_share_bytes_min: int = 512
     notices_kept_max: int = 4096
@@ -203,6 +205,7 @@ class PeerLimits:
     foreign_bytes_max: int = 128 * 1024 * 1024
     blob_seconds_max: float = 60.0
     small_file_bytes_max: int = 16 * 1024 * 1024
+    small_file_reads_max: int = 2
     peer_cache_addresses_max: int = 4
     peer_cache_days_max: int = 30
     peer_cache_file_bytes_max: int = 1024 * 1024

@@ -74,7 +74,7 @@ class Setting:
         self.wait_cabinets("dano")
 
     def _offer_models(self) -> None:
-        """One node publishes a model; the others, having heard of it, offer the same one."""
+        """One node publishes a model; the others, having heard of it, pull it and offer the same one."""
         publishers = {model: name for name, models in reversed(OFFERS.items()) for model in models}
         for model, name in publishers.items():
             self.add_model(self.swarm[name], model)
@@ -82,7 +82,7 @@ class Setting:
             self.swarm.wait_offered(name, dict.fromkeys(models, 1))
             for model in models:
                 if publishers[model] != name:
-                    self.add_model(self.swarm[name], model)
+                    self.swarm[name].client.ask("models.pull", model=model)
 
     def add_model(self, member: Member, name: str) -> None:
         """Add a shipped model, by its card."""

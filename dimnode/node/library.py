@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +21,11 @@ import trio
 from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
+from dimnode.node.for_others import ForOthers
 from dimnode.node.model_card import ModelCard, body_of, check_card, check_sha256, gather_for
 from dimnode.node.model_files import Gathered, SourceFile, format_of, gather_listed
 from dimnode.node.registry import Registry
+from dimnode.p2p.blobs import PartOf
 from dimnode.records.envelope import VERSION, Record, SigningKey, seal
 from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId, cid_text
 from dimnode.records.kinds import compose, open_record
@@ -72,7 +75,7 @@ class Library:
         self._home, self._key, self._net, self._journal, self.blobs = home, key, net, journal, blobs
         self.models: dict[RecordId, LocalModel] = {}
         self._with: dict[Cid, set[RecordId]] = {}
-        self._for_others: set[RecordId] = set()
+        self.for_others = ForOthers(self._manifest_of, self._stands)
         self.cabinets: dict[str, Cabinet] = {}
         self.registry = Registry(key.peer, net, journal)
         self._adding = trio.Lock()
@@ -209,27 +212,29 @@ class Library:
         return await self.publish(body_of(card, form, files), at_ms)
 
     async def publish(self, body: dict[str, Any], at_ms: int) -> Record:
-        """Sign a manifest, unless one says the same already, and offer the model. Its files are in the store."""
+        """Sign a manifest, unless one of our own says the same, and offer the model. Its files are in the store."""
         record = self._published(body) or self._publish(body, at_ms)
         await self.keep(record)
         return record
 
     async def keep(self, record: Record, *, for_others: bool = False) -> bool:
-        """Journal and offer a model whose files are in the store; False when one is missing."""
+        """Journal and offer a model whose files are in the store; False when one is missing.
+
+        Then one that came for others is let go again: what failed keeps no room of theirs.
+        """
         why = _FOR_OTHERS if for_others else "blobs"
         await self._journal.commit(
             {"records": [("manifest", record.id, b"", 0, 0, record.envelope)], "models": [(record.id, why)]}
         )
         self._note_why(record.id, why)
         self.registry.keep(record)
-        return await self.look_again(record)
+        found = await self.look_again(record)
+        if for_others and not found:
+            await self.drop(record.id)
+        return found
 
     def _note_why(self, model: RecordId, why: str) -> None:
-        (self._for_others.add if why == _FOR_OTHERS else self._for_others.discard)(model)
-
-    def bytes_for_others(self) -> int:
-        """Of models that are here because others needed them."""
-        return sum(Manifest.of(self.models[model].manifest).size_bytes for model in self._for_others & set(self.models))
+        (self.for_others.add if why == _FOR_OTHERS else self.for_others.discard)(model)
 
     @contextmanager
     def in_use(self, model: LocalModel) -> Iterator[None]:
@@ -254,11 +259,14 @@ class Library:
 
     def usable(self) -> list[RecordId]:
         """Models that this node itself may run: none that its publisher took back."""
-        return [
-            model.manifest.id
-            for model in self.models.values()
-            if self.registry.withdrawn(model.manifest.by, model.manifest.id) is None
-        ]
+        return [identity for identity, model in self.models.items() if self._stands(model.manifest)]
+
+    def _stands(self, manifest: Record) -> bool:
+        return self.registry.withdrawn(manifest.by, manifest.id) is None
+
+    def _manifest_of(self, model: RecordId) -> Record | None:
+        found = self.models.get(model)
+        return None if found is None else found.manifest
 
     def offered(self) -> list[LocalModel]:
         """Models that others may hear of: none that is private, none that its publisher took back."""
@@ -268,13 +276,13 @@ class Library:
             if (model := self.models[identity]).manifest.payload["access"] != "private"
         ]
 
-    def small_file(self, cid: Cid) -> bytes | None:
+    def small_file(self, cid: Cid) -> PartOf | None:
         """What belongs to a public model of this node beside its weights, for whoever asks: a tokenizer, say."""
-        for identity in self.usable():
-            manifest = Manifest.of(self.models[identity].manifest)
-            for file in manifest.files if manifest.access == "public" else ():
+        for record in (self.models[model].manifest for model in self.models_with(cid)):
+            manifest = Manifest.of(record)
+            for file in manifest.files if manifest.access == "public" and self._stands(record) else ():
                 if file.root == cid and file != manifest.main and file.size_bytes <= LIMITS.peers.small_file_bytes_max:
-                    return self.kept_file(cid)
+                    return partial(self.blobs.read, cid)
         return None
 
     def kept_file(self, cid: Cid) -> bytes | None:
@@ -287,17 +295,14 @@ class Library:
         self.blobs.add(io.BytesIO(content), name_whole=True)
 
     def _published(self, body: Mapping[str, Any]) -> Record | None:
-        """The manifest that already says the same of the same file: ours, or another publisher's whose model we offer.
+        """The manifest of our own that says the same of the same files already.
 
-        Were every holder to publish its own, one model would be as many models as it has holders.
+        Another publisher's never counts: it could be taken back, and our model with it. To offer the same one, pull it.
         """
         first = {key: value for key, value in body.items() if key != "profile"}
         first["files"] = [[path, root, size] for path, _, root, size in body["files"]]
-        mine = [model.manifest for model in self.models.values()]
-        for manifest in (*mine, *self.registry.manifests.values()):
-            if self.registry.withdrawn(manifest.by, manifest.id) is not None:
-                continue
-            if body["access"] != "public" and manifest.by != self._key.peer:  # nobody publishes for another
+        for manifest in self.registry.manifests.values():
+            if manifest.by != self._key.peer or not self._stands(manifest):
                 continue
             said = body if manifest.version > 1 else first
             if all(manifest.payload.get(field) == value for field, value in said.items()):

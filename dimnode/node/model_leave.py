@@ -31,17 +31,14 @@ class ModelLeave:
 
     def __init__(self, library: Library, limits: PeerLimits) -> None:
         self._library, self._registry, self._limits = library, library.registry, limits
-        self._permits: OrderedDict[tuple[PeerId, RecordId], float] = OrderedDict()
+        self._permits: OrderedDict[tuple[PeerId, RecordId], dict[frozenset[PeerId], float]] = OrderedDict()
 
     def may_fetch(self, peer: PeerId, root: Cid) -> bool:
         """The rule of models for the exchange of blobs."""
         return any(self._may(peer, model) for model in self._library.models_with(root))
 
     def _may(self, peer: PeerId, model: RecordId) -> bool:
-        if self._leased_to(peer, model):
-            record = self._registry.manifests[model]
-            return self._registry.withdrawn(record.by, model) is None
-        return self._access(peer, model).allowed
+        return self._leased_to(peer, model) or self._access(peer, model).allowed
 
     def owed(self, peer: PeerId, root: Cid) -> bool:
         """Whether the peer may have a blob by a lease or a grant, and not only because everybody may."""
@@ -49,7 +46,12 @@ class ModelLeave:
         return any(self._leased_to(peer, model) or self._access(peer, model).grant is not None for model in models)
 
     def _leased_to(self, peer: PeerId, model: RecordId) -> bool:
-        return self._permits.get((peer, model), 0.0) > trio.current_time()
+        """By a lease of a while ago, while all on whose leave it stands may have the model: grants are taken back."""
+        now = trio.current_time()
+        return any(
+            until > now and all(self._access(giver, model).allowed for giver in givers)
+            for givers, until in self._permits.get((peer, model), {}).items()
+        )
 
     def _access(self, peer: PeerId, model: RecordId) -> Access:
         return self._registry.access(model, peer, FETCH, now_ms())
@@ -58,10 +60,14 @@ class ModelLeave:
         """This node leases a task to a peer, which may have to fetch the model from here."""
         for model in models:
             if model in self._library.models and self._access(submitter, model).allowed:
-                self._permit(peer, model)
+                self._permit(peer, model, submitter)
 
-    def _permit(self, peer: PeerId, model: RecordId) -> None:
-        self._permits[peer, model] = trio.current_time() + self._limits.model_permit_seconds
+    def _permit(self, peer: PeerId, model: RecordId, *givers: PeerId) -> None:
+        until = self._permits.setdefault((peer, model), {})
+        until.pop(frozenset(givers), None)
+        until[frozenset(givers)] = trio.current_time() + self._limits.model_permit_seconds
+        if len(until) > self._limits.model_permit_givers_max:
+            del until[next(iter(until))]
         self._permits.move_to_end((peer, model))
         if len(self._permits) > self._limits.model_permits_max:
             self._permits.popitem(last=False)
@@ -80,7 +86,7 @@ class ModelLeave:
         if access.allowed:
             return b""
         if lease is not None and spec is not None and self._lease_opens(peer, model, lease, spec):
-            self._permit(peer, model)
+            self._permit(peer, model, spec.by, lease.by)
             return b""
         raise Refused(access.code, "this node does not hand the model out to you", access.cause)
 

@@ -104,7 +104,7 @@ class Models:
         try:
             record = self._registry.manifests.get(model) or await self._manifest_from(model, [peer])
             access = self._registry.access(model, peer, FETCH, now_ms())
-            if (no := self._too_large(record)) is not None:
+            if (no := self._too_large(record) or self._no_room_for(record)) is not None:
                 raise no
             if not access.allowed:
                 raise Refused(access.code, access.cause, "")
@@ -163,6 +163,7 @@ class Models:
             self._check_claim(manifest)
             if for_others:
                 await trio.to_thread.run_sync(self._check_pins, manifest)
+                await self._make_room(manifest.size_bytes)
             if not await self._library.keep(record, for_others=for_others):
                 raise Refused("E-models-29", f"a file of {manifest.title} went missing", "", "dim models pull MODEL")
         finally:
@@ -241,13 +242,37 @@ class Models:
             return Refused("E-models-31", what, "fetch_models in its settings", "ask a peer that has the model")
         if record is not None and (no := self._too_large(record)) is not None:
             return no
-        size_bytes = Manifest.of(record).size_bytes if record is not None else 0
-        if not own and self._library.bytes_for_others() + size_bytes > self._content.store.bytes_max:
-            cause = "they have max_cache_gb together"  # they stay, each with a pin: without a bound they fill the disk
-            return Refused("E-models-40", "this node keeps as many models for others as it may", cause)
+        if not own and (no := self._no_room_for(record)) is not None:
+            return no
         if self._for_others >= self._limits.model_fetches_max and not own:
             return Refused("E-models-33", "this node is fetching models already", "", "", 1000)
         return None
+
+    def _no_room(self, more_bytes: int) -> Refused | None:
+        """They stay, each with a pin: without a bound they would fill the disk."""
+        if self._library.for_others.bytes + more_bytes <= self._content.store.bytes_max:
+            return None
+        cause = "they have max_cache_gb together, and each was needed lately"
+        return Refused("E-models-40", "this node keeps as many models for others as it may", cause)
+
+    def _no_room_for(self, record: Record | None) -> Refused | None:
+        """When all has gone that may."""
+        size_bytes = Manifest.of(record).size_bytes if record is not None else 0
+        return self._no_room(size_bytes - self._library.for_others.spare_bytes)
+
+    async def _make_room(self, size_bytes: int) -> None:
+        """Let go of models that came for others and that nobody needs, as many as it takes. Raises `Refused`.
+
+        Asked when the new one is here whole: who only begins fetches displaces nothing.
+        """
+        for model in self._library.for_others.spare():
+            if self._no_room(size_bytes) is None:
+                return
+            if (found := self._library.models.get(model)) is not None:
+                await self._library.drop(model)
+                self.offer_no_more(found.manifest)
+        if (no := self._no_room(size_bytes)) is not None:
+            raise no
 
     def _too_large(self, record: Record) -> Refused | None:
         if Manifest.of(record).size_bytes <= self.bytes_max:

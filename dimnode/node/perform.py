@@ -174,6 +174,7 @@ class Performer:
             self._put(RunRefused(run.key, "E-exec-20", f"this node does not have the {what}", 0))
             return
         if model is not None:
+            self._library.for_others.used(model.manifest.id)
             model = self.model_to_run(model)
         order = Order(
             key=run.key,

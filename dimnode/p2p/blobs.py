@@ -2,8 +2,9 @@
 job; a list is a question about a large blob (`blob_server.py`).
 
 Rule: default deny. A blob is served to the peer to whom this node granted it by sending a lease or an answer that
-names it, and to nobody else, but for what is everybody's: the small files beside a public model's weights. Chunks carry
-no trust: the CID is checked over the whole when the end frame has come.
+names it, and to nobody else, but for what is everybody's: the small files beside a public model's weights. Those are
+read by threads, a chunk at a time, one chunk of a peer after the other: many streams of one peer are no larger share.
+Chunks carry no trust: the CID is checked over the whole when the end frame has come.
 """
 
 from collections import Counter, OrderedDict
@@ -12,7 +13,7 @@ from typing import Final
 
 import trio
 
-from dimnode.errors import PeerFault
+from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.p2p.blob_server import BlobServer
 from dimnode.p2p.host.host import Host
@@ -23,6 +24,10 @@ from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
 
 BLOB: Final = "/dim/blob/1"
 _CHUNK_BYTES: Final = 256 * 1024
+
+
+PartOf = Callable[[int, int], bytes]
+"""Bytes of a file from an offset on, at most so many; none at its end. Blocks; raises `Refused` when it went."""
 
 
 class Grants:
@@ -47,7 +52,7 @@ class Grants:
 def serve_blobs(
     grants: Grants,
     read: Callable[[Cid], bytes | None],
-    public: Callable[[Cid], bytes | None] = lambda _: None,
+    public: Callable[[Cid], PartOf | None] = lambda _: None,
     large: BlobServer | None = None,
 ) -> Callable[[Stream], Awaitable[None]]:
     """A stream handler: one CID asked, chunks and an end frame, or one refusal frame. `public` is for anybody.
@@ -56,6 +61,8 @@ def serve_blobs(
     """
 
     serving: Counter[PeerId] = Counter()
+    turns: dict[PeerId, trio.Lock] = {}
+    readers = trio.CapacityLimiter(LIMITS.peers.small_file_reads_max)
 
     async def serve(stream: Stream) -> None:
         with trio.fail_after(LIMITS.host.negotiate_seconds_max):
@@ -68,23 +75,35 @@ def serve_blobs(
             raise PeerFault("blob: too many at once")
         serving[peer] += 1
         try:
-            await send(stream, peer, asked)
+            with trio.fail_after(LIMITS.peers.blob_seconds_max):
+                if type(asked) is not bytes or not await send(stream, peer, Cid(asked)):
+                    await stream.write(
+                        pack_frame("refused")
+                    )  # "not here" and "not for you" in one word: it tells nothing
+                await stream.write(END)
+        except Refused:
+            await stream.reset()  # the file went while it was read: no end frame, so nobody takes it for whole
         finally:
             serving[peer] -= 1
             if not serving[peer]:
                 del serving[peer]
+                turns.pop(peer, None)
 
-    async def send(stream: Stream, peer: PeerId, asked: object) -> None:
-        blob = None
-        if type(asked) is bytes:
-            blob = read(Cid(asked)) if grants.allowed(peer, Cid(asked)) else public(Cid(asked))
-        with trio.fail_after(LIMITS.peers.blob_seconds_max):
-            if blob is None:  # one word for "not here" and "not for you": it tells nothing
-                await stream.write(pack_frame("refused") + END)
-                return
-            for start in range(0, len(blob), _CHUNK_BYTES):
-                await stream.write(pack_frame(blob[start : start + _CHUNK_BYTES]))
-            await stream.write(END)
+    async def send(stream: Stream, peer: PeerId, cid: Cid) -> bool:
+        if grants.allowed(peer, cid):
+            blob = read(cid)
+            for start in range(0, len(blob or b""), _CHUNK_BYTES):
+                await stream.write(pack_frame((blob or b"")[start : start + _CHUNK_BYTES]))
+            return blob is not None
+        part, offset = public(cid), 0
+        while part is not None:
+            async with turns.setdefault(peer, trio.Lock()):
+                chunk = await trio.to_thread.run_sync(part, offset, _CHUNK_BYTES, limiter=readers)
+            if not chunk:
+                return True
+            await stream.write(pack_frame(chunk))
+            offset += len(chunk)
+        return False
 
     return serve
 

@@ -1,6 +1,6 @@
 """What is known of blobs beside their bytes: sizes, pins, last use, other names. SQLite, one file.
 
-Rule: a row is written after its file is on the disk under its name, and removed before the file is: the start finds
+Rule: a row is written after its file is on the disk under its name, and removed after the file is: the start finds
 what a crash left between the two. A pin may stand without a blob: it is wanted, and kept once it comes.
 """
 

@@ -137,17 +137,26 @@ class BlobStore:
 
     def find(self, cid: Cid) -> Blob | None:
         """A whole blob by its root, or by the plain CID of a file that was taken over."""
-        blob = self._book.find(cid)
-        if blob is None and (root := self._book.named(cid)) is not None:
-            blob = self._book.find(root)
-        if blob is None:
-            return None
-        said = files.plain(self._flat_path(blob.root))
-        if said is None or (said.st_size, said.st_mtime_ns) != (blob.bytes, blob.file_ns):
+        blob = self._row(cid)
+        if blob is None or self._stands(blob):
+            return blob
+        with self._lock:  # between the row and the look at its file another thread may have put both anew
+            blob = self._row(cid)
+            if blob is None or self._stands(blob):
+                return blob
             log.warning("the file of %s was changed or removed: it counts no more", cid_text(blob.root))
             self._drop(blob.root)
             return None
+
+    def _row(self, cid: Cid) -> Blob | None:
+        blob = self._book.find(cid)
+        if blob is None and (root := self._book.named(cid)) is not None:
+            blob = self._book.find(root)
         return blob
+
+    def _stands(self, blob: Blob) -> bool:
+        said = files.plain(self._flat_path(blob.root))
+        return said is not None and (said.st_size, said.st_mtime_ns) == (blob.bytes, blob.file_ns)
 
     def path(self, cid: Cid) -> Path | None:
         """Its flat file: complete, read-only, to be opened or mapped."""
@@ -420,11 +429,13 @@ class BlobStore:
         return blob
 
     def _drop(self, root: Cid) -> None:
+        """The file first: a row without a file says nothing, but a file without a row would take room that nobody
+        counts, come back after a crash though it was removed, and a full disk takes no row out before there is room."""
         with self._lock:
-            self._book.forget(root)
             for path in (self._flat_path(root), self._tree_path(root)):
                 if files.plain(path) is not None:
                     path.unlink(missing_ok=True)
+            self._book.forget(root)
 
     def free_bytes(self) -> int:
         """What the file system has left for us."""

@@ -264,11 +264,12 @@ class Nodes:
         until(all_linked, LINK_SECONDS, f"links among {', '.join(running)}")
 
     def offer(self, *names: str, model: str = MODEL) -> None:
-        """The first one publishes a model of the demo, the others offer the same one; everybody hears of it."""
+        """The first one publishes a model of the demo, the others pull it; everybody hears of it."""
         card = read_model_card(model)
-        for name in names:
-            self.wait_offered(model, 1 if name != names[0] else 0)
-            self[name].client.add_model(card_map(card), card.path)
+        self[names[0]].client.add_model(card_map(card), card.path)
+        self.wait_offered(model, 1)
+        for name in names[1:]:
+            self[name].client.ask("models.pull", model=model)
         self.wait_offered(model, len(names))
 
     def wait_offered(self, model: str, count: int) -> None:

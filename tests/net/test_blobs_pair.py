@@ -1,5 +1,7 @@
 """Blobs between two real hosts: only what was granted, only the right bytes, only within bounds."""
 
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -8,7 +10,7 @@ import pytest
 import trio
 from link_stage import SEEDS, run
 
-from dimnode.errors import PeerFault
+from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.p2p import blobs, introduction
 from dimnode.p2p.blobs import BLOB, Grants, fetch_blob, serve_blobs
@@ -156,6 +158,55 @@ def test_a_wrong_question_gets_no_blob(question) -> None:
             assert await rest_of(stream) in (b"", pack_frame("refused") + END)
 
     run(scenario)
+
+
+class Disk:
+    """A public file whose reads are noted; each waits until another peer's could have come, or the file goes."""
+
+    def __init__(self, goes_at: int = len(CONTENT)) -> None:
+        self._goes_at, self._lock = goes_at, threading.Lock()
+        self.in_loop = self.at_once = self.most = 0
+        self._loop = threading.get_ident()
+
+    def open(self, cid: Cid) -> blobs.PartOf | None:
+        return self._part if cid == CID else None
+
+    def _part(self, offset: int, size: int) -> bytes:
+        if offset > self._goes_at:
+            raise Refused("E-store-34", "it went", "")
+        with self._lock:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        self.in_loop += threading.get_ident() == self._loop
+        time.sleep(0.002)
+        with self._lock:
+            self.at_once -= 1
+        return CONTENT[offset : offset + size]
+
+
+def test_what_is_everybodys_is_read_by_threads_one_chunk_of_a_peer_at_a_time() -> None:
+    disk, got = Disk(), list[bytes]()
+
+    async def scenario() -> None:
+        async with asking({BLOB: serve_blobs(Grants(), lambda _: None, disk.open)}) as (a, peer):
+
+            async def fetch() -> None:
+                got.append(await fetch_blob(a, peer, CID))
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(fetch)
+            with pytest.raises(PeerFault, match="refused"):
+                await fetch_blob(a, peer, blob_cid(b"another"))
+
+    run(scenario)
+    assert got == [CONTENT] * 4
+    assert (disk.most, disk.in_loop) == (1, 0)
+
+
+def test_a_file_that_goes_while_it_is_read_is_not_taken_for_whole() -> None:
+    found = fetched_from(serve_blobs(Grants(), lambda _: None, Disk(goes_at=2**20).open))
+    assert isinstance(found, PeerFault) and found.rule == "blob: cut off"
 
 
 async def rest_of(stream) -> bytes:

@@ -92,6 +92,31 @@ def test_the_same_card_and_file_added_twice_is_the_same_model(library, model) ->
     assert len(library.models) == 2
 
 
+def test_a_strangers_manifest_that_says_the_same_is_not_mine_to_lose(tmp_path, journal, blobs, library, model) -> None:
+    theirs = add(Library(tmp_path / "home", OTHER, OPEN_SWARM_ID, journal, blobs), model)
+    library.registry.hear(theirs, OTHER.peer)
+    mine = add(library, model)
+    assert (mine.by, theirs.by) == (KEY.peer, OTHER.peer) and add(library, model, 2) == mine
+    common = {"net": OPEN_SWARM_ID, "by": OTHER.peer, "at_ms": 3}
+    _, back = compose("withdraw", common, {"subject": theirs.id, "reason": "mine!"})
+    library.registry.hear_notice(open_record(seal(OTHER, "withdraw", back)), OTHER.peer)
+    assert library.usable() == [mine.id] and library.registry.find("iris", library.models) == mine
+
+
+@pytest.mark.parametrize(("access", "given"), [("public", True), ("restricted", False), ("private", False)])
+def test_what_lies_beside_the_weights_of_a_public_model_is_for_everybody(tmp_path, library, access, given) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_bytes(b'{"model": {}}')
+    said = Manifest.of(add(library, folder, access=access))
+    beside = next(file for file in said.files if file != said.main)
+    part = library.small_file(beside.root)
+    assert (part is not None) == given and library.small_file(said.main.root) is None
+    if part is not None:
+        assert [part(0, 5), part(5, 100), part(13, 5)] == [b'{"mod', b'el": {}}', b""]
+
+
 def test_the_same_card_added_twice_at_once_is_the_same_model(library, model) -> None:
     async def both() -> None:
         async with trio.open_nursery() as nursery:

@@ -3,6 +3,7 @@
 import io
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from dimnode.config import Config
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
 from dimnode.node.content import Content
+from dimnode.node.for_others import ForOthers
 from dimnode.node.library import Library, LocalModel
 from dimnode.node.model_leave import now_ms
 from dimnode.node.models import Models
@@ -139,6 +141,37 @@ def test_a_withdrawn_model_is_served_to_nobody_that_a_lease_or_grant_lets(models
     models._registry.hear_notice(signed(PUBLISHER, "withdraw", subject=MODEL.id, reason=""), PUBLISHER.peer)
     for peer in (EXECUTOR, FRIEND, PUBLISHER):
         assert not opens(models, peer, lease(job), job, grant())
+
+
+@pytest.mark.parametrize("whose", ["submitter", "lessor"])
+def test_what_a_lease_opened_ends_with_the_grant_on_which_it_stands(models, whose) -> None:
+    job, first, second = spec(), grant(), grant(THIEF)  # THIEF: here a coordinator, who may have the files itself
+    back = signed(PUBLISHER, "withdraw", subject=(first if whose == "submitter" else second).id, reason="")
+
+    async def served() -> list[bool]:
+        shown = [record.envelope for record in (lease(job, THIEF), job, first, second)]
+        await models.answer(EXECUTOR.peer, "permit", MODEL.id, shown)
+        before = models.leave.may_fetch(EXECUTOR.peer, ROOT), models.leave.owed(EXECUTOR.peer, ROOT)
+        models._registry.hear_notice(back, PUBLISHER.peer)
+        return [*before, models.leave.may_fetch(EXECUTOR.peer, ROOT), models.leave.owed(EXECUTOR.peer, ROOT)]
+
+    assert trio.run(served) == [True, True, False, False]
+    assert not opens(models, EXECUTOR, lease(job, THIEF), job)
+
+
+def test_a_lease_of_another_submitter_still_opens_what_the_first_may_have_no_more(models) -> None:
+    first, second = spec(FRIEND), spec(THIEF)
+    given = grant(FRIEND), grant(THIEF)
+    back = signed(PUBLISHER, "withdraw", subject=given[1].id, reason="")
+
+    async def served() -> bool:
+        for key, job in ((FRIEND, first), (THIEF, second)):
+            shown = [record.envelope for record in (lease(job, key), job, *given)]
+            await models.answer(EXECUTOR.peer, "permit", MODEL.id, shown)
+        models._registry.hear_notice(back, PUBLISHER.peer)
+        return models.leave.may_fetch(EXECUTOR.peer, ROOT)
+
+    assert trio.run(served)
 
 
 @pytest.mark.parametrize(
@@ -351,6 +384,38 @@ def test_models_for_others_stay_within_the_bound_also_after_a_restart(models, tm
     assert code(Models(again, Content(store, LIMITS), Vault(), models._config, LIMITS)) == "E-models-40"
     trio.run(models._library.drop, first.id)
     assert not code(models)
+
+
+def test_a_model_for_others_that_no_task_ran_for_long_makes_room_for_the_next(models) -> None:
+    models._config, library = Config(fetch_models="anyone"), models._library
+    now = 0.0
+    library.for_others = ForOthers(library._manifest_of, library._stands, lambda: now)
+    models._content.store.bytes_max = 30
+    contents = [b"twelve bytes", b"another twel", b"a third twel", b"a last one t"]
+    kept = [manifest("public", PUBLISHER, content) for content in contents]
+
+    def wanted(number: int) -> bool:
+        record = kept[number]
+        asked_to_keep(models, record, lambda: models._registry.hear(record, THIEF.peer), contents[number])
+        return record.id in library.models
+
+    assert wanted(0) and wanted(1)
+    assert not wanted(2)  # both were needed a moment ago
+    now = LIMITS.peers.model_for_others_seconds + 1
+    library.for_others.used(kept[0].id)
+    assert wanted(2) and kept[0].id in library.models and kept[1].id not in library.models
+    assert not wanted(3)
+    models._registry.hear_notice(signed(PUBLISHER, "withdraw", subject=kept[0].id, reason=""), PUBLISHER.peer)
+    assert wanted(3) and kept[0].id not in library.models
+
+
+def test_a_model_for_others_that_could_not_be_kept_keeps_no_room(models, tmp_path) -> None:
+    lost = manifest("public", PUBLISHER, b"went missing")
+    assert not trio.run(partial(models._library.keep, lost, for_others=True))
+    assert models._library.for_others.bytes == 0
+    assert models._content.store.pins(blob_cid(b"went missing")) == {}
+    again = Library(tmp_path / "home", HOLDER, OPEN_SWARM_ID, models._library._journal, models._content.store)
+    assert lost.id not in again.models and models._content.store.pins(blob_cid(b"went missing")) == {}
 
 
 @pytest.mark.parametrize(("reason", "opened"), [("user", False), ("shared", True), ("", True)])

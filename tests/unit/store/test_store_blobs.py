@@ -375,6 +375,56 @@ def test_a_blob_without_its_row_is_adopted_if_its_bytes_say_so(tmp_path: Path) -
         assert store.all() == [] and names(store) == []
 
 
+_DIES_LETTING_GO = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from dimnode.limits import LIMITS
+from dimnode.store.blobs import BlobStore
+unlink, left = Path.unlink, [int(sys.argv[2])]
+def dying(path, missing_ok=False):
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    unlink(path, missing_ok)
+    if path.suffix == ".dag":
+        os.kill(os.getpid(), 9)
+with BlobStore(Path(sys.argv[1]), 2**40, replace(LIMITS.store, free_bytes_min=0)) as store:
+    [blob] = store.all()
+    Path.unlink = dying
+    store.remove(blob.root)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("unlinked", "stays"), [(0, True), (1, False), (2, False)])
+def test_a_crash_while_a_blob_goes_leaves_neither_half_of_it(tmp_path: Path, unlinked: int, stays: bool) -> None:
+    content = content_of(2 * LEAF_BYTES)
+    with open_store(tmp_path) as store:
+        root = store.add(io.BytesIO(content), name_whole=True).root
+        [tree] = {name for name in names(store) if "." in name}
+    done = subprocess.run([sys.executable, "-c", _DIES_LETTING_GO, str(tmp_path), str(unlinked)], check=False)
+    assert done.returncode == -9
+    with open_store(tmp_path) as store:
+        assert (store.found.adopted, store.found.removed) == (0, not stays)
+        assert [blob.root for blob in store.all()] == [root] * stays
+        assert (tree in names(store)) == stays and len(names(store)) == 2 * stays
+        assert (store.find(blob_cid(content)) is not None) == stays
+        assert store.add(io.BytesIO(content)).root == root and store.read(root, 0, len(content)) == content
+
+
+def test_a_blob_that_is_put_anew_between_two_looks_is_not_thrown_away(store: BlobStore) -> None:
+    content = content_of(100)
+    blob = store.add(io.BytesIO(content))
+    path = store.path(blob.root)
+    assert path is not None
+    stale = replace(blob, file_ns=blob.file_ns - 1)  # what a thread read just before another one put the file anew
+    looks = iter([stale])
+    found = store._row
+    store._row = lambda cid: next(looks, None) or found(cid)  # type: ignore[method-assign]
+    assert store.find(blob.root) == blob and path.exists()
+
+
 def test_what_is_not_ours_is_left_alone_and_told(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         kept = store.add(io.BytesIO(b"kept")).root
