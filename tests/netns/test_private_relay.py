@@ -1,18 +1,16 @@
 """A private swarm behind NAT boxes: members meet through a member that relays, and nobody else gets a place there."""
 
-import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.cli_nodes import dim
+from tests.netns.ends import address_of, documents, start_end
 from tests.netns.lab import Lab, Lan, Place, lab_missing, open_lab
 from tests.netns.machines import Machine, Machines, triage_rows, until
 
 WHY_NOT = lab_missing(nat=True)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "-")]
-END = str(Path(__file__).with_name("circuit_end.py"))
 
 
 def clinic(machines: Machines, street: Lan, homes: list[Lan], *how: str) -> tuple[Machine, Machine, Machine]:
@@ -34,20 +32,16 @@ def clinic(machines: Machines, street: Lan, homes: list[Lan], *how: str) -> tupl
 def knocked(place: Place, log: Path, relay: str, peer: str) -> dict[str, bool]:
     """Whether a stranger with a libp2p host of its own could reserve at the relay, and reach the peer through it."""
     way = f"{relay}/p2p-circuit/p2p/{peer}"
-    stranger = place.start([sys.executable, END, "knock", "zeno", relay, way], log=log)
-    assert stranger.wait(60) == 0, log.read_text()
-    return {said["tried"]: said["got_in"] for said in map(json.loads, log.read_text().splitlines())}
+    assert start_end(place, log, "knock", "zeno", relay, way).wait(60) == 0, log.read_text()
+    return {said["tried"]: said["got_in"] for said in documents(log)}
 
 
 def open_relay_and_its_guest(lab: Lab, street: Lan, home: Lan, folder: Path) -> tuple[str, str]:
     """A relay that is in no swarm, and who has a place there."""
-    found = []
-    for what, lan in (("relay", street), ("stay", home)):
-        log = folder / f"open-{what}"
-        lab.place(lan).start([sys.executable, END, what, what, *found], log=log)
-        until(lambda log=log: log.read_text().startswith("{"), f"an open {what}")
-        found.append(json.loads(log.read_text())["peer"])
-    return found[0], found[1].rpartition("/")[2]
+    start_end(lab.place(street), folder / "open", "relay", "r")
+    relay = address_of(folder / "open")
+    start_end(lab.place(home), folder / "guest", "stay", "a", relay)
+    return relay, address_of(folder / "guest").rpartition("/")[2]
 
 
 def test_members_meet_through_a_member_that_relays_for_nobody_else(tmp_path: Path) -> None:
@@ -66,7 +60,7 @@ def test_members_meet_through_a_member_that_relays_for_nobody_else(tmp_path: Pat
         assert knocked(outside, tmp_path / "clinic", anna.address, alba.peer) == {"reserve": False, "reach": False}
         assert "E-swarm-10" in anna.dim("swarm", "show", "--json").out
         guest = open_relay_and_its_guest(lab, street, homes[0], tmp_path)
-        assert knocked(outside, tmp_path / "open", *guest) == {"reserve": True, "reach": True}
+        assert knocked(outside, tmp_path / "knock", *guest) == {"reserve": True, "reach": True}
 
         assert anna.dim("swarm", "remove", "brio").code == 0
         until(lambda: not alba.linked(brio), "who is removed loses the way over the relay too", anna, alba, brio)

@@ -8,6 +8,9 @@ The way out must be one that the NAT box knows already. So the new socket is bou
 to the relay, and the address we tell is the one at which the relay sees that connection. The listening port is not
 touched. A box that picks another outside port for each destination cannot be punched: the relayed connection stays.
 
+A box remembers an attempt that failed for two minutes or longer, and takes the packets of a later one between the same
+ports for a part of it. So every further attempt has a port of its own, where the relay saw that the box keeps ports.
+
 Rule: a relayed connection is never closed before a direct one stands, and then only when it has fallen quiet.
 
 Source: https://github.com/libp2p/specs/blob/master/relay/DCUtR.md
@@ -19,6 +22,7 @@ import random
 import socket
 from collections.abc import Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import psutil
 import trio
@@ -69,6 +73,7 @@ class Punching:
         self._negotiate_seconds_max = limits.host.negotiate_seconds_max
         self._rounds: dict[ID, trio.CancelScope] = {}  # those that we began
         self._serving: set[ID] = set()  # those that the peer began
+        self._attempts = WeakKeyDictionary[YamuxConnection, int]()  # over each relayed connection
 
     async def visited(self, peer: ID, muxed: YamuxConnection) -> None:
         """A task: `peer` came to us over a relay; try to get rid of the relay, then let it go. Never raises."""
@@ -170,18 +175,24 @@ class Punching:
     # The way out
 
     async def _outside(self, muxed: YamuxConnection) -> tuple[tuple[str, int], list[Multiaddr]]:
-        """Our end of the connection to the relay, and where the relay sees it. Raises `PeerFault`."""
+        """Where to dial from, and as what that is seen from outside; at first as the relay says. Raises `PeerFault`."""
         to_relay: YamuxConnection = below(muxed)
         tcp = plain_socket(carrier_of(to_relay))
         if tcp is None:
             raise PeerFault("dcutr: the relay is not on TCP")
         # A second socket may have the same local port only when both allow it, and neither listens.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        source = tcp.getsockname()[:2]
+        host, port = tcp.getsockname()[:2]
         _, observed = await self._identify(to_relay, to_relay.peer_id)
         if observed is None:
             raise PeerFault("dcutr: the relay does not say where it sees us")
-        return (str(source[0]), int(source[1])), [observed]
+        seen_host, seen_port = host_and_port(observed)
+        tried = self._attempts.get(muxed, 0)
+        self._attempts[muxed] = tried + 1
+        if tried and seen_port == port:
+            port = free_port(host)
+            observed = Multiaddr(f"/ip{6 if ':' in seen_host else 4}/{seen_host}/tcp/{port}")
+        return (host, port), [observed]
 
     async def _identify(self, muxed: YamuxConnection, peer: ID) -> tuple[list[Multiaddr], Multiaddr | None]:
         """Ask for the peer's addresses and for ours as the peer sees it. Raises `PeerFault`, `StreamLost`."""
@@ -240,6 +251,13 @@ class Punching:
                 break
         if self._dialler.direct(peer):
             await muxed.close()
+
+
+def free_port(host: str) -> int:
+    """A TCP port of this address that nothing uses now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 async def open_from(source: tuple[str, int], host: str, port: int) -> trio.SocketStream:
