@@ -1,4 +1,4 @@
-// Made by types.mjs out of openapi.json, sha256 dd28d449cfb03fe3a1a012cb8dc509ce0c67e96443b95bb4c731d001027d51d0
+// Made by types.mjs out of openapi.json, sha256 df7d612d3572adbdae193000e0df711eb1caed6181f16211a6c6d0e093b83486
 export interface paths {
     "/dim/v1/jobs/validate": {
         parameters: {
@@ -217,7 +217,7 @@ export interface paths {
         };
         /**
          * List models
-         * @description Every model that can be run now, here or on a peer, and that this key may use.
+         * @description Every model that can be run now, here or on a peer, and that this key may use; or all that one peer publishes.
          */
         get: operations["models_dim_v1_models_get"];
         put?: never;
@@ -3076,7 +3076,10 @@ export interface operations {
     };
     models_dim_v1_models_get: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description All that one peer publishes, by its index: its id, the last letters of it, or its name. */
+                publisher?: string;
+            };
             header?: {
                 /** @description An id of your own for this request, such as `order-1`: 1 to 64 of A-Z a-z 0-9 . _ -; any other is replaced. */
                 "X-Request-Id"?: components["parameters"]["RequestId"];

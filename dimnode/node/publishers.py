@@ -81,7 +81,13 @@ class Publishers:
             raise unheard from None
         if whose != self._node.me:
             await self._node.indexes.resolve(whose)
-        return find(name)
+        try:
+            return find(name)
+        except Refused as no:
+            if no.complaint.code != "E-models-01" or whose == self._node.me:
+                raise
+        cause = "neither its publisher's index names it nor a peer that was heard"
+        raise Refused("E-models-01", f"unknown model {name!r}", cause, f"dim models ls --publisher {publisher}")
 
 
 def own_index(node: Node) -> Answer | None:

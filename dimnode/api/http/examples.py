@@ -29,6 +29,7 @@ PARAMETERS: Final[Mapping[str, tuple[str, str]]] = {
     "blob": ("The id of a blob.", BLOB),
     "model": ("A name, name:version or id.", "triage"),
     "peer": ("A peer's id or name.", PEER),
+    "publisher": ("All that one peer publishes, by its index: its id, the last letters of it, or its name.", ""),
     "wait": ("Seconds to wait for the job's end.", ""),
     "most": ("How many at most.", ""),
     "before_ms": ("Only what is older than this: milliseconds since 1970.", ""),

@@ -4,9 +4,9 @@ Rule: reading wants `read`; what changes what this node offers, has or lets othe
 the same commands as on the command line. What a model file declares is read in a sandbox, never in this process.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from dimnode.api.http.inside import ERRORS, House, Who, answer, ask
@@ -30,12 +30,14 @@ from dimnode.errors import Refused
 
 router = APIRouter(prefix="/dim/v1", responses=dict(ERRORS), tags=["models"])
 
+Publisher = Annotated[str, Query(max_length=64)]
+
 
 @router.get("/models", summary="List models", response_model=ModelsOut)
-async def models(house: House, who: Who) -> Response:
-    """Every model that can be run now, here or on a peer, and that this key may use."""
+async def models(house: House, who: Who, publisher: Publisher = "") -> Response:
+    """Every model that can be run now, here or on a peer, and that this key may use; or all that one peer publishes."""
     who.need("read")
-    found = await ask(house, "models.ls")
+    found = await ask(house, "models.ls", publisher=publisher or None)
     return answer({"models": [row for row in found["models"] if _may_use(who, row)]})
 
 

@@ -175,8 +175,9 @@ class FakeNode:
             "rep.explain": BODIES["WhyOut"],
             "status": BODIES["StatusOut"],
         }
-        if op.startswith("models.") and op != "models.ls":
-            self.find_model(arguments["model"])
+        if op.startswith("models."):
+            if op != "models.ls":
+                self.find_model(arguments["model"])
             self.asked.append((op, {key: value for key, value in arguments.items() if key != "op"}))
         if op not in answers:
             raise Refused("E-api-02", f"this node does not know {op!r}")

@@ -157,6 +157,17 @@ def test_what_changes_who_has_or_may_use_a_model_needs_an_admins_key(tmp_path: P
     on_stage(tmp_path, act)
 
 
+def test_what_one_publisher_publishes_is_listed_over_http(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client() as user:
+            for path, publisher in (("", None), ("?publisher=anna", "anna")):
+                assert (await user.get(f"/dim/v1/models{path}")).json()["models"]
+                assert stage.node.asked[-1] == ("models.ls", {"publisher": publisher})
+            assert (await user.get(f"/dim/v1/models?publisher={'x' * 65}")).status_code == 400
+
+    on_stage(tmp_path, act)
+
+
 def test_uploads_go_when_they_are_old_and_the_oldest_when_there_are_too_many(tmp_path: Path) -> None:
     uploads = Uploads(
         tmp_path, replace(LIMITS.http, uploads_bytes_max=250, upload_kept_seconds=100, upload_least_bytes=0)
