@@ -438,6 +438,8 @@ class KuboLimits:
     call_seconds_max: float = 20.0
     local_seconds_max: float = 3.0
     network_seconds_max: float = 12.0
+    fetch_seconds_min: float = 30.0
+    fetch_bytes_per_second_min: int = 2 * 1024 * 1024
     pin_seconds_max: float = 120.0
     publish_seconds_max: float = 120.0
     send_seconds_min: float = 60.0

@@ -31,6 +31,8 @@ class FakeKubo:
         self.names: dict[str, str] = {}
         self.version: dict[str, str] = {"Version": "0.18.1", "Commit": "", "Repo": "12", "ipfs-core": "0.18.1"}
         self.fault = ""
+        self.gate_after: dict[str, int] = {}
+        """By operation: from which call on it waits for the gate."""
         self.asked: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.news = threading.Condition()
@@ -126,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             kubo.asked.append(what)
             kubo.headers.append(dict(self.headers))
             kubo.news.notify_all()
+            waits = kubo.asked.count(what) >= kubo.gate_after.get(what, sys.maxsize)
+        if waits:
+            kubo.gate.wait(60)
         fault, _, only = kubo.fault.partition(":")
         if fault and (not only or only == what):
             if fault == "slow":

@@ -45,15 +45,13 @@ class KuboFetch:
     async def fetch(self, root: Cid, size_bytes: int | None, tell: Tell) -> bool:
         """Whether the blob is in the store now. False: the daemon does not have it, or failed on the way.
 
-        Raises `Refused` only for what is wrong here: the disk is full, too many parts are open.
+        All calls together have a deadline, which the blob's size moves: each alone has one, too, but a daemon that
+        takes nearly that long for every leaf would keep peers from being asked. Raises `Refused` only for what is wrong
+        here: the disk is full, too many parts are open.
         """
         try:
-            if not self._kubo.looks_further and not await self._kubo.has(root):
-                return False
-            if root.startswith(BLOB_PREFIX):
-                await self._leaf(root, size_bytes, tell)
-            else:
-                await self._blob(root, size_bytes, tell)
+            with trio.move_on_after(self._limits.fetch_seconds_min) as deadline:
+                return await self._fetched(root, size_bytes, tell, deadline)
         except PeerFault as fault:
             log.warning("kubo: %s is not a blob of ours: %s", cid_text(root), fault.rule)
             return False
@@ -62,6 +60,20 @@ class KuboFetch:
                 raise
             log.info("kubo: %s did not come: %s", cid_text(root), no)
             return False
+        log.info("kubo: %s did not come in time", cid_text(root))
+        return False
+
+    async def _fetched(self, root: Cid, size_bytes: int | None, tell: Tell, deadline: trio.CancelScope) -> bool:
+        if not self._kubo.looks_further and not await self._kubo.has(root):
+            return False
+        if root.startswith(BLOB_PREFIX):
+            await self._leaf(root, size_bytes, tell)
+            return True
+        tree = await trio.to_thread.run_sync(self._blobs.known_tree, root) or await self._tree(root)
+        if size_bytes not in (None, tree.file_bytes):
+            raise PeerFault("blob: size")
+        deadline.deadline += tree.file_bytes / self._limits.fetch_bytes_per_second_min
+        await self._blob(tree, tell)
         return True
 
     async def _leaf(self, root: Cid, size_bytes: int | None, tell: Tell) -> None:
@@ -71,10 +83,7 @@ class KuboFetch:
         await trio.to_thread.run_sync(self._blobs.add, io.BytesIO(raw))
         tell(len(raw), len(raw))
 
-    async def _blob(self, root: Cid, size_bytes: int | None, tell: Tell) -> None:
-        tree = await trio.to_thread.run_sync(self._blobs.known_tree, root) or await self._tree(root)
-        if size_bytes not in (None, tree.file_bytes):
-            raise PeerFault("blob: size")
+    async def _blob(self, tree: Tree, tell: Tell) -> None:
         part = await trio.to_thread.run_sync(self._blobs.part, tree)
         try:
             missing = part.missing()

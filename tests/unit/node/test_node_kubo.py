@@ -329,6 +329,21 @@ def test_what_came_before_the_daemon_died_is_kept_for_the_next_time(scene):
     assert scene.blobs.path(root).read_bytes() == LARGE
 
 
+def test_a_daemon_that_drips_has_a_deadline_for_all_of_it_and_what_came_is_kept(scene):
+    """Each call alone may take 20 s: with a call for every MiB, no peer would be asked for hours."""
+    root = root_of(LARGE)
+    scene.daemon.draw(LARGE, LEAF_BYTES)
+    hurried = replace(LIMITS, fetch_seconds_min=0.3, fetch_bytes_per_second_min=2**60, calls_at_once_max=1)
+    scene.daemon.gate_after["block/get"] = 3  # the root and a leaf come at once, the next waits for the gate
+    found, seen = taken(scene, root, limits=hurried)
+    assert not found and 0 < seen[-1][0] < len(LARGE)
+    assert scene.blobs.path(root) is None and scene.blobs.known_tree(root) is not None
+    scene.daemon.gate_after.clear()
+    before = scene.daemon.asked.count("block/get")
+    assert taken(scene, root)[0]
+    assert scene.daemon.asked.count("block/get") - before == 2
+
+
 def test_an_operator_may_keep_the_node_from_asking_the_daemon_for_blobs(scene):
     scene.daemon.put(b"small")
     assert taken(scene, blob_cid(b"small"), fetch="off") == (False, [])

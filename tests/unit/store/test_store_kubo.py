@@ -9,7 +9,7 @@ import trio
 
 from dimnode.errors import Refused
 from dimnode.limits import KuboLimits
-from dimnode.records.ids import TREE_PREFIX, blob_cid, cid_text
+from dimnode.records.ids import blob_cid, cid_text
 from dimnode.records.unixfs import LEAF_BYTES, tree_of
 from dimnode.store.kubo import Daemon, open_kubo
 from tests.fake_kubo import FakeKubo
@@ -231,17 +231,14 @@ def test_pins_come_and_go(daemon):
 @pytest.mark.parametrize(
     "version", [{"Version": "0.18.1", "ipfs-core": "x"}, {"Version": "0.37.0", "Golang": "x"}], ids=str
 )
-def test_a_block_is_put_in_the_words_of_either_daemon_and_its_name_is_compared(daemon, version):
+def test_a_small_blob_is_put_as_a_block_in_the_words_of_either_daemon_and_its_name_is_compared(daemon, version):
     daemon.version = version
-    tree = tree_of(BytesIO(LARGE).read)
 
     async def use(kubo):
-        await kubo.put_block(blob_cid(SMALL), SMALL)
-        await kubo.put_block(tree.root, tree.nodes[0])
+        await kubo.add_bytes(SMALL)
 
     ask(daemon.api, use)
-    assert set(daemon.blocks) == {cid_text(blob_cid(SMALL)), cid_text(tree.root)}
-    assert tree.root.startswith(TREE_PREFIX)
+    assert set(daemon.blocks) == daemon.pins == {cid_text(blob_cid(SMALL))}
     daemon.fault = "misname"
     assert refused(daemon.api, use).code == "E-kubo-06"
 
