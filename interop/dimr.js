@@ -812,6 +812,52 @@ class Case {
       this.line('R-SITES', 'verdict', this.counted.length < least && 'too few sites')
       this.judgeCombined()
     }
+    this.judgeMetering()
+  }
+
+  /** One line for each answer that counts, of a model that has a price. */
+  judgeMetering() {
+    const counts = new Set(this.counted)
+    const answers = this.goodOf(null).filter((answer) => counts.has(answer))
+    answers.sort((a, b) => a.said.task - b.said.task || compare(a.id, b.id))
+    for (const answer of answers) {
+      const manifest = answer.said.model && this.record(answer.said.model)
+      const price = manifest?.kind === 'manifest' && manifest.said.price
+      if (!price) continue
+      const subject = `record ${answer.number}`
+      const units = price.unit === 'answer' ? 1 : answer.said.weight ?? 0
+      const rows = price.unit === 'answer' ? new Set([1]) : this.rowsOf(answer)
+      if (!units) this.line('R-METER', subject, 'the answer does not say for how many rows')
+      else if (!rows) this.open('R-METER', subject, 'what its rows were counted from is not here')
+      else this.line('R-METER', subject, !rows.has(units) && `it bills ${units} rows, and was given others`)
+    }
+  }
+
+  /** How many rows an answer may be of, or null when nobody can say. */
+  rowsOf(answer) {
+    const evaluates = this.spec.tasks[this.stepOf(answer.said.task)].op === 'evaluate'
+    const blobs = evaluates ? [this.outputOf(answer)] : answer.said.inputs.map((ref) => this.blobs.get(this.cidOf.get(toHex(ref))))
+    if (blobs.some((blob) => !blob)) return null
+    const found = new Set()
+    try {
+      for (const tensors of blobs.map(decodeTensors)) {
+        if (evaluates) {
+          const told = tensors.find(({ name, dtype, raw }) => name === 'rows' && dtype === 'int64' && raw.length === 8)
+          if (told) found.add(Number(numbersOf(told)[0]))
+          continue
+        }
+        const names = new Set(tensors.map(({ name }) => name))
+        for (const { name, dtype, shape } of tensors) {
+          if (names.has(`${name}.sizes`)) continue
+          found.add(shape[0] ?? 1)
+          if (dtype === 'uint8' && shape.length === 1) found.add(1)
+        }
+      }
+    } catch (error) {
+      if (!(error instanceof Damage)) throw error
+      return null
+    }
+    return found
   }
 
   stepOf(task) {

@@ -35,6 +35,7 @@ CODES: Mapping[str, str] = {
     "R-TALLY": "votes or replicas counted again give the verdict",
     "R-AGGREGATE": "the sum or average computed again gives the verdict's output",
     "R-OUTPUT": "the verdict's output is what its answers conclude",
+    "R-METER": "what an answer could be billed for, by its model's price, is what it was given",
     "R-OPENING": "each blinded reference opens to a CID",
     "R-BLOB": "each blob is there and hashes to its CID",
     "R-PROOF": "records are in the logs of their signers",

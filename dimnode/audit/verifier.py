@@ -12,6 +12,7 @@ from dimnode.audit.conclusion import check_conclusion
 from dimnode.audit.custody import check_custody, net_problems, ruling_problems, spec_problems
 from dimnode.audit.damage import damage
 from dimnode.audit.findings import Check, Findings
+from dimnode.audit.metering import check_metering
 from dimnode.audit.report import Report
 from dimnode.errors import PeerFault
 from dimnode.records.ids import cid_text
@@ -71,6 +72,7 @@ def _check_records(case: Case, findings: Findings) -> None:
     check_custody(case, findings)
     findings.skip("R-COMMIT", "verdict", "votes are not committed before they are revealed in this version")
     check_conclusion(case, findings)
+    check_metering(case, findings)
 
 
 def _check_blobs(case: Case, findings: Findings) -> None:

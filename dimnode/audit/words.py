@@ -17,6 +17,7 @@ from dimnode.records.kinds import KINDS
 _WORDS_OF_RULE = {
     "R-TALLY": "the count was repeated from the answers in the file and is the same",
     "R-AGGREGATE": "the total was computed again from the contributions in the file and is the same",
+    "R-METER": "what could be billed was counted again, at the price that the models' publishers signed",
 }
 
 

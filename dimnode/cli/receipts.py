@@ -5,11 +5,13 @@ Rule: what is drawn is what the records say; whether they fit together is `dim v
 
 import argparse
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from dimnode.audit.case import Case
 from dimnode.audit.files import read_receipt, read_trust
+from dimnode.audit.metering import Metered, metered
 from dimnode.cli.output import bold, clock, counted, say, say_json, shown, talk
 from dimnode.cli.results import are_counts, counts_summary, forms, labels_of, listed
 from dimnode.errors import ConfigError, PeerFault, RunFailed
@@ -26,12 +28,13 @@ def show(chosen: argparse.Namespace) -> int:
     trust = read_trust(chosen.trust) if chosen.trust else {}
     case = Case(_parsed(chosen.file), {}, trust)
     if chosen.json:
-        say_json({"root": case.receipt.root, "records": [_record_map(case, record) for record in _records(case)]})
+        records = [_record_map(case, record) for record in _records(case)]
+        say_json({"root": case.receipt.root, "records": records, "metered": list(_billed(case))})
         return 0
     for line in _tree(case, case.root.id):
         say(line)
     say()
-    for line in _conclusion(case):
+    for line in (*_conclusion(case), *_bill(case)):
         say(line)
     receipt = case.receipt
     sizes = (("record", len(receipt.records)), ("opening", len(receipt.openings)), ("blob", len(receipt.blobs)))
@@ -174,6 +177,27 @@ def _conclusion(case: Case) -> Iterator[str]:
     else:
         shapes = ", ".join(f"{name} ({counted(_length(value), 'row')})" for name, value in tensors.items())
         yield f"output: {shapes}"
+
+
+def _bill(case: Case) -> Iterator[str]:
+    """The same in words."""
+    for row in _billed(case):
+        each, total = (f"{row[key] / 1e6:g} {shown(row['currency'])}" for key in ("micro", "total_micro"))
+        what = f"{counted(row['units'], row['unit'])} of {shown(row['name'])}"
+        yield f"metered: {what}, {each} each: {total}; no money moves"
+
+
+def _billed(case: Case) -> Iterator[dict[str, Any]]:
+    """What the answers could be billed for, by model."""
+    for model, entries in groupby(sorted(metered(case), key=_model_of), key=_model_of):
+        found = list(entries)
+        units, first = sum(entry.units for entry in found), found[0]
+        row = {"model": model, "name": first.manifest.payload["name"], "unit": first.unit, "units": units}
+        yield row | {"micro": first.micro, "currency": first.currency, "total_micro": units * first.micro}
+
+
+def _model_of(entry: Metered) -> RecordId:
+    return entry.manifest.id
 
 
 def _is_tally(tensors: Mapping[str, Any]) -> bool:
