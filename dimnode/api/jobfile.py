@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from dimnode.api.inputs import check_inputs
 from dimnode.consensus.agreement import check_comparator
 from dimnode.consensus.tiers import check_quorum, check_tier
 from dimnode.errors import PeerFault, Refused
+from dimnode.jobs.job import WALLS, WALLS_MAX
 from dimnode.jobs.work import SAME_BITS
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
@@ -94,6 +95,7 @@ class JobFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     priority: Literal["low", "normal", "high"] = "normal"
     visibility: Literal["swarm", "participants"] = "swarm"
     deterministic: bool = False
+    sandbox: Annotated[tuple[str, ...], msgspec.Meta(max_length=WALLS_MAX)] = ()
 
 
 class Names(Protocol):
@@ -145,6 +147,8 @@ def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Comp
     }
     if job.deterministic:
         body[SAME_BITS] = True
+    if job.sandbox:
+        body[WALLS] = list(job.sandbox)
     if job.quorum is not None:
         body["quorum"] = {"n": job.quorum.n, "k": job.quorum.k}
     if job.comparator:

@@ -40,7 +40,7 @@ class Need:
     """What the task asks of a peer. An empty `model` or `cabinet` asks for none.
 
     `exclude` and `exclude_operators` keep replicas of one task apart, and a task away from a peer that failed it. A
-    peer that names no operator is never excluded as one.
+    peer that names no operator is never excluded as one. `walls` are layers of the sandbox that the job insists on.
     """
 
     model: bytes
@@ -49,6 +49,7 @@ class Need:
     pinned: bytes | None = None
     exclude: frozenset[bytes] = frozenset()
     exclude_operators: frozenset[str] = frozenset()
+    walls: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

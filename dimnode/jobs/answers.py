@@ -23,6 +23,8 @@ def misfit(job: Job, task: Task, event: AnswerReceived) -> str:
         return "answer: a permission for another cabinet"
     if event.weight > LIMITS.cabinets.rows_max:  # one site's claim would outweigh all others in an average
         return "answer: a weight of more rows than a cabinet holds"
+    if event.status == "ok" and event.walls is not None and not job.walls <= event.walls:
+        return "answer: run without the sandbox that the job insists on"
     if event.status == "ok" and event.output is None:
         return "answer: no output"
     if event.status == "ok" and "cabinet" in job.template(task) and not event.rulings:

@@ -114,8 +114,8 @@ class RunRefused:
 class AnswerReceived:
     """An executor answered. Held: the envelopes of answer, rulings and policies, and the output blob if there is one.
 
-    `inputs` and `model` are what the answer says it read and ran; None means that the maker of the event has checked
-    them against the lease already.
+    `inputs` and `model` are what the answer says it read and ran, `walls` behind which layers of a sandbox; None means
+    that the maker of the event has checked them against the lease already.
     """
 
     peer: PeerId
@@ -132,6 +132,7 @@ class AnswerReceived:
     inputs: tuple[Ref, ...] | None = None
     model: RecordId | None = None
     cabinets: tuple[str, ...] | None = None
+    walls: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ class AdvertHeard:
     `models` by their class, the format; `sizes` in bytes, as far as manifests were heard. It runs models of `formats`,
     and of them those whose `asks` (extras by model) are among its `extras`; None: it did not say, as peers of the last
     version do not, and is taken at its offer. It would fetch a model with at most `fetch_bytes` that it can run when a
-    job names one that it lacks (0: it would not).
+    job names one that it lacks (0: it would not). `walls` are the layers of its sandbox.
     """
 
     peer: PeerId
@@ -209,6 +210,7 @@ class AdvertHeard:
     fetch_bytes: int = 0
     extras: frozenset[str] | None = None
     asks: Mapping[RecordId, frozenset[str]] = field(default_factory=dict)
+    walls: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, check_tier
 from dimnode.errors import PeerFault, Refused
 from dimnode.jobs.events import Now
-from dimnode.jobs.job import need_of, sites_of_others
+from dimnode.jobs.job import need_of, sites_of_others, walls_wanted
 from dimnode.jobs.patterns import sites_needed
 from dimnode.jobs.roster import Roster
 from dimnode.limits import Limits
@@ -74,7 +74,7 @@ def consider(spec: Mapping[str, Any], open_jobs: int, roster: Roster, limits: Li
 def _check_replicas(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
     wanted = check_quorum(spec["quorum"]["n"], spec["quorum"]["k"]).n
     for step, template in enumerate(spec["tasks"], 1):
-        usable = roster.usable(need_of(template), now)
+        usable = roster.usable(need_of(template, walls=walls_wanted(spec)), now)
         if usable < wanted:
             what = f"too few peers: quorum needs {wanted}, {usable} can take step {step}"
             cause = "peers are offline, barred or lack the model or its runtime"
@@ -85,9 +85,10 @@ def _check_steps(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
     """A peer that is known but away is waited for, until the deadline."""
     sites = spec["pattern"] == "collaborative"
     steps_of: dict[Need, list[int]] = {}
+    walls = walls_wanted(spec)
     for step, template in enumerate(spec["tasks"]):
         others = frozenset(sites_of_others(spec, template)) if sites else frozenset()
-        steps_of.setdefault(need_of(template, others), []).append(step)
+        steps_of.setdefault(need_of(template, others, walls), []).append(step)
     lacking: list[int] = []
     for need, steps in steps_of.items():
         wanted = len(steps) if sites else 1  # each site contributes once
@@ -96,11 +97,16 @@ def _check_steps(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
             lacking += steps[trusted:] if sites else [] if trusted else steps
     spare = 0 if spec["pattern"] == "chained" else len(spec["tasks"]) - sites_needed(spec)
     if len(lacking) > spare:
-        raise _nobody(spec["tasks"][min(lacking)], min(lacking) + 1, roster, now)
+        raise _nobody(spec, min(lacking), roster, now)
 
 
-def _nobody(template: Mapping[str, Any], number: int, roster: Roster, now: Now) -> Refused:
-    able, trusted = roster.offered(need_of(template), now)
+def _nobody(spec: Mapping[str, Any], step: int, roster: Roster, now: Now) -> Refused:
+    template, number = spec["tasks"][step], step + 1
+    anywhere, need = need_of(template), need_of(template, walls=walls_wanted(spec))
+    able, trusted = roster.offered(need, now)
+    if not able and roster.offered(anywhere, now)[0]:
+        what = f"no peer that could take step {number} has the sandbox that the job insists on"
+        return Refused("E-jobs-14", what, f"it asks for {', '.join(sorted(need.walls))}", "dim peers; dim doctor there")
     if able and not trusted:
         cause = "each gave an answer that was shown to be wrong"
         return Refused(
@@ -109,7 +115,7 @@ def _nobody(template: Mapping[str, Any], number: int, roster: Roster, now: Now) 
     if able:
         cause = f"{able} can, and each contributes once"
         return Refused("E-jobs-04", f"no further peer offers what step {number} needs", cause, "dim peers")
-    word, somewhere = roster.missing(need_of(template))
+    word, somewhere = roster.missing(anywhere)
     if word:
         return _no_runtime(word, number, somewhere)
     cabinet = template.get("cabinet")

@@ -6,7 +6,7 @@ Pure: no I/O, no clock.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from dimnode.consensus.selection import Need
 from dimnode.jobs.events import Key, Part, Token
@@ -15,6 +15,9 @@ from dimnode.records.ids import Cid, PeerId, RecordId
 from dimnode.records.plan import step_of, step_sources, tasks_of
 from dimnode.records.receipt import Opening
 
+WALLS: Final = "x_sandbox"
+"""The key of a spec with the layers of a sandbox that the job insists on."""
+WALLS_MAX: Final = 16
 _TAKEN = (TaskState.LEASED, TaskState.ANSWERED)
 
 
@@ -108,6 +111,11 @@ class Job:
         """Replicas of each step are compared."""
         return bool(self.spec["tier"] == "quorum")
 
+    @property
+    def walls(self) -> frozenset[str]:
+        """The layers of a sandbox without which nothing of it may run."""
+        return walls_wanted(self.spec)
+
     def key(self, task: Task) -> Key:
         """The name of the task's newest lease."""
         return (self.id, task.number, task.epoch)
@@ -153,7 +161,7 @@ class Job:
             exclude = exclude | self._peers_beside(task)
         if self.pattern == "collaborative":
             exclude = exclude | sites_of_others(self.spec, template)
-        return need_of(template, frozenset(exclude))
+        return need_of(template, frozenset(exclude), self.walls)
 
     def avoided(self, task: Task) -> set[PeerId]:
         """Peers that should get this task only when nobody else can: voters differ where possible."""
@@ -183,7 +191,24 @@ def sites_of_others(spec: Mapping[str, Any], template: Mapping[str, Any]) -> set
     return {other["peer"] for other in spec["tasks"] if "peer" in other and other is not template}
 
 
-def need_of(template: Mapping[str, Any], exclude: frozenset[bytes] = frozenset()) -> Need:
+def walls_wanted(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Layers that the spec names. It has no schema: what is no list of words asks for nothing that anybody has."""
+    said = spec.get(WALLS)
+    if said is None:
+        return frozenset()
+    listed = said if type(said) is list and all(type(word) is str for word in said) else ["?"]
+    return frozenset(listed[:WALLS_MAX])
+
+
+def walls_in(sandbox: str) -> frozenset[str]:
+    """The layers in what an advert or answer says of its sandbox, "landlock+seccomp"; none where something leaks."""
+    words, _, leaks = sandbox.partition(" ")
+    return frozenset() if leaks else frozenset(words.split("+")) - {"", "none"}
+
+
+def need_of(
+    template: Mapping[str, Any], exclude: frozenset[bytes] = frozenset(), walls: frozenset[str] = frozenset()
+) -> Need:
     """What a step asks of a peer."""
     return Need(
         model=template.get("model", b""),
@@ -191,4 +216,5 @@ def need_of(template: Mapping[str, Any], exclude: frozenset[bytes] = frozenset()
         cabinet=template.get("cabinet", ""),
         pinned=template.get("peer"),
         exclude=exclude,
+        walls=walls,
     )

@@ -42,6 +42,7 @@ class Seat:
     sizes: Mapping[RecordId, int] = field(default_factory=dict)
     formats: frozenset[str] | None = None
     extras: frozenset[str] | None = None
+    walls: frozenset[str] = frozenset()
     fetch_bytes: int = 0
     inflight: int = 0
     window: float = 0.0
@@ -50,7 +51,7 @@ class Seat:
 
     def can(self, need: Need) -> bool:
         """It offers what the task needs; a peer without slots is draining and offers nothing."""
-        if self.slots <= 0 or (need.pinned is not None and need.pinned != self.peer):
+        if not self._might(need):
             return False
         if need.cabinet and need.cabinet not in self.offers:
             return False
@@ -64,11 +65,14 @@ class Seat:
 
     def would_fetch(self, need: Need, model_class: str, size_bytes: int, asked: frozenset[str]) -> bool:
         """It lacks the model that the task needs, and would fetch it."""
-        if self.slots <= 0 or (need.pinned is not None and need.pinned != self.peer) or need.model in self.offers:
+        if not self._might(need) or need.model in self.offers:
             return False
         if need.cabinet and need.cabinet not in self.offers:
             return False
         return not self.lacks(model_class, asked) and 0 < size_bytes <= self.fetch_bytes
+
+    def _might(self, need: Need) -> bool:
+        return self.slots > 0 and need.pinned in (None, self.peer) and need.walls <= self.walls
 
     def has_room(self, now: Now) -> bool:
         """It may be given another lease."""
@@ -119,6 +123,7 @@ class Roster:
         self._offer_nothing(seat)
         seat.models, seat.slots, seat.sizes = said.models, said.slots, said.sizes
         seat.formats, seat.extras, seat.fetch_bytes = said.formats, said.extras, said.fetch_bytes
+        seat.walls = said.walls
         for model in said.models:
             self._offering.setdefault(model, {})[said.peer] = seat
         self._asks.update(said.asks)

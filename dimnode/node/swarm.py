@@ -17,6 +17,7 @@ import trio
 from dimnode.errors import PeerFault
 from dimnode.exec.runtimes.choice import extras_of
 from dimnode.jobs.events import AdvertHeard, Event
+from dimnode.jobs.job import walls_in
 from dimnode.limits import Limits
 from dimnode.node.library import Library
 from dimnode.p2p.conduct import Judgement, Offence
@@ -138,7 +139,7 @@ class Swarm:
         cabinets = frozenset(cabinet["name"] for cabinet in body["cabinets"])
         formats, extras, most = frozenset(self.runtimes), frozenset(self.extras), self.fetches(own=True)
         offer = self._key.peer, classes, cabinets, self.slots, self._sizes(classes), formats, most
-        self._put(AdvertHeard(*offer, extras, self._asks(classes)))
+        self._put(AdvertHeard(*offer, extras, self._asks(classes), walls_in(self.sandbox)))
         self.renewed()
 
     def _asks(self, models: Iterable[RecordId]) -> dict[RecordId, frozenset[str]]:
@@ -313,7 +314,7 @@ class Swarm:
         # Of the last version an empty list may mean that it did not say.
         formats = frozenset(member.runtimes) if member.runtimes or extras is not None else None
         offer = peer, classes, frozenset(member.cabinets), member.slots, self._sizes(classes), formats, most
-        self._put(AdvertHeard(*offer, extras, self._asks(classes)))
+        self._put(AdvertHeard(*offer, extras, self._asks(classes), walls_in(member.sandbox)))
 
 
 def extras_said(advert: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dimnode.errors import PeerFault
 from dimnode.jobs.events import AnswerReceived, Event, Key, LeaseReceived, RulingReceived, Told
+from dimnode.jobs.job import walls_in
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.ids import RECORD_ID_BYTES, RECORD_PREFIX, Cid, PeerId, RecordId, blob_cid
@@ -215,6 +216,7 @@ def _answer(frame: TaskFrame, peer: PeerId, net: RecordId, blobs: Mapping[Cid, b
         inputs=tuple(said["inputs"]),
         model=said.get("model"),
         cabinets=tuple(ruling.payload["cabinet"] for ruling in rulings),
+        walls=walls_in(said["sandbox"]),
     )
     return Arrival(event, tuple(held))
 

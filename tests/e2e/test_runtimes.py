@@ -12,6 +12,7 @@ sys.path += [str(Path(__file__).parents[1] / part) for part in ("unit/exec", "ne
 from exec_formats import direct, mlp  # isort: skip
 from real_models import package  # isort: skip
 
+from dimnode.errors import DimError
 from dimnode.exec.runtimes.base import Files
 from dimnode.records.receipt import parse_receipt
 from dimnode.records.tensors import decode_tensors
@@ -49,6 +50,7 @@ def test_models_of_three_formats_are_offered_as_folders_and_answer_like_each_oth
             card = {**CARD, "name": form, "format": form} | ({"architecture": "layers"} if form != "coreml" else {})
             node.client.add_model(card, folder_of(mlp(form)[0], tmp_path / form))
             job = {"tasks": [{"model": form}], "input": {"x": [[1.0, 2.0, 3.0]]}, "deterministic": True}
+            job["sandbox"] = ["landlock", "seccomp"]
             ended = node.client.run(job)
             (output,) = ended.outputs
             (tensor,) = decode_tensors(output)
@@ -61,6 +63,9 @@ def test_models_of_three_formats_are_offered_as_folders_and_answer_like_each_oth
             assert answer["usage"]["rss_bytes"] > 1_000_000
             assert answer["runtime"]["determinism"].endswith("alone")
             assert {"landlock", "seccomp", "rlimits"} <= set(answer["sandbox"].split("+"))
+        with pytest.raises(DimError) as caught:
+            node.client.run({**job, "sandbox": ["landlock", "moat"]})
+        assert caught.value.complaint.code == "E-jobs-14"
         found = {row["check"]: row for row in node.client.doctor()}["runtimes"]
         assert found["ok"], found["detail"]
         for word in ("onnxruntime", "torch", "mlx", "coreml-reference"):

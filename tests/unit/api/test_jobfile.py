@@ -82,6 +82,13 @@ def test_the_shortest_job_is_one_model_and_its_input() -> None:
     assert (tensor.name, tensor.dtype, tensor.shape) == ("x", "float32", (1, 2))
 
 
+def test_layers_of_a_sandbox_are_asked_for_in_a_field_that_older_peers_read_past() -> None:
+    asked = compiled(sandbox=["landlock", "seccomp"])
+    assert fits_a_spec(asked)
+    assert asked.body["x_sandbox"] == ["landlock", "seccomp"]
+    assert "x_sandbox" not in compiled().body
+
+
 def test_equal_bits_are_asked_for_in_a_field_that_older_peers_read_past() -> None:
     asked = compiled(deterministic=True)
     assert fits_a_spec(asked)

@@ -1,14 +1,16 @@
 """Who is given a task by what its advert says it can run: the runtime of the model, and what its words need."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from engine_stage import ME, MODEL, A, B, C, Stage, of, sent
 
 from dimnode.consensus.selection import Need
 from dimnode.consensus.standing import Standing
-from dimnode.jobs.effects import Refuse
+from dimnode.jobs.effects import Refuse, Reply
 from dimnode.jobs.events import AdvertHeard, Now
+from dimnode.jobs.job import walls_in, walls_wanted
 from dimnode.jobs.roster import Roster
 from dimnode.limits import LIMITS
 from dimnode.records.ids import PeerId
@@ -108,3 +110,47 @@ def test_a_job_whose_model_nobody_can_run_is_refused_with_what_to_install(others
     stage.do(advert(C, "coreml"))
     (lease,) = sent("lease", stage.submit(tasks=[{"op": "infer", "model": MODEL}]))
     assert lease.peer == C
+
+
+WALLED = {"tasks": [{"op": "infer", "model": MODEL}], "x_sandbox": ["landlock", "seccomp"]}
+
+
+def walled(peer: PeerId, sandbox: str) -> AdvertHeard:
+    return replace(advert(peer, "coreml"), walls=walls_in(sandbox))
+
+
+def test_a_job_that_insists_on_a_sandbox_goes_to_who_has_every_layer_of_it() -> None:
+    stage = Stage([])
+    for peer, sandbox in ((A, "none"), (B, "seccomp+rlimits"), (C, "landlock+seccomp (leaks: fork)")):
+        stage.link(peer)
+        stage.do(walled(peer, sandbox))
+    (no,) = of(Refuse, stage.submit(**WALLED))
+    assert (no.code, no.cause) == ("E-jobs-14", "it asks for landlock, seccomp")
+    assert sent("lease", stage.submit(tasks=WALLED["tasks"])), "without insisting anybody will do"
+    stage.do(walled(C, "landlock+seccomp+rlimits+netns"))
+    (lease,) = sent("lease", stage.submit(**WALLED))
+    assert lease.peer == C
+
+
+@pytest.mark.parametrize(
+    ("walls", "taken"),
+    [(frozenset({"landlock", "seccomp", "netns"}), True), (frozenset({"seccomp"}), False), (None, True)],
+)
+def test_an_answer_that_was_run_without_the_sandbox_is_not_accepted(walls: frozenset[str] | None, taken: bool) -> None:
+    stage = Stage([])
+    stage.link(A)
+    stage.do(walled(A, "landlock+seccomp"))
+    (lease,) = sent("lease", stage.submit(**WALLED))
+    effects = stage.do(replace(stage.answer(lease), walls=walls))
+    assert bool(of(Reply, effects) and of(Reply, effects)[0].status == "ok") == taken
+
+
+@pytest.mark.parametrize("said", ["landlock", [1], {"landlock": 1}, [["landlock"]]])
+def test_a_wish_for_a_sandbox_that_is_no_list_of_words_is_met_by_nobody(said: object) -> None:
+    assert walls_wanted({"x_sandbox": said}) == {"?"}
+    assert walls_wanted({}) == walls_wanted({"x_sandbox": []}) == frozenset()
+
+
+def test_what_a_sandbox_says_of_itself_is_its_layers_and_with_a_leak_none() -> None:
+    assert walls_in("landlock+seccomp") == {"landlock", "seccomp"}
+    assert walls_in("") == walls_in("none") == walls_in("landlock+seccomp (leaks: fork)") == frozenset()

@@ -73,12 +73,11 @@ def test_a_spec_of_a_third_party_passes_with_its_own_signature() -> None:
 
 
 def test_an_answer_becomes_its_event_and_holds_its_record_and_output() -> None:
-    answer = answer_of(LEASE)
+    answer = answer_of(LEASE, sandbox="landlock")
     found = taken(answer_frame(answer), EXECUTOR, OWNER)
     inputs = tuple(opening(blob).ref for blob in INPUTS)
-    assert found.event == AnswerReceived(
-        EXECUTOR.peer, answer.id, KEY, LEASE.id, "ok", "", "", 7, (), opening(OUTPUT), (), inputs, MODEL, ()
-    )
+    said = (EXECUTOR.peer, answer.id, KEY, LEASE.id, "ok", "", "", 7, (), opening(OUTPUT), (), inputs, MODEL, ())
+    assert found.event == AnswerReceived(*said, walls=frozenset({"landlock"}))
     assert list(found.held) == [(answer.id, answer.envelope), (blob_cid(OUTPUT), OUTPUT)]
 
 
