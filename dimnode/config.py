@@ -112,6 +112,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     http_private_key: str = ""
     http_insecure: bool = False
     kubo: KuboConfig = KuboConfig()
+    onnx_device: Literal["auto", "cpu", "cuda", "coreml"] = "auto"
+    """What ONNX models run on; `auto`: CUDA where it is and works behind the walls, else the processor."""
+    torch_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """The same for models of torch and transformers; `auto`: CUDA or MPS."""
     benchmark: bool = True
     """Measure at the first start how many jobs per second this machine does, and say so in the advert."""
     prewarm: Annotated[tuple[str, ...], msgspec.Meta(max_length=LIMITS.exec.workers_loaded_max)] = ()
@@ -139,7 +143,7 @@ _RENDERED: Final = (
     *("profile", "name", "listen", "bootstrap", "block", "allow"),
     *("max_concurrent_jobs", "max_cache_gb", "cache_dir", "log_level", "log_format", "task_timeout_seconds"),
     *("execute", "workers", "require_sandbox", "fetch_models", "fetch_model_gb_max", "relay", "relays", "mdns"),
-    *("benchmark", "prewarm", "pinned_models", "max_loaded_gb", "runtime_idle_seconds"),
+    *("onnx_device", "torch_device", "benchmark", "prewarm", "pinned_models", "max_loaded_gb", "runtime_idle_seconds"),
     *("http_listen", "http_hosts", "http_origins", "http_certificate", "http_private_key", "http_insecure"),
 )
 """What `dim init` writes: everything that an operator may want to see and change."""

@@ -134,6 +134,7 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("memory", f"{size_text(found['rss_bytes'])}, {size_text(found['held_bytes'])} held for jobs"),
         ("loaded", _loaded(found)),
         ("cache", f"{size_text(found['cache_bytes'])} of models"),
+        ("devices", ", ".join(f"{name} on {word}" for name, word in found.get("devices", {}).items()) or "-"),
         ("gpu", _gpu(found["gpu"])),
         ("journal", f"{size_text(found['journal_bytes'])} of at most {size_text(found['journal_bytes_max'])}"),
         ("loop", f"late by {found['loop_late_p99_ms']:.1f} ms (p99), {found['commits']} commits"),

@@ -19,7 +19,9 @@ from types import TracebackType
 
 from dimnode.exec import sandbox
 from dimnode.exec.channel import FrameBuffer, pack_frame, send_with_descriptors, unpack_body
+from dimnode.exec.orders import NO_ZYGOTE
 from dimnode.exec.runtimes.choice import ALWAYS
+from dimnode.exec.runtimes.devices import AUTO
 from dimnode.exec.zygote import FRAME_BYTES_MAX
 from dimnode.limits import LIMITS, ExecLimits
 
@@ -34,19 +36,23 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 STOP_SECONDS_MAX = 1.0
+NO_DEVICES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
     """What a zygote found out about this machine: the runtime's class, the walls that stand, what passes them.
 
-    `failure` is not empty when it could not start; then nothing else is known.
+    `failure` is not empty when it could not start, and `code` says of what kind; then nothing else is known. `note`:
+    why it computes on something else than the best device here.
     """
 
     runtime: Mapping[str, str] = field(default_factory=dict)
     layers: frozenset[str] = frozenset()
     breaches: tuple[str, ...] = ()
     failure: str = ""
+    code: str = NO_ZYGOTE
+    note: str = ""
 
     @property
     def complete(self) -> bool:
@@ -63,10 +69,10 @@ class Hello:
 def hello_from(report: Sequence[object]) -> Hello:
     """Read a zygote's first report."""
     match report:
-        case ["hello", dict(runtime), list(layers), list(breaches)]:
-            return Hello(runtime, frozenset(layers), tuple(breaches))
-        case ["failed", str(reason)]:
-            return Hello(failure=reason)
+        case ["hello", dict(runtime), list(layers), list(breaches), str(note)]:
+            return Hello(runtime, frozenset(layers), tuple(breaches), note=note)
+        case ["failed", str(reason), str(code)]:
+            return Hello(failure=reason, code=code)
         case _:
             return Hello(failure="it did not say what it can")
 
@@ -76,8 +82,15 @@ class Zygote:
 
     hello: Hello | None
 
-    def __init__(self, limits: ExecLimits, runtime: str = ALWAYS, tokens: "itertools.count[int] | None" = None) -> None:
+    def __init__(
+        self,
+        limits: ExecLimits,
+        runtime: str = ALWAYS,
+        tokens: "itertools.count[int] | None" = None,
+        devices: Mapping[str, str] = NO_DEVICES,
+    ) -> None:
         self.limits = limits
+        self.devices = devices  # by runtime, what the operator asks for; where nothing is said, the best one
         self.runtime = runtime
         self.restarts = 0
         self.tokens = tokens if tokens is not None else itertools.count(1)  # shared by all zygotes of a pool
@@ -104,6 +117,7 @@ class Zygote:
                 [
                     *(sys.executable, "-P", "-m", "dimnode.exec.zygote"),
                     *(str(theirs.fileno()), str(os.getpid()), self.runtime, numbers),
+                    self.devices.get(self.runtime, AUTO),
                 ],
                 pass_fds=[theirs.fileno()],
                 env={**kept, **WORKER_ENVIRONMENT},
@@ -167,6 +181,8 @@ class Zygote:
         self.stop()
 
 
-def start_zygote(limits: ExecLimits = LIMITS.exec, runtime: str = ALWAYS) -> Zygote:
+def start_zygote(
+    limits: ExecLimits = LIMITS.exec, runtime: str = ALWAYS, devices: Mapping[str, str] = NO_DEVICES
+) -> Zygote:
     """Start a zygote. Call it from the main thread, the first one before keys are read; returns at once."""
-    return Zygote(limits, runtime)
+    return Zygote(limits, runtime, devices=devices)

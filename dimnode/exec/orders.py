@@ -40,6 +40,7 @@ EXTERNAL_DATA: Final = "E-exec-23"
 CUSTOM_OPERATOR: Final = "E-exec-24"
 NO_RUNTIME: Final = "E-exec-25"
 UNFIT_MODEL: Final = "E-exec-26"
+NO_DEVICE: Final = "E-exec-27"
 NO_ARCHITECTURE: Final = "E-exec-60"
 BAD_WEIGHTS: Final = "E-exec-61"
 REFUSED_FORMAT: Final = "E-exec-62"
@@ -272,6 +273,7 @@ class RuntimeState:
     sandbox: str
     sandbox_complete: bool
     traits: Mapping[str, str]
+    note: str = ""
 
     def works(self, require_sandbox: bool) -> bool:
         """Whether an order for it may be taken, as far as is known."""

@@ -191,7 +191,7 @@ class Pool:
         hello = self._crew.zygotes.said(runtime)
         if hello is None:
             return RuntimeState(False, "", "", False, {})
-        return RuntimeState(True, hello.failure, hello.sandbox, hello.complete, hello.runtime)
+        return RuntimeState(True, hello.failure, hello.sandbox, hello.complete, hello.runtime, hello.note)
 
     def _refusal(self, order: Order, rows: int) -> Busy | None:
         limits, zygotes = self._limits, self._crew.zygotes

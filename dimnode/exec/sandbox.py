@@ -47,6 +47,8 @@ SYSTEM_CALLS = (
     "clock_gettime clock_nanosleep nanosleep gettimeofday getrusage sysinfo uname"
 )
 
+DEVICE_CALLS = ("ioctl",)
+
 
 @dataclass(frozen=True, slots=True)
 class Walls:
@@ -69,8 +71,11 @@ def describe(layers: frozenset[str]) -> str:
     return "+".join(name for name in ORDER if name in layers) or "none"
 
 
-def build_filter() -> Any:
-    """The seccomp filter, built once in the zygote (the loader of libseccomp reads files); None where it is missing."""
+def build_filter(*, device: bool = False) -> Any:
+    """The seccomp filter, built once in the zygote (the loader of libseccomp reads files); None where it is missing.
+
+    Workers that compute on a `device` may also talk to its driver, over descriptors that were opened before.
+    """
     if not LINUX:
         return None
     try:
@@ -79,7 +84,7 @@ def build_filter() -> Any:
         return None
     rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
     rules.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)  # all threads of the worker, or none
-    for name in SYSTEM_CALLS.split():
+    for name in (*SYSTEM_CALLS.split(), *(DEVICE_CALLS if device else ())):
         # A few names do not exist on every architecture (aarch64 has no `poll`): then there is nothing to allow.
         with contextlib.suppress(OSError, ValueError):
             rules.add_rule(pyseccomp.ALLOW, name)

@@ -15,6 +15,7 @@ from dataclasses import fields
 from typing import Any
 
 from dimnode import posix
+from dimnode.errors import RunFailed
 from dimnode.exec.channel import (
     FrameBuffer,
     pack_frame,
@@ -22,6 +23,7 @@ from dimnode.exec.channel import (
     send_with_descriptors,
     unpack_body,
 )
+from dimnode.exec.orders import NO_DEVICE
 from dimnode.exec.runtimes.choice import runtime_of
 from dimnode.exec.zygote import FRAME_BYTES_MAX, Zygote, limits_from, read_walls
 
@@ -46,7 +48,12 @@ class Spawning(Zygote):
             reply = b"".join(iter(lambda: channel.recv(FRAME_BYTES_MAX), b""))
         posix.wait_for(pid)
         self._reserve = self._spare()
-        return traits, *read_walls(reply)
+        layers, leaks, fault = read_walls(reply)
+        if fault:  # only a process of its own can choose again
+            raise RunFailed(
+                NO_DEVICE, f"{traits['accelerator']} does not compute behind the walls of a worker: {fault}"
+            )
+        return traits, layers, leaks
 
     def end_all(self) -> None:
         """Workers, and the spare."""
@@ -74,7 +81,7 @@ class Spawning(Zygote):
         numbers = ",".join(str(getattr(self._limits, limit.name)) for limit in fields(self._limits))
         program = [sys.executable, "-P", "-m", "dimnode.exec.spares", str(theirs.fileno())]
         with theirs:
-            return posix.spawn([*program, self._runtime.FORMAT, numbers], theirs.fileno()), mine
+            return posix.spawn([*program, self._runtime.FORMAT, numbers, self._device], theirs.fileno()), mine
 
 
 def _next_frame(channel: socket.socket) -> list[Any]:
@@ -86,12 +93,12 @@ def _next_frame(channel: socket.socket) -> list[Any]:
     return []
 
 
-def main(descriptor: int, name: str, numbers: str) -> None:
+def main(descriptor: int, name: str, numbers: str, device: str) -> None:
     """A spare, from its imports to its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
-    spare = Zygote(channel, runtime_of(name), limits_from(numbers))
+    spare = Zygote(channel, runtime_of(name), limits_from(numbers), device)
     channel.sendall(pack_frame(["warm", spare.traits]))
     frames = FrameBuffer(FRAME_BYTES_MAX)
     chunk, found = receive_with_descriptors(channel)
@@ -104,4 +111,4 @@ def main(descriptor: int, name: str, numbers: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(int(sys.argv[1]), *sys.argv[2:5])

@@ -8,8 +8,8 @@ There is one for each runtime, so that no worker is larger than its own. Where f
 (Apple's frameworks), the zygote imports nothing and keeps a spare instead (`spares.py`).
 
 Frames down: ["start", token, directory, sandbox_required, memory_bytes] with the worker's socket; ["end", token]. Up:
-["hello", runtime, layers, breaches] or ["failed", reason], ["started", token, pid], ["unborn", token, reason],
-["exited", token, wait status].
+["hello", runtime, layers, breaches, note] or ["failed", reason, code], ["started", token, pid], ["unborn", token,
+reason], ["exited", token, wait status].
 """
 
 import contextlib
@@ -25,17 +25,22 @@ from dataclasses import fields, replace
 from typing import Any
 
 from dimnode import posix
+from dimnode.errors import RunFailed
 from dimnode.exec import sandbox
 from dimnode.exec.channel import FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
+from dimnode.exec.orders import NO_DEVICE, NO_ZYGOTE
 from dimnode.exec.runtimes.base import Runtime
 from dimnode.exec.runtimes.choice import runtime_of
+from dimnode.exec.runtimes.devices import AUTO, CPU
 from dimnode.exec.sandbox import Walls
 from dimnode.limits import ExecLimits
 
 FRAME_BYTES_MAX = 64 * 1024
+FAULTS = (RuntimeError, OSError, ValueError, TypeError, LookupError, RunFailed, MemoryError)
+"""What libraries raise for a device that they cannot use."""
 
 
-def main(channel_descriptor: int, parent_pid: int, name: str, numbers: str) -> None:
+def main(channel_descriptor: int, parent_pid: int, name: str, numbers: str, device: str) -> None:
     """Serve the node until its end. Runs as `python -m dimnode.exec.zygote`."""
     limits = limits_from(numbers)
     posix.die_with_parent(parent_pid)
@@ -45,12 +50,19 @@ def main(channel_descriptor: int, parent_pid: int, name: str, numbers: str) -> N
     channel = socket.socket(fileno=channel_descriptor)
     try:
         runtime = runtime_of(name)
-        zygote = Zygote(channel, runtime, limits) if runtime.FORKS else _with_spares(channel, runtime, limits)
+        # Apple's frameworks, of which its devices are, do not survive a fork.
+        forks = runtime.FORKS and not (posix.MACOS and device != CPU)
+        zygote = (Zygote if forks else _spawning())(channel, runtime, limits, device)
         traits, layers, breaches = zygote.prove()
-    except Exception as error:  # noqa: BLE001 - boundary: whatever is wrong here, the node must be able to say it
-        channel.sendall(pack_frame(["failed", f"{type(error).__name__}: {error}"[: limits.message_characters_max]]))
+    except RunFailed as fault:
+        said = fault.complaint
+        channel.sendall(pack_frame(["failed", said.what[: limits.message_characters_max], said.code]))
         return
-    channel.sendall(pack_frame(["hello", traits, layers, breaches]))
+    except Exception as error:  # noqa: BLE001 - boundary: whatever is wrong here, the node must be able to say it
+        reason = f"{type(error).__name__}: {error}"[: limits.message_characters_max]
+        channel.sendall(pack_frame(["failed", reason, NO_ZYGOTE]))
+        return
+    channel.sendall(pack_frame(["hello", traits, layers, breaches, zygote.note]))
     gc.collect()
     gc.freeze()
     try:
@@ -59,14 +71,17 @@ def main(channel_descriptor: int, parent_pid: int, name: str, numbers: str) -> N
         zygote.end_all()
 
 
-def _with_spares(channel: socket.socket, runtime: Runtime, limits: ExecLimits) -> "Zygote":
+def _spawning() -> "type[Zygote]":
     from dimnode.exec.spares import Spawning
 
-    return Spawning(channel, runtime, limits)
+    return Spawning
 
 
-def import_everything(runtime: Runtime) -> dict[str, str]:
-    """Load all that a worker may need: behind its walls it can open no file. Returns the runtime's class."""
+def import_everything(runtime: Runtime, device: str = AUTO) -> dict[str, str]:
+    """Load all that a worker may need: behind its walls it can open no file. Returns the runtime's class.
+
+    What is warmed up is warmed up on the processor. Raises `RunFailed`: a device that is not there.
+    """
     from dimnode.exec import worker  # noqa: F401
     from dimnode.exec.transforms import warm
 
@@ -75,6 +90,7 @@ def import_everything(runtime: Runtime) -> dict[str, str]:
     version = runtime.version()
     if version:
         runtime.warm_up()
+        runtime.DEVICE.choose(device)
     return {
         "version": version,
         "os": sys.platform,
@@ -97,8 +113,12 @@ def _instruction_set() -> str:
 class Zygote:
     """The one that forks."""
 
-    def __init__(self, channel: socket.socket, runtime: Runtime, limits: ExecLimits) -> None:
+    note = ""
+    """Why it computes on something else than what was best."""
+
+    def __init__(self, channel: socket.socket, runtime: Runtime, limits: ExecLimits, device: str = AUTO) -> None:
         self._channel = channel
+        self._device = device
         self._runtime = runtime
         self._limits = limits
         self._networkless = posix.leave_network()
@@ -109,21 +129,49 @@ class Zygote:
         os.set_blocking(self._wake_read, False)
 
     def _prepare(self) -> None:
-        self.traits = import_everything(self._runtime)
+        self.traits = import_everything(self._runtime, self._device)
         self._born_bytes = posix.address_space_bytes()
-        self._filter = sandbox.build_filter()
+        self._filter = sandbox.build_filter(device=self._runtime.DEVICE.accelerated)
 
     def try_walls(self, directory: str) -> bytes:
-        """Raise the walls around this process and try to pass them: a frame of what stands and what leaks."""
-        layers = sandbox.install(
-            self._walls(directory, self._limits.worker_memory_bytes_max), self._filter, self._runtime.settle
-        )
+        """Raise the walls around this process and try to pass them: a frame of what stands, what leaks, and why its
+        device does not compute behind them."""
+        device, fault = self._runtime.DEVICE, ""
+        try:
+            device.open()
+        except FAULTS as error:
+            fault = str(error) or type(error).__name__
+        walls = self._walls(directory, self._limits.worker_memory_bytes_max)
+        layers = sandbox.install(walls, self._filter, self._runtime.settle)
+        try:
+            if device.accelerated and not fault:
+                device.try_out()
+        except FAULTS as error:
+            fault = str(error) or type(error).__name__
         # Without these there is nothing to prove, and the attempts would be real.
         leaks = sandbox.breaches() if layers & {"seccomp", "seatbelt"} else ()
-        return pack_frame([sorted(layers), list(leaks)])
+        return pack_frame([sorted(layers), list(leaks), fault[: self._limits.message_characters_max]])
 
     def prove(self) -> tuple[dict[str, str], list[str], list[str]]:
-        """Fork a child that tries its walls: the runtime's class, what stands, what leaks."""
+        """Fork a child that tries its walls: the runtime's class, what stands, what leaks.
+
+        A device on which nothing can be computed behind them gives way to the processor, unless it was asked for.
+        Raises `RunFailed` when it was.
+        """
+        layers, leaks, fault = self._tried()
+        if self._runtime.DEVICE.accelerated and not layers:
+            fault = "the process that tried it ended or did not answer"
+        if fault:
+            word = self._runtime.DEVICE.word
+            what = f"{word} does not compute behind the walls of a worker: {fault}"
+            if self._device != AUTO:
+                raise RunFailed(NO_DEVICE, what)
+            self.note, self._device = what, CPU
+            self._prepare()
+            layers, leaks, _ = self._tried()
+        return self.traits, layers, leaks
+
+    def _tried(self) -> tuple[list[str], list[str], str]:
         import tempfile
 
         mine, theirs = socket.socketpair()
@@ -133,9 +181,14 @@ class Zygote:
                 with _ending():
                     theirs.sendall(self.try_walls(directory))
             theirs.close()
-            reply = b"".join(iter(lambda: mine.recv(FRAME_BYTES_MAX), b""))
+            mine.settimeout(self._limits.worker_start_seconds_max / 2)
+            try:
+                reply = b"".join(iter(lambda: mine.recv(FRAME_BYTES_MAX), b""))
+            except TimeoutError:  # a driver may hang
+                reply = b""
+                os.kill(pid, signal.SIGKILL)
             posix.wait_for(pid)
-        return self.traits, *read_walls(reply)
+        return read_walls(reply)
 
     def serve(self) -> None:
         """Until the node hangs up."""
@@ -195,6 +248,7 @@ class Zygote:
         posix.die_with_parent(parent)
         for inherited in (self._channel.fileno(), self._wake_read, self._wake_write):
             os.close(inherited)
+        self._runtime.DEVICE.open()
         worker.serve(
             worker.Post(
                 channel=socket.socket(fileno=channel),
@@ -210,13 +264,16 @@ class Zygote:
     def _walls(self, directory: str, memory_bytes: int) -> Walls:
         limits = self._limits
         return Walls(
-            # What the runtime's own libraries occupy is not the model's to pay for.
-            self._born_bytes + memory_bytes,
+            # What the runtime's own libraries occupy is not the model's to pay for, nor what a driver does.
+            self._own_bytes() + memory_bytes,
             limits.worker_file_bytes_max,
             limits.worker_open_files_max,
             directory,
             self._networkless,
         )
+
+    def _own_bytes(self) -> int:
+        return posix.address_space_bytes() if self._runtime.DEVICE.accelerated else self._born_bytes
 
     def _reap(self) -> None:
         tokens = {pid: token for token, pid in self._pids.items()}
@@ -237,13 +294,13 @@ def _ending() -> Iterator[None]:
     os._exit(0)
 
 
-def read_walls(reply: bytes) -> tuple[list[str], list[str]]:
+def read_walls(reply: bytes) -> tuple[list[str], list[str], str]:
     """What `try_walls` said; a process that said nothing has proved nothing."""
     bodies = FrameBuffer(FRAME_BYTES_MAX).feed(reply)
     if not bodies:
-        return [], ["probe"]
-    layers, leaks = unpack_body(bodies[0])
-    return layers, leaks
+        return [], ["probe"], ""
+    layers, leaks, fault = unpack_body(bodies[0])
+    return layers, leaks, fault
 
 
 def limits_from(numbers: str) -> ExecLimits:
@@ -255,4 +312,4 @@ def limits_from(numbers: str) -> ExecLimits:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:6])

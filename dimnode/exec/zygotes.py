@@ -64,7 +64,7 @@ class Zygotes:
     def obtain(self, runtime: str) -> Zygote:
         """The zygote of a runtime, started now when there is none."""
         if runtime not in self._all:
-            self._all[runtime] = Zygote(self._limits, runtime, self.first.tokens)
+            self._all[runtime] = Zygote(self._limits, runtime, self.first.tokens, self.first.devices)
             self._nursery.start_soon(self._follow, self._all[runtime])
         return self._all[runtime]
 
@@ -116,7 +116,7 @@ class Zygotes:
         if hello is None:
             return None
         if hello.failure:
-            return orders.NO_ZYGOTE, f"no worker can be started: {hello.failure}"
+            return hello.code, f"no worker can be started: {hello.failure}"
         if self._require_sandbox and not hello.complete:
             return orders.NO_SANDBOX, f"a sandbox is required and this system gives: {hello.sandbox}"
         return None
@@ -130,12 +130,11 @@ class Zygotes:
             await self._read(zygote)
             if self._all.get(zygote.runtime) is not zygote:
                 return None
-            failure = zygote.hello.failure if zygote.hello else ""
+            said = zygote.hello if zygote.hello and zygote.hello.failure else None
             self._owner.zygote_died(zygote)
             zygote.restarts += 1
-            if failure or zygote.restarts > self._limits.zygote_restarts_max:
-                reason = failure or "the process that starts workers keeps dying"
-                return self._know(zygote, Hello(failure=reason))
+            if said or zygote.restarts > self._limits.zygote_restarts_max:
+                return self._know(zygote, said or Hello(failure="the process that starts workers keeps dying"))
             try:
                 zygote.launch()
             except OSError as error:

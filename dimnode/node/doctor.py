@@ -213,6 +213,8 @@ def _runtimes(node: Node) -> Finding:
             ok = False
         elif state.known:
             said.append(f"{name}: {state.traits['engine']} {state.traits['version']} on {state.traits['accelerator']}")
+            if state.note:
+                said[-1] += f" ({state.note})"
         else:
             said.append(f"{name}: installed, did not answer in time")
             ok = False

@@ -53,7 +53,7 @@ class Labour:
         stats = node.pool.stats()
         node.swarm.sandbox = stats.sandbox
         node.swarm.runtimes = self._working(stats)
-        node.swarm.extras = extras_installed()
+        node.swarm.extras, node.swarm.devices = extras_installed(), devices_of(stats)
         node.swarm.slots = 0 if self.draining else node.config.max_concurrent_jobs
         node.swarm.jobs_per_second = int(self.measured.get("jobs_per_second", 0))
         node.pool.draining = self.draining
@@ -71,7 +71,7 @@ class Labour:
         if pool is None:
             return 0, 0
         stats = pool.stats()
-        if self._working(stats) != self._node.swarm.runtimes:
+        if (self._working(stats), devices_of(stats)) != (self._node.swarm.runtimes, self._node.swarm.devices):
             self.describe()
             self._node.swarm.renew_advert()
         try:
@@ -216,6 +216,7 @@ class Labour:
             "machine_bytes": total,
             "machine_free_bytes": available,
             "cache_bytes": sum(row[-1] for model in node.library.models.values() for row in _files(model)),
+            "devices": devices_of(stats) if stats else {},
             "gpu": {**graphics(), "used_bytes": graphics_used_bytes()},
             "benchmark": self.measured,
             "costs": self._costs(),
@@ -258,3 +259,9 @@ class Labour:
 def _files(model: LocalModel) -> Any:
     files: Mapping[str, Any] | Any = model.manifest.payload["files"]
     return files
+
+
+def devices_of(stats: PoolStats) -> dict[str, str]:
+    """What each runtime computes on that has started here."""
+    known = {name: state.traits for name, state in stats.runtimes.items() if state.known and not state.failure}
+    return {name: traits["accelerator"] for name, traits in known.items()}

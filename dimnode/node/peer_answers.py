@@ -63,6 +63,7 @@ class PeerAnswers:
             "sandbox": member.sandbox,
             "runtimes": list(member.runtimes),
             "extras": None if member.extras is None else list(member.extras),
+            "devices": member.devices,
             "addresses": list(member.addresses),
             "stream_bytes_in": link.stream.bytes_in if link else 0,
             "stream_bytes_out": link.stream.bytes_out if link else 0,

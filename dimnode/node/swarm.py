@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 AGENT = f"dimnode/{version('dimnode')}"
 _EXTRAS_MAX: Final = 16
+_DEVICE_CHARACTERS_MAX: Final = 32
 
 
 class Fetches(Protocol):
@@ -86,6 +87,7 @@ class Swarm:
         self.sandbox = ""
         self.runtimes: tuple[str, ...] = ()
         self.extras: tuple[str, ...] = ()
+        self.devices: Mapping[str, str] = {}
         self.slots = 0
         self.jobs_per_second = 0
         self.fetches: Fetches = _none
@@ -131,6 +133,7 @@ class Swarm:
         if most := self.fetches(own=False):
             body["x_fetch_bytes"] = most
         body["x_extras"] = list(self.extras)
+        body["x_devices"] = dict(self.devices)
         at_ms = time.time_ns() // 1_000_000
         identity, payload = compose("advert", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
         self._advert = (identity, seal(self._key, "advert", payload))
@@ -307,6 +310,7 @@ class Swarm:
         member.addresses = tuple(said["addresses"])
         member.jobs_per_second = said.get("jobs_per_second", 0)
         member.runtimes, member.extras = tuple(said["runtimes"]), extras_said(said)
+        member.devices = devices_said(said)
         classes = {model: self._model_class(model) for model in member.models}
         most = said.get("x_fetch_bytes", 0)
         most = most if type(most) is int else 0  # it has no schema: a stranger may have written anything
@@ -323,6 +327,14 @@ def extras_said(advert: Mapping[str, Any]) -> tuple[str, ...] | None:
     if type(said) is not list or len(said) > _EXTRAS_MAX or not all(type(word) is str for word in said):
         return None
     return tuple(said)
+
+
+def devices_said(advert: Mapping[str, Any]) -> dict[str, str]:
+    """On what its runtimes compute, as far as a peer knows and says it."""
+    said = advert.get("x_devices")
+    pairs = list(said.items()) if type(said) is dict else []
+    words = all(type(word) is str and len(word) <= _DEVICE_CHARACTERS_MAX for pair in pairs for word in pair)
+    return dict(pairs) if len(pairs) <= _EXTRAS_MAX and words else {}
 
 
 async def _pass_over(notices: Sequence[Record], teller: PeerId) -> None:

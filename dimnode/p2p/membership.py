@@ -33,6 +33,7 @@ class Member:
     sandbox: str = ""
     runtimes: tuple[str, ...] = ()
     extras: tuple[str, ...] | None = None
+    devices: dict[str, str] = field(default_factory=dict)
     jobs_per_second: int = 0
     addresses: tuple[str, ...] = ()
     heartbeat_ms: int = 0

@@ -311,3 +311,20 @@ def test_where_forking_is_not_safe_spares_serve_in_the_same_walls(
         lineage = [child.pid for child in psutil.Process(spawning.pid).children()]
         assert len(lineage) >= 1
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in lineage)
+
+
+def test_a_device_that_is_not_there_refuses_the_orders_of_its_runtime_alone(tmp_path: Path) -> None:
+    async def main() -> None:
+        with start_zygote(devices={"torch": "cuda"}) as first:
+            async with open_rig(first, tmp_path) as rig:
+                (done,) = await rig.run(rig.asks(rig.model("onnx", *mlp("onnx")), blob(X)))
+                assert (done.status, done.runtime["accelerator"], done.gpu_bytes) == ("ok", "cpu", 0)
+                asked = rig.asks(rig.model("torch", *mlp("torch")), blob(X))
+                (lost,) = await rig.run(asked)  # it was taken before torch's zygote was asked
+                assert (lost.status, lost.code) == ("crashed", orders.NO_DEVICE)
+                busy = rig.pool.offer(replace(asked, key=(b"job", 99, 1)))
+                assert busy is not None and busy.code == orders.NO_DEVICE
+                assert "cuda, and there is cpu" in busy.message
+                assert rig.pool.stats().runtimes["torch"].failure
+
+    trio.run(main)

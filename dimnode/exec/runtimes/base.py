@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from dimnode.exec.mapping import Array, Declared
 from dimnode.exec.orders import Facts
+from dimnode.exec.runtimes.devices import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Runtime(Protocol):
     """The extra of dimnode that brings it."""
     FORKS: bool
     """Whether a process that imported and warmed it may fork. Apple's frameworks do not survive that."""
+    DEVICE: Device
+    """On what it computes."""
 
     def version(self) -> str:
         """Of the installed package, "" when there is none. Imports it."""

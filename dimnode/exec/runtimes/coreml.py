@@ -25,6 +25,7 @@ from dimnode.exec.mapping import Array, Declared
 from dimnode.exec.orders import Facts
 from dimnode.exec.runtimes.base import Files, Model
 from dimnode.exec.runtimes.declared import FAULTS, fault_of
+from dimnode.exec.runtimes.devices import Device
 from dimnode.exec.runtimes.mil import Program
 from dimnode.posix import MACOS
 
@@ -32,6 +33,7 @@ FORMAT: Final = "coreml"
 PACKAGE: Final = "coremltools"
 EXTRA: Final = "coreml"
 FORKS: Final = not MACOS
+DEVICE: Final = Device()
 NATIVE: Final = sys.platform == "darwin"
 _WEIGHTS: Final = "weights/weight.bin"
 

@@ -30,6 +30,7 @@ FORMAT: Final = "torch"
 PACKAGE: Final = "transformers"
 EXTRA: Final = "hf"
 FORKS: Final = True
+DEVICE: Final = plain.DEVICE
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -92,7 +93,9 @@ class PretrainedModel(Model):
         import torch
 
         self._check(arrays)
-        given = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+        given = {
+            name: torch.from_numpy(np.ascontiguousarray(values)).to(DEVICE.word) for name, values in arrays.items()
+        }
         if "pixel_values" in given:
             given["pixel_values"] = given["pixel_values"].to(self._module.dtype)
         name = self._output[0]
@@ -103,7 +106,7 @@ class PretrainedModel(Model):
                 answer = answer[:, -1] if kept else answer
             else:
                 answer = getattr(self._module(**given), name)
-            values: Array = answer.to(torch.float32).contiguous().numpy()
+            values: Array = answer.to(torch.float32).contiguous().cpu().numpy()
         except FAULTS as error:
             raise fault_of(error, orders.RUN_FAILED, "the model failed") from None
         return {name: values}

@@ -21,6 +21,7 @@ from dimnode.exec.orders import Facts
 from dimnode.exec.runtimes.architectures.ops import T
 from dimnode.exec.runtimes.base import Files, Model
 from dimnode.exec.runtimes.declared import LibraryOps, load_declared
+from dimnode.exec.runtimes.devices import Device
 from dimnode.exec.runtimes.weights import Groups, Weights
 from dimnode.exec.runtimes.weights_file import Stored
 from dimnode.limits import LIMITS
@@ -30,6 +31,7 @@ FORMAT: Final = "mlx"
 PACKAGE: Final = "mlx"
 EXTRA: Final = "mlx"
 FORKS: Final = not MACOS
+DEVICE: Final = Device()
 COMPUTES_IN: Final = ("float32", "float16", "bfloat16")
 _NUMPY: Final = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "U32": np.uint32}
 

@@ -1,7 +1,8 @@
 """The ONNX runtime: bytes to a session, arrays to arrays, its errors to ours.
 
-Rule: one thread, the CPU, no path. A model is loaded from bytes that were hashed first; external data comes from the
-files that the manifest lists or from nowhere, and custom operators are never registered. Runs only inside a worker.
+Rule: one thread, the operator's choice of provider, no path. A model is loaded from bytes that were hashed first;
+external data comes from the files that the manifest lists or from nowhere, and custom operators are never registered.
+Runs only inside a worker.
 Source: onnxruntime.ai/docs/api/python; telemetry: Privacy.md of the package (on by default since 1.29, see `silence`).
 """
 
@@ -10,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from dimnode.exec import orders
 from dimnode.exec.mapping import Array, Declared
 from dimnode.exec.orders import Facts
 from dimnode.exec.runtimes.base import Files, Model, one_file
+from dimnode.exec.runtimes.devices import Device, best, there_of
 
 FORMAT: Final = "onnx"
 PACKAGE: Final = "onnxruntime"
@@ -41,7 +43,48 @@ IDENTITY = bytes.fromhex(
     "08093a390a100a017812017922084964656e746974791201675a100a0178120b0a09080112050a0312016e62"
     "100a0179120b0a09080112050a0312016e42040a001011"
 )
+PROVIDERS: Final = {
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
 ALLOCATION_FAILED = re.compile(r"allocate memory|bad_alloc|bad allocation|out of memory", re.IGNORECASE)
+
+
+class Provider(Device):
+    """One of onnxruntime's execution providers. CoreML only when asked for: it cuts graphs and computes in 16 bits."""
+
+    def choose(self, asked: str) -> None:
+        """See `Device.choose`."""
+        import onnxruntime
+
+        self.choose_from(asked, onnxruntime)
+
+    def choose_from(self, asked: str, library: "HasProviders") -> None:
+        """Of what this build of the library says it has."""
+        self.word = best(asked, there_of(PROVIDERS, library.get_available_providers()), ("cuda", "cpu"))
+
+    def open(self) -> None:
+        """See `Device.open`."""
+        if self.accelerated:
+            self.try_out()
+
+    def try_out(self) -> None:
+        """The library takes the processor without a word when a provider does not start: that is a failure here."""
+        model = load(one_file(IDENTITY), Facts())
+        model.run({"x": np.zeros(1, dtype=np.float32)})
+        if model.traits()["accelerator"] != self.word:
+            raise RuntimeError(f"onnxruntime could not start its provider for {self.word}")
+
+
+class HasProviders(Protocol):
+    """As much of onnxruntime as a choice needs."""
+
+    def get_available_providers(self) -> list[str]:
+        """The best first."""
+
+
+DEVICE: Final = Provider()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +94,10 @@ class OnnxModel(Model):
     session: Any
     inputs: tuple[Declared, ...]
     outputs: tuple[Declared, ...]
+
+    def traits(self) -> dict[str, str]:
+        """What the session really runs on."""
+        return {"accelerator": there_of(PROVIDERS, self.session.get_providers()[:1])[0]}
 
     def run(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
         """See `Model.run`."""
@@ -89,10 +136,10 @@ def settle() -> None:
 
 
 def traits() -> dict[str, str]:
-    """The CPU's provider, in float32 unless the model says otherwise."""
+    """The chosen provider, in float32 unless the model says otherwise."""
     return {
         "engine": "onnxruntime",
-        "accelerator": "cpu",
+        "accelerator": DEVICE.word,
         "dtype": "float32",
         "quantisation": "none",
         "determinism": "single-thread, optimised fully",
@@ -118,7 +165,9 @@ def load(files: Files, facts: Facts) -> OnnxModel:
         if beside:
             sizes = [len(raw) for raw in beside.values()]
             options.add_external_initializers_from_files_in_memory(list(beside), list(beside.values()), sizes)
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # What a provider cannot do, the processor does.
+        providers = list(dict.fromkeys((PROVIDERS[DEVICE.word], PROVIDERS["cpu"])))
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
     except _faults() as error:
         raise _load_fault(error) from None
     return OnnxModel(session, _declared(session.get_inputs()), _declared(session.get_outputs()))

@@ -14,7 +14,7 @@ from dimnode.exec import orders
 from dimnode.exec.runtimes.base import Files
 from dimnode.exec.runtimes.declared import FAULTS, fault_of
 from dimnode.exec.runtimes.pretrained import Pretrained, known_keys
-from dimnode.exec.runtimes.torch import COMPUTES_IN, in_int8, opened
+from dimnode.exec.runtimes.torch import COMPUTES_IN, DEVICE, in_int8, opened
 from dimnode.exec.runtimes.weights import dtype_of, read_all
 from dimnode.exec.runtimes.weights_file import FLOATS, Stored
 
@@ -56,7 +56,9 @@ def fill(module: Any, files: Files, wanted_dtype: str) -> str:
         raise RunFailed(orders.NO_DTYPE, f"dtype {dtype!r}: torch computes in {', '.join(COMPUTES_IN)}")
     target = getattr(torch, COMPUTES_IN[dtype])
     _make_buffers(torch, module)
-    module.load_state_dict({name: opened(torch, stored).to(target) for name, stored in tensors.items()}, False, True)
+    module.load_state_dict(
+        {name: opened(torch, stored).to(DEVICE.word, target) for name, stored in tensors.items()}, False, True
+    )
     module.tie_weights()
     _compute_buffers(torch, module)
     if dtype == "int8":
@@ -110,7 +112,9 @@ def _make_buffers(torch: Any, module: Any) -> None:
     """Room for what is computed and not stored: places of tokens, frequencies."""
     for name, empty in module.named_non_persistent_buffers():
         inside, _, last = name.rpartition(".")
-        module.get_submodule(inside).register_buffer(last, torch.empty_like(empty, device="cpu"), persistent=False)
+        module.get_submodule(inside).register_buffer(
+            last, torch.empty_like(empty, device=DEVICE.word), persistent=False
+        )
 
 
 def _compute_buffers(torch: Any, module: Any) -> None:

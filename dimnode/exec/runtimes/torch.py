@@ -6,9 +6,10 @@ another was chosen. Runs only inside a worker.
 Source: docs.pytorch.org/docs/2.13; quantisation of matrices: one scale per row (Jacob et al. 2018, symmetric).
 """
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from dimnode.exec.orders import Facts
 from dimnode.exec.runtimes.architectures.ops import T
 from dimnode.exec.runtimes.base import Files, Model
 from dimnode.exec.runtimes.declared import LibraryOps, load_declared
+from dimnode.exec.runtimes.devices import Device, best
 from dimnode.exec.runtimes.weights import Weights
 from dimnode.exec.runtimes.weights_file import Stored
 
@@ -29,6 +31,45 @@ EXTRA: Final = "torch"
 FORKS: Final = True
 COMPUTES_IN: Final = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16", "int8": "float32"}
 _STORED: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class TorchDevice(Device):
+    """CUDA, Apple's MPS, or the processor."""
+
+    def choose(self, asked: str) -> None:
+        """See `Device.choose`. NVML is asked, not CUDA: a process that opened CUDA may not fork."""
+        import torch
+
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        self.choose_from(asked, torch.cuda, torch.backends.mps)
+
+    def choose_from(self, asked: str, cuda: "Available", mps: "Available") -> None:
+        """Of what the library says of each."""
+        there = [word for word, kind in (("cuda", cuda), ("mps", mps)) if kind.is_available()]
+        self.word = best(asked, (*there, "cpu"), ("cuda", "mps", "cpu"))
+
+    def open(self) -> None:
+        """See `Device.open`."""
+        if self.accelerated:
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it sums come in any order
+            self.try_out()
+
+    def try_out(self) -> None:
+        """See `Device.try_out`."""
+        import torch
+
+        ones = torch.ones(2, 2, device=self.word)
+        (ones @ ones).softmax(-1).sum().item()
+
+
+class Available(Protocol):
+    """As much of torch.cuda and torch.backends.mps as a choice needs."""
+
+    def is_available(self) -> bool:
+        """Whether there is such a device and the library was built for it."""
+
+
+DEVICE: Final = TorchDevice()
 
 
 def version() -> str:
@@ -57,10 +98,10 @@ def settle() -> None:
 
 
 def traits() -> dict[str, str]:
-    """The CPU; dtype and quantisation are the model's."""
+    """The chosen device; dtype and quantisation are the model's."""
     return {
         "engine": "torch",
-        "accelerator": "cpu",
+        "accelerator": DEVICE.word,
         "dtype": "float32",
         "quantisation": "none",
         "determinism": "single-thread, eager, deterministic algorithms",
@@ -107,7 +148,7 @@ class TorchOps(LibraryOps):
         self._weights: dict[str, Any] = {}
         self._rows: dict[str, tuple[Any, Any]] = {}
         for name, stored in weights.tensors.items():
-            values, base = opened(torch, stored).to(self._dtype), name.removesuffix(".weight")
+            values, base = opened(torch, stored).to(DEVICE.word, self._dtype), name.removesuffix(".weight")
             if weights.dtype == "int8" and base != name and base in weights.matrices:
                 self._rows[base] = in_int8(torch, values)
             else:
@@ -117,11 +158,11 @@ class TorchOps(LibraryOps):
 
     def constant(self, values: NDArray[Any]) -> T:
         """See `Ops.constant`."""
-        return self._torch.from_numpy(np.ascontiguousarray(values))
+        return self._torch.from_numpy(np.ascontiguousarray(values)).to(DEVICE.word)
 
     def evaluated(self, values: T) -> Array:
         """See `LibraryOps.evaluated`."""
-        found: Array = values.contiguous().numpy()
+        found: Array = values.contiguous().cpu().numpy()
         return found
 
     # ---- weights
@@ -200,7 +241,7 @@ class TorchOps(LibraryOps):
 
     def take(self, x: T, places: Sequence[int], axis: int) -> T:
         """See `Ops.take`."""
-        return self._torch.index_select(x, axis, self._torch.tensor(list(places)))
+        return self._torch.index_select(x, axis, self._torch.tensor(list(places), device=DEVICE.word))
 
     def mean(self, x: T, axes: Sequence[int]) -> T:
         """See `Ops.mean`."""

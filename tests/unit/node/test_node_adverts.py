@@ -3,7 +3,7 @@
 import pytest
 
 from dimnode.exec.runtimes.choice import EXTRAS, extras_installed, extras_of
-from dimnode.node.swarm import extras_said
+from dimnode.node.swarm import devices_said, extras_said
 
 
 @pytest.mark.parametrize("said", [None, 3, "text", ["text", 1], ["x"] * 17, {"text": 1}])
@@ -25,3 +25,12 @@ def test_words_need_the_extra_that_carries_them_out_and_numbers_need_none() -> N
 
 def test_this_installation_has_every_extra() -> None:
     assert extras_installed() == tuple(EXTRAS)
+
+
+@pytest.mark.parametrize("said", [None, 3, ["onnx", "cpu"], {"onnx": 1}, {1: "cpu"}, {"onnx": "x" * 33}])
+def test_a_peer_that_wrote_no_map_of_words_did_not_say_on_what_it_computes(said: object) -> None:
+    assert devices_said({} if said is None else {"x_devices": said}) == {}
+
+
+def test_a_map_of_words_is_on_what_a_peers_runtimes_compute() -> None:
+    assert devices_said({"x_devices": {"onnx": "cpu", "torch": "cuda"}}) == {"onnx": "cpu", "torch": "cuda"}
