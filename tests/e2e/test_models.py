@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dimnode.audit.metering import metered
 from dimnode.audit.verifier import verify
 from dimnode.client import tensor_rows
 from dimnode.demo.setting import card_map
@@ -42,6 +44,19 @@ def card_of(name: str, **more: Any) -> tuple[dict[str, Any], Path]:
 
     card = read_model_card(MODEL)
     return {**card_map(card), "name": name, **more}, card.path
+
+
+def own_file(folder: Path) -> Path:
+    """The model in a file that no other test's model has: an ONNX file may end with one more doc_string."""
+    path = folder / "own.onnx"
+    path.write_bytes(card_of("own")[1].read_bytes() + b"\x32\x08" + os.urandom(4).hex().encode())
+    return path
+
+
+def add_own(node: RealNode, name: str, folder: Path, **more: Any) -> str:
+    """Add such a model; its id."""
+    card = {key: value for key, value in card_of(name, **more)[0].items() if key != "sha256"}
+    return str(node.client.add_model(card, own_file(folder))["model"])
 
 
 def add(nodes: Nodes, owner: str, name: str, **more: Any) -> str:
@@ -91,20 +106,53 @@ def test_a_restricted_model_goes_where_its_publisher_lets_it_and_nowhere_else(no
     wait_heard(nodes, "cato", "secretary")
     refused = run(nodes, "cato", model)
     assert (refused.status, refused.code) == ("failed", "E-models-21")
-    # A grant that was taken back counts at the executor, too.
+    # A grant that was taken back counts at the executor, too, and at the holder of the files.
     ask(nodes, "alba", "models.revoke", model="secretary", peer=nodes["brio"].peer)
     until(lambda: may(nodes, "brio", "secretary")["code"] == "E-models-23", LINK_SECONDS, "brio hears of the end")
     assert run(nodes, "brio", model, nodes["alba"].peer).code == "E-models-23"
+    ask(nodes, "brio", "models.rm", model=model)
+    ask(nodes, "brio", "blobs.gc", bytes=0)
+    assert code_of(nodes, "brio", "models.pull", model=model) == "E-models-23"
 
 
-def test_a_grant_ends_by_itself(nodes: Nodes) -> None:
-    model = add(nodes, "alba", "shortlived", access="pay-per-use", price={"micro": 5, "currency": "EUR"})
+def test_a_model_for_sale_is_metered_until_its_grant_ends_by_itself(nodes: Nodes) -> None:
+    price = {"unit": "row", "micro": 5, "currency": "EUR"}
+    model = add(nodes, "alba", "shortlived", access="pay-per-use", price=price)
     wait_heard(nodes, "brio", "shortlived")
-    ask(nodes, "alba", "models.grant", model=model, peer=nodes["brio"].peer, expires_ms=1)
-    until(lambda: may(nodes, "brio", model)["code"] == "E-models-22", LINK_SECONDS, "brio hears of its ended grant")
-    assert run(nodes, "brio", model, nodes["alba"].peer).code == "E-models-22"
-    shown = ask(nodes, "brio", "models.show", model=model)
-    assert (shown["access"], shown["price"]["micro"]) == ("pay-per-use", 5)
+    ask(nodes, "alba", "models.grant", model=model, peer=nodes["brio"].peer)
+    until(lambda: may(nodes, "brio", model)["allowed"], LINK_SECONDS, "brio hears of its grant")
+    rows = tensor_rows([[1.0] * MODEL_FEATURES] * 3)
+    job = {"tasks": [{"model": model, "peer": nodes["alba"].peer}]}
+    ended = nodes["brio"].client.run(job, [rows], receipt=True, timeout_seconds=JOB_SECONDS)
+    assert ended.status == "ok" and ended.receipt is not None
+    report = verify(ended.receipt)
+    assert report.status == 0 and report.case is not None
+    [entry] = metered(report.case)
+    assert (entry.unit, entry.units, entry.micro, entry.currency) == ("row", 3, 5, "EUR")
+    assert [check.outcome for check in report.checks if check.code == "R-METER"] == ["pass"]
+    # Another peer's ends by the clock, at the executor and at the holder alike.
+    wait_heard(nodes, "cato", "shortlived")
+    soon_ms = time.time_ns() // 1_000_000 + 1500
+    ask(nodes, "alba", "models.grant", model=model, peer=nodes["cato"].peer, expires_ms=soon_ms)
+    until(lambda: may(nodes, "cato", model)["code"] == "E-models-22", LINK_SECONDS, "cato's grant ends")
+    assert run(nodes, "cato", model, nodes["alba"].peer).code == "E-models-22"
+    assert code_of(nodes, "cato", "models.pull", model=model) == "E-models-22"
+
+
+def test_a_private_model_is_run_at_home_and_never_leaves(nodes: Nodes, tmp_path: Path) -> None:
+    model = add_own(nodes["alba"], "diary", tmp_path, access="private")
+    root = ask(nodes, "alba", "models.show", model="diary")["files"][0]["root"]
+    assert run(nodes, "alba", "diary", nodes["alba"].peer).status == "ok"
+    add(nodes, "alba", "bulletin", summary="told after the diary")
+    for who in ("brio", "cato"):
+        wait_heard(nodes, who, "bulletin")
+        assert model not in {row["model"] for row in nodes[who].client.models()}
+        assert code_of(nodes, who, "models.pull", model=model, peers=[nodes["alba"].peer]) == "E-models-01"
+    # Its own publisher cannot send it away by mistake either: cato would fetch for anyone.
+    sent = run(nodes, "alba", model, nodes["cato"].peer)
+    assert sent.status == "failed" and sent.code in ("E-models-01", "E-models-20")
+    for who in ("brio", "cato"):
+        assert root not in {row["blob"] for row in ask(nodes, who, "blobs.ls")["blobs"]}
 
 
 def test_an_update_follows_and_a_withdrawn_model_is_found_no_more_but_its_receipts_verify(nodes: Nodes) -> None:
@@ -149,10 +197,7 @@ def test_a_queued_job_keeps_its_model_whatever_the_operator_removes(nodes: Nodes
     alba = nodes["alba"]
     add(nodes, "alba", "warms-up")
     assert run(nodes, "alba", "warms-up", alba.peer).status == "ok"  # now the zygote of its runtime stands
-    card, path = card_of("in-use", access="private")
-    own = tmp_path / "own.onnx"
-    own.write_bytes(path.read_bytes() + b"\x32\x04mine")  # a doc_string: the same model in a file of its own
-    alba.client.add_model({key: value for key, value in card.items() if key != "sha256"}, own)
+    add_own(alba, "in-use", tmp_path, access="private")
     root = ask(nodes, "alba", "models.show", model="in-use")["files"][0]["root"]
     children = alba.family()
     for child in children:  # nothing that the node started moves: the job has to wait
@@ -173,10 +218,10 @@ def test_a_queued_job_keeps_its_model_whatever_the_operator_removes(nodes: Nodes
     assert root in ask(nodes, "alba", "blobs.gc", bytes=0)["removed"]
 
 
-def test_uploads_become_a_model_that_peers_run_as_far_as_its_publisher_lets_them(nodes: Nodes) -> None:
+def test_uploads_become_a_model_that_peers_run_as_far_as_its_publisher_lets_them(nodes: Nodes, tmp_path: Path) -> None:
     alba = nodes["alba"]
     stream = {"Content-Type": "application/octet-stream"}
-    content = card_of("over-http")[1].read_bytes() + b"\x32\x04http"  # a doc_string, so that its root is its own
+    content = own_file(tmp_path).read_bytes()
     with over_http(alba) as http:
         parts = (("model.onnx", content), ("labels.txt", b"benign\nmalignant\n"))
         files = [
@@ -226,18 +271,28 @@ def test_a_flipped_byte_is_found_and_the_model_is_whole_again_after_a_pull(nodes
     ask(nodes, "brio", "models.pull", model="fragile")
     root = ask(nodes, "brio", "models.show", model="fragile")["files"][0]["root"]
     path = Path(ask(nodes, "brio", "blobs.get", blob=root)["path"])
+    for as_a_disk_does, state in ((True, "damaged"), (False, "missing")):  # who writes to a file also moves its stamp
+        flip(path, keep_stamp=as_a_disk_does)
+        found = ask(nodes, "brio", "models.verify", model="fragile")
+        assert not found["holds"]
+        assert [row["state"] for row in found["files"]] == [state]
+        assert not ask(nodes, "brio", "models.show", model=model)["here"]
+        assert not path.exists()
+        ask(nodes, "brio", "models.pull", model="fragile")
+        assert ask(nodes, "brio", "models.verify", model="fragile")["holds"]
+
+
+def flip(path: Path, *, keep_stamp: bool) -> None:
+    """One bit of a file of the store."""
+    said = path.stat()
     path.chmod(0o600)
     with path.open("r+b") as file:
         file.seek(100)
         byte = file.read(1)
         file.seek(100)
         file.write(bytes([byte[0] ^ 1]))
-    found = ask(nodes, "brio", "models.verify", model="fragile")
-    assert not found["holds"]
-    assert found["files"][0]["state"] in ("damaged", "missing")  # by its stamp it counts as gone before it is read
-    assert not ask(nodes, "brio", "models.show", model=model)["here"]
-    ask(nodes, "brio", "models.pull", model="fragile")
-    assert ask(nodes, "brio", "models.verify", model="fragile")["holds"]
+    if keep_stamp:
+        os.utime(path, ns=(said.st_atime_ns, said.st_mtime_ns))
 
 
 def test_a_pull_goes_on_after_a_kill_where_it_was(nodes: Nodes, tmp_path: Path) -> None:
