@@ -18,6 +18,7 @@ from dimnode.cli.output import say, say_json, shown, size_text, table, talk
 from dimnode.cli.pretrained import card_of, config_in
 from dimnode.errors import ConfigError, Refused
 from dimnode.exec.onnx_schema import declared_schema
+from dimnode.records.ids import PEER_LETTERS_MIN
 from dimnode.records.transforms import sources_of, takes_row
 
 _CARD_KEYS = (
@@ -143,9 +144,10 @@ def _list(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         where = (["here"] if row["here"] else []) + row["peers"]
         takes = _takes(row)
-        publisher, letters = row.get("publisher_name", ""), f"…{row['publisher'][-8:]}"
-        if len(publishers[_bare(row)]) > 1 and not publisher.endswith(letters):
-            publisher = f"{publisher} {letters}".strip()
+        publisher, whole = row.get("publisher_name", ""), row["publisher"]
+        if len(publishers[_bare(row)]) > 1:  # enough letters to name it; a label has none, or too few
+            name = publisher.removesuffix(whole[-8:]).rstrip("… ")
+            publisher = f"{name} …{whole[-PEER_LETTERS_MIN:]}".strip()
         # Letters of other alphabets may look like these: a stranger's name is shown so that it cannot pass for another.
         name = row["name"].encode("ascii", "backslashreplace").decode()
         access = row.get("access", "public")  # a node of the last version does not say
@@ -154,7 +156,7 @@ def _list(rows: Sequence[Mapping[str, Any]]) -> None:
     columns = ("name", "publisher", "where", "policy", "takes", "labels", "size", "summary")
     table(columns, cells, "no models yet; hint: dim models add FILE")
     if several := sorted(name for name, whose in publishers.items() if len(whose) > 1):
-        letters = next(row["publisher"][-8:] for row in rows if _bare(row) == several[0])
+        letters = next(row["publisher"][-PEER_LETTERS_MIN:] for row in rows if _bare(row) == several[0])
         talk(f"several peers publish {shown(several)}; name one by its publisher: dim run {letters}/{several[0]}")
 
 

@@ -27,7 +27,18 @@ from dimnode.node.receipts import make_receipt
 from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.records.envelope import Record, open_envelope
-from dimnode.records.ids import RECORD_PREFIX, Cid, PeerId, RecordId, cid_bytes, peer_bytes, peer_text, short
+from dimnode.records.ids import (
+    RECORD_PREFIX,
+    Cid,
+    PeerId,
+    RecordId,
+    cid_bytes,
+    meant_by,
+    named_by,
+    peer_bytes,
+    peer_text,
+    short,
+)
 from dimnode.records.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -60,7 +71,10 @@ class Backstage:
         return self._node.registry.find(name, self._node.library.models)
 
     def find_peer(self, name: str) -> PeerId:
-        """A peer id, this node's own name, or a name that exactly one peer claims in its advert."""
+        """A peer id, its last 12 letters, this node's own name, or a name that exactly one peer claims in its advert.
+
+        Raises `Refused` E-peers-01. Nothing that gives somebody rights may ask here: `whole_peer`.
+        """
         if name in ("self", self._node.config.name):
             return self.me
         try:
@@ -68,15 +82,29 @@ class Backstage:
         except PeerFault:
             pass
         everyone = self._node.swarm.members.alive(0.0)
-        claims = [member.peer for member in everyone if member.name == name or _ends(member.peer, name)]
+        claims = [member.peer for member in everyone if member.name == name or named_by(member.peer, name)]
         if len(claims) == 1:
             return claims[0]
         if not claims:
-            cause = "names are what peers say of themselves"
+            meant = meant_by((member.peer for member in everyone), name)
+            cause = f"too few letters of {meant}" if meant else "names are what peers say of themselves"
             raise Refused("E-peers-01", f"no peer has the name {name!r}", cause, "dim peers")
         ids = ", ".join(sorted(peer_text(peer) for peer in claims)[:4])
         hint = "give the id of the one that you mean, or its name in your own list: --trust peers.toml"
         raise Refused("E-peers-01", f"{len(claims)} peers claim the name {name!r}", ids, hint)
+
+    def whole_peer(self, name: str) -> PeerId:
+        """For what gives rights: a whole peer id, no name and no letters. Raises `Refused` E-peers-09."""
+        try:
+            return peer_bytes(name)
+        except PeerFault:
+            pass
+        try:
+            meant = f"{name!r} may be {peer_text(self.find_peer(name))}, and may be somebody who wants to pass for it"
+        except Refused as no:
+            meant = f"{no.complaint.what}; {no.complaint.cause}"
+        hint = "ask its owner for the id (dim status there), and give it whole"
+        raise Refused("E-peers-09", "rights are given to a whole peer id", meant, hint)
 
     def find_job(self, name: Any) -> RecordId:
         """A job by id (bytes or text) or by the last letters of its text that `dim job ls` shows."""
@@ -240,6 +268,6 @@ class Backstage:
         return await self._answers.to(op, arguments)
 
 
-def _ends(identity: bytes, letters: str) -> bool:
-    """People may name a thing by the last eight letters that tables show."""
-    return len(letters) >= 6 and short(identity).endswith(letters)
+def _ends(job: bytes, letters: str) -> bool:
+    """People may name a job of this node by the last eight letters that tables show, or six of them."""
+    return len(letters) >= 6 and short(job).endswith(letters)

@@ -137,7 +137,7 @@ class ModelAnswers:
         return {"model": cid_text(record.id), "name": title_of(record), "withdrawal": cid_text(notice.id)}
 
     async def _grant(self, asked: Mapping[str, Any]) -> Answer:
-        record, peer = self._mine(asked["model"]), self._backstage.find_peer(asked["peer"])
+        record, peer = self._mine(asked["model"]), self._backstage.whole_peer(asked["peer"])
         if record.payload["access"] not in ("restricted", "pay-per-use"):
             what = f"{title_of(record)} is {record.payload['access']}: there is nothing to grant"
             raise Refused("E-models-35", what, "", "dim models update NAME --version … --access restricted")
@@ -154,7 +154,7 @@ class ModelAnswers:
         return {"grant": cid_text(notice.id), "name": title_of(record), **_grant_map(notice)}
 
     async def _revoke(self, asked: Mapping[str, Any]) -> Answer:
-        record, peer = self._mine(asked["model"]), self._backstage.find_peer(asked["peer"])
+        record, peer = self._mine(asked["model"]), self._backstage.whole_peer(asked["peer"])
         registry = self._node.registry
         given = [
             grant

@@ -87,7 +87,7 @@ class PeerAnswers:
         return await self._node.guests.block(arguments["target"], arguments.get("reason") or "", find_peer)
 
     async def _allow(self, arguments: Mapping[str, Any]) -> Answer:
-        return await self._node.guests.allow(arguments["target"], self._backstage.find_peer)
+        return await self._node.guests.allow(arguments["target"], self._backstage.whole_peer)
 
     async def _blocked(self, _: Mapping[str, Any]) -> Answer:
         return self._node.guests.listed()

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dimnode.api.port import Answer
 from dimnode.errors import Complaint, Refused
-from dimnode.node.registry import ends_with
 from dimnode.records.envelope import Record
-from dimnode.records.ids import Cid, PeerId, cid_text, peer_text
+from dimnode.records.ids import Cid, PeerId, cid_text, meant_by, named_by, peer_text
 from dimnode.records.ipns import Name
 
 if TYPE_CHECKING:
@@ -34,11 +33,12 @@ class Publishers:
             return self._backstage.find_peer(letters)
         except Refused as no:
             heard = {record.by for record in self._node.registry.manifests.values()}
-            fitting = [peer for peer in heard.union(self._node.indexes.publishers()) if ends_with(peer, letters)]
+            known = heard.union(self._node.indexes.publishers())
+            fitting = [peer for peer in known if named_by(peer, letters)]
             if len(fitting) == 1:
                 return fitting[0]
-            several = f"{len(fitting)} publishers have ids that end so" if fitting else ""
-            cause = several or f"{no.complaint.what}, and nothing was heard of a publisher whose id ends so"
+            meant = meant_by(known, letters)
+            cause = f"of {meant}" if meant else f"{no.complaint.what}, and nothing was heard of such a publisher"
             raise Refused("E-models-41", f"unknown publisher {name!r}", cause, "give its whole peer id") from None
 
     async def models_of(self, name: str) -> tuple[list[Record], Answer]:

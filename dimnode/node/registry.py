@@ -15,12 +15,11 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS, Limits
 from dimnode.records.access import YES, Access, judge
 from dimnode.records.envelope import Record
-from dimnode.records.ids import PeerId, RecordId, cid_bytes, cid_text, peer_text, short
+from dimnode.records.ids import PEER_LETTERS_MIN, PeerId, RecordId, cid_bytes, cid_text, meant_by, named_by, peer_text
 from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest
 from dimnode.store.journal import Journal
 
-_LETTERS_MIN: Final = 6
 _ASCII: Final = re.compile(r"[ -~]*")
 
 
@@ -124,15 +123,18 @@ class Registry:
     def find(self, name: str, preferred: Iterable[RecordId] = ()) -> Record:
         """The manifest for `name`, `name:version`, `publisher/name:version` or an id. Raises `Refused`.
 
-        publisher: a whole peer id, or its last letters. `preferred` are models that this node offers itself.
+        publisher: a whole peer id, or its last letters (`named_by`). `preferred` are models that this node offers
+        itself: they count for a bare name alone.
         """
         fitting = self._fitting(name)
         wanted = [record for record in fitting if self.withdrawn(record.by, record.id) is None]
         if not wanted and fitting:
             raise self._gone(max(fitting, key=_age))
         if not wanted:
-            raise Refused("E-models-01", f"unknown model {name!r}", "no peer heard so far offers it", "dim models ls")
+            raise self._unknown(name)
         if len({record.by for record in wanted}) > 1:
+            if "/" in name:
+                raise _ambiguous(name, wanted)
             # A stranger may publish version 999 of anything: what this node offers itself goes before it.
             mine = [record for record in wanted if record.id in preferred]
             if len({record.by for record in mine}) != 1:
@@ -144,8 +146,15 @@ class Registry:
         """The newest that fits, though it was taken back: for looking at it. Raises `Refused`."""
         fitting = self._fitting(name)
         if not fitting:
-            raise Refused("E-models-01", f"unknown model {name!r}", "no peer heard so far offers it", "dim models ls")
+            raise self._unknown(name)
         return max(fitting, key=_age)
+
+    def _unknown(self, name: str) -> Refused:
+        publisher, _, bare = name.rpartition("/")
+        if meant := meant_by((record.by for record in self._fitting(bare)), publisher):
+            hint = f"the whole id, or its last {PEER_LETTERS_MIN} letters; dim models ls --json"
+            return Refused("E-models-41", f"too few letters for a publisher: {publisher!r}", f"of {meant}", hint)
+        return Refused("E-models-01", f"unknown model {name!r}", "no peer heard so far offers it", "dim models ls")
 
     def _gone(self, record: Record) -> Refused:
         said = self.withdrawn(record.by, record.id)
@@ -164,7 +173,7 @@ class Registry:
             if not version or record.payload["version"] == version
         ]
         if publisher:
-            return [record for record in found if publisher == peer_text(record.by) or ends_with(record.by, publisher)]
+            return [record for record in found if named_by(record.by, publisher)]
         try:
             by_id = self.manifests.get(RecordId(cid_bytes(name))) if name.startswith("b") else None
         except PeerFault:
@@ -288,7 +297,7 @@ def grants_in(envelopes: Iterable[bytes]) -> list[Record]:
 
 def _ambiguous(name: str, wanted: list[Record]) -> Refused:
     bare = name.rpartition("/")[2]
-    names = sorted({f"{short(record.by)}/{bare}" for record in wanted})
+    names = sorted({f"{peer_text(record.by)}/{bare}" for record in wanted})
     cause = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
     hint = f"name one: dim run {names[0]}"
     return Refused("E-models-02", f"{name!r} is published by {len(names)} peers", cause, hint)
@@ -296,11 +305,6 @@ def _ambiguous(name: str, wanted: list[Record]) -> Refused:
 
 def _age(record: Record) -> tuple[tuple[int, ...], int, RecordId]:
     return _version(record), record.payload["at_ms"], record.id
-
-
-def ends_with(publisher: bytes, letters: str) -> bool:
-    """People may name a publisher by the last letters of its id, which `dim models ls` shows."""
-    return len(letters) >= _LETTERS_MIN and short(publisher).endswith(letters)
 
 
 def _version(record: Record) -> tuple[int, ...]:

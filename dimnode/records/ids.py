@@ -9,6 +9,7 @@ Sources: CIDv1 (github.com/multiformats/cid), libp2p peer ids (github.com/libp2p
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NewType
 
@@ -112,6 +113,21 @@ def cid_bytes(text: str) -> bytes:
     if not text.startswith("b") or not known or cid_text(raw) != text:
         raise PeerFault("cid text")
     return raw
+
+
+PEER_LETTERS_MIN: Final = 12
+"""About 2^70: nobody makes so many keys until one ends like another's. Six letters are 2^35, eight 2^47."""
+
+
+def named_by(peer: bytes, letters: str) -> bool:
+    """Whether the last letters of a peer id, at least 12, name this one. Rights are given to whole ids alone."""
+    return len(letters) >= PEER_LETTERS_MIN and peer_text(peer).endswith(letters)
+
+
+def meant_by(peers: Iterable[bytes], letters: str) -> str:
+    """The whole ids, at most four, that end with too few letters to name one; for a message that asks for more."""
+    found = sorted({peer_text(peer) for peer in peers if peer_text(peer).endswith(letters)}) if letters else []
+    return ", ".join(found[:4]) + (" …" if len(found) > 4 else "")
 
 
 def short(identifier: bytes) -> str:

@@ -72,7 +72,7 @@ def test_what_a_publisher_published_is_found_while_it_is_away_and_its_withdrawal
     until(lambda: "brio" in nodes["cato"].linked(), LINK_SECONDS, "cato and brio are linked")
     assert nodes["cato"].client.models() == [], "nobody who is here offers anything"
     assert nodes["cato"].client.ask("models.show", model=f"{publisher}/atlas:1.0.0")["model"] == kept
-    found = listed(nodes, "cato", publisher[-8:])
+    found = listed(nodes, "cato", publisher[-12:])
     assert [row["model"] for row in found["models"]] == [kept]
     assert (found["publisher"], found["problem"]) == (publisher, None)
     assert {key: found["index"][key] for key in ("root", "sequence")} == {

@@ -96,6 +96,9 @@ def test_a_restricted_model_goes_where_its_publisher_lets_it_and_nowhere_else(no
         wait_heard(nodes, who, "secretary")
         assert may(nodes, who, "secretary")["code"] == "E-models-21"
         assert code_of(nodes, who, "models.pull", model="secretary") == "E-models-21"
+    for op, more in (("models.grant", {"model": "secretary"}), ("models.revoke", {"model": "secretary"})):
+        assert code_of(nodes, "alba", op, **more, peer="brio") == "E-peers-09"  # anybody may call itself so
+    assert code_of(nodes, "alba", "peers.allow", target=nodes["brio"].peer[-12:]) == "E-peers-09"
     granted = ask(nodes, "alba", "models.grant", model="secretary", peer=nodes["brio"].peer)
     assert granted["operations"] == ["fetch", "infer", "evaluate"]
     until(lambda: may(nodes, "brio", "secretary", "fetch")["allowed"], LINK_SECONDS, "brio hears of its grant")
@@ -243,15 +246,17 @@ def test_uploads_become_a_model_that_peers_run_as_far_as_its_publisher_lets_them
         place = f"/dim/v1/models/{shown['model']}"
         wait_heard(nodes, "brio", "over-http")
         assert code_of(nodes, "brio", "models.pull", model="over-http") == "E-models-21"
-        assert http.post(f"{place}/grant", json={"peer": "brio"}).status_code == 201
+        assert http.post(f"{place}/grant", json={"peer": "brio"}).json()["error"]["code"] == "E-peers-09"
+        to_brio = {"peer": nodes["brio"].peer}
+        assert http.post(f"{place}/grant", json=to_brio).status_code == 201
         until(lambda: may(nodes, "brio", "over-http", "fetch")["allowed"], LINK_SECONDS, "brio has its grant")
         ask(nodes, "brio", "models.pull", model="over-http")
         until(lambda: http.get(place).json()["peers"], LINK_SECONDS, "alba hears that brio has it")
         job = {"tasks": [{"model": "over-http", "peer": "brio"}], "input": {"x": [[1.0] * MODEL_FEATURES]}}
         ended = http.post("/dim/v1/jobs", json=job, params={"wait": 20})
         assert ended.json().get("status") == "ok", ended.text
-        assert len(http.post(f"{place}/revoke", json={"peer": "brio"}).json()["revoked"]) == 1
-        assert http.post(f"{place}/revoke", json={"peer": "brio"}).status_code == 404
+        assert len(http.post(f"{place}/revoke", json=to_brio).json()["revoked"]) == 1
+        assert http.post(f"{place}/revoke", json=to_brio).status_code == 404
         assert http.post(f"{place}/withdraw", json={"reason": "a test"}).status_code == 200
         assert http.get(place).json()["withdrawn"] == "a test"
         assert http.post("/dim/v1/jobs", json=job).status_code == 409

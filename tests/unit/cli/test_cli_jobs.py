@@ -319,5 +319,5 @@ def test_models_of_one_name_are_told_apart_by_their_publishers(dim, tmp_path):
     twins = [{**row, "bytes": 1, "summary": ""} for row in twins]
     with FakeNode(tmp_path, models__ls={"result": {"models": twins}}):
         said = dim("models", "ls")
-    assert "nora …aaaaaaaa" in said.out and "nora …bbbbbbbb" in said.out
-    assert "several peers publish triage; name one by its publisher: dim run aaaaaaaa/triage" in said.err
+    assert "nora …KooWaaaaaaaa " in said.out and "nora …KooWbbbbbbbb " in said.out
+    assert "several peers publish triage; name one by its publisher: dim run KooWaaaaaaaa/triage" in said.err

@@ -14,7 +14,7 @@ from dimnode.node.library import Library
 from dimnode.node.model_card import ModelCard, PriceCard
 from dimnode.node.model_files import SourceFile, gather
 from dimnode.records.envelope import SigningKey, seal
-from dimnode.records.ids import blob_cid, cid_text, peer_text, short
+from dimnode.records.ids import blob_cid, cid_text, peer_text
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
 from dimnode.records.manifest import Manifest
 from dimnode.store.blobs import BlobStore
@@ -147,11 +147,37 @@ def test_a_name_that_several_publish_is_refused_until_one_is_named(library) -> N
     with pytest.raises(Refused) as caught:
         library.registry.find("iris:1.0.0")
     assert caught.value.complaint.code == "E-models-02"
-    assert f"{short(OTHER.peer)}/iris:1.0.0" in caught.value.complaint.cause
+    assert f"{peer_text(OTHER.peer)}/iris:1.0.0" in caught.value.complaint.cause
     assert library.registry.find(f"{peer_text(THIRD.peer)}/iris:1.0.0") == theirs
-    assert library.registry.find(f"{short(OTHER.peer)}/iris:1.0.0") == mine
+    assert library.registry.find(f"{peer_text(OTHER.peer)[-12:]}/iris:1.0.0") == mine
     assert library.registry.publishers("iris") == 2
-    assert library.registry.publishers(f"{short(OTHER.peer)}/iris") == 1
+    assert library.registry.publishers(f"{peer_text(OTHER.peer)[-12:]}/iris") == 1
+
+
+@pytest.mark.parametrize("letters", [1, 6, 8, 11])
+def test_fewer_letters_of_a_publisher_than_nobody_can_search_for_are_refused_with_the_ids_they_end(
+    library, letters
+) -> None:
+    library.registry.hear(heard(OTHER), OTHER.peer)
+    whole = peer_text(OTHER.peer)
+    for find in (library.registry.find, library.registry.find_withdrawn):
+        with pytest.raises(Refused) as caught:
+            find(f"{whole[-letters:]}/iris")
+        assert caught.value.complaint.code == "E-models-41" and whole in caught.value.complaint.cause
+
+
+def test_letters_that_end_the_ids_of_two_publishers_name_neither_and_not_the_one_that_is_here(
+    library, monkeypatch
+) -> None:
+    mine, theirs = heard(OTHER), heard(THIRD)
+    for record in (mine, theirs):
+        library.registry.hear(record, OTHER.peer)
+    assert library.registry.find("iris", [mine.id]) == mine  # a bare name
+    monkeypatch.setattr("dimnode.node.registry.named_by", lambda _peer, letters: letters == "same12letters")
+    with pytest.raises(Refused) as caught:
+        library.registry.find("same12letters/iris", [mine.id])
+    said = caught.value.complaint
+    assert said.code == "E-models-02" and all(peer_text(key.peer) in said.cause for key in (OTHER, THIRD))
 
 
 def test_of_one_publishers_equal_versions_the_newest_counts(library) -> None:

@@ -10,7 +10,7 @@ from dimnode.errors import Refused
 from dimnode.limits import LIMITS
 from dimnode.node.registry import Registry, grants_in
 from dimnode.records.envelope import Record, SigningKey, seal
-from dimnode.records.ids import RecordId, blob_cid, cid_text, short
+from dimnode.records.ids import RecordId, blob_cid, cid_text, peer_text
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
 from dimnode.store.journal import Journal
 
@@ -75,7 +75,7 @@ def test_a_withdrawn_model_is_not_found_by_name_nor_by_id_and_the_reason_is_said
     registry.hear(new, PUBLISHER.peer)
     registry.hear_notice(withdrawal(new.id, replacement=old.id), PUBLISHER.peer)
     assert registry.find("iris") == old
-    for name in ("iris:2", cid_text(new.id), f"{short(PUBLISHER.peer)}/iris:2"):
+    for name in ("iris:2", cid_text(new.id), f"{peer_text(PUBLISHER.peer)}/iris:2"):
         assert code_of(registry, name) == "E-models-24"
     assert registry.access(new.id, PUBLISHER.peer, "infer", 5).code == "E-models-24"
     assert new.id in registry.manifests
