@@ -80,16 +80,20 @@ def _memory_objection(order: Order, rows: int, costs: Estimates, room: Room, wai
 
 
 def _time_objection(order: Order, rows: int, costs: Estimates, wait: float) -> Busy | None:
-    run = costs.run_seconds(cost_name(order), rows)
-    if run is None:
+    name, most = cost_name(order), order.timeout_seconds
+    known = costs.known_seconds(name, rows)
+    if known is None:
         return None
-    if run > order.timeout_seconds and (costs.run_seconds_least(cost_name(order), rows) or 0) > order.timeout_seconds:
-        text = f"it takes about {run:.3g} s here, and a run may take {order.timeout_seconds:.3g} s"
-        return Busy(orders.TOO_LATE, text, 0)
-    if wait + run > order.deadline_seconds:
-        text = f"it would end in about {wait + run:.3g} s, and is wanted in {order.deadline_seconds:.3g} s"
+    if known > most and (costs.run_seconds_least(name, rows) or 0) > most:
+        return Busy(orders.TOO_LATE, f"it takes about {_seconds(known)} here, and a run may take {_seconds(most)}", 0)
+    if wait + known > order.deadline_seconds:
+        text = f"it would end in about {_seconds(wait + known)}, and is wanted in {_seconds(order.deadline_seconds)}"
         return Busy(orders.TOO_LATE, text, _retry_ms(wait) if wait else 0)
     return None
+
+
+def _seconds(count: float) -> str:
+    return f"{count:.3g} s" if count < 100 else f"{count:.0f} s"
 
 
 def _retry_ms(seconds: float) -> int:

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 SIZE_CLASSES: Final = 24
 TRIAL_EVERY: Final = 16
 """Of so many refusals for good of one model's orders, one is no refusal."""
+FAR: Final = 8
+"""No estimate reaches further than to so many times the rows that were measured."""
 _MEAN_SHARE: Final = 8
 _DEVIATION_SHARE: Final = 4
 
@@ -53,6 +55,13 @@ class _Cost:
     base_bytes: int = 0
     peak_bytes: dict[int, int] = field(default_factory=dict)
     refusals: int = 0
+
+    def seconds_per_row(self, small: int, large: int) -> float:
+        """By two sizes that ran; of one alone, what its rows cost if each costs the same."""
+        if small == large:
+            return self.run[large].value / self.rows_of[large].value
+        rows = self.rows_of[large].value - self.rows_of[small].value
+        return max(0.0, self.run[large].value - self.run[small].value) / rows
 
 
 class CostRow(NamedTuple):
@@ -131,10 +140,11 @@ class Estimates:
     # ---- what is to be expected
 
     def run_seconds(self, model: str, rows: int) -> float | None:
-        """The mean time of a run of so many rows, or None when this model never ran here.
+        """The time to count with for a run of so many rows, or None when this model never ran here.
 
-        From another size: fewer rows take at most as long as the size that was measured, more take longer in
-        proportion (batches gain a quarter at best, so that this is near enough and on the careful side).
+        From other sizes: fewer rows take at most as long as the least that was measured. More follow the line through
+        the smallest and the largest size below, or are in proportion to the one there is; and no further than
+        `FAR` times what was measured, because most of a small run is what every run costs, whatever its rows.
         """
         cost = self._costs.get(model)
         if cost is None or not cost.run:
@@ -142,10 +152,18 @@ class Estimates:
         group = size_class(rows)
         if group in cost.run:
             return cost.run[group].value
-        below = max((known for known in cost.run if known < group), default=None)
-        if below is not None:
-            return cost.run[below].value * max(rows / cost.rows_of[below].value, 1.0)
-        return cost.run[min(cost.run)].value
+        below = [known for known in cost.run if known < group]
+        if not below:
+            return cost.run[min(cost.run)].value
+        most, seconds = cost.rows_of[max(below)].value, cost.run[max(below)].value
+        return seconds + cost.seconds_per_row(min(below), max(below)) * max(min(rows, FAR * most) - most, 0.0)
+
+    def known_seconds(self, model: str, rows: int) -> float | None:
+        """What is known, not guessed, of how long such a run takes: the mean of its own size, or what a smaller size
+        hardly beats, which may be nothing at all; None when this model never ran here."""
+        cost = self._costs.get(model)
+        known = cost.run.get(size_class(rows)) if cost is not None else None
+        return known.value if known is not None else self.run_seconds_least(model, rows)
 
     def run_seconds_least(self, model: str, rows: int) -> float | None:
         """A time that a run of so many rows will hardly beat: the mean less twice its deviation, never negative."""

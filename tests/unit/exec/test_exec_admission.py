@@ -45,6 +45,18 @@ def test_a_time_that_heavy_inputs_drove_up_keeps_nobody_out_for_ever() -> None:
     assert codes(costs, 2) == ["", ""]
 
 
+def test_a_large_order_is_judged_by_what_was_measured_and_not_by_its_rows_times_a_small_run() -> None:
+    costs, shares = Estimates(8), Shares()
+    for _ in range(50):
+        costs.ran(cost_name(order()), 1, 0.008)
+    assert objection(order(), 100_000, shares.peek(b"c"), shares, costs, ROOM) is None
+    for _ in range(8):
+        costs.ran(cost_name(order()), 100_000, 8180.0)
+    no = objection(order(), 100_000, shares.peek(b"c"), shares, costs, ROOM)
+    assert no is not None
+    assert "8180 s" in no.text
+
+
 def test_a_peak_of_memory_comes_down_by_trials() -> None:
     costs = Estimates(8)
     costs.ran(cost_name(order()), 1, 0.01, 3 * GIB)

@@ -28,6 +28,23 @@ def test_more_rows_take_longer_in_proportion_and_fewer_at_most_as_long() -> None
     assert (found.run_seconds_least("m", 32) or 0) <= 0.08
 
 
+def test_two_sizes_tell_apart_what_every_run_costs_and_what_each_row_does() -> None:
+    found = Estimates(8)
+    found.ran("m", 1, 0.008)
+    found.ran("m", 1024, 0.018)
+    assert abs((found.run_seconds("m", 2048) or 0) - 0.028) < 1e-4
+    assert found.run_seconds("m", 100_000) == found.run_seconds("m", 8 * 1024), "no further than was measured, by far"
+
+
+def test_one_small_run_keeps_no_large_one_out() -> None:
+    found = Estimates(8)
+    for _ in range(50):
+        found.ran("m", 1, 0.008)
+    assert (found.run_seconds("m", 100_000) or 0) <= 0.064
+    assert (found.known_seconds("m", 100_000) or 0) <= 0.008
+    assert found.known_seconds("other", 1) is None
+
+
 def test_memory_is_the_peak_of_this_size_and_smaller_ones() -> None:
     found = Estimates(8)
     found.loaded("m", 0.1, 50)
