@@ -54,7 +54,7 @@ def test_a_large_order_is_judged_by_what_was_measured_and_not_by_its_rows_times_
         costs.ran(cost_name(order()), 100_000, 8180.0)
     no = objection(order(), 100_000, shares.peek(b"c"), shares, costs, ROOM)
     assert no is not None
-    assert "8180 s" in no.text
+    assert "8180 s" in no.message
 
 
 def test_a_peak_of_memory_comes_down_by_trials() -> None:
