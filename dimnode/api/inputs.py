@@ -13,7 +13,7 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.records.envelope import Record
 from dimnode.records.items import SIZES, byte_items
 from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors
-from dimnode.records.transforms import Source, goes_past, sources_of
+from dimnode.records.transforms import Source, goes_past, kept_of, sources_of
 
 Tensors = Mapping[str, Tensor]
 _HINT = "dim models ls shows what each model takes"
@@ -22,21 +22,23 @@ _HINT = "dim models ls shows what each model takes"
 def check_inputs(
     tasks: Sequence[Mapping[str, Any]], models: Sequence[Record | None], blobs: Sequence[bytes], chained: bool
 ) -> None:
-    """Names, dtypes, ranks and fixed sizes of every step that reads the job's inputs. Raises `Refused`.
+    """Names, dtypes, ranks and fixed sizes of every step that reads the job's inputs; of a step that reads another one,
+    the names. Raises `Refused`.
 
     tasks: as in a spec; models: the manifest of each task, None where it has none; blobs: tensors/1, one per input.
     """
     sources = [_opened(number, blob) for number, blob in enumerate(blobs)]
     used: set[int] = set()
     for step, (task, model) in enumerate(zip(tasks, models, strict=True)):
-        if model is not None and "cabinet" not in task and (given := _taken_through(task, model, sources)):
-            if "take" in task or step == 0 or not chained:
-                _check_sources(task.get("take"), model, given, models, sources, used)
+        if chained and step and model is not None and not task.keys() & {"take", "cabinet"}:
+            _check_handed_on(model, step - 1, tasks[step - 1], models[step - 1])
+        elif model is not None and "cabinet" not in task and (given := _taken_through(task, model, sources)):
+            _check_sources(task.get("take"), model, given, models, sources, used)
         elif model is None or "cabinet" in task or not model.payload["inputs"]:
             used.update(id(tensor) for source in sources for tensor in source.values())
         elif "take" in task:
             _check_taken(task["take"], model, models, sources, used)
-        elif step == 0 or not chained:
+        else:
             for entry in model.payload["inputs"]:
                 tensor = _by_name(model, entry[0], sources)
                 used.add(id(tensor))
@@ -204,10 +206,28 @@ def _check_taken(
 
 def _check_step_output(models: Sequence[Record | None], step: int, tensor_name: str) -> None:
     model = models[step] if 0 <= step < len(models) else None  # one that does not exist is the spec's own mistake
-    declared = [entry[0] for entry in model.payload["outputs"]] if model is not None else []
-    if declared and model is not None and tensor_name not in declared:
-        cause = f"model {model.payload['name']} gives {_names(declared)}"
+    if model is not None and (answered := _answered(model)) and tensor_name not in answered:
+        cause = f"model {model.payload['name']} gives {_names(answered)}"
         raise Refused("E-input-07", f"step {step} gives no {tensor_name!r}", cause, _HINT)
+
+
+def _check_handed_on(model: Record, before: int, task: Mapping[str, Any], giver: Record | None) -> None:
+    """A step of a chain without `take` is given the answer of the one before it: each input by its name, or the only
+    one the only answer."""
+    answered = _answered(giver) if giver is not None and task["op"] == "infer" else ()
+    wanted, own = _takes(model), [entry[0] for entry in model.payload["inputs"]]
+    only = len(wanted) == len(answered) == 1
+    if not answered or only or goes_past(model.payload.get("pre", ()), own, answered):
+        return
+    if missing := [name for name in wanted if name not in answered]:
+        what = f"model {model.payload['name']} takes {missing[0]!r}, which step {before} does not give"
+        cause = f"it takes {_names(wanted)}; step {before} gives {_names(answered)}"
+        raise Refused("E-input-07", what, cause, f"take: [{{name: …, from: step.{before}, tensor: …}}]")
+
+
+def _answered(model: Record) -> Sequence[str]:
+    """What an answer of the model holds, by name; nothing where its manifest does not say."""
+    return kept_of(model.payload.get("post", ()), [entry[0] for entry in model.payload["outputs"]])
 
 
 def _check_form(model: Record, entry: Sequence[Any], tensor: Tensor, shape: Sequence[int]) -> None:

@@ -138,7 +138,10 @@ def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Comp
             raise Refused("E-input-05", f"the input has {len(blob)} bytes", f"limit {LIMITS.exec.input_bytes_max}")
     body: dict[str, Any] = {
         "pattern": job.pattern,
-        "tasks": [_task(task, model, names, len(inputs)) for task, model in zip(job.tasks, models, strict=True)],
+        "tasks": [
+            _task(task, model, names, _Readable(len(inputs), step if job.pattern == "chained" else 0))
+            for step, (task, model) in enumerate(zip(job.tasks, models, strict=True))
+        ],
         "tier": _tier(job),
         "rule": _rule(job),
         "deadline_ms": _deadline_ms(job),
@@ -179,7 +182,15 @@ def input_blob(named: Mapping[str, Any], model: Record | None) -> bytes:
         raise Refused("E-input-03", "the input cannot be used: a name is no text") from None
 
 
-def _task(task: TaskEntry, model: Record | None, names: Names, inputs: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """How many inputs the job has, and how many steps of the chain come before the one that reads."""
+
+    inputs: int
+    steps: int
+
+
+def _task(task: TaskEntry, model: Record | None, names: Names, readable: _Readable) -> dict[str, Any]:
     if model is None and task.op != "statistics":
         raise Refused("E-job-03", f"a task with op {task.op!r} needs a model", "", "add `model: NAME`")
     if task.op != "infer" and not task.cabinet:
@@ -195,7 +206,7 @@ def _task(task: TaskEntry, model: Record | None, names: Names, inputs: int) -> d
         entry["purpose"] = task.purpose
     if task.take:
         entry["take"] = [
-            [row.name, _source(row.source, inputs), row.tensor or row.name, *row.columns] for row in task.take
+            [row.name, _source(row.source, readable), row.tensor or row.name, *row.columns] for row in task.take
         ]
     if task.where:
         entry["where"] = [[row.column, row.op, _micro(row)] for row in task.where]
@@ -210,16 +221,17 @@ def _micro(row: ConditionEntry) -> int:
     return round(row.value * MICRO)
 
 
-def _source(text: str, inputs: int) -> int:
-    if text == "input" and inputs:
+def _source(text: str, readable: _Readable) -> int:
+    if text == "input" and readable.inputs:
         return 0
     if found := _SOURCE.fullmatch(text):
         index = int(found[2])
-        if found[1] == "step":
-            return inputs + index
-        if index < inputs:
+        if found[1] == "step" and index < readable.steps:
+            return readable.inputs + index
+        if found[1] == "input" and index < readable.inputs:
             return index
-    raise Refused("E-job-04", f"`from: {text}` names nothing", f"there are {inputs} inputs", "input, input.1 or step.0")
+    cause = f"inputs: {readable.inputs}; steps of a chain before this one: {readable.steps}; both are numbered from 0"
+    raise Refused("E-job-04", f"`from: {text[:80]}` names nothing", cause, "input, input.1 or step.0")
 
 
 def _tier(job: JobFile) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dimnode.cli.node import home_flag, home_of
+from dimnode.cli.node import home_of
 from dimnode.cli.output import facts, say_json, talk
 from dimnode.config import CONFIG_FILE, PROFILES, Config, render_config
 from dimnode.errors import ConfigError
@@ -36,8 +36,7 @@ def init(chosen: argparse.Namespace) -> int:
     home = home_of(chosen)
     path = home / CONFIG_FILE
     if path.exists() and not chosen.force:
-        flag = home_flag(chosen)
-        hint = f"dim up{flag}, or dim init{flag} --force to write new settings (the key stays)"
+        hint = "dim up, or dim init --force to write new settings (the key stays)"
         raise ConfigError("E-cli-20", f"{home} is set up already", f"{path} exists", hint)
     prepare_home(home)
     tls = _tls(chosen, home)
@@ -56,7 +55,7 @@ def init(chosen: argparse.Namespace) -> int:
     if tls.ends is not None:
         lines.append(("TLS", f"{tls.certificate}, until {tls.ends:%Y-%m-%d}"))
     facts(lines)
-    talk(f"next: dim up{home_flag(chosen)}")
+    talk("next: dim up")
     return 0
 
 

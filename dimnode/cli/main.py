@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from dimnode.cli.arguments import build_parser
+from dimnode.cli.hints import speak_for, with_home
 from dimnode.errors import ConfigError, DimError, NoNode, PeerFault, Refused
 
 INTERRUPTED = 130
@@ -41,16 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    parser = build_parser()
-    chosen = parser.parse_args(arguments)
+    speak_for(None)
+    chosen = build_parser().parse_args(arguments)
     if chosen.show_version:
         from importlib.metadata import version
 
         print(f"dimnode {version('dimnode')}")
         return 0
     if chosen.noun is None:
-        parser.print_help()
+        build_parser().print_help()
         return 0
+    speak_for(chosen.home)
     room, _, name = chosen.run.partition(":")
     command: Any = getattr(import_module(f"dimnode.cli.{room}"), name)
     status: int = command(chosen)
@@ -65,7 +67,7 @@ def complain(error: DimError, as_json: bool = False) -> int:
         talk(line)
     if as_json:
         said = error.complaint
-        told = {"code": said.code, "what": said.what, "cause": said.cause, "hint": said.hint}
+        told = {"code": said.code, "what": said.what, "cause": said.cause, "hint": with_home(said.hint)}
         say_json({"error": told}, indent=None)
     return exit_code(error)
 

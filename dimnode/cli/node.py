@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dimnode import posix
+from dimnode.cli.hints import with_home
 from dimnode.cli.logs import configure_logging
 from dimnode.cli.mechanic import look_around
 from dimnode.cli.output import bold, facts, say, say_json, shown, talk
@@ -92,8 +93,7 @@ def _announce(chosen: argparse.Namespace, config: Config, ready: Any) -> None:
     facts(pairs)
     if ready.addresses and all("/ip4/127." in address or "/ip6/::1/" in address for address in ready.addresses):
         talk("only this machine can reach it: --listen /ip4/0.0.0.0/tcp/4710 opens it to the network")
-    here = home_flag(chosen)
-    talk(f"ready. dim status{here} · dim models add FILE{here} · Ctrl-C stops it")
+    talk("ready. dim status · dim models add FILE · Ctrl-C stops it")
 
 
 def _executes(config: Config, sandbox: str) -> str:
@@ -135,10 +135,6 @@ def _disk_full(error: OSError, home: Path | None) -> DimError | None:
     return RunFailed("E-cli-22", f"cannot write {where}", "the disk is full", hint)
 
 
-def home_flag(chosen: argparse.Namespace) -> str:
-    return f" --home {chosen.home}" if chosen.home else ""
-
-
 # ---- questions
 
 
@@ -166,9 +162,9 @@ def _diagnose(findings: Sequence[Mapping[str, Any]]) -> None:
     for row in findings:
         mark = "✓" if row["ok"] else "✗" if _stops(row) else "!"
         check = row["check"].ljust(width)
-        say(f"  {mark} {bold(check)}  {shown(row['detail'])}")
+        say(f"  {mark} {bold(check)}  {with_home(shown(row['detail']))}")
         if not row["ok"] and row["mend"]:
-            say(f"    {'':<{width}}  mend: {row['mend']}")
+            say(f"    {'':<{width}}  mend: {with_home(row['mend'])}")
 
 
 def _stops(row: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dimnode.cli.hints import with_home
 from dimnode.records.ids import (
     PEER_ID_BYTES,
     PEER_PREFIX,
@@ -33,7 +34,7 @@ def say(text: str = "") -> None:
 def talk(text: str) -> None:
     """One line about what is going on. Reasons and codes of strangers are in it: a terminal must not obey them."""
     words = text.lstrip("\n")
-    print("\n" * (len(text) - len(words)) + harmless(words), file=sys.stderr, flush=True)
+    print("\n" * (len(text) - len(words)) + harmless(with_home(words)), file=sys.stderr, flush=True)
 
 
 def say_json(value: Any, indent: int | None = 2) -> None:

@@ -54,7 +54,7 @@ def new(chosen: argparse.Namespace) -> int:
     if chosen.psk:
         talk("its connections are hidden behind a pre-shared key, which travels in invitations")
     _tell_aside(aside)
-    talk(f"next: dim up{_home_flag(chosen)}, then dim swarm invite{_home_flag(chosen)}")
+    talk("next: dim up, then dim swarm invite")
     return 0
 
 
@@ -81,7 +81,7 @@ def join(chosen: argparse.Namespace) -> int:
     pairs = [("swarm", found["swarm"]), ("net", found["net"]), ("peer id", found["me"])]
     facts([*pairs, ("member", _until(found["expires_ms"])), *_many("through", found["addresses"])])
     _tell_aside(aside)
-    talk(f"next: dim up{_home_flag(chosen)}")
+    talk("next: dim up")
     return 0
 
 
@@ -107,7 +107,7 @@ def leave(chosen: argparse.Namespace) -> int:
         return 0
     talk(f"left {name!r}; membership and journal are kept in {folder}")
     talk("the others still list this node until an admin removes it")
-    talk(f"next: dim up{_home_flag(chosen)} (open swarm), or dim swarm join INVITATION")
+    talk("next: dim up (open swarm), or dim swarm join INVITATION")
     return 0
 
 
@@ -346,10 +346,6 @@ def _day(at_ms: int) -> str:
 
 def _folder_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:32].lower() or "swarm"
-
-
-def _home_flag(chosen: argparse.Namespace) -> str:
-    return f" --home {chosen.home}" if chosen.home else ""
 
 
 def _now_ms() -> int:

@@ -91,7 +91,7 @@ def locked(home: Path) -> Iterator[None]:
                 "E-store-02",
                 f"another node already runs on {home}",
                 f"process {holder} holds its lock",
-                "dim status, or give this node its own directory: DIM_HOME=/other/place dim up",
+                "dim status, or give this node a directory of its own: dim up --home /other/place",
             ) from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())

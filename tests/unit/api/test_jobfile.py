@@ -15,9 +15,10 @@ KEY = SigningKey.from_seed(bytes(32))
 PEER = PeerId(PEER_PREFIX + bytes(32))
 
 
-def manifest(name: str = "iris", inputs=(("x", "float32", [-1, 2]),)):
+def manifest(name: str = "iris", inputs=(("x", "float32", [-1, 2]),), outputs=()):
     body = {"name": name, "version": "1", "format": "onnx", "files": [["m", blob_cid(b""), 1]]}
-    body |= {"inputs": [list(row) for row in inputs], "outputs": [], "labels": [], "licence": ""}
+    body |= {"inputs": [list(row) for row in inputs], "labels": [], "licence": ""}
+    body["outputs"] = [[output, "float32", [-1]] for output in outputs]
     body |= {"origin": "trained", "access": "public"}
     _, payload = compose("manifest", {"net": OPEN_SWARM_ID, "by": KEY.peer, "at_ms": 1}, body)
     return open_record(seal(KEY, "manifest", payload))
@@ -141,7 +142,7 @@ def taken(source: str, blobs=TWO_BLOBS):
 
 
 @pytest.mark.parametrize(
-    ("source", "number"), [("input", 0), ("input.0", 0), ("input.1", 1), ("step.0", 2), ("step.7", 9)]
+    ("source", "number"), [("input", 0), ("input.0", 0), ("input.1", 1), ("step.0", 2)]
 )
 def test_sources_are_numbered_inputs_first_then_steps(source, number) -> None:
     assert taken(source) == [["x", number, "x", -1, -1]]
@@ -162,6 +163,8 @@ def test_sources_are_numbered_inputs_first_then_steps(source, number) -> None:
         "input.²",
         "step.²",
         "step.0.1",
+        "step.1",  # itself
+        "step.7",
         "input." + "9" * 5000,
         "step." + "9" * 5000,
     ],
@@ -170,14 +173,24 @@ def test_a_source_that_names_nothing_is_refused(source) -> None:
     assert complaint(taken, source).code == "E-job-04"
 
 
+def test_a_first_step_and_a_parallel_one_read_no_step() -> None:
+    task = MODEL | {"take": [{"name": "x", "from": "step.0"}]}
+    for job in ({"tasks": [task]}, {"tasks": [MODEL, task], "pattern": "comparative"}):
+        said = complaint(compile_job, read_job(job), Names(), TWO_BLOBS)
+        assert (said.code, "before this one: 0" in said.cause) == ("E-job-04", True)
+
+
 TWO_INPUTS = manifest("pair", [("a", "float32", [-1, 2]), ("b", "int64", [-1])])
 
 
+GIVERS = {"ab": manifest("ab", outputs="ab"), "a": manifest("a", outputs="a"), "silent": manifest("silent")}
+
+
 class Pair(Names):
-    """Also a model with two inputs."""
+    """Also a model with two inputs, and models named after what they give."""
 
     def find_model(self, name: str):
-        return TWO_INPUTS if name == "pair" else super().find_model(name)
+        return TWO_INPUTS if name == "pair" else GIVERS.get(name) or super().find_model(name)
 
 
 def on_pair(take=(), op="infer", **named):
@@ -204,6 +217,27 @@ def test_an_input_that_does_not_fit_the_manifest_is_refused_at_the_door(named, c
     assert (said.code, told in said.what) == (code, True)
     if code == "E-input-07":
         assert "a, b" in said.cause
+
+
+@pytest.mark.parametrize(
+    ("chain", "told"),
+    [
+        (["a", "pair"], "takes 'b', which step 0 does not give"),
+        (["ab", "iris"], "takes 'x', which step 0 does not give"),
+        (["a", "a", "pair"], "takes 'b', which step 1 does not give"),
+        (["ab", "pair"], ""),
+        (["a", "iris"], ""),  # the only answer for the only input
+        (["silent", "pair"], ""),  # nobody can tell
+    ],
+)
+def test_a_chain_whose_steps_do_not_fit_is_refused_at_the_door(chain, told) -> None:
+    job = read_job({"tasks": [{"model": name} for name in chain], "input": {"x": A}})
+    if told:
+        said = complaint(compile_job, job, Pair())
+        assert (said.code, told in said.what) == ("E-input-07", True)
+        assert "take: " in said.hint
+    else:
+        assert compile_job(job, Pair())
 
 
 def test_what_every_executor_would_take_is_taken() -> None:
