@@ -106,7 +106,9 @@ def _nobody(spec: Mapping[str, Any], step: int, roster: Roster, now: Now) -> Ref
     able, trusted = roster.offered(need, now)
     if not able and roster.offered(anywhere, now)[0]:
         what = f"no peer that could take step {number} has the sandbox that the job insists on"
-        return Refused("E-jobs-14", what, f"it asks for {', '.join(sorted(need.walls))}", "dim peers, then there: dim doctor")
+        return Refused(
+            "E-jobs-14", what, f"it asks for {', '.join(sorted(need.walls))}", "dim peers, then there: dim doctor"
+        )
     if able and not trusted:
         cause = "each gave an answer that was shown to be wrong"
         return Refused(

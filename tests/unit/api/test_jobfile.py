@@ -141,9 +141,7 @@ def taken(source: str, blobs=TWO_BLOBS):
     return compile_job(job, Names(), blobs).body["tasks"][1]["take"]
 
 
-@pytest.mark.parametrize(
-    ("source", "number"), [("input", 0), ("input.0", 0), ("input.1", 1), ("step.0", 2)]
-)
+@pytest.mark.parametrize(("source", "number"), [("input", 0), ("input.0", 0), ("input.1", 1), ("step.0", 2)])
 def test_sources_are_numbered_inputs_first_then_steps(source, number) -> None:
     assert taken(source) == [["x", number, "x", -1, -1]]
 
