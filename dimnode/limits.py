@@ -227,12 +227,12 @@ class ExchangeLimits:
     """Large blobs between peers (docs/content.md)."""
 
     providers_max: int = 8
-    requests_max: int = 8
+    requests_max: int = 12
     requests_first: int = 2
     requests_seconds: float = 0.25
     endgame_leaves_max: int = 4
     duplicates_max: int = 4
-    checks_at_once_max: int = 4
+    leaves_waiting_max: int = 3
     read_bytes: int = 256 * 1024
     silence_seconds_max: float = 15.0
     leaf_seconds_max: float = 60.0

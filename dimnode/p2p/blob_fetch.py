@@ -8,7 +8,8 @@ Who is asked is decided by `exchange.py`; what is kept, by the sink.
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from contextlib import suppress
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -29,6 +30,15 @@ _GONE = (StreamEnded, StreamLost, DialFailed, Refusal, trio.TooSlowError)
 
 class TreeFault(PeerFault):
     """A node has the right hash and is none of ours."""
+
+
+class _Arrival(NamedTuple):
+    """A leaf that nobody has checked yet, in memory that is used again."""
+
+    peer: PeerId
+    leaf: int
+    content: memoryview
+    room: bytearray
 
 
 class Sink(Protocol):
@@ -70,8 +80,7 @@ class Download:
         self._host, self._open_sink, self._reach, self._lied, self._limits = host, open_sink, reach, lied, limits
         self._reader = TreeReader(root, LIMITS.store.blob_bytes_max)
         self._tree_turn = trio.Lock()
-        self._checks = trio.Semaphore(limits.checks_at_once_max)
-        self._threads = trio.CapacityLimiter(limits.checks_at_once_max)
+        self._arrived_in, self._arrived = trio.open_memory_channel[_Arrival](limits.leaves_waiting_max)
         self._changed = trio.Event()
         self._workers: dict[PeerId, trio.CancelScope] = {}
         self._streams: dict[PeerId, BlobStream] = {}
@@ -121,10 +130,11 @@ class Download:
         Raises `Refused`: of the disk, or because the blob is not what was asked for. It ends only so: who offers peers
         decides when it is hopeless (`idle_since`).
         """
-        async with trio.open_nursery() as nursery:  # a worker for each provider, and the checks
+        async with trio.open_nursery() as nursery:  # a worker for each provider, and the one that checks and writes
             self._nursery = nursery
             self.idle_since = trio.current_time()
             nursery.start_soon(self._watch_silence)
+            nursery.start_soon(self._keep)
             while not self.done and self._failure is None:
                 await self._changed.wait()
                 self._changed = trio.Event()
@@ -289,14 +299,11 @@ class Download:
     # ---- leaves
 
     async def _leaves(self, peer: PeerId, stream: BlobStream) -> None:
-        assert self.exchange is not None and self._nursery is not None
-        nursery = self._nursery
+        assert self.exchange is not None
         asked: deque[int] = deque()
         had_at = trio.current_time()
         while not self.exchange.done:
-            while (leaf := self.exchange.ask(peer, trio.current_time())) is not None:
-                asked.append(leaf)
-                await stream.ask(Leaf(leaf))
+            await self._ask(peer, stream, asked)
             if not asked:
                 had_at = await self._nothing_to_ask(peer, stream, had_at)
                 continue
@@ -306,9 +313,20 @@ class Download:
             if content is None:
                 self._rooms.append(room)
                 self.exchange.absent(peer, leaf)
-                continue
-            await self._checks.acquire()
-            nursery.start_soon(self._check, peer, leaf, content, room)
+            else:
+                await self._arrived_in.send(_Arrival(peer, leaf, content, room))
+
+    async def _ask(self, peer: PeerId, stream: BlobStream, asked: deque[int]) -> None:
+        """As much as it may have, once it has at most half of that to do: so several questions are one message."""
+        assert self.exchange is not None
+        if len(asked) > self.exchange.depth(peer) // 2:
+            return
+        questions = list[Leaf]()
+        while (leaf := self.exchange.ask(peer, trio.current_time())) is not None:
+            asked.append(leaf)
+            questions.append(Leaf(leaf))
+        if questions:
+            await stream.ask(*questions)
 
     async def _nothing_to_ask(self, peer: PeerId, stream: BlobStream, had_at: float) -> float:
         """Wait a little; ask a partial holder now and then what it has by now. When that was asked last."""
@@ -322,19 +340,45 @@ class Download:
             await self._changed.wait()
         return had_at
 
-    async def _check(self, peer: PeerId, leaf: int, content: memoryview, room: bytearray) -> None:
-        """Hash and write in a thread: the event loop and the other streams go on meanwhile."""
-        assert self.exchange is not None and self.sink is not None
-        try:
-            if not self.sink.have[leaf]:
-                await trio.to_thread.run_sync(self.sink.write, leaf, [content], limiter=self._threads)
-            self.exchange.take(peer, leaf, trio.current_time())
-        except PeerFault as fault:
-            self.exchange.leave(peer)
-            self._liar(peer, fault)
-        except Refused as no:
-            self._failure = no
-        finally:
-            self._rooms.append(room)  # at most one a provider and one a check
-            self._checks.release()
-            self._change()
+    async def _keep(self) -> None:
+        """Check and write what arrives: all that waits in one go, for each way to a thread and back takes time.
+
+        One thread, not several: they would wait for each other in the file system, and spin while they do.
+        """
+        async for first in self._arrived:
+            batch = [first]
+            with suppress(trio.WouldBlock):
+                while len(batch) <= self._limits.leaves_waiting_max:
+                    batch.append(self._arrived.receive_nowait())
+            try:
+                faults = await trio.to_thread.run_sync(self._write, batch)
+            except Refused as no:
+                self._failure = no
+                self._change()
+                return
+            self._count(batch, faults)
+
+    def _write(self, batch: Sequence[_Arrival]) -> list[PeerFault | None]:
+        """Blocks. Raises `Refused` for a full disk."""
+        assert self.sink is not None
+        faults = list[PeerFault | None]()
+        for arrival in batch:
+            try:
+                if not self.sink.have[arrival.leaf]:
+                    self.sink.write(arrival.leaf, [arrival.content])
+                faults.append(None)
+            except PeerFault as fault:
+                faults.append(fault)
+        return faults
+
+    def _count(self, batch: Sequence[_Arrival], faults: Sequence[PeerFault | None]) -> None:
+        assert self.exchange is not None
+        now = trio.current_time()
+        for arrival, fault in zip(batch, faults, strict=True):
+            if fault is None:
+                self.exchange.take(arrival.peer, arrival.leaf, now)
+            else:
+                self.exchange.leave(arrival.peer)
+                self._liar(arrival.peer, fault)
+            self._rooms.append(arrival.room)  # so many: what is checked, what waits, and one a provider
+        self._change()

@@ -133,10 +133,10 @@ class BlobStream:
         """What came over it so far."""
         return self._stream.bytes_in
 
-    async def ask(self, question: Question) -> None:
+    async def ask(self, *questions: Question) -> None:
         """Answers come in the order of the questions."""
         self._begin()
-        await self._stream.write(pack_question(question))
+        await self._stream.write(b"".join(map(pack_question, questions)))
         self._waits = False
 
     async def opened(self) -> tuple[int, bytes]:

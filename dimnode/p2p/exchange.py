@@ -139,7 +139,9 @@ class Exchange:
         return leaf
 
     def depth(self, peer: PeerId) -> int:
-        """How many questions this provider may have at a time."""
+        """How many questions this provider may have at a time; none when it left."""
+        if peer not in self._providers:
+            return 0
         seconds = self._providers[peer].seconds_per_leaf
         if not seconds:
             return self._limits.requests_first
