@@ -17,7 +17,8 @@ from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, shown, size_text, table, talk
 from dimnode.cli.pretrained import card_of, config_in
 from dimnode.errors import ConfigError, Refused
-from dimnode.exec.onnx_schema import declared_schema
+from dimnode.node.model_files import gather
+from dimnode.node.model_schema import with_schema
 from dimnode.records.ids import PEER_LETTERS_MIN
 from dimnode.records.transforms import sources_of, takes_row
 
@@ -85,15 +86,8 @@ def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
 
 
 def _with_schema(card: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Inputs and outputs from an ONNX file, where the card does not say them."""
-    if path.is_dir():
-        found = sorted(path.rglob("*.onnx"))
-        if len(found) != 1 or card.get("format", "onnx") != "onnx":
-            return card
-        path = found[0]
-    if not card.get("inputs") and card.get("format", "onnx") == "onnx":
-        card["inputs"], card["outputs"] = declared_schema(path)
-    return card
+    """Inputs and outputs from the model itself, where the card does not say them."""
+    return with_schema(card, gather(path).files)
 
 
 def _card_and_source(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict[str, Any], Path]:

@@ -16,13 +16,14 @@ import trio
 from dimnode.api.control import ControlDoor
 from dimnode.api.port import Answer, ListedFile, Token
 from dimnode.errors import PeerFault, Refused
-from dimnode.exec.onnx_schema import declared_schema
 from dimnode.jobs.events import CancelAsked, Submitted
 from dimnode.node.answers import Answers
 from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.job_answers import JobAnswers
 from dimnode.node.library import compose_or_refuse
 from dimnode.node.long_reads import LongReads
+from dimnode.node.model_files import SourceFile, role_of
+from dimnode.node.model_schema import with_schema
 from dimnode.node.receipts import make_receipt
 from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.host.streams import DialFailed, StreamLost
@@ -196,8 +197,8 @@ class Backstage:
         """See `Library.add_uploads`."""
         full = dict(card)
         if not full.get("inputs"):
-            graph = next((place for path, _, place in files if path.endswith(".onnx")), files[0][2])
-            full["inputs"], full["outputs"] = await trio.to_thread.run_sync(declared_schema, graph)
+            listed = [SourceFile(path, role or role_of(path), place) for path, role, place in files]
+            full = await trio.to_thread.run_sync(with_schema, full, listed)
         return await self._answers.models.add_uploads(full, files)
 
     async def model_file(self, model: Record, name: str) -> bytes:

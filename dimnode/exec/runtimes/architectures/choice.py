@@ -17,7 +17,7 @@ from dimnode.exec.runtimes.base import Files
 from dimnode.exec.runtimes.config_file import Config, config_of
 
 NAMES: Final = ("layers", "bert", "llama", "silero-vad")
-_LLAMAS: Final = frozenset({"llama", "mistral", "qwen2"})
+LLAMAS: Final = frozenset({"llama", "mistral", "qwen2"})
 
 
 def architecture_of(files: Files, facts: Facts) -> tuple[Architecture, Config]:
@@ -34,6 +34,6 @@ def architecture_of(files: Files, facts: Facts) -> tuple[Architecture, Config]:
     kind = config.get("model_type")
     if facts.architecture == "bert" and kind == "bert":
         return Bert.of(config), config
-    if facts.architecture == "llama" and kind in _LLAMAS:
+    if facts.architecture == "llama" and kind in LLAMAS:
         return Llama.of(config, any(name == "next_logits" for name, _, _ in facts.outputs)), config
     raise RunFailed(orders.BAD_CONFIG, f"the config is of a {str(kind)[:40]!r}, which is no {facts.architecture}")
