@@ -334,6 +334,25 @@ def test_a_record_that_is_too_long_to_keep_is_read_all_the_same() -> None:
     lied_to(answer, scenario)
 
 
+def test_who_has_libp2ps_own_values_is_asked_for_a_record_and_brought_none() -> None:
+    """A node of the last version, too: it takes such a put for an offence."""
+    asked: list[int] = []
+
+    def answer(question: Message) -> bytes:
+        asked.append(question.type)
+        answered = Message(type=question.type, key=question.key, senderRecord=b"signed addresses")
+        return encode_varint_prefixed(answered.SerializeToString())
+
+    async def scenario(victim: Host, lying: Host, honest: Host) -> None:
+        kept, _ = await victim.dht_publish(record_of("victim"))
+        assert kept == 1
+        assert (await honest.dht_resolve(victim.peer)).name is not None
+
+    lied_to(answer, scenario)
+    assert Message.MessageType.GET_VALUE in asked
+    assert Message.MessageType.PUT_VALUE not in asked
+
+
 def test_eight_hosts_that_look_up_at_the_same_moment_all_find_each_other() -> None:
     """As many as one process carries in a test; twenty processes are measured by the benchmarks of the overlay."""
     number = random.randrange(2**32)

@@ -65,23 +65,29 @@ class KeptStreams:
         self._places: WeakKeyDictionary[YamuxConnection, trio.CapacityLimiter] = WeakKeyDictionary()
 
     async def exchange(
-        self, connection: YamuxConnection, messages: tuple[Message, ...], until: Callable[[Message], bool]
+        self,
+        connection: YamuxConnection,
+        messages: tuple[Message, ...],
+        until: Callable[[Message], bool],
+        *,
+        alone: bool = False,
     ) -> Message:
         """Send all `messages`, read answers until one satisfies `until` and return it.
 
+        alone: on a stream of their own, which is not kept.
         Raises `MuxedConnError` or `MuxedStreamError` when the peer ends before, `DecodeError` or `ValueError` for what
         is no message. The caller sets the deadline; after a cancel the stream is not used again.
         """
         raw = b"".join(encode_varint_prefixed(message.SerializeToString()) for message in messages)
         places = self._places.setdefault(connection, trio.CapacityLimiter(self._limits.dht_asking_streams_max))
         async with places:
-            while (kept := self._take(connection)) is not None:
+            while not alone and (kept := self._take(connection)) is not None:
                 try:
-                    return await self._exchange_on(kept, raw, until)
+                    return await self._exchange_on(kept, raw, until, keep=True)
                 except (MuxedConnError, MuxedStreamError):
                     continue
             stream = await open_negotiated(connection, KAD, lazy=True)
-            return await self._exchange_on(stream, raw, until)
+            return await self._exchange_on(stream, raw, until, keep=not alone)
 
     def _take(self, connection: YamuxConnection) -> YamuxStream | None:
         idle = self._idle.get(connection, [])
@@ -92,7 +98,9 @@ class KeptStreams:
             stream.reset_nowait()
         return None
 
-    async def _exchange_on(self, stream: YamuxStream, raw: bytes, until: Callable[[Message], bool]) -> Message:
+    async def _exchange_on(
+        self, stream: YamuxStream, raw: bytes, until: Callable[[Message], bool], *, keep: bool
+    ) -> Message:
         done = False
         try:
             if not stream.write_nowait(raw):
@@ -106,7 +114,7 @@ class KeptStreams:
                     return answer
             raise ValueError("other answers than the one that was asked for")
         finally:
-            if done:
+            if done and keep:
                 self._keep(stream)
             else:
                 stream.reset_nowait()

@@ -262,15 +262,18 @@ class Lookup:
         return await self.exchange(peer, (said, message(PING)), PING) is not None
 
     async def exchange(self, peer: ID, said: tuple[Message, ...], kind: Any) -> Message | None:
-        """Say something to a connected peer; its first answer of this kind, None without a proper one in time."""
+        """Say something to a connected peer; its first answer of this kind, None without a proper one in time.
+
+        Of values on a stream of its own: a node of the last version hands such a stream over to libp2p's server for
+        good, which takes what we say later on it for an offence.
+        """
         connections = self._dialler.live(peer)
         if not connections:
             return None
         with trio.move_on_after(self._limits.dht_answer_seconds_max):
             try:
-                return await self._streams.exchange(
-                    connections[0].muxed_conn, said, lambda answer: bool(answer.type == kind)
-                )
+                muxed, alone = connections[0].muxed_conn, kind in (GET_VALUE, PUT_VALUE)
+                return await self._streams.exchange(muxed, said, lambda answer: bool(answer.type == kind), alone=alone)
             except (MuxedConnError, MuxedStreamError):
                 return None
             except (DecodeError, ValueError) as error:

@@ -40,9 +40,6 @@ class NameShelf:
         self._kept: dict[PeerId, _Kept] = {}
         self._told: dict[bytes, OrderedDict[PeerId, None]] = {}
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def put(self, key: bytes, raw: bytes, teller: bytes, now_ms: int) -> bytes:
         """Take a record that `teller` brought; what lies here afterwards: this one, or one that counts more.
 

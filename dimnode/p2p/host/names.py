@@ -7,7 +7,6 @@ Source: https://github.com/libp2p/specs/tree/master/kad-dht (PUT_VALUE, GET_VALU
 """
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,8 +54,10 @@ class Names:
     async def put(self, raw: bytes, heard: Heard) -> int:
         """Bring our own record to the peers closest to our key; how many keep it now.
 
-        The walk to them asks for it, too: `heard` then has a newer one that we forgot we had signed. The caller sets a
-        deadline. Raises `PeerFault` for a record that does not hold.
+        Each is asked for it first: `heard` then has a newer one that we forgot we had signed. Who answers with its
+        signed address record has libp2p's own server of values (a node of the last version, too): it would take this
+        key for an offence, and is not told. The caller sets a deadline. Raises `PeerFault` for a record that does not
+        hold.
         """
         publisher = PeerId(self._own.to_bytes())
         key = routing_key(publisher)
@@ -64,14 +65,16 @@ class Names:
         put = with_record(PUT_VALUE, key, raw, _now_ms())
 
         async def tell(peer: ID) -> bool:
+            there = await self._lookup.ask(peer, GET_VALUE, key)
+            if there is None or there.senderRecord:
+                return False
+            self._take(heard, publisher, peer, there.record.value)
+            if there.record.value == raw:
+                return True
             answer = await self._lookup.exchange(peer, (put,), PUT_VALUE)
-            if answer is not None and answer.record.value != raw:
-                self._take(heard, publisher, peer, answer.record.value)
             return answer is not None and answer.record.value == raw
 
-        walk = await self._lookup.walk(
-            key, self._limits.dht_tellers_min, GET_VALUE, self._reader(heard, publisher, lambda: False)
-        )
+        walk = await self._lookup.walk(key, self._limits.dht_tellers_min)
         return await self._lookup.spread(walk, self._limits.dht_keepers_max, tell)
 
     async def get(self, publisher: PeerId, heard: Heard) -> None:
@@ -86,18 +89,15 @@ class Names:
         known = answer is not None and self._take(heard, publisher, ID(publisher), answer.record.value)
         if not known:
             few = self._limits.dht_tellers_min
-            enough = self._reader(heard, publisher, lambda: len(heard.tellers) >= few)
-            await self._lookup.walk(key, self._limits.dht_keepers_max, GET_VALUE, enough, few)
+
+            def take(peer: ID, answer: Message) -> bool:
+                self._take(heard, publisher, peer, answer.record.value)
+                return len(heard.tellers) >= few
+
+            await self._lookup.walk(key, self._limits.dht_keepers_max, GET_VALUE, take, few)
         if heard.raw:  # from now on we have it for others, unless it is too long for that
             with suppress(PeerFault):
                 self._shelf.put(key, heard.raw, self._own.to_bytes(), _now_ms())
-
-    def _reader(self, heard: Heard, publisher: PeerId, enough: Callable[[], bool]) -> Callable[[ID, Message], bool]:
-        def take(peer: ID, answer: Message) -> bool:
-            self._take(heard, publisher, peer, answer.record.value)
-            return enough()
-
-        return take
 
     def _take(self, heard: Heard, publisher: PeerId, teller: ID, raw: bytes) -> bool:
         """Whether this is a valid record. It counts when it is the newest; who sends what does not hold, offends."""
