@@ -15,7 +15,8 @@ from typing import Any
 
 import trio
 
-from dimnode.api.jobfile import compile_job, new_nonce, read_job
+from dimnode.api.compiling import compile_aside
+from dimnode.api.jobfile import new_nonce, read_job
 from dimnode.api.port import Answer, NodePort
 from dimnode.errors import ConfigError, DimError, PeerFault, Refused
 from dimnode.jobs.effects import Refuse, Reply
@@ -199,13 +200,17 @@ class Client:
             if type(nonce) is not bytes or len(nonce) != 16:
                 raise Refused("E-job-11", "a nonce has 16 bytes")
             known = self._node.known_job(nonce) if "nonce" in request else None
+            if known is None:
+                job = read_job(request.get("job", {}))
+                compiled = await compile_aside(job, self._node, blobs_of(request))
+                if "nonce" in request:  # meanwhile it may have come on another connection
+                    known = self._node.known_job(nonce)
             if known is not None and (ended := self._node.job_end(known)) is not None:
                 self.put({"id": waiting.identity, "result": waiting.with_receipt(known, ended)})
                 return
             if known is not None:  # open, whoever could run it by now
                 event = self._node.rejoin(known, waiting)
             else:
-                compiled = compile_job(read_job(request.get("job", {})), self._node, blobs_of(request))
                 event = self._node.compose_spec({**compiled.body, "nonce": nonce}, compiled.inputs, waiting)
         except DimError as error:
             self.put({"id": waiting.identity, "error": complaint_of(error)})

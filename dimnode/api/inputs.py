@@ -17,6 +17,7 @@ from dimnode.records.transforms import Source, goes_past, kept_of, sources_of
 
 Tensors = Mapping[str, Tensor]
 _HINT = "dim models ls shows what each model takes"
+_NUMBERS_AT_ONCE = 1 << 18
 
 
 def check_inputs(
@@ -245,13 +246,17 @@ def _check_form(model: Record, entry: Sequence[Any], tensor: Tensor, shape: Sequ
 
 def _castable(tensor: Tensor, dtype: str) -> bool:
     """No number changes by becoming one of the other type, but for the precision of floats."""
-    values = np.frombuffer(tensor.raw, dtype=np.dtype(tensor.dtype).newbyteorder("<"))
+    everything = np.frombuffer(tensor.raw, dtype=np.dtype(tensor.dtype).newbyteorder("<"))
     target = np.dtype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        result = values.astype(target)
-        if target.kind == "f":
-            return bool(np.isfinite(result).all())
-        return bool((result.astype(np.float64) == values.astype(np.float64)).all())
+        for start in range(0, everything.size, _NUMBERS_AT_ONCE):  # widened, 64 MiB of small integers are 512
+            values = everything[start : start + _NUMBERS_AT_ONCE]
+            result = values.astype(target)
+            if target.kind == "f" and not np.isfinite(result).all():
+                return False
+            if target.kind != "f" and not (result.astype(np.float64) == values.astype(np.float64)).all():
+                return False
+    return True
 
 
 def _names(names: Any) -> str:

@@ -176,7 +176,7 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
     wanted = file_of_job(job)
     if wanted is None:
         return job, [], ()
-    choice, source = choice_of(wanted), Path(wanted["file"]).expanduser()
+    choice, source = choice_of(wanted), Path(wanted["file"])
     row: Mapping[str, Any] | None = None
     tasks = job.get("tasks")
     if (
@@ -187,7 +187,7 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
         and not tasks[0].get("take")
     ):
         row = _find_model(client, str(tasks[0].get("model", "")))
-    beside, rest = str(path.expanduser().parent / source), {key: value for key, value in job.items() if key != "input"}
+    beside, rest = _beside(path.expanduser(), source), {key: value for key, value in job.items() if key != "input"}
     if row and row.get("takes"):
         blob, _ = one_blob(gather([beside], [source_from(said) for said in row["takes"]], choice))
     elif source.suffix.lower() in OTHER_TABLES:
@@ -195,6 +195,21 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
     else:
         blob = read_input(beside, choice, row["inputs"] if row else [])
     return rest, [blob], choice.rows
+
+
+def _beside(path: Path, source: Path) -> str:
+    """The file that a job file names, in its own folder or below. Raises `ConfigError` E-cli-48.
+
+    What it names is sent to peers, and a job file may come from somebody else: it must not choose among all that its
+    reader may read. So a link that leads out of the folder is refused, too.
+    """
+    folder = path.resolve().parent
+    found = (folder / source).resolve()
+    if not found.is_relative_to(folder):
+        what = f"{path} names a file outside its own folder: {source}"
+        hint = f"look at what the job would send; then put a copy beside it, or: dim run MODEL {source}"
+        raise ConfigError("E-cli-48", what, f"only files in {folder} and below are sent for it", hint)
+    return str(found)
 
 
 def _find_model(client: Client, name: str) -> Mapping[str, Any] | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from dimnode.api.compiling import compile_aside
 from dimnode.api.control import blobs_of
-from dimnode.api.jobfile import compile_job, read_job
+from dimnode.api.jobfile import read_job
 from dimnode.api.port import Answer
 from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, quote
@@ -52,7 +53,7 @@ class JobAnswers:
 
     async def _validate(self, arguments: Mapping[str, Any]) -> Answer:
         job = read_job(arguments["job"])
-        compiled = compile_job(job, self._backstage, blobs_of(arguments))
+        compiled = await compile_aside(job, self._backstage, blobs_of(arguments))
         quorum = check_quorum(job.quorum.n, job.quorum.k) if job.quorum else None
         found = quote(job.tier, quorum)
         steps = []

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import trio
 from msgspec.structs import replace
 
+from dimnode.api.compiling import compile_aside
 from dimnode.api.http.caller import Caller, model_names
 from dimnode.api.http.closing import Closing
-from dimnode.api.jobfile import Compiled, JobFile, compile_job, input_blob, new_nonce, read_job
+from dimnode.api.jobfile import Compiled, JobFile, input_blob, new_nonce, read_job
 from dimnode.api.port import Answer, NodePort
 from dimnode.errors import Refused
 from dimnode.jobs.effects import Refuse, Reply
@@ -124,7 +125,7 @@ class Submission:
         wanted = read_job(job)
         self.need_models(caller, wanted)
         wanted, blobs = await self.large_input(caller, wanted, blobs)
-        compiled = compile_job(wanted, self._node, blobs)
+        compiled = await compile_aside(wanted, self._node, blobs)
         nonce = self._nonce(caller, repeat, digest)
         while repeat and (first := self._under_way.get(nonce)) is not None and not first.is_set():
             await first.wait()  # the same submission a moment ago: until it is durable, nobody could say its job's id

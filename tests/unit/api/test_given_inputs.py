@@ -62,6 +62,20 @@ def test_a_text_is_its_utf8(given):
     assert byte_items(tensors_of("text", given), "text") == ("é".encode(),)
 
 
+@pytest.mark.parametrize("model", ["text", "picture", "rows", "mixed", "tensor"])
+def test_a_path_in_a_job_that_a_node_was_given_is_never_opened(model, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("the secret")
+    for given in ({"file": str(secret)}, {"file": str(secret), "rows": [1]}, {"picture": {"file": str(secret)}}):
+        if model == "text" and given == {"file": str(secret)}:  # a model of texts takes the name itself for a text
+            assert byte_items(tensors_of(model, given), "text") == (str(secret).encode(),)
+            continue
+        with pytest.raises(Refused) as caught:
+            tensors_of(model, given)
+        assert caught.value.complaint.code in ("E-input-01", "E-input-07")
+        assert "the secret" not in str(caught.value)
+
+
 def test_files_are_base64_or_bytes():
     coded = base64.b64encode(b"one").decode()
     given = {"picture": [{"base64": coded}, b"two"]}

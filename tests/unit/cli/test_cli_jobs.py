@@ -200,6 +200,23 @@ def test_a_job_file_finds_its_rows_beside_itself(dim, tmp_path):
     assert (request["blobs"], request["job"]) == ([INPUT], {"pattern": "chained", "tasks": [{"model": "triage"}]})
 
 
+@pytest.mark.parametrize(
+    "named", ["../secret.json", "{folder}/secret.json", "~/secret.json", "link.json", "a/../../secret.json"]
+)
+def test_a_job_file_sends_nothing_from_outside_its_folder(dim, tmp_path, monkeypatch, named):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "inner" / "a").mkdir(parents=True)
+    (tmp_path / "secret.json").write_text(json.dumps(read_output(INPUT)))
+    (tmp_path / "inner" / "link.json").symlink_to(tmp_path / "secret.json")
+    path = tmp_path / "inner" / "job.yaml"
+    path.write_text(f"tasks:\n  - model: triage\ninput: {{file: {named.format(folder=tmp_path)}}}\n")
+    with node(tmp_path) as fake:
+        said = dim("job", "run", path)
+    assert said.code != 0 and not fake.asked("job.submit")
+    # A name with ~ is a name like any other: there is no such file in the folder.
+    assert ("E-cli-41" if named.startswith("~") else "E-cli-48") in said.err
+
+
 def test_a_detached_job_prints_its_id_and_does_not_wait(dim, tmp_path):
     path = tmp_path / "job.json"
     path.write_text('{"tasks": [{"model": "triage"}], "input": {"x": [1]}}')
