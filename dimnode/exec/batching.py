@@ -28,11 +28,12 @@ RETRY_BATCHES: Final = 512
 
 
 def batch_kind(order: Order) -> tuple[Hashable, int]:
-    """What has to be equal for orders of one lane to share a batch, and the rows of this one; (None, 1): runs alone.
+    """What has to be equal for orders of one lane to share a batch (None: runs alone), and the rows of this one.
 
-    The rows are the leading dimension that all tensors of all inputs have in common.
+    The rows are the leading dimension that all tensors of all inputs have in common, 1 where there is none: what an
+    order costs depends on them, also of one that runs alone because it asked for the same bits.
     """
-    if order.op != "infer" or order.deterministic or order.rows is not None or not order.inputs:
+    if order.op != "infer" or order.rows is not None or not order.inputs:
         return None, 1
     if order.model is not None and not of_numbers(order.model.facts.pre):
         return None, 1
@@ -52,7 +53,7 @@ def batch_kind(order: Order) -> tuple[Hashable, int]:
     # The columns of a vector are its rows: a slice of them would be cut out of somebody else's.
     if any(take.start >= 0 for take in order.take) and any(part is not None and not part[2] for part in parts):  # type: ignore[index]
         return None, 1
-    return (order.take, tuple(parts)), rows
+    return None if order.deterministic else (order.take, tuple(parts)), rows
 
 
 @dataclass(slots=True)

@@ -51,7 +51,7 @@ class Ledger:
         member.looked_at = now
         if found is None:
             return
-        member.memory_bytes = found
+        member.memory_bytes = member.measured_bytes = found
         member.highest_bytes = max(member.highest_bytes, process_peak_bytes(member.pid))
         if member.idle:
             self._attribute(member)
@@ -68,7 +68,7 @@ class Ledger:
         first = next(iter(member.flight.values()), None)
         if first is not None:
             self._queue.shares.charge(first.account, now - member.serving_since)
-        self.costs.loaded(member.lane[0], now - member.serving_since, member.memory_bytes)
+        self.costs.loaded(member.lane[0], now - member.serving_since, member.measured_bytes)
 
     def landed(self, member: Member, ticket: Ticket, result: Result, now: float) -> None:
         """What this run says of its model's costs, and what its identity is charged for it."""
@@ -84,7 +84,7 @@ class Ledger:
             if batch is not None:
                 batch.together = False
             return
-        memory_bytes = max(member.memory_bytes, member.peaks.get(cost, 0))
+        memory_bytes = max(member.measured_bytes, member.peaks.get(cost, 0))
         if batch is None:
             self.costs.ran(*cost, seconds, memory_bytes)
             if ticket.kind is not None:

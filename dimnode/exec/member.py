@@ -152,8 +152,10 @@ Cost = tuple[str, int]
 class Member(Place):
     """A worker. `deadline` is the moment at which the pool acts on it, whatever it is doing.
 
-    `highest_bytes` is the most memory that it was seen to have had, `peaks` which runs had that, and `explained_bytes`
-    the most of these; `last_cost` names the last run.
+    `measured_bytes` is what it took when it was last looked at, 0 before: it may answer before the zygote has said
+    which process it is, and `memory_bytes` is only what is expected of it by then. `highest_bytes` is the most that it
+    was seen to have had, `peaks` which runs had that, `explained_bytes` the most of these; `last_cost` names the last
+    run.
     """
 
     zygote: Zygote
@@ -164,6 +166,7 @@ class Member(Place):
     deadline: float
     pid: int = 0
     looked_at: float = -math.inf
+    measured_bytes: int = 0
     highest_bytes: int = 0
     explained_bytes: int = 0
     peaks: dict[Cost, int] = field(default_factory=dict)

@@ -73,6 +73,21 @@ def test_beside_pins_what_does_not_fit_is_not_tried() -> None:
     assert set(codes(costs, 3 * TRIAL_EVERY, pinned)) == {orders.NO_MEMORY}
 
 
+def test_what_is_only_expected_of_a_worker_is_not_taken_for_measured() -> None:
+    queue = OrderQueue(10.0)
+    ledger = Ledger(ExecLimits(), queue, GIB)
+    member, ticket = starting(queue, 100.0)
+    member.memory_bytes = ExecLimits().worker_bytes_expected
+    ledger.became_ready(member, 103.0)  # the zygote has not said yet which process it is
+    member.serve_from(103.0)
+    ledger.landed(member, ticket, claim(1000), 103.5)
+    assert ledger.costs.memory_bytes("m") is None
+    member.pid = os.getpid()
+    ledger.landed(member, ticket, claim(1000), 105.0)
+    assert ledger.costs.memory_bytes("m") == max(member.memory_bytes, member.highest_bytes)
+    member.channel.close()
+
+
 def claim(run_us: int, cpu_us: int = 0) -> Result:
     return Result(1, "ok", "", "", b"", run_us, cpu_us, 0, 1, 1)
 
