@@ -357,6 +357,8 @@ class Node:
 
     def _link(self, peer: PeerId, up: bool) -> None:
         self.swarm.link(peer, up)
+        if up:
+            self.own_index.met()
         if self.discovery is not None and up:
             self.discovery.met(peer)
         elif self.discovery is not None and self.links.was_lost(peer):

@@ -45,7 +45,7 @@ class OwnIndex:
         self._published, self._limits = published, limits.index
         self._keepers_max = limits.host.dht_keepers_max
         self._news = trio.Event()
-        self._again_at = 0.0
+        self._again_at, self._somebody_came = 0.0, False
         self._raw = b""
         self.record: Name | None = None
         self.root: Cid | None = None
@@ -61,6 +61,12 @@ class OwnIndex:
     def news(self) -> None:
         """What is published may have changed."""
         self._news.set()
+
+    def met(self) -> None:
+        """A link came: while few keep the record, whoever is there now is brought it soon."""
+        if self.kept_by < self._keepers_max:
+            self._again_at, self._somebody_came = 0.0, True
+            self.news()
 
     async def run(self, host: Host) -> None:
         """Until cancelled: seal, tell, and tell again."""
@@ -85,6 +91,7 @@ class OwnIndex:
             await self._seal(content, 0)
         elif (left := self._again_at - trio.current_time()) > 0:  # what changed was something else
             return left
+        self._somebody_came = False
         self.kept_by, heard = await host.dht_publish(self._raw)
         assert self.record is not None
         if heard.name is not None and heard.name.age_key > self.record.age_key:
@@ -95,7 +102,8 @@ class OwnIndex:
         if self.kept_by < self._keepers_max:
             again = self._limits.few_keepers_seconds if self.kept_by else self._limits.again_seconds
             wait_seconds = min(again, wait_seconds)
-        self._again_at = trio.current_time() + wait_seconds
+        if not self._somebody_came:  # meanwhile
+            self._again_at = trio.current_time() + wait_seconds
         return wait_seconds
 
     def _renew_in_seconds(self) -> float:

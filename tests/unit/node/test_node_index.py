@@ -206,6 +206,24 @@ def test_the_same_record_is_told_again_while_nobody_keeps_it_and_a_new_one_when_
     assert said(later.told[0]).valid_until_ms > old.valid_until_ms
 
 
+def test_while_few_keep_the_record_a_new_peer_is_brought_it_at_once(disk: Disk) -> None:
+    dht = Dht(kept_by=1)
+    own = OwnIndex(KEY, OPEN_SWARM_ID, disk.journal, disk.content, lambda: ([manifest("m")], []), QUICK)
+    dht.before = lambda _: own.met() if len(dht.told) < 2 else None
+
+    async def run() -> None:
+        with trio.move_on_after(5) as slow:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(own.run, dht)
+                while len(dht.told) < 2:  # noqa: ASYNC110 - what is waited for is what a peer would see
+                    await trio.sleep(0.005)
+                nursery.cancel_scope.cancel()
+        assert not slow.cancelled_caught
+
+    trio.run(run)
+    assert len(set(dht.told)) == 1
+
+
 def test_only_what_everybody_may_hear_of_is_in_the_index(disk: Disk) -> None:
     registry = Registry(KEY.peer, OPEN_SWARM_ID, disk.journal)
     mine = {access: manifest(access, access=access) for access in ("public", "restricted", "private")}
