@@ -200,7 +200,7 @@ class Node:
                     runtime_idle_seconds=self.config.runtime_idle_seconds,
                 )
                 self.pool = self.performer.pool = await stack.enter_async_context(pool)
-                costs = KnownCosts(self.home, self.pool, self.limits.exec)
+                costs = KnownCosts(self.home, self.pool, self.limits.exec, self.config.torch_device)
                 background.start_soon(costs.watch)
                 stack.callback(costs.keep)
             jobdoor = JobDoor(self)
