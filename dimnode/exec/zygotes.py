@@ -84,7 +84,8 @@ class Zygotes:
         started = [runtime for runtime in runtimes if runtime not in self._said and runtime not in self._all]
         for runtime in started:
             self.obtain(runtime)
-        with trio.move_on_after(self._limits.zygote_start_seconds_max):
+        # They share the cores for their imports.
+        with trio.move_on_after(self._limits.zygote_start_seconds_max * max(1, len(started))):
             while not self._said.keys() >= set(runtimes):
                 await self._news.wait()
         for runtime in started:

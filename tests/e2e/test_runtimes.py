@@ -68,8 +68,9 @@ def test_models_of_three_formats_are_offered_as_folders_and_answer_like_each_oth
         assert caught.value.complaint.code == "E-jobs-14"
         found = {row["check"]: row for row in node.client.doctor()}["runtimes"]
         assert found["ok"], found["detail"]
-        for word in ("onnxruntime", "torch", "mlx", "coreml-reference"):
+        for word in ("onnxruntime", "torch", "mlx", "coreml-reference", "transformers"):
             assert word in found["detail"]
+        assert node.client.status()["devices"]["torch"] == "cpu"
     finally:
         node.close()
 
@@ -102,6 +103,7 @@ def test_a_task_goes_to_the_node_that_has_the_runtime_and_without_one_the_extra_
         wait_for(lambda: alba.dim("run", "four", table).code == 0, "brio fetches the model and runs it for alba")
         (seen,) = alba.dim("peers", "--json").json["peers"]
         assert "coreml" in seen["runtimes"] and "text" in seen["extras"]
+        assert seen["devices"]["onnx"] == "cpu"
         (alba_seen,) = brio.dim("peers", "--json").json["peers"]
         assert "coreml" not in alba_seen["runtimes"]
     finally:
