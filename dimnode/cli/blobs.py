@@ -88,35 +88,34 @@ def unpin(chosen: argparse.Namespace) -> int:
 
 
 def _pins(chosen: argparse.Namespace, op: str) -> int:
-    with open_client(chosen) as client:
-        found = client.ask(op, blob=chosen.blob, reason="shared" if chosen.share else chosen.reason)
-    if chosen.json:
-        say_json(found)
-    else:
-        say(f"{found['blob']}  {', '.join(found['pins']) or 'not pinned: it goes when room is needed'}")
+    def line(found: dict[str, Any]) -> str:
+        return ", ".join(found["pins"]) or "not pinned: it goes when room is needed"
+
+    _of_one(chosen, op, line, reason="shared" if chosen.share else chosen.reason)
     return 0
 
 
 def rm(chosen: argparse.Namespace) -> int:
     """Take an unpinned blob out now."""
-    with open_client(chosen) as client:
-        gone = client.ask("blobs.rm", blob=chosen.blob)
-    if chosen.json:
-        say_json(gone)
-    else:
-        say(f"{gone['blob']}  {size_text(gone['bytes'])} are free again")
+    _of_one(chosen, "blobs.rm", lambda gone: f"{size_text(gone['bytes'])} are free again")
     return 0
 
 
 def verify(chosen: argparse.Namespace) -> int:
     """Hash it once more; 1 when it does not hold (then it is removed)."""
+    found = _of_one(chosen, "blobs.verify", lambda found: "holds" if found["holds"] else "DOES NOT HOLD: removed")
+    return 0 if found["holds"] else 1
+
+
+def _of_one(chosen: argparse.Namespace, op: str, line: Callable[[dict[str, Any]], str], **more: Any) -> dict[str, Any]:
+    """One question about one blob: the answer as JSON, or a line behind the blob's id."""
     with open_client(chosen) as client:
-        found = client.ask("blobs.verify", blob=chosen.blob)
+        found = client.ask(op, blob=chosen.blob, **more)
     if chosen.json:
         say_json(found)
     else:
-        say(f"{found['blob']}  {'holds' if found['holds'] else 'DOES NOT HOLD: removed'}")
-    return 0 if found["holds"] else 1
+        say(f"{found['blob']}  {line(found)}")
+    return found
 
 
 def gc(chosen: argparse.Namespace) -> int:

@@ -133,7 +133,7 @@ class Answers:
             "kubo": dict(node.kubo.status()) if node.kubo.on else None,
             "models": len(node.library.models),
             "index": own_index(node),
-            "cabinets": len(node.library.cabinets),
+            "cabinets": len(node.library.cabinets.by_name),
             "rss_bytes": psutil.Process().memory_info().rss,
             "cpu_seconds": time.process_time(),
             "held_bytes": node.vault.bytes_held,
@@ -192,7 +192,7 @@ class Answers:
     # ---- what is offered
 
     async def _cabinet_add(self, arguments: Mapping[str, Any]) -> Answer:
-        cabinet = await self._node.library.add_cabinet(
+        cabinet = await self._node.library.cabinets.add(
             arguments["name"],
             Path(arguments["path"]),
             arguments.get("label") or "",
@@ -217,7 +217,7 @@ class Answers:
                 "any_model": cabinet.policy.models == ANY,
                 "policy": cid_text(cabinet.policy_record.id),
             }
-            for cabinet in self._node.library.cabinets.values()
+            for cabinet in self._node.library.cabinets.by_name.values()
         ]
         return {"cabinets": rows}
 

@@ -18,9 +18,9 @@ from dimnode.api.port import Answer, ListedFile, Token
 from dimnode.errors import PeerFault, Refused
 from dimnode.jobs.events import CancelAsked, Submitted
 from dimnode.node.answers import Answers
+from dimnode.node.composing import compose_or_refuse
 from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.job_answers import JobAnswers
-from dimnode.node.library import compose_or_refuse
 from dimnode.node.long_reads import LongReads
 from dimnode.node.model_files import SourceFile, role_of
 from dimnode.node.model_schema import with_schema

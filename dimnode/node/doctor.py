@@ -223,7 +223,7 @@ def _runtimes(node: Node) -> Finding:
 
 
 def _offers(node: Node) -> Finding:
-    models, cabinets = len(node.library.models), len(node.library.cabinets)
+    models, cabinets = len(node.library.models), len(node.library.cabinets.by_name)
     detail = f"{models} model{'s' * (models != 1)}, {cabinets} cabinet{'s' * (cabinets != 1)}"
     return finding("offers", models + cabinets > 0 or node.pool is None, detail, "dim models add FILE, dim data add …")
 

@@ -1,13 +1,10 @@
 """What this node offers: its models and its cabinets.
 
-Rule: a model is its signed manifest; what others say of models is the registry's. A cabinet is known to others by name,
-columns and operations; its rows, its path and its cohort sizes stay here.
+Rule: a model is its signed manifest; what others say of models is the registry's.
 """
 
-import csv
 import io
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,20 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import trio
 
-from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
-from dimnode.errors import PeerFault, Refused
+from dimnode.errors import Refused
 from dimnode.limits import LIMITS
+from dimnode.node.cabinets import Cabinets
+from dimnode.node.composing import compose_or_refuse
 from dimnode.node.for_others import ForOthers
 from dimnode.node.model_card import ModelCard, body_of, check_card, check_sha256, gather_for
 from dimnode.node.model_files import Gathered, SourceFile, format_of, gather_listed
 from dimnode.node.registry import Registry
 from dimnode.p2p.blobs import PartOf
-from dimnode.records.envelope import VERSION, Record, SigningKey, seal
+from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId, cid_text
-from dimnode.records.kinds import compose, open_record
+from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest, file_roots, title_of
 from dimnode.records.manifest_kinds import MANIFEST_VERSION
 from dimnode.store.blob_book import Blob
@@ -55,19 +52,6 @@ class LocalModel:
     roots: tuple[Cid, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Cabinet:
-    """A local data set under its owner's policy. `columns` are the features, in file order."""
-
-    name: str
-    path: str
-    label: str
-    exclude: tuple[str, ...]
-    columns: tuple[str, ...]
-    policy: Policy
-    policy_record: Record
-
-
 class Library:
     """Read from the journal at start; additions are journalled before they are offered."""
 
@@ -76,7 +60,7 @@ class Library:
         self.models: dict[RecordId, LocalModel] = {}
         self._with: dict[Cid, set[RecordId]] = {}
         self.for_others = ForOthers(self._manifest_of, self._stands)
-        self.cabinets: dict[str, Cabinet] = {}
+        self.cabinets = Cabinets(key, net, journal)
         self.registry = Registry(key.peer, net, journal)
         self._adding = trio.Lock()
         self._load()
@@ -91,14 +75,6 @@ class Library:
                 self._note_why(record.id, why)
                 self._take_over(record)
                 self.place(record)
-        rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets")
-        for name, path, label, columns, policy_id in rows:
-            envelope = self._journal.envelope(policy_id)
-            assert envelope is not None
-            record = open_record(envelope, kind="policy", check_signature=False)
-            exclude, features = msgspec.json.decode(columns)
-            policy = policy_of(record)
-            self.cabinets[name] = Cabinet(name, path, label, tuple(exclude), tuple(features), policy, record)
 
     # ---- models
 
@@ -316,89 +292,10 @@ class Library:
         sealed = seal(self._key, "manifest", payload, MANIFEST_VERSION)
         return open_record(sealed, kind="manifest", check_signature=False)
 
-    # ---- cabinets
-
-    async def add_cabinet(
-        self, name: str, source: Path, label: str, exclude: list[str], policy: Mapping[str, Any], at_ms: int
-    ) -> Cabinet:
-        """Take a CSV file under a policy. The file stays where it is; only its header is read here."""
-        if not isinstance(label, str) or not isinstance(policy, Mapping):
-            raise Refused("E-data-03", "a label is a column's name, a policy a table", "", "dim data add --help")
-        path, columns = _place_and_header(source)
-        rules = parse_policy(policy)
-        if "evaluate" in rules.operations and not label:
-            what = f"cabinet {name!r} is to be evaluated on, but no column holds the truth"
-            cause = "`evaluate` compares what a model says with a label column"
-            raise Refused("E-data-04", what, cause, "--label COLUMN, or leave `evaluate` out of what is allowed")
-        for column in (label, *exclude, *sorted(rules.where)):
-            if column and column not in columns:
-                raise Refused(
-                    "E-data-02", f"{source.name} has no column {column!r}", f"it has {', '.join(columns[:8])} …"
-                )
-        body = {"cabinet": name, **policy_payload(rules)}
-        common = {"net": self._net, "by": self._key.peer, "at_ms": at_ms}
-        identity, payload = compose_or_refuse("policy", common, body, "E-data-03", "the cabinet's name or policy")
-        envelope = seal(self._key, "policy", payload)
-        features = [column for column in columns if column != label and column not in exclude]
-        await self._journal.commit(
-            {
-                "records": [("policy", identity, b"", 0, 0, envelope)],
-                "cabinets": [(name, path, label, msgspec.json.encode([exclude, features]).decode(), identity)],
-            }
-        )
-        record = open_record(envelope, kind="policy", check_signature=False)
-        self.cabinets[name] = Cabinet(name, path, label, tuple(exclude), tuple(features), rules, record)
-        return self.cabinets[name]
-
     def advert_body(self) -> dict[str, Any]:
-        """The parts of the advert that come from here. Columns are told as far as one record has room for them."""
-        room_bytes, room_columns = LIMITS.records.record_bytes_max // 2, LIMITS.records.record_items_max // 2
-        cabinets = []
-        for cabinet in sorted(self.cabinets.values(), key=lambda cabinet: cabinet.name)[:64]:
-            room_bytes -= len(cabinet.name.encode()) + len(cabinet.label.encode()) + 128
-            columns: list[str] = []
-            for column in cabinet.columns[:256]:
-                if len(column.encode()) + 3 > room_bytes or not room_columns:
-                    break
-                room_bytes, room_columns = room_bytes - len(column.encode()) - 3, room_columns - 1
-                columns.append(column)
-            cabinets.append(
-                {
-                    "name": cabinet.name,
-                    "columns": columns,
-                    "label": cabinet.label,
-                    "operations": sorted(cabinet.policy.operations),
-                    "min_cohort": cabinet.policy.min_cohort,
-                }
-            )
-        return {"models": sorted(model.manifest.id for model in self.offered())[:256], "cabinets": cabinets}
-
-
-def compose_or_refuse(
-    kind: str, common: dict[str, Any], body: dict[str, Any], code: str, what: str, version: int = VERSION
-) -> tuple[RecordId, bytes]:
-    """`compose` for values that a person gave: what does not fit the record is their mistake, not our bug."""
-    try:
-        return compose(kind, common, body, by_hand=True, version=version)
-    except PeerFault as fault:
-        raise Refused(code, f"{what} does not fit a record", fault.rule, "shorter names and lists") from None
-
-
-def policy_of(record: Record) -> Policy:
-    """The policy that a policy record states."""
-    said = record.payload
-    anyone: Any = "any"
-    return Policy(
-        operations=frozenset(said["operations"]),
-        submitters=frozenset(said["submitters"]) if "submitters" in said else anyone,
-        models=frozenset(said["models"]) if "models" in said else anyone,
-        output_classes=frozenset(said["output_classes"]),
-        min_cohort=said["min_cohort"],
-        queries_per_day=said["queries_per_day"],
-        expires_ms=said.get("expires_ms", 0),
-        purpose=said.get("purpose", ""),
-        where=frozenset(said.get("x_where", ())),  # in no policy that was signed before conditions were limited
-    )
+        """The parts of the advert that come from here."""
+        models = sorted(model.manifest.id for model in self.offered())[:256]
+        return {"models": models, "cabinets": self.cabinets.told()}
 
 
 def _check_place(source: Path, home: Path) -> None:
@@ -420,23 +317,3 @@ def _part_of(progress: Progress, before: int, total: int) -> Progress:
 def pin_of(model: RecordId) -> str:
     """Why the store keeps the files of a model."""
     return MODEL_PIN + cid_text(model)
-
-
-def _place_and_header(source: Path) -> tuple[str, list[str]]:
-    """Where the file is, whatever directory the node runs in, and its column names."""
-    try:
-        if not source.is_file():  # opening a pipe would wait for ever
-            raise Refused("E-data-01", f"{source} is not a file", "", "check the path")
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            columns = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Refused(
-            "E-data-01", f"cannot read {source}", str(error), "a CSV file in UTF-8 with one header line"
-        ) from None
-    if not columns or len(set(columns)) != len(columns):
-        raise Refused("E-data-01", f"{source} has no header of distinct column names", "", "add a header line")
-    most = LIMITS.cabinets.column_chars_max  # no advert could tell a longer name
-    if too_long := [column for column in columns if len(column) > most]:
-        cause = f"{most} characters are the most"
-        raise Refused("E-data-01", f"{source} has a column {too_long[0][:80]!r}", cause, "rename it")
-    return os.fspath(source.absolute()), columns

@@ -15,7 +15,7 @@ import trio
 
 from dimnode.api.port import Answer, ListedFile
 from dimnode.errors import PeerFault, Refused
-from dimnode.node.library import compose_or_refuse
+from dimnode.node.composing import compose_or_refuse
 from dimnode.node.model_card import ModelCard
 from dimnode.node.model_files import SourceFile, role_of
 from dimnode.node.model_leave import now_ms

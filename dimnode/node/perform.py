@@ -251,7 +251,7 @@ class Performer:
     # ---- cabinets
 
     def _rows(self, name: str, where: tuple[tuple[str, str, int], ...]) -> Rows | None:
-        cabinet = self._library.cabinets.get(name)
+        cabinet = self._library.cabinets.by_name.get(name)
         if cabinet is None:
             return None
         conditions = tuple(Condition(column, op, micro) for column, op, micro in where)  # type: ignore[arg-type]
@@ -263,7 +263,7 @@ class Performer:
             ruling = decide(None, self._request(consult, 0, 0), 0)
             self._put(_ruled(consult, ruling, None))
             return
-        cabinet = self._library.cabinets[consult.cabinet]
+        cabinet = self._library.cabinets.by_name[consult.cabinet]
         early = decide(cabinet.policy, self._request(consult, cabinet.policy.min_cohort, 0), 0)
         if not early.allowed:  # who may not ask at all makes nobody read the file, and uses up nobody's queries
             self._put(_ruled(consult, early, cabinet.policy_record.id))
@@ -274,7 +274,7 @@ class Performer:
         self._offer(order)
 
     def _rule(self, consult: Consult, counted: Finished) -> None:
-        cabinet = self._library.cabinets[consult.cabinet]
+        cabinet = self._library.cabinets.by_name[consult.cabinet]
         if counted.status != "ok":
             ruling = Ruling(False, counted.code, counted.message)
         else:

@@ -59,7 +59,7 @@ def add(library: Library, source: Path, at_ms: int = 1, **card):
 
 
 def add_cabinet(library: Library, source: Path, name="patients", label="", exclude=(), policy=POLICY):
-    return trio.run(library.add_cabinet, name, source, label, list(exclude), policy, 1)
+    return trio.run(library.cabinets.add, name, source, label, list(exclude), policy, 1)
 
 
 def refused(call, *arguments, **named) -> str:
@@ -421,7 +421,7 @@ def test_a_cabinet_offers_its_features_and_survives_a_restart(tmp_path, journal,
     cabinet = add_cabinet(library, Path("t.csv"), label="sick", exclude=["id"])
     assert cabinet.columns == ("age",)
     assert Path(cabinet.path) == tmp_path / "t.csv"
-    assert again(tmp_path, journal).cabinets == library.cabinets
+    assert again(tmp_path, journal).cabinets.by_name == library.cabinets.by_name
     assert library.advert_body()["cabinets"][0]["columns"] == ["age"]
 
 
@@ -448,7 +448,7 @@ def test_what_is_no_table_is_refused(tmp_path, library) -> None:
 @pytest.mark.parametrize("wrong", [{"name": ""}, {"name": "x" * 129}, {"label": None}, {"policy": "any"}, {"name": 5}])
 def test_a_cabinet_that_no_record_can_hold_is_refused(tmp_path, library, wrong) -> None:
     assert refused(add_cabinet, library, table(tmp_path, "a,b"), **wrong).startswith("E-data-0")
-    assert library.cabinets == {}
+    assert library.cabinets.by_name == {}
 
 
 def test_the_advert_of_the_fullest_library_fits_a_record(tmp_path, library) -> None:
@@ -481,7 +481,7 @@ def test_columns_of_conditions_are_columns_of_the_file_and_outlast_a_restart(tmp
     source.write_text("age,year\n70,2001\n")
     assert refused(add_cabinet, library, source, policy=POLICY | {"where": ["yaer"]}) == "E-data-02"
     add_cabinet(library, source, policy=POLICY | {"where": ["year"]})
-    assert again(tmp_path, journal).cabinets["patients"].policy.where == {"year"}
+    assert again(tmp_path, journal).cabinets.by_name["patients"].policy.where == {"year"}
 
 
 def test_a_changed_file_of_an_older_version_costs_its_model_and_not_the_start(tmp_path, library, blobs, model) -> None:
