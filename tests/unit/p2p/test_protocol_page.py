@@ -40,6 +40,14 @@ def test_every_protocol_of_ours_is_in_the_table_and_no_other() -> None:
         assert f"\n## `{protocol}`" in PAGE
 
 
+def test_every_protocol_and_topic_has_its_table() -> None:
+    sections = PAGE.split("\n## ")
+    wanted = [each for each in sections if each.startswith(("`/dim/", "Gossip", "DHT"))]
+    assert len(wanted) == 10
+    for section in wanted:
+        assert re.search(r"^\| (topic \| )?message \| from \| to \| fields \| limits \| errors \|$", section, re.MULTILINE)
+
+
 def test_every_protocol_of_libp2p_that_we_speak_is_named() -> None:
     for protocol in (*SERVICES, HOP, STOP, DCUTR, GREETING):
         assert f"`{protocol}`" in PAGE
