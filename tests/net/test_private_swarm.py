@@ -14,6 +14,7 @@ from dimnode.p2p.host.host import DialFailed, StreamLost
 from dimnode.p2p.host.multistream import proposal
 from dimnode.p2p.member_door import MEMBER
 from dimnode.records.envelope import SigningKey
+from dimnode.records.kinds import open_record
 from dimnode.store.swarm_state import load_state
 from dimnode.wire import pack_frame
 
@@ -215,7 +216,7 @@ def test_with_a_pre_shared_key_removal_rotates_it_for_those_who_stay(tmp_path: P
             assert anna.gatekeeper is not None
             assert bea.gatekeeper is not None
             assert carl.gatekeeper is not None
-            old = anna.gatekeeper.keys()
+            old, net = anna.gatekeeper.keys(), bea.gatekeeper.swarm.book.net
             await anna.gatekeeper.remove(carl.peer, "")
             await until(lambda: len(bea.gatekeeper.keys()) == 2)
             assert bea.gatekeeper.keys() == anna.gatekeeper.keys() != old
@@ -225,6 +226,7 @@ def test_with_a_pre_shared_key_removal_rotates_it_for_those_who_stay(tmp_path: P
                 await carl.host.connect(anna.address)
             state = load_state(tmp_path / "bea")
             assert state is not None
+            assert open_record(state.swarm).id == net, "the swarm stays the same"
             assert state.keys[0][1] == 0
             assert 0 < state.keys[1][1] - now_ms() <= LIMITS.swarm.key_overlap_ms
 
