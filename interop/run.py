@@ -28,6 +28,7 @@ from nacl.signing import SigningKey
 
 from dimnode.records.ids import peer_bytes
 from tests.e2e.harness import MODEL, MODEL_FEATURES, RealNode, real_nodes
+from tests.netns.lab import lab_missing
 
 NODE_MAJOR_MIN = 22
 HIVEMIND = "hivemind==1.1.12"
@@ -254,6 +255,16 @@ def with_go(folder: Path) -> Iterator[Row]:
     yield from rows_of("go", iter(lines))
     if done.returncode:
         yield Row("go", "go_peer.py", "failed", 0, done.stderr.strip()[-90:])
+    yield go_relay(folder / "p2pd")
+
+
+def go_relay(p2pd: Path) -> Row:
+    """A circuit, a punched hole and a job between NAT boxes, over go's relay: in a laboratory, which needs root."""
+    what = "go relays between NAT boxes: a hole punched, a job"
+    if why_not := lab_missing(nat=True):
+        return Row("go", what, "skipped", 0, why_not[:90])
+    test = [sys.executable, "-m", "pytest", "-q", "-W", "ignore", "tests/netns/test_foreign_relay.py"]
+    return whole("go", what, ["env", f"DIM_P2PD={p2pd}", *test], ROOT)
 
 
 def with_dimr(node: str, folder: Path) -> Iterator[Row]:
