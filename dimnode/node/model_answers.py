@@ -314,6 +314,8 @@ class ModelAnswers:
         if record.id not in self._node.library.models:
             raise Refused("E-models-29", f"{title_of(record)} is not here", "", "dim models ls")
         await self._node.library.drop(record.id)
+        if self._node.pool is not None:  # an idle worker maps its files, which would keep their room on the disk
+            self._node.pool.unload(record.id.hex())
         self._node.models.offer_no_more(record)
         self._node.swarm.renew_advert()
         return {"model": cid_text(record.id), "name": title_of(record)}

@@ -146,6 +146,7 @@ def test_a_private_model_is_run_at_home_and_never_leaves(nodes: Nodes, tmp_path:
     model = add_own(nodes["alba"], "diary", tmp_path, access="private")
     root = ask(nodes, "alba", "models.show", model="diary")["files"][0]["root"]
     assert run(nodes, "alba", "diary", nodes["alba"].peer).status == "ok"
+    assert "diary" in loaded(nodes, "alba")
     add(nodes, "alba", "bulletin", summary="told after the diary")
     for who in ("brio", "cato"):
         wait_heard(nodes, who, "bulletin")
@@ -156,6 +157,13 @@ def test_a_private_model_is_run_at_home_and_never_leaves(nodes: Nodes, tmp_path:
     assert sent.status == "failed" and sent.code in ("E-models-01", "E-models-20")
     for who in ("brio", "cato"):
         assert root not in {row["blob"] for row in ask(nodes, who, "blobs.ls")["blobs"]}
+    ask(nodes, "alba", "models.rm", model="diary")
+    until(lambda: "diary" not in loaded(nodes, "alba"), JOB_SECONDS, "no idle worker keeps its files")
+
+
+def loaded(nodes: Nodes, who: str) -> set[str]:
+    """Models that workers hold."""
+    return {row["model"] for row in nodes[who].client.status()["members"]}
 
 
 def test_an_update_follows_and_a_withdrawn_model_is_found_no_more_but_its_receipts_verify(nodes: Nodes) -> None:
