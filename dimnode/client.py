@@ -225,21 +225,27 @@ class Client:
         """What has happened to a job so far."""
         return self._rows("events", "job.events", job=job)
 
-    def follow(self, job: bytes, wait_seconds: float = 1.0) -> Iterator[dict[str, Any] | None]:
-        """Live events of a job from now on, and None whenever `wait_seconds` pass without one; never ends by itself."""
+    def follow(self, job: bytes | str, wait_seconds: float | None = None) -> Iterator[dict[str, Any] | None]:
+        """Live events of a job from now on (`events` has those before), until its last one; of an ended job none.
+
+        With `wait_seconds`, None whenever so long passes without one: who follows may have other things to do.
+        """
         slot = Slot()
         number, frame = self._line.frame(slot, "job.watch", job=job)
         self._line.send(frame, [slot])
         return self._following(slot, number, wait_seconds)
 
-    def _following(self, slot: Slot, number: int, wait_seconds: float) -> Iterator[dict[str, Any] | None]:
+    def _following(self, slot: Slot, number: int, wait_seconds: float | None) -> Iterator[dict[str, Any] | None]:
         try:
             while True:
-                more = self._line.advance(lambda: bool(slot.events) or slot.done, time.monotonic() + wait_seconds)
+                deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
+                more = self._line.advance(lambda: bool(slot.events) or slot.done, deadline)
                 if slot.error is not None:
                     raise _error_of(slot.error)
                 while slot.events:
                     yield slot.events.popleft()
+                if slot.result is not None:
+                    return
                 if not more:
                     yield None
         finally:

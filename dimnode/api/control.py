@@ -170,27 +170,41 @@ class Client:
     # ---- requests
 
     async def _ask(self, request: dict[str, Any]) -> None:
-        identity = request.get("id")
+        identity, watch = request.get("id"), None
         try:
             if request["op"] == "job.watch":
-                self._watch(identity, request)
-                return
-            result = await self._node.ask(request["op"], request)
+                watch = self._watch(identity, request)
+            else:
+                self.put({"id": identity, "result": await self._node.ask(request["op"], request)})
         except DimError as error:
             self.put({"id": identity, "error": complaint_of(error)})
         except OSError as error:  # the same: no question is worth the node
             no = Refused("E-api-05", f"{request['op']}: the system refused", str(error), "dim doctor")
             self.put({"id": identity, "error": complaint_of(no)})
-        else:
-            self.put({"id": identity, "result": result})
         finally:
-            self.done()
+            self.done()  # a watch is no open question: any number of jobs may be followed
+        if watch is not None:
+            over, stop = watch
+            await over.wait()
+            stop()
+            self.put({"id": identity, "result": {"ended": True}})
 
-    def _watch(self, identity: Any, request: dict[str, Any]) -> None:
-        job = request.get("job")
-        if type(job) is not bytes:
-            raise Refused("E-api-03", "job.watch: a wrong argument", "job is an id, as bytes")
-        self.watch_job(identity, RecordId(job))
+    def _watch(self, identity: Any, request: dict[str, Any]) -> tuple[trio.Event, Callable[[], None]]:
+        """Send the events of a job until told to stop. The event is set when it has ended; who waits for that runs
+        after the last of them was queued."""
+        if type(request.get("job")) not in (bytes, str):
+            raise Refused("E-api-03", "job.watch: a wrong argument", "job is an id: bytes, text or its last letters")
+        job, over = self._node.find_job(request["job"]), trio.Event()
+
+        def hear(event: Answer) -> None:
+            self.put({"id": identity, "event": event})
+            if self._node.has_ended(job):
+                over.set()
+
+        stop = self.listen(job, hear)
+        if self._node.has_ended(job):
+            over.set()
+        return over, stop
 
     async def _submit(self, request: dict[str, Any]) -> None:
         """Take a job in. The reply comes when it has ended, or when it is durable if `wait` is false."""

@@ -12,11 +12,8 @@ from dimnode.cli.node import open_client
 from dimnode.cli.output import clock, facts, say, say_json, size_text, table, talk
 from dimnode.client import Ended
 from dimnode.errors import Refused
-from dimnode.records.ids import cid_bytes
 
-_POLL_SECONDS = 0.2
 _ANSWER_GONE = "E-job-15"
-_OVER = frozenset({"ok", "failed", "refused", "cancelled", "expired", "split"})
 
 
 def ls(chosen: argparse.Namespace) -> int:
@@ -76,7 +73,7 @@ def events(chosen: argparse.Namespace) -> int:
     """What has happened; with --follow until the job has ended."""
     with open_client(chosen) as client:
         found = client.job(chosen.job)
-        live = client.follow(cid_bytes(found["job"]), _POLL_SECONDS)  # from here on nothing is missed
+        live = client.follow(found["job"])  # from here on nothing is missed
         past = client.events(chosen.job)
         if not chosen.follow:
             if chosen.json:
@@ -91,8 +88,6 @@ def events(chosen: argparse.Namespace) -> int:
         for news in live:
             if news is not None and _key(news) not in told:
                 _tell_event(news, names, chosen.json)
-            if (news is None or news["what"] in _OVER) and client.job(chosen.job)["end"] is not None:
-                return 0
     return 0
 
 

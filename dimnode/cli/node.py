@@ -173,15 +173,17 @@ def _stops(row: Mapping[str, Any]) -> bool:
 
 
 def connect(chosen: argparse.Namespace) -> int:
-    """Dial now; the peer id that answered. A peer that is connected already is not dialled, and that is said."""
+    """Dial now; the peer id that answered. A peer that is connected already is not dialled, and that is said; one that
+    turns this node away is an error, with its reason."""
     with open_client(chosen) as client:
         found = client.ask("connect", address=chosen.address)
     if chosen.json:
         say_json(found)
     else:
         say(found["peer"])
-        dialled = found.get("dialled", True)
-        talk("connected" if dialled else "was connected already, over another way; this address was not tried")
+        words = "connected" if found["dialled"] else "was connected already"
+        words += "" if found["tried"] else "; this address was not tried"
+        talk(words if found["linked"] else f"{words}, but there is no link yet: dim peers says why")
     return 0
 
 

@@ -14,7 +14,7 @@ from dimnode.exec.runtimes.base import Content
 from dimnode.exec.runtimes.choice import PACKAGES
 from dimnode.exec.runtimes.config_file import Config, config_of
 from dimnode.exec.runtimes.pretrained import CLASSES, Pretrained, pretrained_of
-from dimnode.exec.runtimes.refusals import refusal_of
+from dimnode.exec.runtimes.refusals import refusal_of, require_model_format
 from dimnode.limits import LIMITS
 from dimnode.records.manifest import HF, TRANSFORMERS
 
@@ -62,8 +62,7 @@ def _require_weights(folder: Path) -> None:
         return
     pickles = sorted(path.name for path in folder.iterdir() if refusal_of(path.name, b""))
     if pickles:
-        reason = refusal_of(pickles[0], b"")
-        raise Refused("E-models-03", f"{folder.name} has its weights only as {pickles[0]}", reason, "docs/formats.md")
+        require_model_format(f"{folder.name}/{pickles[0]}", b"")
     raise Refused("E-models-05", f"{folder.name} has no weights", "model.safetensors is not there", "check the path")
 
 

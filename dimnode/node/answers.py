@@ -18,6 +18,7 @@ from dimnode.cabinets.policy import ANY
 from dimnode.errors import Refused
 from dimnode.node.blob_answers import BLOB_ARGUMENTS, BlobAnswers
 from dimnode.node.conduct_answers import conduct_map
+from dimnode.node.connecting import connect
 from dimnode.node.doctor import findings
 from dimnode.node.job_answers import JobAnswers
 from dimnode.node.kubo_answers import KUBO_ARGUMENTS, KuboAnswers
@@ -26,8 +27,6 @@ from dimnode.node.peer_answers import PeerAnswers
 from dimnode.node.publishers import own_index
 from dimnode.node.swarm import AGENT
 from dimnode.node.swarm_answers import SWARM_ARGUMENTS, SwarmAnswers
-from dimnode.p2p.blocklist import parse_target
-from dimnode.p2p.host.streams import DialFailed
 from dimnode.records.ids import cid_text, peer_text
 
 if TYPE_CHECKING:
@@ -156,17 +155,7 @@ class Answers:
         return {"findings": findings(self._node)}
 
     async def _connect(self, arguments: Mapping[str, Any]) -> Answer:
-        assert self._node.host is not None
-        target = parse_target(arguments["address"])
-        if isinstance(target, bytes) and (reason := self._node.guests.refusal(target, "")):
-            hint = f"dim peers allow {peer_text(target)}"
-            raise Refused("E-peers-08", f"not dialled: {arguments['address']}", reason, hint)
-        linked = set(self._node.host.connected())
-        try:
-            peer = await self._node.host.connect(arguments["address"])
-        except DialFailed as error:
-            raise Refused("E-p2p-01", f"cannot reach {arguments['address']}", error.reason, "dim doctor") from None
-        return {"peer": peer_text(peer), "dialled": peer not in linked}
+        return await connect(self._node, arguments["address"])
 
     async def _http_open(self, _: Mapping[str, Any]) -> Answer:
         """A first key was made while the node ran."""

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from dimnode.errors import Refused
-from dimnode.exec.runtimes.refusals import refusal_of
+from dimnode.exec.runtimes.refusals import HEAD_BYTES, refusal_of, require_model_format
 from dimnode.records.manifest_kinds import FILES_MAX, clash, path_problem, safe_path
 
 _ROLES: Final = {
@@ -66,9 +66,7 @@ def gather(source: Path) -> Gathered:
     if not found.st_size:
         raise Refused("E-models-05", f"{source} is empty", "", "check the path")
     with source.open("rb") as file:
-        reason = refusal_of(source.name, file.read(64))
-    if reason:
-        raise Refused("E-models-03", f"{source.name} is of a format that no node runs", reason, "docs/formats.md")
+        require_model_format(source.name, file.read(HEAD_BYTES))
     return Gathered((SourceFile(safe_path(source.name), "model", source),), ())
 
 
@@ -114,8 +112,7 @@ def gather_listed(files: Sequence[SourceFile]) -> Gathered:
         if not file.place.is_file() or not file.place.stat().st_size:
             raise Refused("E-models-05", f"cannot read {file.path}", "it is empty, or gone", "hand it in again")
         with file.place.open("rb") as opened:
-            if reason := refusal_of(file.path, opened.read(64)):
-                raise Refused("E-models-03", f"{file.path} is of a format that no node runs", reason, "docs/formats.md")
+            require_model_format(file.path, opened.read(HEAD_BYTES))
     if not any(file.role in _WEIGHTY for file in files):
         raise Refused("E-models-05", "no file is the model", "", "give one the role model or weights")
     if again := clash([file.path for file in files]):
@@ -127,7 +124,7 @@ def gather_listed(files: Sequence[SourceFile]) -> Gathered:
 def _holds_code(place: Path) -> bool:
     """A pickle in any wrapping, which folders often have beside safetensors: told by its first bytes, not its name."""
     with place.open("rb") as file:
-        return bool(refusal_of("", file.read(64)))
+        return bool(refusal_of("", file.read(HEAD_BYTES)))
 
 
 def _walk(source: Path) -> list[Path]:

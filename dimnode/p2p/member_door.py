@@ -274,12 +274,10 @@ class OpenDoor:
         """A peer of a private swarm shows its membership, or says that this node lacks one."""
         with trio.fail_after(LIMITS.swarm.announce_seconds_max):
             match await Talk(stream).hear():
-                case ["no", str(code), str(words), *_]:
-                    log.warning(
-                        "%s does not take this node in: %s %s", short(stream.peer), code[:16], words[:_WORDS_MAX]
-                    )
+                case ["no", str(code), str(words), *_] if code.startswith("E-swarm-") and len(code) <= 16:
+                    log.warning("%s does not take this node in: %s %s", short(stream.peer), code, words[:_WORDS_MAX])
                     if len(self.turned_away_by) < LIMITS.peers.peers_max:
-                        self.turned_away_by[PeerId(stream.peer)] = f"{code[:16]}: {words[:_WORDS_MAX]}"
+                        self.turned_away_by[PeerId(stream.peer)] = f"{code}: {words[:_WORDS_MAX]}"
                 case ["chain", *_]:
                     await Talk(stream).say("no", "E-swarm-16", "this node is in the open swarm", [])
                 case _:

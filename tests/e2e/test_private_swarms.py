@@ -89,6 +89,8 @@ def test_three_machines_found_invite_join_work_and_part(nodes, tmp_path):
     assert zeno.ready["swarm"] == "open"
     wait_for(lambda: ask(zeno, "swarm.show")["turned_away_by"], "zeno hears why")
     assert "E-swarm-10" in zeno.dim("swarm", "show").err
+    turned_away = zeno.dim("connect", anna.address)
+    assert (turned_away.code, "E-swarm-10" in turned_away.err) == (4, True), turned_away.err
     seen = ask(zeno, "status")
     assert (seen["peers_linked"], seen["peers_known"], seen["dht_peers"]) == (0, 0, 0)
     assert ask(zeno, "peers")["peers"] == []

@@ -174,6 +174,14 @@ def test_a_followed_job_yields_events_and_silence(tmp_path):
         assert next(news) is None
 
 
+def test_following_ends_with_the_job_whose_id_may_be_typed(tmp_path):
+    watched = {"events": [EVENT], "result": {"ended": True}}
+    with FakeNode(tmp_path, job__watch=watched) as node, Client(tmp_path) as client:
+        assert list(client.follow("lastletters")) == [EVENT]
+        assert list(client.follow("lastletters", 60.0)) == [EVENT]
+    assert node.asked("job.watch")[0]["job"] == "lastletters"
+
+
 def test_a_detached_job_returns_its_id_at_once(tmp_path):
     submitted = {"result": {"job": JOB_ID, "status": "submitted"}}
     with FakeNode(tmp_path, job__submit=submitted) as node, Client(tmp_path) as client:

@@ -6,6 +6,11 @@ Pure: no I/O, no clock.
 
 from typing import Final
 
+from dimnode.errors import Refused
+from dimnode.exec.orders import REFUSED_FORMAT
+
+HEAD_BYTES: Final = 64
+"""As many first bytes tell a format."""
 _PICKLE: Final = "a pickle runs code when it is opened"
 _TO_SAFETENSORS: Final = "convert a state dict of your own: python -m dimnode.exec.state_dict FILE OUT.safetensors"
 REASONS: Final = {
@@ -21,7 +26,7 @@ REASONS: Final = {
 
 
 def refusal_of(path: str, head: bytes) -> str:
-    """Why this file is refused, with the conversion to use; "" when it is not. `head`: its first bytes, 64 will do."""
+    """Why this file is refused, with the conversion to use; "" when it is not. `head`: its first bytes."""
     lowered = path.lower()
     for ending, reason in REASONS.items():
         if lowered.endswith(ending):
@@ -34,4 +39,13 @@ def refusal_of(path: str, head: bytes) -> str:
         return REASONS[".npy"]
     if head.startswith(b"GGUF"):
         return REASONS[".gguf"]
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return REASONS[".h5"]
     return ""
+
+
+def require_model_format(path: str, head: bytes) -> None:
+    """Raises `Refused` E-exec-62 with the conversion to use, for a person who offers such a file."""
+    if reason := refusal_of(path, head):
+        why, _, instead = reason.partition("; ")
+        raise Refused(REFUSED_FORMAT, f"{path} is of a format that no node runs", why, instead)

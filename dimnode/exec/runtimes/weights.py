@@ -14,7 +14,7 @@ from dimnode.exec import orders
 from dimnode.exec.runtimes.architectures.ops import Architecture
 from dimnode.exec.runtimes.base import Files
 from dimnode.exec.runtimes.config_file import Config, whole
-from dimnode.exec.runtimes.refusals import refusal_of
+from dimnode.exec.runtimes.refusals import HEAD_BYTES, refusal_of
 from dimnode.exec.runtimes.weights_file import FLOATS, Stored, read_weights
 
 DTYPES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -57,7 +57,7 @@ def read_all(files: Files) -> dict[str, Stored]:
     for path, file in files.items():
         if file.role not in ("weights", "model"):
             continue
-        refused = refusal_of(path, bytes(file.raw[:64]))
+        refused = refusal_of(path, bytes(file.raw[:HEAD_BYTES]))
         if refused:
             raise RunFailed(orders.REFUSED_FORMAT, f"{path}: {refused}")
         part = read_weights(file.raw)

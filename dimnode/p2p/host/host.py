@@ -122,6 +122,10 @@ class Host:
         """Return the addresses `peer` announced or was dialled at; unverified, and none when unknown."""
         return self._dialler.known_addresses(ID(peer))
 
+    def proven(self, peer: bytes) -> list[str]:
+        """Return the direct address at which our last dial of `peer` succeeded, if there is one."""
+        return self._dialler.proven(ID(peer))
+
     def hint(self, addresses: Sequence[str]) -> list[bytes]:
         """Note where peers may be found, unverified; return the peers that `addresses` name."""
         named: dict[bytes, None] = {}

@@ -248,7 +248,7 @@ def test_the_list_of_jobs_is_a_table(dim, tmp_path):
 def test_events_are_followed_to_the_end_and_none_is_told_twice(dim, tmp_path):
     shown = {"job": cid_text(SPEC.id), "records": [], "end": {"status": "ok"}, "frames_in": [], "frames_out": []}
     past = {**EVENT, "job": cid_text(SPEC.id), "peer": ""}
-    live = {"events": [EVENT, {**EVENT, "at_ms": 2, "what": "ok"}]}
+    live = {"events": [EVENT, {**EVENT, "at_ms": 2, "what": "ok"}], "result": {"ended": True}}
     answers = {"job__show": {"result": shown}, "job__events": {"result": {"events": [past]}}, "job__watch": live}
     with node(tmp_path, **answers):
         said = dim("job", "events", "x", "--follow")
@@ -290,7 +290,7 @@ def test_ctrl_c_ends_the_command_and_not_the_job(tmp_path, rows):
                 typed.wait()
         assert (typed.returncode, out) == (130, b"")
         assert b"goes on without you" in err
-        assert f"dim job show {short(SPEC.id)}".encode() in err
+        assert f"dim job show --home {tmp_path} {short(SPEC.id)}".encode() in err
         assert not fake.asked("job.cancel")
 
 

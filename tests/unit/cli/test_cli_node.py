@@ -120,6 +120,33 @@ def test_the_schema_of_a_bare_model_is_read_in_a_process_of_its_own(dim, tmp_pat
     assert "E-exec-22" in refused.err
 
 
+PICKLE, HDF5 = b"\x80\x04\x95.", b"\x89HDF\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "conversion"),
+    [
+        ("p.pt", PICKLE, "dimnode.exec.state_dict"),
+        ("p.bin", PICKLE, "dimnode.exec.state_dict"),
+        ("p.pkl", PICKLE, "skl2onnx"),
+        ("p.onnx", PICKLE, "dimnode.exec.state_dict"),
+        ("z.onnx", b"PK\x03\x04", "dimnode.exec.state_dict"),
+        ("h.h5", HDF5, "ONNX"),
+        ("h.onnx", HDF5, "ONNX"),
+        ("g.gguf", b"GGUF", "safetensors"),
+    ],
+)
+def test_what_can_hold_code_is_refused_with_the_conversion_before_anything_reads_it(
+    dim, tmp_path, name, raw, conversion
+):
+    (tmp_path / name).write_bytes(raw)
+    with FakeNode(tmp_path) as node:
+        said = dim("models", "add", tmp_path / name)
+        assert not node.asked("models.add")
+    hint = said.err.splitlines()[-1]
+    assert (said.code, said.err.split(":")[0], conversion in hint) == (4, "error E-exec-62", True), said.err
+
+
 def test_allowed_operations_become_a_policy_for_any_peer(dim, tmp_path):
     (tmp_path / "rows.csv").write_text(CSV)
     added = {"result": {"name": "ward", "columns": ["age"], "policy": "b…"}}
@@ -212,9 +239,15 @@ def test_every_profile_of_init_is_one_that_up_accepts(dim, tmp_path):
 
 
 def test_connect_says_when_a_peer_was_connected_already_and_the_address_was_not_tried(dim, tmp_path):
-    for dialled, words in ((True, "connected"), (False, "was connected already, over another way")):
-        with FakeNode(tmp_path, connect={"result": {"peer": "12D3KooWx", "dialled": dialled}}):
+    for dialled, tried, linked, words in (
+        (True, True, True, "connected"),
+        (False, True, True, "was connected already"),
+        (False, False, True, "was connected already; this address was not tried"),
+        (True, True, False, "connected, but there is no link yet: dim peers says why"),
+    ):
+        answer = {"peer": "12D3KooWx", "dialled": dialled, "tried": tried, "linked": linked}
+        with FakeNode(tmp_path, connect={"result": answer}):
             said = dim("connect", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWx")
         assert (said.code, said.out) == (0, "12D3KooWx\n")
-        assert said.err.startswith(words)
+        assert said.err == f"{words}\n"
         (tmp_path / "control.sock").unlink()

@@ -96,8 +96,8 @@ def test_weights_that_are_pickles_alone_are_refused_with_the_conversion(tmp_path
     (place / "model.safetensors").rename(place / "pytorch_model.bin")
     with pytest.raises(Refused, match="pytorch_model") as caught:
         card(place)
-    assert caught.value.complaint.code == "E-models-03"
-    assert "state_dict" in caught.value.complaint.cause
+    assert caught.value.complaint.code == "E-exec-62"
+    assert "state_dict" in caught.value.complaint.hint
 
 
 def test_a_config_that_names_code_is_refused_before_anything_is_sent(tmp_path: Path) -> None:

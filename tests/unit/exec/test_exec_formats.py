@@ -155,7 +155,7 @@ def test_a_file_that_hides_what_it_is_under_another_name_is_refused_by_its_first
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("archive/data.pkl", b"\x80\x02.")
-    for raw in (archive.getvalue(), b"\x80\x04\x95", b"\x93NUMPY\x01", b"GGUF\x03"):
+    for raw in (archive.getvalue(), b"\x80\x04\x95", b"\x93NUMPY\x01", b"GGUF\x03", b"\x89HDF\r\n\x1a\n"):
         assert refused(layers(weights=raw), LAYERS) == orders.REFUSED_FORMAT
 
 

@@ -319,7 +319,7 @@ def test_uploads_become_a_model_without_a_copy(tmp_path, library) -> None:
         ([("m.onnx", "model", words), ("M.onnx", "other", words)], "E-models-26"),
         ([("m.txt", "other", words)], "E-models-05"),
         ([("m.onnx", "model", tmp_path / "home" / "gone")], "E-models-05"),
-        ([("m.pt", "model", tmp_path / "home" / "pickle")], "E-models-03"),
+        ([("m.pt", "model", tmp_path / "home" / "pickle")], "E-exec-62"),
         ([(f"{number}.npz", "weights", words) for number in range(65)], "E-models-27"),
     ):
         assert refused(uploads, *rows) == code
