@@ -261,8 +261,8 @@ def test_a_pickle_is_refused_with_the_conversion_to_use_and_left_out_of_a_folder
     (tmp_path / "m.pt").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(Refused) as caught:
         trio.run(library.add_model, ModelCard(name="m"), tmp_path / "m.pt", 1)
-    assert caught.value.complaint.code == "E-models-03"
-    assert "safetensors" in caught.value.complaint.cause
+    assert caught.value.complaint.code == "E-exec-62"
+    assert "safetensors" in caught.value.complaint.hint
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "m.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
