@@ -48,6 +48,7 @@ def test_what_is_written_is_read_the_newest_first_in_one_spelling() -> None:
     assert read_index(written(), KEY.peer, OPEN_SWARM_ID).manifests == ()
 
 
+@pytest.mark.slow
 def test_the_oldest_are_left_out_and_counted() -> None:
     many = [manifest(f"m{number}", number) for number in range(400)]
     raw = written(*many)
@@ -80,6 +81,7 @@ def test_what_is_not_the_publishers_index_is_refused(raw: bytes, rule: str) -> N
         read_index(raw, KEY.peer, OPEN_SWARM_ID)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(1, 255))
 def test_a_changed_byte_is_refused_or_changes_no_record(at: int, change: int) -> None:
     record = manifest()

@@ -29,6 +29,7 @@ def lies(shelf: NameShelf, key: SigningKey = KEY, now_ms: int = NOW) -> bytes | 
     return None if found is None else found[0]
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_changed_record_is_refused_or_still_says_what_its_publisher_signed(data: st.DataObject) -> None:
     raw = bytearray(record())
@@ -61,6 +62,7 @@ def test_a_strangers_spelling_gives_way_to_the_publishers_and_not_the_other_way(
     assert shelf.put(routing_key(KEY.peer), around, TELLER, NOW) == record()
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, SOON)), min_size=1, max_size=12))
 def test_of_all_that_came_the_newest_that_is_valid_lies_there(came: list[tuple[int, int]]) -> None:
     shelf = NameShelf(FEW)
@@ -124,6 +126,7 @@ def test_a_publisher_that_brings_its_record_itself_takes_it_out_of_a_strangers_s
     assert lies(shelf, KEY) is not None
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 3)), max_size=60))
 def test_the_shelf_and_each_share_of_it_stay_within_their_bounds(puts: list[tuple[int, int, int]]) -> None:
