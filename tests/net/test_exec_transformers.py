@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from exec_tools import arrays, open_rig
 from real_models import minilm, minilm_onnx, smollm
 
 from dimnode.exec import orders
-from dimnode.exec.launch import Zygote, start_zygote
+from dimnode.exec.launch import Zygote
 from dimnode.exec.orders import Facts, Finished
 from dimnode.exec.runtimes.base import Content, Files
 from dimnode.exec.runtimes.pretrained import CLASSES, pretrained_of
@@ -27,19 +27,8 @@ IT = Facts(TRANSFORMERS)
 TEXT = "BertForSequenceClassification"
 
 
-@pytest.fixture(scope="module")
-def pair() -> Iterator[list[Zygote]]:
-    """ONNX's, which is always there, and the one that has transformers imported."""
-    with (
-        start_zygote() as first,
-        start_zygote(runtime="hf") as second,
-        start_zygote(runtime="torch") as third,
-    ):
-        yield [first, second, third]
-
-
 def run_all(zygotes: list[Zygote], folder: Path, *cases: Case) -> list[Finished]:
-    """One order after the other in one pool, each with a worker of its own, and a good one at the end."""
+    """One order after the other in one pool, each with a worker of its own."""
     found: list[Finished] = []
 
     async def main() -> None:
@@ -99,13 +88,13 @@ def inputs_of(name: str) -> dict[str, np.ndarray]:
     return found
 
 
-def test_every_class_gives_what_transformers_itself_gives(pair: list[Zygote], tmp_path: Path) -> None:
+def test_every_class_gives_what_transformers_itself_gives(zygotes: list[Zygote], tmp_path: Path) -> None:
     cases, wanted = [], []
     for name in CLASSES:
         files, direct = saved_by_transformers(name, tmp_path / name)
         cases.append(("hf", files, IT, inputs_of(name)))
         wanted.append(direct)
-    for name, done, direct in zip(CLASSES, run_all(pair, tmp_path, *cases), wanted, strict=True):
+    for name, done, direct in zip(CLASSES, run_all(zygotes, tmp_path, *cases), wanted, strict=True):
         assert (done.status, done.message) == ("ok", ""), name
         answer = arrays(done.output)
         assert answer.keys() == direct.keys(), name
@@ -114,13 +103,13 @@ def test_every_class_gives_what_transformers_itself_gives(pair: list[Zygote], tm
         assert {"landlock", "seccomp", "rlimits"} <= set(done.sandbox.split("+"))
 
 
-def test_minilm_gives_one_embedding_by_transformers_by_torch_and_by_onnx(pair: list[Zygote], tmp_path: Path) -> None:
+def test_minilm_gives_one_embedding_by_transformers_by_torch_and_by_onnx(zygotes: list[Zygote], tmp_path: Path) -> None:
     ids = np.random.default_rng(4).integers(1000, 5000, (2, 24))
     mask = np.ones_like(ids)
     mask[1, 10:] = 0
     asked, files = {"input_ids": ids, "attention_mask": mask}, minilm()
     found = run_all(
-        pair,
+        zygotes,
         tmp_path,
         ("onnx", minilm_onnx(tmp_path / "m.onnx"), Facts(), asked),
         ("torch", files, Facts("bert"), asked),
@@ -143,13 +132,13 @@ def sentence(hidden: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 
-def test_smollm_finishes_a_sentence_by_transformers_as_by_torch(pair: list[Zygote], tmp_path: Path) -> None:
+def test_smollm_finishes_a_sentence_by_transformers_as_by_torch(zygotes: list[Zygote], tmp_path: Path) -> None:
     files, words = smollm()
     files = {**files, "config.json": with_config(files, architectures=["LlamaForCausalLM"])}
     ids = {"input_ids": np.array([[words.index(word) for word in ("The", "Ġcapital", "Ġof", "ĠFrance", "Ġis")]])}
     outputs = (("next_logits", "float32", (-1, len(words))),)
     found = run_all(
-        pair,
+        zygotes,
         tmp_path,
         *(
             (form, files, Facts(architecture, dtype, outputs=outputs), ids)
@@ -230,11 +219,11 @@ def hostile() -> dict[str, tuple[Files, str]]:
 
 
 def test_a_config_that_asks_for_more_is_refused_with_a_code_and_the_pool_stays_whole(
-    pair: list[Zygote], tmp_path: Path
+    zygotes: list[Zygote], tmp_path: Path
 ) -> None:
     samples = hostile()
     asked = [("hf", files, IT, inputs_of(TEXT)) for files, _ in samples.values()]
-    *found, last = run_all(pair, tmp_path, *asked, ("hf", good(), IT, inputs_of(TEXT)))
+    *found, last = run_all(zygotes, tmp_path, *asked, ("hf", good(), IT, inputs_of(TEXT)))
     said = {what: (done.status, done.code) for what, done in zip(samples, found, strict=True)}
     assert said == {what: ("failed", code) for what, (_, code) in samples.items()}
     bombs = [done for what, done in zip(samples, found, strict=True) if what in ("a terabyte", "a width of 2^40")]
@@ -256,20 +245,20 @@ INPUTS: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
 }
 
 
-def test_an_input_that_does_not_fit_ends_its_own_task(pair: list[Zygote], tmp_path: Path) -> None:
+def test_an_input_that_does_not_fit_ends_its_own_task(zygotes: list[Zygote], tmp_path: Path) -> None:
     files = {name: good(name) for name in (TEXT, "ViTModel")}
     asked = [("hf", files[name], IT, {**sample_inputs(name), **said}) for name, said, _ in INPUTS.values()]
-    found = run_all(pair, tmp_path, *asked)
+    found = run_all(zygotes, tmp_path, *asked)
     said = {what: (done.status, done.code) for what, done in zip(INPUTS, found, strict=True)}
     assert said == {what: ("failed", code) for what, (_, _, code) in INPUTS.items()}
 
 
-def test_what_a_manifest_declares_decides_what_it_takes_and_gives(pair: list[Zygote], tmp_path: Path) -> None:
+def test_what_a_manifest_declares_decides_what_it_takes_and_gives(zygotes: list[Zygote], tmp_path: Path) -> None:
     typed = Facts(TRANSFORMERS, inputs=(("token_type_ids", "int64", (-1, -1)),))
     last = Facts(TRANSFORMERS, outputs=(("next_logits", "float32", (-1, 5)),))
     plain, types = inputs_of(TEXT), np.array([[0, 1], [1, 1]])
     found = run_all(
-        pair,
+        zygotes,
         tmp_path,
         ("hf", good(), IT, plain),
         ("hf", good(), typed, {**plain, "token_type_ids": types}),
