@@ -186,6 +186,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "a terabyte": ({"hidden_size": 2**19}, orders.UNFIT_WEIGHTS),
     "a vocabulary of 16 million": ({"vocab_size": 2**24}, orders.UNFIT_WEIGHTS),
     "sixteen million classes": ({"num_labels": 2**24}, orders.BAD_CONFIG),
+    "padding that is no word": ({"pad_token_id": 99}, orders.BAD_CONFIG),
     "three classes": ({"num_labels": 3}, orders.UNFIT_WEIGHTS),
 }
 

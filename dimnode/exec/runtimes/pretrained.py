@@ -23,14 +23,14 @@ Port = tuple[str, str, tuple[int, ...]]
 class Family:
     """What the classes of one `model_type` have in common.
 
-    `pad_places`: position embeddings that no token has, because counting begins behind the padding's. `types`: whether
-    `token_type_ids` may be given. `fixed`: keys that have to have this value where they stand.
+    `behind_padding`: a token's place is counted from behind `pad_token_id`, so that the places before have no token.
+    `types`: whether `token_type_ids` may be given. `fixed`: keys that have to have this value where they stand.
     """
 
     takes: Literal["tokens", "picture"] = "tokens"
     hidden: str = "hidden_size"
     layers: str = "num_hidden_layers"
-    pad_places: int = 0
+    behind_padding: bool = False
     types: bool = False
     decodes: bool = False
     fixed: tuple[tuple[str, Any], ...] = ()
@@ -39,8 +39,8 @@ class Family:
 _ENCODER: Final = (("position_embedding_type", "absolute"), ("is_decoder", False), ("add_cross_attention", False))
 FAMILIES: Final[Mapping[str, Family]] = {
     "bert": Family(types=True, fixed=_ENCODER),
-    "roberta": Family(pad_places=2, fixed=_ENCODER),
-    "xlm-roberta": Family(pad_places=2, fixed=_ENCODER),
+    "roberta": Family(behind_padding=True, fixed=_ENCODER),
+    "xlm-roberta": Family(behind_padding=True, fixed=_ENCODER),
     "distilbert": Family(hidden="dim", layers="n_layers"),
     "vit": Family(takes="picture"),
     "llama": Family(decodes=True, fixed=(("rope_interleaved", False),)),
@@ -104,7 +104,8 @@ class Pretrained:
     @property
     def positions(self) -> int:
         """How many tokens it takes at most."""
-        return max(1, self.size("max_position_embeddings") - self.family.pad_places)
+        first = whole(self.config, "pad_token_id", _NUMBER_MAX, 1) + 1 if self.family.behind_padding else 0
+        return max(0, self.size("max_position_embeddings") - first)
 
     def inputs(self, wanted: Collection[str] = ()) -> tuple[Port, ...]:
         """What it takes; `token_type_ids` only where a manifest declares it (`wanted`)."""

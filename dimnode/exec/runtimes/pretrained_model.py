@@ -37,7 +37,7 @@ def make_empty(found: Pretrained) -> Any:
     try:
         with torch.device("meta"):
             return made(made.config_class(**keys), **_without_pooler(made)).eval()
-    except (StrictDataclassError, *FAULTS) as error:
+    except (StrictDataclassError, AssertionError, *FAULTS) as error:
         raise fault_of(error, orders.BAD_CONFIG, f"the config is none of {found.name}") from None
 
 

@@ -93,3 +93,10 @@ def test_a_config_that_could_be_read_in_two_ways_is_none(raw: bytes) -> None:
     with pytest.raises(RunFailed) as caught:
         config_of({"config.json": Content("config", raw)})
     assert caught.value.complaint.code == orders.BAD_CONFIG
+
+
+def test_tokens_of_roberta_are_counted_from_behind_its_padding() -> None:
+    said = {**ENCODER, "model_type": "roberta", "architectures": ["RobertaModel"]}
+    assert pretrained_of(said).positions == 14
+    assert pretrained_of({**said, "pad_token_id": 4}).positions == 11
+    assert pretrained_of({**ENCODER, "architectures": ["BertModel"], "pad_token_id": 4}).positions == 16
