@@ -12,6 +12,7 @@ import logging
 import statistics
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -86,12 +87,16 @@ async def knock(host: Host, relay: str, way: str) -> None:
     async def reserve() -> None:
         await host.reach.reserve(await host.connect(relay))
 
-    for what, attempt in (("reserve", reserve), ("reach", lambda: host.connect(way))):
+    async def attempt(what: str, act: Callable[[], Awaitable[Any]]) -> None:
         try:
-            await attempt()
+            await act()
             say(tried=what, got_in=True)
         except (DialFailed, StreamLost) as no:
             say(tried=what, got_in=False, because=str(no))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(attempt, "reserve", reserve)
+        nursery.start_soon(attempt, "reach", lambda: host.connect(way))
 
 
 async def main() -> None:
