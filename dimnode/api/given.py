@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS
 from dimnode.records.items import item_tensors
+from dimnode.records.places import fault_in, place_text
 from dimnode.records.tensors import ITEM_BYTES, Tensor
 from dimnode.records.transforms import Source
 
@@ -134,13 +136,24 @@ def number_tensor(name: str, value: Any, dtype: str) -> Tensor:
         with np.errstate(invalid="ignore", over="ignore"):
             typed = found.astype(wanted)
         if typed.dtype.kind in "iub" and not np.array_equal(typed, found):
-            raise ValueError(f"not every number is one of the type {wanted}")
+            place = tuple(int(step) for step in np.argwhere(typed != found)[0])
+            raise ValueError(f"{place_text(place)} is {found[place]}, which the type {wanted} cannot hold")
     except (ValueError, TypeError, OverflowError) as error:
+        if fault := fault_in(value, booleans=True):
+            raise Refused(fault.code, f"input {name!r}: {fault.what}", fault.cause) from None
         raise Refused("E-input-01", f"input {name!r} is not a table of numbers", str(error)) from None
     if typed.dtype.kind == "f" and not np.isfinite(typed).all():
-        raise Refused("E-input-02", f"input {name!r} has NaN or infinite values", "", "remove or fill those rows")
+        raise not_finite(name, typed, found)
     raw = typed.astype(typed.dtype.newbyteorder("<")).tobytes()
     return Tensor(name, str(typed.dtype), tuple(typed.shape), raw)
+
+
+def not_finite(name: str, typed: NDArray[Any], given: NDArray[Any]) -> Refused:
+    """The refusal for the first number that is none, or that is too large for the type that the model takes."""
+    place = tuple(int(step) for step in np.argwhere(~np.isfinite(typed))[0])
+    what, hint = f"input {name!r}: {place_text(place)} is {given[place]}", "remove or fill that row"
+    cause = f"it is too large for {typed.dtype}" if np.isfinite(given[place]) else "a model cannot use it"
+    return Refused("E-input-02", what, cause, hint)
 
 
 def _need_numbers(value: Any, depth: int = 0) -> None:

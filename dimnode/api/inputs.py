@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dimnode.api.given import not_finite
 from dimnode.errors import PeerFault, Refused
 from dimnode.records.envelope import Record
 from dimnode.records.items import SIZES, byte_items
@@ -239,6 +240,9 @@ def _check_form(model: Record, entry: Sequence[Any], tensor: Tensor, shape: Sequ
         expected = "[" + ", ".join("any" if size < 0 else str(size) for size in wanted) + "]"
         what = f"model {model.payload['name']} takes {name!r} of shape {expected}, the input has {list(shape)}"
         raise Refused("E-input-06", what, "rows are the outer list", _HINT)
+    values = np.frombuffer(tensor.raw, dtype=np.dtype(tensor.dtype).newbyteorder("<")).reshape(tensor.shape)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise not_finite(tensor.name, values, values)
     if tensor.dtype != dtype and dtype in ITEM_BYTES and not _castable(tensor, dtype):
         what = f"model {model.payload['name']} takes {name!r} as {dtype}, the input is {tensor.dtype}"
         raise Refused("E-input-01", what, f"not every number of it is one of the type {dtype}", _HINT)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dimnode.batches import Fault, Item
-from dimnode.cli.inputs import Choice
+from dimnode.cli.inputs import Choice, columns_hint
 from dimnode.cli.output import counted, talk
 from dimnode.cli.tables import SUFFIXES, Table, bounded_lines, is_number, number_of, open_table, text_of
 from dimnode.errors import ConfigError, Refused
@@ -216,7 +216,7 @@ def _with_columns(source: Source, table: Table, choice: Choice) -> Source:
     if source.kind != "rows":
         columns = source.columns or (choice.columns if len(choice.columns) == 1 else (source.name,))
     else:
-        columns = source.columns or choice.columns or _numeric(table, choice)
+        columns = source.columns or choice.by_name(table.columns) or _numeric(table, choice)
     for name in (*columns, *choice.drop):
         if name not in table.columns:
             near = get_close_matches(name, table.columns, 1)
@@ -226,7 +226,7 @@ def _with_columns(source: Source, table: Table, choice: Choice) -> Source:
     width = source.shape[1] if len(source.shape) == 2 else -1
     if source.kind == "rows" and width not in (-1, len(columns)):
         what = f"the model takes {counted(width, 'column')}, the input has {len(columns)}"
-        raise Refused("E-input-06", what, f"columns: {', '.join(columns[:6])}", "--columns A,B,… or --drop A,B,…")
+        raise Refused("E-input-06", what, f"columns: {', '.join(columns[:6])}", columns_hint(width, columns))
     return replace(source, columns=tuple(columns))
 
 

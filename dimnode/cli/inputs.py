@@ -8,11 +8,14 @@ import csv
 import io
 import json
 import math
+import re
+import shlex
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,11 @@ from dimnode.cli.output import counted, talk
 from dimnode.errors import ConfigError, PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.lists import ITEM_CODES
+from dimnode.records.places import fault_in, place_of, place_text
 from dimnode.records.tensors import Tensor, encode_tensors
 
 _NAMES_TOLD = 6
+_PLAIN_NAME = re.compile(r"[\w.-]+")
 _INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
 
 
@@ -35,6 +40,16 @@ class Choice:
     rows: tuple[int, ...] = ()
     name: str = ""
     """The tensor's name; by default the model's only input, else x."""
+    usual: tuple[str, ...] = ()
+    """The columns that the model's manifest names: those, when nobody chose and the table has them all."""
+
+    def by_name(self, header: Sequence[str]) -> tuple[str, ...]:
+        """The columns of such a table to read by their names; none: those that hold numbers."""
+        if not self.columns and not self.drop and self.usual and set(self.usual) <= set(header):
+            if len(self.usual) < len(header):
+                talk(f"columns as the model names them: {len(self.usual)} of {len(header)}")
+            return self.usual
+        return self.columns
 
 
 def read_input(source: str, choice: Choice, declared: Sequence[Sequence[Any]]) -> bytes:
@@ -96,7 +111,14 @@ def _from_csv(text: str, source: str, choice: Choice, declared: Sequence[Sequenc
     shape = [len(table), len(columns)]
     if entry[2] and len(entry[2]) == 1 and len(columns) == 1:
         shape = shape[:1]
-    return _blob([_tensor(entry[0], entry[1] or "float32", shape, flat)])
+    names = [header[place] for place in columns]
+    numbers = [row for row, _ in numbered]
+    return _blob([_tensor(entry[0], entry[1] or "float32", shape, flat, lambda at: _cell(at, numbers, names))])
+
+
+def _cell(at: int, rows: Sequence[int], names: Sequence[str]) -> str:
+    """The place of a number of a table by its number in reading order."""
+    return f"row {rows[at // len(names)]}, column {names[at % len(names)]!r}"
 
 
 def _check_ragged(numbered: Sequence[tuple[int, Sequence[str]]], width: int) -> None:
@@ -117,8 +139,8 @@ def _columns(header: Sequence[str], numbered: Sequence[tuple[int, Sequence[str]]
             near = get_close_matches(name, header, 1)
             hint = f"did you mean {near[0]!r}?" if near else ""
             raise ConfigError("E-cli-42", f"there is no column {name!r}", _columns_text(header), hint)
-    if choice.columns:
-        return [header.index(name) for name in choice.columns]
+    if names := choice.by_name(header):
+        return [header.index(name) for name in names]
     places: list[int] = []
     left_out: list[int] = []
     for place, name in enumerate(header):
@@ -140,7 +162,15 @@ def _check_width(entry: Sequence[Any], names: Sequence[str]) -> None:
     if wanted in (-1, len(names)):
         return
     what = f"the model takes {counted(wanted, 'column')}, the input has {len(names)}"
-    raise Refused("E-input-06", what, _columns_text(names), "--columns A,B,… or --drop A,B,…")
+    raise Refused("E-input-06", what, _columns_text(names), columns_hint(wanted, names))
+
+
+def columns_hint(wanted: int, names: Sequence[str]) -> str:
+    """What to copy and cut down: which of the columns are meant, nobody here can know."""
+    if wanted > len(names):
+        return "a table with a header and a column for each number that the model takes"
+    listed = ",".join(name if _PLAIN_NAME.fullmatch(name) else shlex.quote(name) for name in names)
+    return f"keep {wanted} of these, in the model's order: --columns {listed}"
 
 
 def _columns_text(names: Sequence[str]) -> str:
@@ -179,7 +209,7 @@ def _from_json(text: str, source: str, choice: Choice, declared: Sequence[Sequen
     if choice.columns or choice.drop:
         raise ConfigError("E-cli-42", "columns are chosen by name, and JSON names none", "", "give a CSV file")
     try:
-        found = json.loads(text, parse_constant=_refuse_constant)
+        found = json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ConfigError("E-cli-40", f"{source}: malformed JSON in {place}", error.msg) from None
@@ -188,7 +218,9 @@ def _from_json(text: str, source: str, choice: Choice, declared: Sequence[Sequen
     rows_of = {row[0]: row for row in declared}
     tensors = []
     for name, value in found.items():
-        shape, flat = _flattened(name, value)
+        if (fault := fault_in(value)) is not None:
+            raise Refused(fault.code, f"input {name!r}: {fault.what}", fault.cause, "remove or fill that row")
+        shape, flat = _flattened(value)
         if choice.rows and shape:
             rows = _checked_rows(choice.rows, shape[0])
             step = math.prod(shape[1:])
@@ -198,8 +230,16 @@ def _from_json(text: str, source: str, choice: Choice, declared: Sequence[Sequen
         _, dtype, wanted = rows_of.get(name, (name, "", []))
         if not choice.name:
             _check_shape(name, shape, wanted)
-        tensors.append(_tensor(name, dtype or guessed, shape, flat))
+        where = partial(_place, name, shape, choice.rows)
+        tensors.append(_tensor(name, dtype or guessed, shape, flat, where))
     return _blob(tensors)
+
+
+def _place(name: str, shape: Sequence[int], rows: Sequence[int], at: int) -> str:
+    """The same for nested lists, of which `rows` were chosen."""
+    path = place_of(at, shape)
+    path = (rows[path[0]] - 1, *path[1:]) if rows and path else path
+    return f"input {name!r}: {place_text(path)}"
 
 
 def _check_shape(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
@@ -211,19 +251,11 @@ def _check_shape(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None
     raise Refused("E-input-06", what, "rows are the outer list", "dim models ls shows what each model takes")
 
 
-def _refuse_constant(word: str) -> float:
-    raise Refused("E-input-02", f"the input holds {word}", "a model cannot use it", "remove or fill that row")
-
-
-def _flattened(name: str, value: Any) -> tuple[list[int], list[Any]]:
-    """Shape and numbers of nested lists. Raises `Refused` E-input-01 when they are ragged or hold something else."""
+def _flattened(value: Any) -> tuple[list[int], list[Any]]:
+    """Shape and numbers of nested lists in which `fault_in` finds nothing."""
     if not isinstance(value, list):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise Refused("E-input-01", f"input {name!r} is not a table of numbers", f"it holds {str(value)[:40]!r}")
         return [], [value]
-    parts = [_flattened(name, entry) for entry in value]
-    if any(shape != parts[0][0] for shape, _ in parts):
-        raise Refused("E-input-01", f"input {name!r} is not a table of numbers", "its rows differ in length")
+    parts = [_flattened(entry) for entry in value]
     inner = parts[0][0] if parts else []
     return [len(value), *inner], [number for _, flat in parts for number in flat]
 
@@ -251,17 +283,31 @@ def _checked_rows(rows: Sequence[int], count: int) -> Sequence[int]:
     return rows
 
 
-def _tensor(name: str, dtype: str, shape: Sequence[int], flat: Sequence[float]) -> Tensor:
-    values: Sequence[Any] = flat
+def _tensor(name: str, dtype: str, shape: Sequence[int], flat: Sequence[float], where: Callable[[int], str]) -> Tensor:
+    """`where` gives the place of a number by its number in `flat`. Raises `Refused` E-input-01 for one that the type
+    cannot hold."""
     try:
-        if dtype in _INTEGERS:
-            values = [int(number) for number in flat]
-            if any(whole != number for whole, number in zip(values, flat, strict=True)):
-                raise ValueError(f"the model takes {dtype}, and not every number is whole")
-        raw = struct.pack(f"<{len(values)}{ITEM_CODES[dtype]}", *values)
-    except (struct.error, OverflowError, ValueError) as error:
-        raise Refused("E-input-01", f"input {name!r} cannot be used as {dtype}", str(error)) from None
-    return Tensor(name, dtype, tuple(shape), raw)
+        return Tensor(name, dtype, tuple(shape), _packed(dtype, flat))
+    except (struct.error, OverflowError, ValueError):
+        at, number = next((at, number) for at, number in enumerate(flat) if not _fits(dtype, number))
+        what = f"{where(at)} is {number}"
+        raise Refused("E-input-01", what, f"the model takes {dtype}, which cannot hold it") from None
+
+
+def _packed(dtype: str, flat: Sequence[float]) -> bytes:
+    values: Sequence[Any] = flat
+    if dtype in _INTEGERS:
+        values = [int(number) for number in flat]
+        if any(whole != number for whole, number in zip(values, flat, strict=True)):
+            raise ValueError("not every number is whole")
+    return struct.pack(f"<{len(values)}{ITEM_CODES[dtype]}", *values)
+
+
+def _fits(dtype: str, number: float) -> bool:
+    try:
+        return bool(_packed(dtype, [number]))
+    except (struct.error, OverflowError, ValueError):
+        return False
 
 
 def _blob(tensors: Sequence[Tensor]) -> bytes:

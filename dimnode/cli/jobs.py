@@ -6,6 +6,7 @@ Rule: before a job runs, it is said where it will and what its tier does not cat
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ def run(chosen: argparse.Namespace) -> int:
         raise ConfigError("E-cli-10", "dim run: a model and its input are needed", "", "dim run --help")
     with open_client(chosen) as client:
         row = _find_model(client, chosen.model)
-        choice = Choice(tuple(chosen.columns or ()), tuple(chosen.drop or ()), tuple(chosen.row or ()))
-        if chosen.take:
-            choice = Choice(choice.columns, choice.drop, choice.rows, "x")
+        usual = tuple(row.get("columns", ())) if row and not chosen.take else ()
+        rows = tuple(chosen.row or ())
+        name = "x" if chosen.take else ""
+        choice = Choice(tuple(chosen.columns or ()), tuple(chosen.drop or ()), rows, name, usual)
         job = pinned(chosen, _job_of(chosen))
         takes = () if chosen.take or not row else tuple(source_from(said) for said in row.get("takes", ()))
         if chosen.batch or chosen.out is not None or _are_many(takes, chosen.input):
@@ -187,6 +189,7 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
         and not tasks[0].get("take")
     ):
         row = _find_model(client, str(tasks[0].get("model", "")))
+        choice = replace(choice, usual=tuple(row.get("columns", ())) if row else ())
     beside, rest = _beside(path.expanduser(), source), {key: value for key, value in job.items() if key != "input"}
     if row and row.get("takes"):
         blob, _ = one_blob(gather([beside], [source_from(said) for said in row["takes"]], choice))

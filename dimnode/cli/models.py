@@ -24,7 +24,7 @@ from dimnode.records.transforms import sources_of, takes_row
 
 _CARD_KEYS = (
     *("name", "version", "format", "sha256", "licence", "origin", "summary", "access", "price", "lineage"),
-    *("inputs", "outputs", "labels", "tokenizer", "max_tokens", "architecture", "dtype", "quantisation"),
+    *("inputs", "outputs", "labels", "columns", "tokenizer", "max_tokens", "architecture", "dtype", "quantisation"),
     *("memory_bytes", "max_batch", "pre", "post"),
 )
 _EMBEDDING_TOKENS = 256

@@ -216,6 +216,7 @@ class ModelAnswers:
             "outputs": [[name, dtype, list(shape)] for name, dtype, shape in said.outputs],
             "takes": [takes_row(source) for source in sources_of(said.pre)],
             "texts": list(text_names(said.post)),
+            "columns": list(said.columns),
             "bytes": said.size_bytes,
             "here": said.id in self._node.library.models,
             "peers": list(peers),
@@ -352,7 +353,7 @@ def _kept(said: Manifest) -> dict[str, Any]:
     """What an update takes over from the version before it."""
     plain = ("version", "licence", "origin", "summary", "access", "architecture", "dtype", "quantisation")
     found: dict[str, Any] = {key: getattr(said, key) for key in (*plain, "memory_bytes", "max_batch")}
-    found |= {"labels": list(said.labels), "pre": [dict(step) for step in said.pre]}
+    found |= {"labels": list(said.labels), "columns": list(said.columns), "pre": [dict(step) for step in said.pre]}
     found |= {"post": [dict(step) for step in said.post]}
     found |= {key: [[n, d, list(s)] for n, d, s in getattr(said, key)] for key in ("inputs", "outputs")}
     found |= {"lineage": [[relation, cid_text(identity)] for relation, identity in said.lineage]}

@@ -16,7 +16,7 @@ from dimnode.node.model_files import Gathered, gather
 from dimnode.node.registry import looks_strange
 from dimnode.records.codec import in_order
 from dimnode.records.ids import cid_bytes
-from dimnode.records.manifest_kinds import FORMATS, PROFILE, safe_path
+from dimnode.records.manifest_kinds import COLUMN_NAME_MAX, FORMATS, PROFILE, safe_path
 from dimnode.records.transforms import fault_of, first_wrong
 
 _MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
@@ -45,6 +45,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     inputs: list[tuple[str, str, list[int]]] = []
     outputs: list[tuple[str, str, list[int]]] = []
     labels: list[str] = []
+    columns: list[str] = []
+    """What the columns of the only input are called: a table that has them all is read by these names."""
     tokenizer: str = ""
     """For a text encoder: its tokenizer.json beside the model. Who asks it cuts text by that, to `max_tokens`."""
     max_tokens: int = 512
@@ -116,9 +118,22 @@ def body_of(card: ModelCard, chosen: str, files: list[list[Any]]) -> dict[str, A
     except PeerFault:
         raise Refused("E-models-07", "the card names what is no id", "", "dim models show gives ids") from None
     _check_transforms(body)
+    if card.columns:
+        body["x_columns"] = _columns(card)
     if card.tokenizer and not card.pre:  # `pre` says more of the same
         body["x_text"] = {"tokenizer": safe_path(card.tokenizer), "max_tokens": card.max_tokens}
     return body
+
+
+def _columns(card: ModelCard) -> list[str]:
+    """Raises `Refused` E-models-07 when they cannot be the columns of the only input."""
+    names, shapes = card.columns, [shape for _, _, shape in card.inputs]
+    if len(set(names)) < len(names) or any(not 0 < len(name) <= COLUMN_NAME_MAX for name in names):
+        raise Refused("E-models-07", "the card's columns are names, each once", f"of 1 to {COLUMN_NAME_MAX} letters")
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] not in (-1, len(names)):
+        what = f"the card names {len(names)} columns, which its inputs do not have"
+        raise Refused("E-models-07", what, "", 'inputs = [["x", "float32", [-1, NUMBER OF COLUMNS]]]')
+    return list(names)
 
 
 def _check_transforms(body: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from dimnode.errors import PeerFault
 from dimnode.records.envelope import Record
 from dimnode.records.ids import Cid, PeerId, RecordId
-from dimnode.records.manifest_kinds import PROFILE
+from dimnode.records.manifest_kinds import COLUMN_NAME_MAX, PROFILE
 
 TRANSFORMERS: Final = "transformers"
 """As an architecture: that of the config.json, which names a class of the library of this name."""
@@ -84,6 +84,8 @@ class Manifest:
     post: tuple[Mapping[str, Any], ...] = ()
     max_batch: int = 0
     text: TextInput | None = None
+    columns: tuple[str, ...] = ()
+    """What the columns of the only input are called, where the publisher says so."""
 
     @staticmethod
     def of(record: Record) -> "Manifest":
@@ -154,6 +156,7 @@ def _read(record: Record) -> Manifest:
         origin=said["origin"],
         access=said["access"],
         text=_text_input(said.get("x_text")),
+        columns=_column_names(said.get("x_columns")),
         **_stated(said),
     )
 
@@ -191,3 +194,10 @@ def _text_input(said: object) -> TextInput | None:
     most = said.get("max_tokens", _TOKENS_MAX)
     tokenizer = said.get("tokenizer", "")
     return TextInput(tokenizer if type(tokenizer) is str else "", most if type(most) is int else _TOKENS_MAX)
+
+
+def _column_names(said: object) -> tuple[str, ...]:
+    """`x_columns` has no schema either: anything but distinct names says nothing."""
+    if not isinstance(said, list) or not all(type(name) is str and 0 < len(name) <= COLUMN_NAME_MAX for name in said):
+        return ()
+    return tuple(said) if len(set(said)) == len(said) else ()

@@ -35,6 +35,7 @@ OPERATIONS: Final = ("fetch", "infer", "evaluate")
 PRICE_UNITS: Final = ("answer", "row")
 PATH_CHARS_MAX: Final = 255
 FILES_MAX: Final = 64
+COLUMN_NAME_MAX: Final = 128
 _PATH_DEPTH_MAX: Final = 8
 _PATH_PART_CHARS: Final = 128
 _PATH_PART: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9 ._+@=,()-]{0,126}[A-Za-z0-9_+@=,()-])?")

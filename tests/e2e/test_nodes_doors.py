@@ -190,9 +190,10 @@ def test_a_job_that_makes_no_sense_is_refused_by_name(
 
 
 def test_an_input_that_the_model_cannot_read_fails_the_job_with_a_code_and_a_receipt(nodes: Nodes) -> None:
-    no_number = tensor_rows([[float("nan")] * MODEL_FEATURES])
-    ended = nodes["alba"].client.run(triage(), [no_number], timeout_seconds=JOB_SECONDS)
-    assert (ended.status, ended.code) == ("failed", "E-exec-15")
+    two_columns = {"name": "x", "from": "step.0", "tensor": "probabilities"}  # of ten; no door knows an answer's shape
+    job = {"tasks": [{"model": "triage"}, {"model": "triage", "take": [two_columns]}]}
+    ended = nodes["alba"].client.run(job, [patient(1)], timeout_seconds=JOB_SECONDS)
+    assert (ended.status, ended.code) == ("failed", "E-exec-13")
     assert verify(ended.receipt or b"").status == 0
 
 

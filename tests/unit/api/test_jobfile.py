@@ -9,6 +9,7 @@ from dimnode.limits import LIMITS
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import PEER_PREFIX, PeerId, blob_cid, blob_ref
 from dimnode.records.kinds import OPEN_SWARM_ID, check_schema, compose, open_record
+from dimnode.records.lists import tensor_rows
 from dimnode.records.tensors import decode_tensors
 
 KEY = SigningKey.from_seed(bytes(32))
@@ -388,7 +389,15 @@ def test_numbers_take_the_declared_type_or_a_usual_one() -> None:
     [("int8", [300]), ("uint8", [-1]), ("int64", [1.7]), ("int64", [NAN]), ("int32", [1e300]), ("bool", [2])],
 )
 def test_numbers_that_the_declared_type_cannot_hold_are_refused_not_changed(dtype, value) -> None:
-    assert complaint(typed, dtype, value).code == "E-input-01"
+    said = complaint(typed, dtype, value)
+    assert said.code == ("E-input-02" if value == [NAN] else "E-input-01")
+    assert "row 1" in said.what + said.cause
+
+
+def test_a_number_in_the_inputs_bytes_that_no_model_can_use_is_named_at_the_door() -> None:
+    blob = tensor_rows([[1.0, 2.0], [3.0, NAN]])
+    said = complaint(compile_job, read_job({"tasks": [MODEL]}), Names(), [blob])
+    assert (said.code, said.what) == ("E-input-02", "input 'x': row 2, column 2 is nan")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,37 @@ def test_columns_are_chosen_in_the_order_in_which_they_are_named(given):
     assert read_output(read_input(path, Choice(drop=("b",)), TWO)) == {"x": [[1.0, 3.0]]}
 
 
+def test_a_table_with_the_columns_that_the_model_names_is_read_by_them(given, capsys):
+    path = given("who,c,seen,a\n7,1,2,3\n")
+    assert read_output(read_input(path, Choice(usual=("a", "c")), TWO)) == {"x": [[3.0, 1.0]]}
+    assert "columns as the model names them: 2 of 4" in capsys.readouterr().err
+    assert read_output(read_input(path, Choice(columns=("c", "seen"), usual=("a", "c")), TWO)) == {"x": [[1.0, 2.0]]}
+    with pytest.raises(Refused) as caught:  # it has not all of them: what is meant has to be said
+        read_input(path, Choice(usual=("a", "z")), TWO)
+    said = caught.value.complaint
+    assert (said.code, said.hint) == (
+        "E-input-06",
+        "keep 2 of these, in the model's order: --columns who,c,seen,a",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "told"),
+    [
+        ("a,b\n1,2\n3,1e300\n", "rows.csv", "row 2, column 'b' is 1e+300"),
+        ("[[1, 2], [3, NaN]]", "rows.json", "input 'x': row 2, column 2 is nan"),
+        ("[[1, 2], [3, 1e300]]", "rows.json", "input 'x': row 2, column 2 is 1e+300"),
+        ("[[1, 2], [1e999, 1]]", "rows.json", "input 'x': row 2, column 1 is inf"),
+        ("[[1, 2], [3]]", "rows.json", "input 'x': row 2 has 1 entries, the first has 2"),
+        ('[[1, 2], [3, "x"]]', "rows.json", "input 'x': row 2, column 2 is no number"),
+    ],
+)
+def test_a_number_that_cannot_be_used_is_named_with_its_place(given, text, name, told):
+    with pytest.raises(Refused) as caught:
+        read_input(given(text, name), Choice(), TWO)
+    assert caught.value.complaint.what == told
+
+
 def test_rows_are_numbered_from_one(given):
     path = given("a,b\n1,2\n3,4\n5,6\n")
     assert read_output(read_input(path, Choice(rows=(3, 1)), TWO)) == {"x": [[5.0, 6.0], [1.0, 2.0]]}

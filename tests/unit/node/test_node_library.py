@@ -257,6 +257,19 @@ def test_a_folder_that_is_no_model_is_refused_and_nothing_is_kept(tmp_path, libr
     assert (library.blobs.all(), library.models) == ([], {})
 
 
+def test_the_names_of_a_models_columns_travel_in_its_manifest(library, model) -> None:
+    inputs = [("x", "float32", [-1, 2])]
+    assert Manifest.of(add(library, model, inputs=inputs, columns=["age", "size"])).columns == ("age", "size")
+    for wrong in (["age"], ["age", "age"], ["age", ""]):
+        assert refused(add, library, model, inputs=inputs, columns=wrong) == "E-models-07"
+
+
+@pytest.mark.parametrize("said", [["a", "a"], [1], "ab", {"a": 1}, [""]])
+def test_columns_that_a_stranger_named_otherwise_say_nothing(library, model, said) -> None:
+    record = add(library, model)
+    assert Manifest.of(record._replace(payload={**record.payload, "x_columns": said})).columns == ()
+
+
 def test_a_pickle_is_refused_with_the_conversion_to_use_and_left_out_of_a_folder(tmp_path, library) -> None:
     (tmp_path / "m.pt").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(Refused) as caught:
