@@ -143,16 +143,25 @@ class Content:
         Raises `Refused`: nobody hands it out (E-p2p-61), it is not what was announced (E-p2p-62), too many fetches
         (E-p2p-63), or the disk is full (E-store-31). What came until then stays for the next time.
         """
-        if (path := await trio.to_thread.run_sync(self.store.path, root)) is None:
+        if (path := await trio.to_thread.run_sync(self._here, root, size_bytes)) is None:
             while (ending := self._fetches.get(root)) is not None and ending.scope.cancel_called:
                 await ending.over.wait()  # the last one who waited has just left it
             await self._wait_for(self._joined(root, size_bytes, hints), progress)
-            path = await trio.to_thread.run_sync(self.store.path, root)
+            path = await trio.to_thread.run_sync(self._here, root, size_bytes)
         if path is None:  # evicted between the two: the bound is far too small
             raise Refused("E-store-31", "there is no room for the blob", "max_cache_gb", "a greater max_cache_gb")
         if pin:
             await trio.to_thread.run_sync(self.store.pin, root, pin)
         return path
+
+    def _here(self, root: Cid, size_bytes: int | None) -> Path | None:
+        """Its file when it is in the store. Blocks. Raises `Refused`: a smaller one was announced, of which bounds
+        would count less than it takes, or a larger one."""
+        blob = self.store.find(root)
+        if blob is not None and size_bytes not in (None, blob.bytes):
+            cause = f"it has {blob.bytes} bytes, {size_bytes} were announced"
+            raise Refused("E-p2p-62", f"{cid_text(root)} is not what was announced", cause, "")
+        return self.store.path(root)
 
     def _joined(self, root: Cid, size_bytes: int | None, hints: Sequence[PeerId]) -> _Fetch:
         fetch = self._fetches.get(root)

@@ -409,6 +409,18 @@ def test_a_model_for_others_that_no_task_ran_for_long_makes_room_for_the_next(mo
     assert wanted(3) and kept[0].id not in library.models
 
 
+@pytest.mark.parametrize("said", [1, 1 << 20])
+def test_a_manifest_that_lies_about_the_size_of_what_is_here_is_not_kept(models, said) -> None:
+    """Models for others have a bound in bytes: gigabytes that are said to be one would stay beside it for good."""
+    lie = dict(manifest("public", THIEF, b"twelve bytes").payload)
+    lie["files"] = [["0.onnx", "model", blob_cid(b"twelve bytes"), said]]
+    common = ("v", "kind", "net", "by", "at_ms")
+    record = signed(THIEF, "manifest", 2, **{key: value for key, value in lie.items() if key not in common})
+    models._content.store.add(io.BytesIO(b"twelve bytes"))
+    assert pulled(models, record, []) == "E-p2p-62"
+    assert record.id not in models._library.models and models._content.store.pins(blob_cid(b"twelve bytes")) == {}
+
+
 def test_a_model_for_others_that_could_not_be_kept_keeps_no_room(models, tmp_path) -> None:
     lost = manifest("public", PUBLISHER, b"went missing")
     assert not trio.run(partial(models._library.keep, lost, for_others=True))
