@@ -101,6 +101,7 @@ class ExecLimits:
     queue_bytes_max: int = 256 * 1024 * 1024
     inline_input_bytes_max: int = 128 * 1024
     pipeline_run_ms_max: int = 5
+    pair_run_ms_max: int = 50
     pipeline_bytes_max: int = 4 * 1024 * 1024
     worker_tenure_seconds: float = 0.25
     worker_file_bytes_max: int = 1024 * 1024

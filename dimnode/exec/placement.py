@@ -65,19 +65,21 @@ class Place:
         known = self.mean_run_us >= 0
         self.mean_run_us = self.mean_run_us + (run_us - self.mean_run_us) / MEAN_SHARE if known else float(run_us)
 
-    def room(self, limits: ExecLimits) -> int:
+    def room(self, limits: ExecLimits, threads_free: bool) -> int:
         """How many more orders to hand over now.
 
-        Short runs are pipelined, so that the worker never waits for the node. Long or unknown ones go one at a time:
-        handed over early they could not move to a worker that becomes free.
+        Short runs are pipelined, so that the worker never waits for the node. Of longer ones one lies ready while no
+        other worker could begin with it anyway, and of long or unknown ones none: handed over early they could not
+        move to a worker that becomes free.
         """
         if self.leaving:
             return 0
-        short = 0 <= self.mean_run_us < limits.pipeline_run_ms_max * 1000
-        depth = limits.worker_inflight_max if short else 1
-        if len(self.flight) >= depth:
-            return 0
-        if self.flight_bytes > limits.pipeline_bytes_max:
+        depth = 1
+        if 0 <= self.mean_run_us < limits.pipeline_run_ms_max * 1000:
+            depth = limits.worker_inflight_max
+        elif 0 <= self.mean_run_us < limits.pair_run_ms_max * 1000 and not threads_free:
+            depth = 2
+        if len(self.flight) >= depth or self.flight_bytes > limits.pipeline_bytes_max:
             return 0
         return depth - len(self.flight)
 
@@ -138,7 +140,8 @@ def next_step(
         for place in places:
             if place.lane == lane and not place.leaving:
                 warm.append(place)
-                may = place.room(limits) > 0 and (not place.idle or running < bounds.running_max)
+                threads_free = running < bounds.running_max
+                may = place.room(limits, threads_free) > 0 and (threads_free or not place.idle)
                 if may and (free is None or len(place.flight) < len(free.flight)):
                     free = place
         if free is not None:

@@ -47,7 +47,7 @@ def test_the_first_order_starts_a_worker_and_then_gets_it() -> None:
 
 
 def test_a_worker_that_still_loads_gets_one_order_and_no_twin() -> None:
-    assert next_step(queue_of("a"), [place("a", flying=1, ready=False)], 2, LIMITS, 0.0) is None
+    assert step(queue_of("a"), [place("a", flying=1, ready=False)], 2, 0.0) is None
 
 
 def test_short_orders_are_pipelined_into_one_worker() -> None:
@@ -113,9 +113,20 @@ def test_large_inputs_are_not_piled_up_in_a_worker() -> None:
     ticket = queue.pop(("a", None))
     ticket.input_bytes = LIMITS.pipeline_bytes_max + 1
     warm.take_off(1, ticket)
-    assert warm.room(LIMITS) == 0
+    assert warm.room(LIMITS, threads_free=False) == 0
     warm.land(1)
-    assert warm.room(LIMITS) == LIMITS.worker_inflight_max
+    assert warm.room(LIMITS, threads_free=False) == LIMITS.worker_inflight_max
+
+
+def test_of_runs_of_some_milliseconds_one_lies_ready_where_no_other_worker_could_begin_with_it() -> None:
+    busy, queue = place("a", mean_run_us=8_000), queue_of("a", "a", "a")
+    busy.take_off(1, queue.pop(("a", None)))
+    assert step(queue, [busy], 2, 1.0) == Start(("a", None)), "a second worker, while a thread is free"
+    assert step(queue, [busy], 1, 1.0) == Assign(("a", None), busy)
+    busy.take_off(2, queue.pop(("a", None)))
+    assert step(queue, [busy], 1, 1.0) is None, "the third waits where any worker may have it"
+    long = place("a", mean_run_us=1000 * LIMITS.pair_run_ms_max)
+    assert (long.room(LIMITS, threads_free=False), busy.room(LIMITS, threads_free=False)) == (1, 0)
 
 
 def test_a_model_is_loaded_beside_idle_ones_while_memory_lasts() -> None:
