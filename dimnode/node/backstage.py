@@ -69,7 +69,7 @@ class Backstage:
 
     def find_model(self, name: str) -> Record:
         """See `Registry.find`."""
-        return self._node.registry.find(name, self._node.library.models)
+        return self._node.registry.find(name, self._node.library.chosen())
 
     def find_peer(self, name: str) -> PeerId:
         """A peer id, its last 12 letters, this node's own name, or a name that exactly one peer claims in its advert.

@@ -56,6 +56,6 @@ def model_to_run(setting: str, library: Library) -> Callable[[LocalModel], Local
     def instead(asked: LocalModel) -> LocalModel:
         if Manifest.of(asked.manifest).name != claimed:
             return asked
-        return library.models[library.registry.find(real, library.models).id]
+        return library.models[library.registry.find(real, library.chosen()).id]
 
     return instead

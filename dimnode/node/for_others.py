@@ -41,6 +41,14 @@ class ForOthers:
         if model in self._used:
             self._used[model] = self._now()
 
+    def __contains__(self, model: object) -> bool:
+        return model in self._used
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._here())
+
     @property
     def bytes(self) -> int:
         """Of all of them."""

@@ -163,7 +163,7 @@ class Labour:
 
     def local(self, name: str) -> LocalModel:
         """A model whose files are here. Raises `Refused`."""
-        manifest = self._node.registry.find(name, self._node.library.models)
+        manifest = self._node.registry.find(name, self._node.library.chosen())
         found = self._node.library.models.get(RecordId(manifest.id))
         if found is None:
             raise Refused("E-models-01", f"this node does not have {name}", "only a peer offers it", "dim models ls")

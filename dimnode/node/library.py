@@ -198,6 +198,8 @@ class Library:
 
         Then one that came for others is let go again: what failed keeps no room of theirs.
         """
+        if for_others and record.id in self.models and record.id not in self.for_others:
+            return True  # meanwhile its operator had it fetched, too: then it stays
         why = _FOR_OTHERS if for_others else "blobs"
         await self._journal.commit(
             {"records": [("manifest", record.id, b"", 0, 0, record.envelope)], "models": [(record.id, why)]}
@@ -236,6 +238,10 @@ class Library:
     def usable(self) -> list[RecordId]:
         """Models that this node itself may run: none that its publisher took back."""
         return [identity for identity, model in self.models.items() if self._stands(model.manifest)]
+
+    def chosen(self) -> list[RecordId]:
+        """Models that this node's operator has here. What came because others wanted it decides no name."""
+        return [identity for identity in self.models if identity not in self.for_others]
 
     def _stands(self, manifest: Record) -> bool:
         return self.registry.withdrawn(manifest.by, manifest.id) is None
@@ -294,7 +300,8 @@ class Library:
 
     def advert_body(self) -> dict[str, Any]:
         """The parts of the advert that come from here."""
-        models = sorted(model.manifest.id for model in self.offered())[:256]
+        models = [model.manifest.id for model in self.offered()]
+        models = sorted(models, key=lambda identity: (identity in self.for_others, identity))[:256]
         return {"models": models, "cabinets": self.cabinets.told()}
 
 

@@ -326,7 +326,7 @@ class ModelAnswers:
     def _find(self, name: str, *, gone_too: bool = False) -> Record:
         registry = self._node.registry
         try:
-            return registry.find(name, self._node.library.models)
+            return registry.find(name, self._node.library.chosen())
         except Refused as no:
             if gone_too and no.complaint.code == "E-models-24":
                 return registry.find_withdrawn(name)

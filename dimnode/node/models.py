@@ -145,6 +145,8 @@ class Models:
         if record is None:
             record = await self._manifest_from(model, hints)
         if model in self._library.models:
+            if not for_others and model in self._library.for_others:
+                await self._library.keep(record)
             return record
         manifest = Manifest.of(record)
         peers = list(dict.fromkeys([*hints, *self.holders(model), manifest.by]))
@@ -248,17 +250,20 @@ class Models:
             return Refused("E-models-33", "this node is fetching models already", "", "", 1000)
         return None
 
-    def _no_room(self, more_bytes: int) -> Refused | None:
-        """They stay, each with a pin: without a bound they would fill the disk."""
-        if self._library.for_others.bytes + more_bytes <= self._content.store.bytes_max:
+    def _no_room(self, more_bytes: int, gone: int = 0) -> Refused | None:
+        """They stay, each with a pin, a record and a place in the advert: without bounds they would fill all three."""
+        there = self._library.for_others
+        full = there.count - gone >= self._limits.models_for_others_max
+        if not full and there.bytes + more_bytes <= self._content.store.bytes_max:
             return None
-        cause = "they have max_cache_gb together, and each was needed lately"
+        cause = "they are as many as it takes, or have max_cache_gb together, and each was needed lately"
         return Refused("E-models-40", "this node keeps as many models for others as it may", cause)
 
     def _no_room_for(self, record: Record | None) -> Refused | None:
         """When all has gone that may."""
         size_bytes = Manifest.of(record).size_bytes if record is not None else 0
-        return self._no_room(size_bytes - self._library.for_others.spare_bytes)
+        there = self._library.for_others
+        return self._no_room(size_bytes - there.spare_bytes, len(there.spare()))
 
     async def _make_room(self, size_bytes: int) -> None:
         """Let go of models that came for others and that nobody needs, as many as it takes. Raises `Refused`.

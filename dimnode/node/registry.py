@@ -123,8 +123,8 @@ class Registry:
     def find(self, name: str, preferred: Iterable[RecordId] = ()) -> Record:
         """The manifest for `name`, `name:version`, `publisher/name:version` or an id. Raises `Refused`.
 
-        publisher: a whole peer id, or its last letters (`named_by`). `preferred` are models that this node offers
-        itself: they count for a bare name alone.
+        publisher: a whole peer id, or its last letters (`named_by`). `preferred` are models that this node's
+        operator has here: they count for a bare name alone.
         """
         fitting = self._fitting(name)
         wanted = [record for record in fitting if self.withdrawn(record.by, record.id) is None]

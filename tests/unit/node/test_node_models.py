@@ -3,6 +3,7 @@
 import io
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -419,6 +420,41 @@ def test_a_manifest_that_lies_about_the_size_of_what_is_here_is_not_kept(models,
     models._content.store.add(io.BytesIO(b"twelve bytes"))
     assert pulled(models, record, []) == "E-p2p-62"
     assert record.id not in models._library.models and models._content.store.pins(blob_cid(b"twelve bytes")) == {}
+
+
+def kept_for_others(models: Models, record: Record, content: bytes) -> bool:
+    models._config = Config(fetch_models="anyone")
+    asked_to_keep(models, record, lambda: models._registry.hear(record, THIEF.peer), content)
+    return record.id in models._library.models
+
+
+def test_a_model_that_a_stranger_had_fetched_decides_no_name(models) -> None:
+    library, honest = models._library, manifest("public", PUBLISHER, b"honest")
+    models._registry.hear(honest, PUBLISHER.peer)
+    assert kept_for_others(models, manifest("public", THIEF, b"theirs"), b"theirs")
+    trio.run(library.drop, MODEL.id)
+    with pytest.raises(Refused, match="E-models-02"):  # as if it were not here
+        models._registry.find("m", library.chosen())
+    mine = manifest("public", HOLDER, CONTENT)
+    assert trio.run(library.keep, mine)
+    assert models._registry.find("m", library.chosen()) == mine
+
+
+def test_what_the_operator_wants_too_is_not_let_go_for_others(models) -> None:
+    library, wanted = models._library, manifest("public", PUBLISHER, b"wanted")
+    assert kept_for_others(models, wanted, b"wanted") and wanted.id not in library.chosen()
+    assert not pulled(models, wanted, [])
+    assert wanted.id in library.chosen()
+    assert trio.run(partial(library.keep, wanted, for_others=True))  # a stranger's fetch that ends a moment later
+    assert wanted.id in library.chosen() and not library.for_others.bytes
+
+
+def test_small_models_for_others_have_a_bound_in_number_and_stand_behind_own_ones_in_the_advert(models) -> None:
+    models._limits = replace(LIMITS.peers, models_for_others_max=2)
+    assert all(kept_for_others(models, manifest("public", THIEF, bytes([n])), bytes([n])) for n in range(2))
+    assert models.fetch_problem(MODEL.id, THIEF.peer).complaint.code == "E-models-40"
+    first, *others = models._library.advert_body()["models"]
+    assert first == MODEL.id and set(others).isdisjoint(models._library.chosen())
 
 
 def test_a_model_for_others_that_could_not_be_kept_keeps_no_room(models, tmp_path) -> None:
