@@ -6,8 +6,9 @@ What the price counts is counted again where the inputs are here. Pure: no I/O, 
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dimnode.audit.case import Case
 from dimnode.audit.findings import Findings
@@ -15,6 +16,7 @@ from dimnode.errors import PeerFault
 from dimnode.records.envelope import Record
 from dimnode.records.items import SIZES
 from dimnode.records.tensors import Tensor, decode_tensors
+from dimnode.records.transforms import goes_past, of_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def check_metering(case: Case, findings: Findings) -> None:
     """One check for each answer that could be billed; none for a job of models without a price."""
     for entry in metered(case):
         place = case.place(entry.answer)
-        rows = _rows(case, entry.answer) if entry.unit == "row" else frozenset({1})
+        rows = _rows(case, entry) if entry.unit == "row" else frozenset({1})
         if not entry.units:
             findings.judge("R-METER", place, ["the price is for a row, and the answer does not say how many it has"])
         elif rows is None:
@@ -60,10 +62,12 @@ def _problems(units: int, rows: frozenset[int]) -> Iterator[str]:
         yield f"it bills {units} rows, and what it was given has {' or '.join(map(str, sorted(rows)))}"
 
 
-def _rows(case: Case, answer: Record) -> frozenset[int] | None:
+def _rows(case: Case, entry: Metered) -> frozenset[int] | None:
     """How many rows an answer may be of: as many items as one of its inputs has, or as were evaluated."""
+    answer = entry.answer
     try:
-        if case.terms["tasks"][case.step(answer)]["op"] == "evaluate":
+        task = case.terms["tasks"][case.step(answer)]
+        if task["op"] == "evaluate":
             blob = case.output_of(answer)
             return None if blob is None else frozenset(_told(decode_tensors(blob)))
         found: set[int] = set()
@@ -72,7 +76,8 @@ def _rows(case: Case, answer: Record) -> frozenset[int] | None:
             blob = None if cid is None else case.receipt.blobs.get(cid, case.handed_in.get(cid))
             if blob is None:
                 return None
-            found.update(_items(decode_tensors(blob)))
+            tensors = decode_tensors(blob)
+            found.update(_items(tensors, _takes_files(task, entry.manifest.payload, tensors)))
         return frozenset(found)
     except PeerFault:  # no tensors: then nobody can say
         return None
@@ -85,12 +90,22 @@ def _told(tensors: Sequence[Tensor]) -> Iterator[int]:
             yield struct.unpack("<q", tensor.raw)[0]
 
 
-def _items(tensors: Sequence[Tensor]) -> Iterator[int]:
-    """Of items of unequal size there are as many as sizes; a row of bytes without sizes may be one file."""
+def _takes_files(task: Mapping[str, Any], said: Mapping[str, Any], tensors: Sequence[Tensor]) -> bool:
+    """Whether the model is given files or texts: then a picture of a million bytes is not a million rows."""
+    pre, own = said.get("pre", ()), [port[0] for port in said["inputs"]]
+    past = "take" not in task and goes_past(pre, own, {tensor.name for tensor in tensors})
+    return not of_numbers(pre) and not past
+
+
+def _items(tensors: Sequence[Tensor], files: bool) -> Iterator[int]:
+    """Of items of unequal size there are as many as sizes; a row of bytes without sizes may be one file, and is one
+    where the model takes files."""
     sized = {tensor.name.removesuffix(SIZES) for tensor in tensors if tensor.name.endswith(SIZES)}
     for tensor in tensors:
         if tensor.name in sized:
             continue
-        yield tensor.shape[0] if tensor.shape else 1
-        if tensor.dtype == "uint8" and len(tensor.shape) == 1:
+        may_be_file = tensor.dtype == "uint8" and len(tensor.shape) == 1
+        if may_be_file:
             yield 1
+        if not (may_be_file and files):
+            yield tensor.shape[0] if tensor.shape else 1

@@ -22,19 +22,27 @@ from dimnode.records.tensors import Tensor
 BATCH = Tensor("x", "float32", (3, 2), bytes(24))
 
 
-def for_sale(unit: str) -> Record:
+def for_sale(unit: str, *pre: dict[str, Any]) -> Record:
     """A manifest with a price."""
     body: dict[str, Any] = {"name": "oracle", "version": "1", "profile": "unixfs-v1-2025", "format": "onnx"}
     body |= {"files": [["m.onnx", "model", blob_cid(b"m"), 1]], "inputs": [["x", "float32", [-1, 2]]]}
     body |= {"outputs": [["label", "int64", [-1]]], "labels": [], "licence": "", "origin": "trained"}
+    body |= {"pre": list(pre)} if pre else {}
     body |= {"access": "pay-per-use", "price": {"unit": unit, "micro": 250_000, "currency": "EUR"}}
     common = {"net": OPEN_SWARM_ID, "by": PEERS["sam"], "at_ms": START_MS}
     return open_record(seal(KEYS["sam"], "manifest", compose("manifest", common, body, version=2)[1], 2))
 
 
-def bought(unit: str = "row", *inputs: Tensor, op: str = "infer", output: Tensor | None = None, **more: Any) -> bytes:
+def bought(
+    unit: str = "row",
+    *inputs: Tensor,
+    op: str = "infer",
+    output: Tensor | None = None,
+    pre: tuple[dict[str, Any], ...] = (),
+    **more: Any,
+) -> bytes:
     """A receipt of one answer of that model."""
-    scene, model = Scene(), for_sale(unit)
+    scene, model = Scene(), for_sale(unit, *pre)
     scene.records.append(model)
     given = scene.tensors(*(inputs or (BATCH,)))
     scene.ask("chained", [{"op": op, "model": model.id, "take": [["x", 0, "x", -1, -1]]}], [given], "first")
@@ -67,6 +75,13 @@ def test_a_bill_is_for_the_rows_that_were_given(unit: str, inputs: Any, weight: 
     raw = bought(unit, *inputs, **weight)
     assert [outcome for outcome, _ in meter(raw)] == outcomes
     assert verify(raw).status == (1 if "fail" in outcomes else 0)
+
+
+@pytest.mark.parametrize("kind", ["image", "text", "audio", "bytes"])
+def test_one_file_is_one_row_however_many_bytes_it_has(kind: str) -> None:
+    picture, pre = Tensor("x", "uint8", (9,), bytes(9)), ({"op": "input", "name": "picture", "kind": kind},)
+    for weight, outcome in ((1, "pass"), (9, "fail")):
+        assert meter(bought("row", picture, pre=pre, weight=weight))[0][0] == outcome
 
 
 def test_rows_of_a_cabinet_are_those_that_the_site_itself_counts() -> None:
