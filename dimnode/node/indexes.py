@@ -8,13 +8,13 @@ found while it is away, for as long as the record is valid.
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
-from dimnode.errors import PeerFault, Refused
+from dimnode.errors import DimError, PeerFault, Refused
 from dimnode.limits import Limits
 from dimnode.node.content import Content
 from dimnode.node.registry import Registry
@@ -101,18 +101,31 @@ class Indexes:
             what = f"the record of …{peer_text(publisher)[-8:]} names no index that this version takes"
             cause = f"an index is one blob of at most {INDEX_BYTES_MAX} bytes; it names {name.value[:80]!r}"
             raise Refused("E-models-44", what, cause, "dim models ls") from None
+        store = self._content.store
+        # What came for this and is not a newest index goes at once: else a publisher's changes would turn out others'
+        # blobs, a megabyte each.
+        useless = set[Cid]() if await trio.to_thread.run_sync(store.find, root) else {root}
+        store.hold(root)
+        try:
+            index = await self._open(publisher, root, hints)
+            for manifest in index.manifests:
+                self._registry.hear(manifest, publisher)
+            if index.withdrawals and self.notices is not None:
+                await self.notices(index.withdrawals, publisher)
+            useless = self._note(publisher, _Known(name, root, _now_ms()))
+        finally:
+            store.release(root)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_remove, store, useless)
+        return Found(name, root, index)
+
+    async def _open(self, publisher: PeerId, root: Cid, hints: Sequence[PeerId]) -> Index:
         raw = await self._fetch(publisher, root, hints)
         try:
-            index = await trio.to_thread.run_sync(read_index, raw, publisher, self._net)
+            return await trio.to_thread.run_sync(read_index, raw, publisher, self._net)
         except PeerFault as fault:
             what = f"the index of …{peer_text(publisher)[-8:]} does not hold"
             raise Refused("E-models-46", what, fault.rule, "its publisher has to mend it") from None
-        for manifest in index.manifests:
-            self._registry.hear(manifest, publisher)
-        if index.withdrawals and self.notices is not None:
-            await self.notices(index.withdrawals, publisher)
-        self._note(publisher, _Known(name, root, _now_ms()))
-        return Found(name, root, index)
 
     async def _fetch(self, publisher: PeerId, root: Cid, hints: Sequence[PeerId]) -> bytes:
         assert self._host is not None
@@ -135,16 +148,19 @@ class Indexes:
             raise Refused("E-models-44", f"{what}: it is larger than {INDEX_BYTES_MAX} bytes", "", "dim models ls")
         return raw
 
-    def _note(self, publisher: PeerId, known: _Known) -> None:
+    def _note(self, publisher: PeerId, known: _Known) -> set[Cid]:
+        """Keep the newer one; roots that are no publisher's newest index any more."""
         before = self._known.pop(publisher, known)
         newest = max(before, known, key=lambda each: (each.name.age_key, each.asked_ms))
         self._known[publisher] = newest
         gone = {before.root, known.root}
         if len(self._known) > self._limits.kept_max:
             gone.add(self._known.popitem(last=False)[1].root)
-        for root in gone - {newest.root}:
+        gone.discard(newest.root)
+        for root in gone:
             self._content.withdraw(root)
         self._content.announce(newest.root)
+        return gone
 
     # ---- keeping for others
 
@@ -154,7 +170,7 @@ class Indexes:
         if known is not None and known.name.value == name.value:  # mostly the same again, or renewed
             self._note(publisher, _Known(name, known.root, _now_ms()))
             return
-        room = publisher in self._told or len(self._told) < self._limits.kept_max
+        room = publisher in self._keeping or len(self._keeping) < self._limits.kept_max
         if self._nursery is None or not room or not self.linked(publisher):
             return
         self._told[publisher] = name
@@ -164,13 +180,16 @@ class Indexes:
 
     async def _keep(self, publisher: PeerId) -> None:
         try:
-            while (name := self._told.pop(publisher, None)) is not None:
+            while publisher in self._told:
                 async with self._turn:
-                    with suppress(Refused):
-                        await self._read(publisher, name, [publisher])
+                    name = self._told.pop(publisher)
+                    if self.linked(publisher):  # still: who went meanwhile takes nobody's turn
+                        with suppress(DimError):
+                            await self._read(publisher, name, [publisher])
                 await trio.sleep(self._limits.fetch_gap_seconds)
         finally:
             self._keeping.discard(publisher)
+            self._told.pop(publisher, None)
 
 
 def _nothing(publisher: PeerId, over: Name | None) -> Refused:
@@ -187,6 +206,13 @@ def _content_of(store: BlobStore, root: Cid) -> bytes | None:
     """An index's bytes; None when they are too many. Blocks."""
     blob = store.find(root)
     return None if blob is None or blob.bytes > INDEX_BYTES_MAX else store.read(root, 0, blob.bytes)
+
+
+def _remove(store: BlobStore, roots: Iterable[Cid]) -> None:
+    """Unless somebody keeps them. Blocks."""
+    for root in roots:
+        with suppress(Refused):
+            store.remove(root)
 
 
 def _now_ms() -> int:

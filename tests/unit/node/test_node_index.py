@@ -3,12 +3,14 @@
 import io
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS
@@ -384,6 +386,55 @@ def test_the_index_of_a_linked_publisher_is_kept_for_others(reading: Reading, li
 
     trio.run(told)
     assert (reading.indexes.publishers(), reading.fetched) == ([KEY.peer] * kept, kept)
+
+
+def test_strangers_that_come_and_go_leave_no_more_work_than_there_is_room_for(reading: Reading) -> None:
+    """Each key links, puts a record and leaves; whoever hands out an index, stalls."""
+
+    asked = trio.Event()
+
+    async def stall(root: Cid, size: int | None, hints: Sequence[PeerId]) -> None:
+        reading.fetched += 1
+        asked.set()
+        await trio.sleep_forever()
+
+    reading.disk.content.fetch = stall  # type: ignore[method-assign, assignment]
+    linked: set[PeerId] = set()
+    reading.indexes.linked = linked.__contains__
+
+    async def told(clock: trio.testing.MockClock) -> None:
+        async with trio.open_nursery() as nursery:
+            reading.indexes.attach(reading.dht, nursery)  # type: ignore[arg-type]
+            for number in range(4 * LIMITS.index.kept_max):
+                stranger = SigningKey.from_seed(number.to_bytes(32, "big")).peer
+                linked.add(stranger)
+                reading.indexes.told(stranger, Name(path_of(blob_cid(stranger)), 1, now_ms() + 60_000, 0))
+                linked.discard(stranger)
+            assert len(nursery.child_tasks) <= LIMITS.index.kept_max
+            await trio.testing.wait_all_tasks_blocked()
+            clock.jump(LIMITS.index.fetch_gap_seconds + 1)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not nursery.child_tasks, "nobody waits for those who left"
+            linked.add(KEY.peer)
+            reading.indexes.told(KEY.peer, Name(path_of(blob_cid(b"x")), 1, now_ms() + 60_000, 0))
+            await asked.wait()
+            assert reading.fetched == 1
+            nursery.cancel_scope.cancel()
+
+    clock = trio.testing.MockClock()
+    trio.run(told, clock, clock=clock)
+
+
+def test_of_a_publisher_only_the_newest_index_stays_on_the_disk(reading: Reading) -> None:
+    mine = b"a blob of the operator's own, which is no index"
+    reading.disk.store.add(io.BytesIO(mine))
+    for sequence, raw in enumerate([index(manifest("a")), index(manifest("b")), b"no index", mine], 1):
+        reading.offers(raw, sequence)
+        with suppress(Refused):
+            reading.resolve()
+    left = {blob.root for blob in reading.disk.store.all()}
+    assert left == {blob_cid(index(manifest("b"))), blob_cid(mine)}
+    assert not reading.disk.store._held
 
 
 def test_a_record_that_is_read_late_does_not_displace_the_newer_one(reading: Reading) -> None:
