@@ -20,6 +20,7 @@ import msgspec
 
 from dimnode.errors import ConfigError
 from dimnode.limits import LIMITS
+from dimnode.schema_words import in_words
 
 CONFIG_FILE: Final = "config.toml"
 DEFAULT_P2P_PORT: Final = 4710
@@ -210,7 +211,8 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
         known = [field.encode_name for field in msgspec.structs.fields(struct)]
         near = get_close_matches(word, known, 1) if word not in known else []
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
-        raise ConfigError("E-config-01", f"a setting is wrong: {error}", f"{key} was read from {place}", hint) from None
+        what = in_words(error, Config).partition(";")[0]  # the hint knows the tables' names too
+        raise ConfigError("E-config-01", f"a setting is wrong: {what}", f"{key} was read from {place}", hint) from None
     if config.kubo.api:
         check_api(config.kubo)
     if config.faults and config.profile != "dev":

@@ -24,6 +24,7 @@ from dimnode.records.envelope import Record
 from dimnode.records.ids import PeerId
 from dimnode.records.tensors import encode_tensors
 from dimnode.records.transforms import sources_of
+from dimnode.schema_words import in_words
 
 MICRO = 1_000_000
 _CONDITION_MAX = 1e12
@@ -122,7 +123,8 @@ def read_job(raw: Mapping[str, Any]) -> JobFile:
     try:
         return msgspec.convert(raw, JobFile)
     except msgspec.ValidationError as error:
-        raise Refused("E-job-01", f"the job file is wrong: {error}", "", "docs/job-files.md shows every key") from None
+        what = f"the job is wrong: {in_words(error, JobFile)}"
+        raise Refused("E-job-01", what, "", "docs/job-files.md shows every key") from None
 
 
 def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Compiled:
@@ -268,7 +270,9 @@ def _rule(job: JobFile) -> dict[str, Any]:
             fitting = _AGGREGATES
     method = job.rule.method or fitting[0]
     if method not in fitting:
-        raise Refused("E-job-08", f"rule {method!r} does not fit the pattern {job.pattern}", "", f"one of {fitting}")
+        what = f"rule {method!r} does not fit the pattern {job.pattern}"
+        what += f" of tier {job.tier}" if job.pattern == "chained" else ""
+        raise Refused("E-job-08", what, f"what fits: {', '.join(fitting)}", f"rule: {{method: {fitting[0]}}}")
     rule: dict[str, Any] = {"method": method}
     if method.startswith("weighted"):
         if len(job.rule.weights) != len(job.tasks) or any(not 0 <= weight <= 1000 for weight in job.rule.weights):

@@ -306,6 +306,9 @@ def _run(nouns: Any) -> None:
     run.add_argument("--n", type=int, help="with tier quorum: how many peers run it (default 3)")
     run.add_argument("--k", type=int, help="with tier quorum: how many must agree (default 2)")
     run.add_argument("--peer", help="run it there and nowhere else")
+    run.add_argument(
+        "--priority", choices=("low", "normal", "high"), help="before or after other work (default normal)"
+    )
     _trust(run)
     run.add_argument("--receipt", type=Path, metavar="PATH", help="where the receipt goes (default: in the home)")
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after this long (default 120)")

@@ -14,7 +14,7 @@ from typing import Any
 
 from dimnode.cli.node import home_of
 from dimnode.cli.output import clock, say_json, shown, talk
-from dimnode.cli.results import forms, labels_of, listed, named_labels, show_output, texts_of
+from dimnode.cli.results import forms, in_votes, labels_of, listed, named_labels, show_output, texts_of, weighs_votes
 from dimnode.client import Client, Ended, Pending
 from dimnode.errors import ConfigError, DimError, Refused, RunFailed
 from dimnode.records.ids import RecordId, Ref, blob_cid, short
@@ -46,18 +46,21 @@ def plan_lines(plan: Mapping[str, Any], replicas: int = 1) -> list[str]:
         if step.get("publishers", 1) > 1:  # a name is anybody's: say whose model it became
             what += f" published by {shown(step['publisher'])} ({step['publishers']} peers publish this name)"
         at = f" on cabinet {shown(step['cabinet'])}" if step["cabinet"] else ""
-        lines.append(f"step {number}  {what}{at}  {_where([shown(peer) for peer in step['peers']], replicas)}")
+        lines.append(f"step {number}  {what}{at}  {_where(step, replicas)}")
     cost = "the cost of one run" if plan["cost_factor"] == 1 else f"the cost of {plan['cost_factor']:g} runs"
     lines.append(f"tier    {plan['tier']}, {cost}; {plan['residual_risk']}")
     return lines
 
 
-def _where(peers: Sequence[str], replicas: int) -> str:
+def _where(step: Mapping[str, Any], replicas: int) -> str:
+    peers = [shown(peer) for peer in step["peers"]]
     if not peers:
         return "NOBODY offers it now"
     where = f"at {', '.join(peers[:5])}{' …' if len(peers) > 5 else ''}"
     if len(peers) < replicas:
         return f"{where} (TOO FEW: {replicas} are needed)"
+    if step.get("pinned"):
+        return f"{where} (named by the job)"
     return f"{where} ({'the only one that offers it' if len(peers) == 1 else 'chosen by standing, speed and load'})"
 
 
@@ -158,10 +161,13 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
         raise RunFailed("E-cli-50", what, "", f"dim receipt show {path}")
     labels, texts = labels_of(receipt), texts_of(receipt)
     if chosen.json:
-        _say_document(ended, plan, path if kept else None, report.status, labels, texts)
+        answer = listed(ended.outputs[0], texts) if ended.outputs else None
+        if answer is not None and weighs_votes(receipt):
+            answer = in_votes(answer)
+        _say_document(ended, plan, path if kept else None, report.status, labels, answer)
     elif ended.outputs:
         for blob in ended.outputs:
-            show_output(blob, labels, order.rows, texts, order.names)
+            show_output(blob, labels, order.rows, texts, order.names, weighted=weighs_votes(receipt))
     outcome = "verified" if report.status == 0 else "authentic but incomplete"
     talk(f"receipt {path}  {outcome}" if kept else f"receipt {outcome}, not written")
     return tell_status(ended) or (0 if kept else 1)
@@ -227,9 +233,8 @@ def _say_document(
     path: Path | None,
     status: int,
     labels: Sequence[str],
-    texts: Sequence[str],
+    answer: Mapping[str, Any] | None,
 ) -> None:
-    answer = listed(ended.outputs[0], texts) if ended.outputs else None
     document: dict[str, Any] = {"job": ended.job, "status": ended.status, "verdict": ended.verdict}
     if ended.code:
         document |= {"code": ended.code, "reason": ended.reason}

@@ -5,6 +5,7 @@ Rule: nothing that exists is overwritten without --force, and the key never is.
 
 import argparse
 import datetime
+import os
 import socket
 import sys
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ def init(chosen: argparse.Namespace) -> int:
     if path.exists() and not chosen.force:
         hint = "dim up, or dim init --force to write new settings (the key stays)"
         raise ConfigError("E-cli-20", f"{home} is set up already", f"{path} exists", hint)
+    _check_http(chosen)
     prepare_home(home)
     tls = _tls(chosen, home)
     config = _config(chosen, tls)
@@ -86,6 +88,19 @@ def _config(chosen: argparse.Namespace, tls: Tls) -> Config:
     return Config(**said)
 
 
+def _check_http(chosen: argparse.Namespace) -> None:
+    """What `dim up` would not do is not written down. Raises `ConfigError` E-http-23."""
+    from dimnode.api.http.settings import is_loopback
+
+    tls = chosen.self_signed or chosen.certificate or (chosen.profile == "prod" and sys.stdin.isatty())
+    insecure = os.environ.get("DIM_HTTP_INSECURE", "").lower() in ("1", "true")
+    if not chosen.http or is_loopback(chosen.http) or tls or insecure:
+        return
+    cause = f"{chosen.http} can be reached by others, and keys would travel in clear"
+    hint = "--self-signed, or --certificate FILE --private-key FILE; behind a proxy that has TLS: --http 127.0.0.1:8710"
+    raise ConfigError("E-http-23", "the HTTP door needs TLS", cause, hint)
+
+
 def _tls(chosen: argparse.Namespace, home: Path) -> Tls:
     """Files that were given or asked for, checked; in profile prod a person at a terminal is asked."""
     from dimnode.store.certificates import check_pair, make_self_signed
@@ -109,7 +124,8 @@ def _tls(chosen: argparse.Namespace, home: Path) -> Tls:
     try:
         ends = check_pair(certificate, private_key)
     except (OSError, ValueError) as error:
-        raise ConfigError("E-http-21", "the certificate or its key cannot be used", str(error), "PEM files") from None
+        hint = "both as PEM (-----BEGIN …), the key without a password and of this certificate; or --self-signed"
+        raise ConfigError("E-http-21", "the certificate or its key cannot be used", str(error), hint) from None
     return Tls(str(certificate), str(private_key), ends)
 
 

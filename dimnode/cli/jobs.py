@@ -155,6 +155,8 @@ def _job_of(chosen: argparse.Namespace) -> dict[str, Any]:
         job["quorum"] = {"n": chosen.n or 3, "k": chosen.k or 2}
     elif chosen.n or chosen.k:
         raise ConfigError("E-cli-44", "--n and --k belong to tier quorum", "", "--tier quorum --n 3 --k 2")
+    if chosen.priority is not None:
+        job["priority"] = chosen.priority
     if chosen.timeout is not None:
         job["deadline_seconds"] = chosen.timeout
     return job

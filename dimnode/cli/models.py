@@ -79,7 +79,7 @@ def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
     else:
         say(f"{added['name']}  {added['model']}")
         takes = [takes_row(source) for source in sources_of(card.get("pre", ()))]
-        example = _EXAMPLES[takes[0]["kind"]] if len(takes) == 1 else "rows.csv"
+        example = _example(takes, card.get("inputs", ()))
         given = _takes({"inputs": [], **card, "takes": takes})
         talk(f"offered to the swarm; it takes {given}. next: dim run {added['name']} {example}")
     return 0
@@ -154,9 +154,26 @@ def _list(rows: Sequence[Mapping[str, Any]]) -> None:
         talk(f"several peers publish {shown(several)}; name one by its publisher: dim run {letters}/{several[0]}")
 
 
+def _example(takes: Sequence[Mapping[str, Any]], inputs: Sequence[Sequence[Any]]) -> str:
+    """An input that such a model takes, to be typed after `dim run MODEL`."""
+    if takes:
+        return _EXAMPLES[takes[0]["kind"]] if len(takes) == 1 else "rows.csv"
+    if len(inputs) > 1:
+        form = ", ".join(f'"{name}": {_nested(len(shape))}' for name, _, shape in inputs)
+        return f"rows.json, which holds {{{form}}}"
+    return "rows.csv" if not inputs or len(inputs[0][2]) <= 2 else "rows.npy"
+
+
+def _nested(rank: int) -> str:
+    return "[" * rank + "…" + "]" * rank
+
+
 def _takes(row: Mapping[str, Any]) -> str:
     """What a person gives to a model: what it declares, else its tensors."""
-    given = [f"{source['kind']} {source['name']}" for source in row.get("takes", ())]
+    given = [
+        source["kind"] if source["kind"] == source["name"] else f"{source['kind']} {source['name']}"
+        for source in row.get("takes", ())
+    ]
     return ", ".join(given or [f"{name} {dtype}{_shape(shape)}" for name, dtype, shape in row["inputs"]])
 
 

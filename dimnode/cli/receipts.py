@@ -13,7 +13,16 @@ from dimnode.audit.case import Case
 from dimnode.audit.files import read_receipt, read_trust
 from dimnode.audit.metering import Metered, metered
 from dimnode.cli.output import bold, clock, counted, say, say_json, shown, talk
-from dimnode.cli.results import are_counts, counts_summary, forms, labels_of, listed
+from dimnode.cli.results import (
+    are_counts,
+    counts_summary,
+    forms,
+    in_votes,
+    is_tally,
+    labels_of,
+    listed,
+    weighs_votes,
+)
 from dimnode.errors import ConfigError, PeerFault, RunFailed
 from dimnode.records.envelope import Record
 from dimnode.records.ids import RecordId, cid_text
@@ -169,8 +178,8 @@ def _conclusion(case: Case) -> Iterator[str]:
     tensors, labels = listed(blob), labels_of(case.receipt)
     if tensors is None:
         yield f"output: {', '.join(forms(blob))}, too large to be shown"
-    elif _is_tally(tensors):
-        yield from _tally_lines(tensors, labels)
+    elif is_tally(tensors):
+        yield from _tally_lines(in_votes(tensors) if weighs_votes(case.receipt) else tensors, labels)
     elif are_counts(tensors):
         rates = ", ".join(f"{name} {rate}" for name, rate in counts_summary(tensors["counts"]))
         yield f"sum over all sites: {counted(tensors['rows'][0], 'row')}; {rates}"
@@ -200,21 +209,13 @@ def _model_of(entry: Metered) -> RecordId:
     return entry.manifest.id
 
 
-def _is_tally(tensors: Mapping[str, Any]) -> bool:
-    """A tally's tensors, of a tally's shape; any executor may call any tensors by these names."""
-    votes = tensors.get("votes")
-    return set(tensors) == {"label", "margin", "votes"} and (
-        isinstance(votes, list) and all(isinstance(row, list) and all(type(n) is int for n in row) for row in votes)
-    )
-
-
 def _tally_lines(tensors: Mapping[str, Any], labels: list[str]) -> Iterator[str]:
     """How many rows all voters agree on, and the first rows on which they do not."""
     votes = tensors["votes"]
     split = [row for row, counts in enumerate(votes) if sum(1 for count in counts if count) > 1]
     yield f"tally: {counted(len(votes), 'row')}, {len(votes) - len(split)} unanimous"
     for row in split[:_ROWS_TOLD]:
-        counts = ", ".join(f"{_label(labels, place)} {count}" for place, count in enumerate(votes[row]) if count)
+        counts = ", ".join(f"{_label(labels, place)} {count:g}" for place, count in enumerate(votes[row]) if count)
         yield f"  row {row + 1}: {counts}"
     if len(split) > _ROWS_TOLD:
         yield f"  and {len(split) - _ROWS_TOLD} more"

@@ -64,21 +64,58 @@ def _add_up(sizes: Any, whole: int) -> TypeGuard[list[int]]:
     return plain_sizes and sum(sizes) == whole
 
 
+def weighs_votes(receipt: Receipt) -> bool:
+    """Whether the job's rule weighs votes: its tally counts in thousandths, because records hold no fractions."""
+    return any(
+        record.kind == "spec" and record.payload["rule"]["method"] == "weighted_vote"
+        for record in receipt.records.values()
+    )
+
+
+def is_tally(tensors: Mapping[str, Any]) -> bool:
+    """A tally's tensors, of a tally's shape; any executor may call any tensors by these names."""
+    votes, margin = tensors.get("votes"), tensors.get("margin")
+    return set(tensors) == {"label", "margin", "votes"} and (
+        isinstance(votes, list) and all(map(_are_whole, votes)) and _are_whole(margin)
+    )
+
+
+def _are_whole(numbers: Any) -> TypeGuard[list[int]]:
+    return isinstance(numbers, list) and all(type(number) is int for number in numbers)
+
+
+def in_votes(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A tally in thousandths as the weights were written; anything else as it is."""
+    if not is_tally(tensors):
+        return dict(tensors)
+    votes = [[count / 1000 for count in row] for row in tensors["votes"]]
+    return {**tensors, "votes": votes, "margin": [count / 1000 for count in tensors["margin"]]}
+
+
 def forms(blob: bytes) -> list[str]:
     """What an output holds, one line per tensor, whatever its size."""
     return [f"{shown(tensor.name)}  {tensor.dtype}{list(tensor.shape)}" for tensor in decode_tensors(blob)]
 
 
 def show_output(
-    blob: bytes, labels: Sequence[str], rows: Sequence[int] = (), texts: Sequence[str] = (), names: Sequence[str] = ()
+    blob: bytes,
+    labels: Sequence[str],
+    rows: Sequence[int] = (),
+    texts: Sequence[str] = (),
+    names: Sequence[str] = (),
+    *,
+    weighted: bool = False,
 ) -> None:
-    """One output. `rows` are the numbers that the rows had in the input file, or `names` the items' files."""
+    """One output. `rows` are the numbers that the rows had in the input file, or `names` the items' files; `weighted`:
+    a tally is one of weights."""
     tensors = listed(blob, texts)
     if tensors is None:
         for line in forms(blob):
             say(line)
         talk("too large to be shown; the receipt holds it, and Client.result in Python")
         return
+    if weighted:
+        tensors = in_votes(tensors)
     if are_counts(tensors):
         _show_counts(tensors["counts"], tensors["rows"][0], labels)
         return

@@ -134,4 +134,4 @@ def _no_runtime(word: str, number: int, somewhere: bool) -> Refused:
         return Refused("E-jobs-13", what, cause, "on one of them: dim models pull")
     what = f"no peer in the swarm runs {word}, which step {number} needs"
     cause = f"those that have the model were installed without {word}"
-    return Refused("E-jobs-13", what, cause, f"pip install 'dimnode[{word}]' on one of them")
+    return Refused("E-jobs-13", what, cause, f"pip install 'dimnode[{word}]' on one of them, then restart it")

@@ -68,6 +68,7 @@ class JobAnswers:
                     "publishers": self._node.registry.publishers(entry.model) if model else 0,
                     "cabinet": task.get("cabinet", ""),
                     "peers": [self.label(peer) for peer in peers],
+                    "pinned": "peer" in task,
                 }
             )
         return {

@@ -29,6 +29,7 @@ from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest, title_of
 from dimnode.records.manifest_kinds import OPERATIONS
 from dimnode.records.transforms import sources_of, takes_row, text_names
+from dimnode.schema_words import in_words
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -346,7 +347,9 @@ def _card(said: Mapping[str, Any]) -> ModelCard:
     try:
         return msgspec.convert(said, ModelCard)
     except msgspec.ValidationError as error:
-        raise Refused("E-models-07", f"the model's card is wrong: {error}", "", "docs/operator.md") from None
+        raise Refused(
+            "E-models-07", f"the model's card is wrong: {in_words(error, ModelCard)}", "", "docs/operator.md"
+        ) from None
 
 
 def _kept(said: Manifest) -> dict[str, Any]:

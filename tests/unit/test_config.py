@@ -304,7 +304,7 @@ def test_quotas_are_written_so_that_they_are_read_back_the_same(tmp_path) -> Non
         ("max_queued = -1", ">= 0"),
         ("share = 0", ">= 0.01"),
         ('max_priority = "urgent"', "urgent"),
-        ("shares = 2", "unknown field `shares`"),
+        ("shares = 2", "`quotas` has no key `shares`"),
     ],
 )
 def test_a_wrong_quota_is_named_with_the_keys_that_exist(tmp_path, line, words) -> None:

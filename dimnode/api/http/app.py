@@ -101,9 +101,16 @@ async def _fault(_: Request, error: Exception) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     """The first problem, in words, without the value that was sent."""
     assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = dict(error.errors()[0]) if error.errors() else {"loc": (), "msg": "unreadable"}
+    found: list[dict[str, Any]] = [dict(each) for each in error.errors()]
+    # A key that is misspelt is also missing: the misspelling is what helps.
+    unreadable: dict[str, Any] = {"type": "", "loc": (), "msg": "unreadable"}
+    first = min(found, key=lambda each: each["type"] != "extra_forbidden", default=unreadable)
+    if first["type"] == "json_invalid":
+        place = f"at letter {first['loc'][-1] + 1}" if isinstance(first["loc"][-1], int) else ""
+        return _response(said_invalid("body", f"it is no JSON {place}: {first.get('ctx', {}).get('error', '')}"))
     place = ".".join(str(part) for part in first["loc"])
-    return _response(said_invalid(place or "body", str(first["msg"])))
+    unknown = first["type"] == "extra_forbidden"
+    return _response(said_invalid(place or "body", "there is no such key" if unknown else str(first["msg"])))
 
 
 async def _http(request: Request, error: Exception) -> Response:

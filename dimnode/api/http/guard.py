@@ -230,7 +230,12 @@ class Guard:
         has_body = declared not in ("", "0") or bool(header(scope, b"transfer-encoding"))
         wanted = STREAMED if scope["path"] == UPLOAD_PATH else "application/json"
         if has_body and kind != wanted:
-            raise Refused("E-http-05", f"this body is to be {wanted}, not {kind[:64] or 'nameless'}")
+            raise Refused(
+                "E-http-05",
+                f"this body is to be {wanted}, not {kind[:64] or 'nameless'}",
+                "",
+                f"Content-Type: {wanted}",
+            )
         most = limits.upload_bytes_max if wanted == STREAMED else limits.json_bytes_max
         if declared.isdigit() and int(declared) > most:
             raise too_large(most)

@@ -7,6 +7,7 @@ Source: https://platform.openai.com/docs/api-reference/embeddings and /models
 """
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -18,8 +19,9 @@ from starlette.responses import Response
 from dimnode.api.http.caller import model_names
 from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Inside, Who, answer
 from dimnode.api.http.shapes import Shape
-from dimnode.api.http.text import takes_text
+from dimnode.api.http.text import no_tokens, takes_text
 from dimnode.errors import Refused
+from dimnode.exec.transforms.values import NO_EXTRA
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.ids import cid_text, peer_text
@@ -126,9 +128,11 @@ async def embeddings(house: House, who: Who, body: EmbeddingsIn) -> Response:
     )
     if ended is None or ended["status"] != "ok":
         said = ended or {"code": "E-jobs-05", "reason": "it took too long"}
-        raise Refused(
-            "E-http-17", "the texts were not embedded", f"{said.get('code')} {said.get('reason', '')}", "", 1000
-        )
+        code, reason = said.get("code"), str(said.get("reason", ""))
+        if code == NO_EXTRA or (code == "E-jobs-13" and re.search(r"\btext\b", reason)):
+            raise no_tokens(reason)
+        hint = "try again; GET /dim/v1/jobs says more of the job"
+        raise Refused("E-http-17", "the texts were not embedded", f"{code} {reason}", hint, 1000)
     vectors = _vectors(ended["outputs"][0], len(cut.rows), body.dimensions)
     names, tokens = model_names(record), cut.tokens or _tokens(ended["outputs"][0])
     found = {

@@ -91,6 +91,12 @@ def _tokens_max(model: Record) -> int:
     return min(_TOKENS_MAX, *found) if found else _TOKENS_MAX
 
 
+def no_tokens(cause: str = "") -> Refused:
+    """The extra is missing where the tokens would be cut."""
+    hint = "pip install 'dimnode[text]', then restart the node: dim stop, dim up"
+    return Refused("E-http-16", "no node that has the model can cut text into tokens", cause, hint)
+
+
 class Texts:
     """Tokenizers of the models that were asked for lately."""
 
@@ -126,9 +132,7 @@ class Texts:
         try:
             from tokenizers import Tokenizer
         except ImportError:
-            raise Refused(
-                "E-http-16", "this node cannot cut text into tokens", "", "pip install 'dimnode[text]'"
-            ) from None
+            raise no_tokens() from None
         raw = await self._node.model_file(model, name)
         try:
             found = await trio.to_thread.run_sync(_tamed, Tokenizer.from_buffer, raw)

@@ -32,7 +32,7 @@ def parse_listen(texts: Iterable[str]) -> list[Multiaddr]:
                 "E-p2p-03",
                 f"not an address to listen on: {text}",
                 "it must be a TCP multiaddr",
-                "for example /ip4/0.0.0.0/tcp/4001",
+                "for example /ip4/0.0.0.0/tcp/4710",
             )
         parsed.append(address)
     return parsed

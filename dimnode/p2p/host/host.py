@@ -318,5 +318,5 @@ def listen_failed(missing: Sequence[str]) -> ListenFailed:
         "E-p2p-02",
         f"cannot listen on {', '.join(missing)}",
         "another process has the port, or the address is not of this machine",
-        "choose another port, or 0 for any free one",
+        "another port, or 0 for any free one: --listen /ip4/127.0.0.1/tcp/0",
     )

@@ -66,6 +66,26 @@ def test_a_405_says_which_methods_the_path_takes(tmp_path: Path, method: str, pa
     on_stage(tmp_path, act)
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "message", "hint"),
+    [
+        (b'{"taks": []}', "application/json", 400, "body.taks: there is no such key", "docs/http.md"),
+        (b'{"tasks": [', "application/json", 400, "body: it is no JSON at letter ", "docs/http.md"),
+        (b"{}", "application/x-www-form-urlencoded", 415, "this body is to be", "Content-Type: application/json"),
+    ],
+)
+def test_a_body_that_does_not_fit_is_told_where_and_what_would(
+    tmp_path: Path, body: bytes, kind: str, status: int, message: str, hint: str
+) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            found = await client.post("/dim/v1/jobs", content=body, headers={"Content-Type": kind})
+        error = found.json()["error"]
+        assert (found.status_code, message in error["message"], hint in error["hint"]) == (status, True, True), error
+
+    on_stage(tmp_path, act)
+
+
 def test_an_upload_without_bytes_is_refused(tmp_path: Path) -> None:
     async def act(stage: Stage) -> None:
         async with stage.client() as client:

@@ -354,7 +354,7 @@ def test_each_mistake_has_its_code(code, changes) -> None:
 
 
 def test_the_place_of_a_mistake_is_named() -> None:
-    assert "$.tasks[0]" in complaint(compiled, tasks=[{"model": 5}]).what
+    assert "`tasks[0].model` is to be text" in complaint(compiled, tasks=[{"model": 5}]).what
 
 
 def test_a_too_large_input_is_refused() -> None:

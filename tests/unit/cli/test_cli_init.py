@@ -56,6 +56,19 @@ def test_a_person_at_a_terminal_is_asked_for_certificate_files_in_profile_prod(
     assert load_config(home).http_certificate == str(certificate)
 
 
+def test_what_up_would_refuse_for_want_of_tls_is_not_written_by_init(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    assert main(["init", "--home", str(home), "--http", "0.0.0.0:8710"]) == 2
+    assert "E-http-23" in capsys.readouterr().err
+    assert not home.exists()
+    assert main(["init", "--home", str(home), "--http", "127.0.0.1:8710"]) == 0
+    assert main(["init", "--home", str(home), "--http", "0.0.0.0:8710", "--self-signed", "--force"]) == 0
+    monkeypatch.setenv("DIM_HTTP_INSECURE", "true")
+    assert main(["init", "--home", str(tmp_path / "proxied"), "--http", "0.0.0.0:8710"]) == 0
+
+
 def test_what_is_exposed_is_said_in_words() -> None:
     inner = Config(listen=("/ip4/127.0.0.1/tcp/4710",))
     assert exposed(inner) == [

@@ -1,11 +1,16 @@
 """Words, tables and JSON."""
 
 import json
+import struct
 
 import pytest
 
+from dimnode.cli.carrying import plan_lines
+from dimnode.cli.models import _example
 from dimnode.cli.output import aligned, narrowed, plain, say_json, shown, size_text, table
+from dimnode.cli.results import in_votes, show_output
 from dimnode.records.ids import blob_cid, cid_text, peer_of_key, peer_text, record_id
+from dimnode.records.tensors import Tensor, encode_tensors
 
 
 def test_ids_are_text_and_other_bytes_are_hex():
@@ -20,6 +25,44 @@ def test_numbers_that_json_lacks_become_null(capsys):
 
 def test_what_a_stranger_wrote_cannot_command_the_terminal():
     assert shown("\x1b[31mred\n") == "?[31mred?"
+
+
+def test_a_tally_of_weights_is_shown_as_the_weights_were_written(capsys):
+    tally = [
+        Tensor("label", "int64", (1,), struct.pack("<q", 1)),
+        Tensor("margin", "int64", (1,), struct.pack("<q", 1500)),
+    ]
+    blob = encode_tensors([*tally, Tensor("votes", "int64", (1, 2), struct.pack("<2q", 2500, 4000))])
+    show_output(blob, ["benign", "malignant"], weighted=True)
+    assert capsys.readouterr().out.splitlines()[1].split() == ["1", "malignant", "1.5", "2.5", "4"]
+    show_output(blob, ["benign", "malignant"])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["1", "malignant", "1500", "2500", "4000"]
+    assert in_votes({"label": [1], "votes": [[2500, 4000]], "margin": [1500]})["votes"] == [[2.5, 4.0]]
+    strange = {"label": [1], "votes": [["x"]], "margin": [1]}
+    assert in_votes(strange) == strange
+
+
+def test_a_place_that_the_job_named_is_not_called_the_only_one():
+    step = {"op": "infer", "model": "m", "cabinet": "", "peers": ["brio"], "pinned": True}
+    plan = {"steps": [step], "cost_factor": 1, "tier": "signed", "residual_risk": ""}
+    assert "at brio (named by the job)" in plan_lines(plan)[0]
+    plan["steps"] = [step | {"pinned": False}]
+    assert "at brio (the only one that offers it)" in plan_lines(plan)[0]
+
+
+@pytest.mark.parametrize(
+    ("takes", "inputs", "words"),
+    [
+        ([], [["x", "float32", [-1, 10]]], "rows.csv"),
+        ([], [["a", "float32", [-1, 2]], ["b", "int64", [-1]]], 'rows.json, which holds {"a": [[…]], "b": […]}'),
+        ([], [["x", "float32", [-1, 3, 224, 224]]], "rows.npy"),
+        ([{"kind": "image"}], [], "picture.png"),
+        ([{"kind": "rows"}, {"kind": "text"}], [], "rows.csv"),
+        ([], [], "rows.csv"),
+    ],
+)
+def test_the_next_command_after_adding_a_model_fits_what_it_takes(takes, inputs, words):
+    assert _example(takes, inputs) == words
 
 
 def test_nothing_is_a_dash():

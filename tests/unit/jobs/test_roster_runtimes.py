@@ -94,7 +94,7 @@ def test_an_advert_that_gains_a_runtime_gains_the_tasks_that_wait() -> None:
 @pytest.mark.parametrize(
     ("others", "hint"),
     [
-        ([], "pip install 'dimnode[coreml]' on one of them"),
+        ([], "pip install 'dimnode[coreml]' on one of them, then restart it"),
         ([advert(B, "coreml", holds=False)], "on one of them: dim models pull"),
     ],
 )
