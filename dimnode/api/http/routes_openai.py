@@ -21,7 +21,6 @@ from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Inside, Who, 
 from dimnode.api.http.shapes import Shape
 from dimnode.api.http.text import no_tokens, takes_text
 from dimnode.errors import Refused
-from dimnode.exec.transforms.values import NO_EXTRA
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
 from dimnode.records.ids import cid_text, peer_text
@@ -129,7 +128,7 @@ async def embeddings(house: House, who: Who, body: EmbeddingsIn) -> Response:
     if ended is None or ended["status"] != "ok":
         said = ended or {"code": "E-jobs-05", "reason": "it took too long"}
         code, reason = said.get("code"), str(said.get("reason", ""))
-        if code == NO_EXTRA or (code == "E-jobs-13" and re.search(r"\btext\b", reason)):
+        if code == "E-exec-91" or (code == "E-jobs-13" and re.search(r"\btext\b", reason)):
             raise no_tokens(reason)
         hint = "try again; GET /dim/v1/jobs says more of the job"
         raise Refused("E-http-17", "the texts were not embedded", f"{code} {reason}", hint, 1000)
