@@ -32,7 +32,7 @@ def config_in(folder: Path) -> Config | None:
     """Its config.json when that names a class of the list, else None. Raises `RunFailed` for one that is hostile."""
     config = _json(folder / "config.json")
     named = config.get("architectures") if config is not None else None
-    known = isinstance(named, list) and len(named) == 1 and named[0] in CLASSES
+    known = isinstance(named, list) and len(named) == 1 and str(named[0]) in CLASSES
     return config if known else None
 
 
@@ -94,7 +94,11 @@ def _picture(folder: Path, found: Pretrained) -> Words:
     said, side = _json(folder / "preprocessor_config.json") or {}, found.size("image_size")
     size = said.get("size")
     sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
-    filters, mean, std = _FILTERS.get(said.get("resample", 2)), said.get("image_mean"), said.get("image_std")
+    filters, mean, std = (
+        _FILTERS.get(_whole(said.get("resample", 2), -1)),
+        said.get("image_mean"),
+        said.get("image_std"),
+    )
     plain = all(said.get(key, True) is True for key in ("do_resize", "do_rescale", "do_normalize"))
     plain = plain and not said.get("do_center_crop") and _is_one(said.get("rescale_factor", 1 / 255), 255)
     if sides != (side, side) or filters is None or not plain or not (_three(mean) and _three(std)):

@@ -56,7 +56,7 @@ def _architecture(files: Sequence[SourceFile]) -> str:
     configs = _configs(files)
     config = config_of(configs) if configs else {}
     kind = config.get("model_type")
-    return "layers" if "layers" in config else "bert" if kind == "bert" else "llama" if kind in LLAMAS else ""
+    return "layers" if "layers" in config else "bert" if kind == "bert" else "llama" if str(kind) in LLAMAS else ""
 
 
 def _configs(files: Sequence[SourceFile]) -> Files:

@@ -86,6 +86,16 @@ def open_source(path: Path) -> int:
         raise Refused("E-store-32", f"cannot read {path}", cause, hint) from None
 
 
+def linked(path: Path, link: Path, descriptor: int) -> bool:
+    """Give an open file a second name. False on another file system, on one without links, and when another file has
+    taken its name since it was opened: who hands in the same bytes again must not make them count as changed."""
+    try:
+        os.link(path, link, follow_symlinks=False)
+        return os.path.samestat(link.lstat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 def read_at(descriptor: int, offset: int, size: int) -> bytes:
     """Exactly `size` bytes. Raises `OSError` when there are fewer."""
     found = os.pread(descriptor, size, offset)

@@ -102,9 +102,7 @@ class BlobStore:
                     "E-store-35", f"{path} is not what its name says", "it was changed", "add the model again"
                 )
             try:
-                try:
-                    os.link(path, link, follow_symlinks=False)
-                except OSError:  # another file system, or one without links
+                if not files.linked(path, link, file.fileno()):
                     return self.add(path, progress, pin=pin, name_whole=True)
                 return self._settle(tree, link, file.fileno(), pin, digest)
             except OSError as error:

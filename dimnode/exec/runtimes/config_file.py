@@ -6,6 +6,7 @@ Pure: no I/O, no clock.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ def config_of(files: Files) -> Config:
     if len(raw) > LIMITS.exec.model_config_bytes_max:
         raise RunFailed(orders.BAD_CONFIG, f"{path} has {len(raw)} bytes, a description of sizes does not")
     try:
-        config = json.loads(bytes(raw), object_pairs_hook=each_once, parse_constant=_no_number)
+        config = json.loads(bytes(raw), object_pairs_hook=each_once, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError):
         what = f"{path} is not JSON, or says something twice or a number that is none"
         raise RunFailed(orders.BAD_CONFIG, what) from None
@@ -47,6 +48,12 @@ def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name twice")
     return found
+
+
+def _finite(word: str) -> float:
+    """1e999 is a number of JSON, and none that a machine has."""
+    found = float(word)
+    return found if math.isfinite(found) else _no_number(word)
 
 
 def _no_number(word: str) -> float:

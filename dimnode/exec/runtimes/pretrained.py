@@ -152,7 +152,7 @@ def _all_logits(width: int) -> Port:
 def pretrained_of(config: Config) -> Pretrained:
     """Raises `RunFailed` for a class that is not of the list, and for a config that is not of its class."""
     named = config.get("architectures")
-    if type(named) is not list or len(named) != 1 or named[0] not in CLASSES:
+    if type(named) is not list or len(named) != 1 or type(named[0]) is not str or named[0] not in CLASSES:
         said = str(named)[:80] if named else "no class"
         raise RunFailed(
             orders.NO_ARCHITECTURE,

@@ -127,3 +127,14 @@ def test_the_example_card_is_what_the_folder_of_minilm_says_by_itself(monkeypatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     said = tomllib.loads((EXAMPLES / "minilm-hf.toml").read_text(encoding="utf-8"))
     assert {**card(Path(found.origin).parent / "model"), "name": "minilm-hf"} == said
+
+
+def test_a_config_whose_words_are_no_words_is_refused_or_left_out_and_ends_nothing(tmp_path: Path) -> None:
+    for place, named in enumerate(([[]], [{}], [7], [None], {})):
+        assert config_in(folder(tmp_path / str(place), {**TEXT, "architectures": named})) is None
+    said = {**PICTURE, "architectures": ["ViTModel"]}
+    for place, resample in enumerate(([], {}, "3", None), 10):
+        found = card(
+            folder(tmp_path / str(place), said, **{"preprocessor_config.json": {**SHOWN, "resample": resample}})
+        )
+        assert "pre" not in found

@@ -88,7 +88,16 @@ def test_of_several_configs_the_one_nearest_to_the_top_counts() -> None:
         config_of({"a/config.json": Content("config", b"{}"), "b/config.json": Content("config", b"{}")})
 
 
-@pytest.mark.parametrize("raw", [b'{"a": 1, "a": 2}', b'{"a": NaN}', b'{"a": Infinity}', b"[1]", b"{"])
+@pytest.mark.parametrize("named", [[[]], [{}], [None], [7], {}, "BertModel", ["BertModel", "BertModel"]])
+def test_a_class_is_named_by_one_word(named: object) -> None:
+    with pytest.raises(RunFailed) as caught:
+        pretrained_of({**ENCODER, "architectures": named})
+    assert caught.value.complaint.code == orders.NO_ARCHITECTURE
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"a": 1, "a": 2}', b'{"a": NaN}', b'{"a": Infinity}', b'{"a": 1e999}', b'{"a": -1e999}', b"[1]", b"{"]
+)
 def test_a_config_that_could_be_read_in_two_ways_is_none(raw: bytes) -> None:
     with pytest.raises(RunFailed) as caught:
         config_of({"config.json": Content("config", raw)})

@@ -306,6 +306,22 @@ def test_the_nodes_own_directory_is_never_published(tmp_path, library, model) ->
         assert refused(add, library, source) == "E-models-28"
 
 
+def test_an_upload_that_comes_again_while_it_becomes_a_model_is_not_taken_for_changed(tmp_path, library) -> None:
+    """Whoever knows the bytes may hand them in once more: a new file under the same name."""
+    place, again = tmp_path / "home" / "graph", tmp_path / "home" / "again"
+    place.write_bytes(b"a graph")
+    again.write_bytes(b"a graph")
+    os.utime(again, ns=(1, 1))
+
+    def comes_again(_done: int, _all: int) -> None:
+        if again.exists():
+            os.replace(again, place)
+
+    files = [SourceFile("m.onnx", "model", place)]
+    record = trio.run(library.add_uploads, ModelCard(name="iris"), files, 1, comes_again)
+    assert not again.exists() and record.id in library.models
+
+
 def test_uploads_become_a_model_without_a_copy(tmp_path, library) -> None:
     places = {}
     for name, content in (("graph", b"a graph" * 300_000), ("words", b"words")):

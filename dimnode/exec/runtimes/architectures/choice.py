@@ -34,6 +34,6 @@ def architecture_of(files: Files, facts: Facts) -> tuple[Architecture, Config]:
     kind = config.get("model_type")
     if facts.architecture == "bert" and kind == "bert":
         return Bert.of(config), config
-    if facts.architecture == "llama" and kind in LLAMAS:
+    if facts.architecture == "llama" and str(kind) in LLAMAS:
         return Llama.of(config, any(name == "next_logits" for name, _, _ in facts.outputs)), config
     raise RunFailed(orders.BAD_CONFIG, f"the config is of a {str(kind)[:40]!r}, which is no {facts.architecture}")
