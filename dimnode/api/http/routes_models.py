@@ -37,7 +37,12 @@ Publisher = Annotated[str, Query(max_length=64)]
 async def models(house: House, who: Who, publisher: Publisher = "") -> Response:
     """Every model that can be run now, here or on a peer, and that this key may use; or all that one peer publishes."""
     who.need("read")
-    found = await ask(house, "models.ls", publisher=publisher or None)
+    try:
+        found = await ask(house, "models.ls", publisher=publisher or None)
+    except Refused:
+        if who.key.models:  # why not would tell it of publishers and models that are not its own
+            return answer({"models": []})
+        raise
     return answer({"models": [row for row in found["models"] if _may_use(who, row)]})
 
 
@@ -105,7 +110,8 @@ async def model(house: House, who: Who, model: str) -> Response:
         raise
     if not _may_use(who, found):
         raise no
-    return answer(found if who.is_admin else found | {"grants": []})
+    newer = [title for title in found["newer"] if _may_use(who, found | {"model": "", "name": title})]
+    return answer(found if who.is_admin else found | {"grants": [], "newer": newer})
 
 
 def _may_use(who: Who, row: dict[str, Any]) -> bool:

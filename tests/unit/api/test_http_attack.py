@@ -80,6 +80,19 @@ def test_a_key_that_is_bound_to_models_learns_nothing_of_others_and_runs_nothing
     on_stage(tmp_path, act)
 
 
+def test_a_key_that_is_bound_to_models_hears_of_no_update_nor_publisher_beside_them(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        for bound, newer in (("triage:1.0.0", []), ("triage", ["triage:1.1.0"])):
+            async with stage.client(stage.key(models=(bound,))) as client:
+                assert (await client.get("/dim/v1/models/triage")).json()["newer"] == newer
+        stage.node.broken = Refused("E-models-41", "unknown publisher 'x'", "of somebody who is none of its business")
+        async with stage.client(stage.key(models=("triage",))) as bound_one, stage.client() as free:
+            assert (await bound_one.get("/dim/v1/models?publisher=x")).json() == {"models": []}
+            assert code(await free.get("/dim/v1/models?publisher=x")) == "E-models-41"
+
+    on_stage(tmp_path, act)
+
+
 @pytest.mark.parametrize(
     "name",
     ["triage", "triage:1.0.0", cid_text(MODEL.id), f"{peer_text(ME)}/triage", f"{peer_text(ME)}/triage:1.0.0"],
