@@ -119,6 +119,10 @@ class Client:
             "data.add", name=name, path=where, label=label, exclude=list(exclude), policy=dict(policy or {})
         )
 
+    def remove_data(self, name: str) -> dict[str, Any]:
+        """Offer a cabinet no longer. Raises `Refused` E-data-05 when there is none of this name."""
+        return self.ask("data.rm", name=name)
+
     def standing(self) -> list[dict[str, Any]]:
         """What this node thinks of its peers, one map per peer and context."""
         return self._rows("standing", "rep.ls")

@@ -187,6 +187,8 @@ def _offers(nouns: Any) -> None:
     which.add_argument("--models", type=_comma_list, metavar="A,B", help="with --allow: names or ids of these models")
     which.add_argument("--any-model", action="store_true", help="with --allow: any model that this node holds")
     _leaf(cabinets, "ls", "cabinets:ls", "the cabinets of this node")
+    remove = _leaf(cabinets, "rm", "cabinets:remove", "offer a cabinet no longer; its file stays")
+    remove.add_argument("name")
 
 
 def _kubo(nouns: Any) -> None:

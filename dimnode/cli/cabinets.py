@@ -35,6 +35,8 @@ def add(chosen: argparse.Namespace) -> int:
         say_json(added)
         return 0
     say(f"{added['name']}  {added['policy']}")
+    if added.get("replaced"):
+        talk(f"replaces the file and the policy that {shown(added['name'])} had")
     operations = ", ".join(policy["operations"]) or "nothing"
     talk(
         f"peers may ask for: {operations}, about {policy['min_cohort']} rows or more; the rows never leave this machine"
@@ -59,6 +61,18 @@ def ls(chosen: argparse.Namespace) -> int:
     kept = ("name", "operations", "min_cohort", "where", "label")
     cells = [[*(row[key] for key in kept), len(row["columns"]), row["path"]] for row in rows]
     table(names, cells, "no cabinets; hint: dim data add")
+    return 0
+
+
+def remove(chosen: argparse.Namespace) -> int:
+    """Offer a cabinet no longer. The file stays."""
+    with open_client(chosen) as client:
+        removed = client.remove_data(chosen.name)
+    if chosen.json:
+        say_json(removed)
+        return 0
+    say(removed["name"])
+    talk("withdrawn: nothing new is answered from it; the file stays where it is, and answers that were given stand")
     return 0
 
 

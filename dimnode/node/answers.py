@@ -52,6 +52,7 @@ _ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
         "label": (str, _NOTHING),
         "exclude": (list, _NOTHING),
     },
+    "data.rm": {"name": (str,)},
     "rep.explain": {"peer": (str,)},
     "job.validate": {"job": (dict,)},
     "job.ls": {"most": (int, _NOTHING)},
@@ -78,6 +79,7 @@ class Answers:
             "http.open": self._http_open,
             "data.add": self._cabinet_add,
             "data.ls": self._cabinets,
+            "data.rm": self._cabinet_remove,
             "rep.ls": self._standing,
             "rep.explain": self._explain,
             **jobs.operations,
@@ -181,6 +183,7 @@ class Answers:
     # ---- what is offered
 
     async def _cabinet_add(self, arguments: Mapping[str, Any]) -> Answer:
+        replaced = arguments["name"] in self._node.library.cabinets.by_name
         cabinet = await self._node.library.cabinets.add(
             arguments["name"],
             Path(arguments["path"]),
@@ -190,7 +193,13 @@ class Answers:
             time.time_ns() // 1_000_000,
         )
         self._node.swarm.renew_advert()
-        return {"name": cabinet.name, "columns": list(cabinet.columns), "policy": cid_text(cabinet.policy_record.id)}
+        policy = cid_text(cabinet.policy_record.id)
+        return {"name": cabinet.name, "columns": list(cabinet.columns), "policy": policy, "replaced": replaced}
+
+    async def _cabinet_remove(self, arguments: Mapping[str, Any]) -> Answer:
+        await self._node.library.cabinets.remove(arguments["name"])
+        self._node.swarm.renew_advert()
+        return {"name": arguments["name"]}
 
     async def _cabinets(self, _: Mapping[str, Any]) -> Answer:
         rows = [

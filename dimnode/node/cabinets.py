@@ -41,7 +41,7 @@ class Cabinets:
     def __init__(self, key: SigningKey, net: RecordId, journal: Journal) -> None:
         self._key, self._net, self._journal = key, net, journal
         self.by_name: dict[str, Cabinet] = {}
-        rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets")
+        rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets WHERE path != ''")
         for name, path, label, columns, policy_id in rows:
             envelope = self._journal.envelope(policy_id)
             assert envelope is not None
@@ -81,6 +81,15 @@ class Cabinets:
         record = open_record(envelope, kind="policy", check_signature=False)
         self.by_name[name] = Cabinet(name, path, label, tuple(exclude), tuple(features), rules, record)
         return self.by_name[name]
+
+    async def remove(self, name: str) -> None:
+        """Offer it no longer; the file stays where it is. Should it come back, what was asked of it still counts.
+        Raises `Refused` E-data-05."""
+        cabinet = self.by_name.get(name)
+        if cabinet is None:
+            raise Refused("E-data-05", f"there is no cabinet {name!r} here", "", "dim data ls")
+        await self._journal.commit({"cabinets": [(name, "", "", "[[], []]", cabinet.policy_record.id)]})
+        del self.by_name[name]
 
     def told(self) -> list[dict[str, Any]]:
         """What the advert tells of them. Columns are told as far as one record has room for them."""

@@ -274,7 +274,10 @@ class Performer:
         self._offer(order)
 
     def _rule(self, consult: Consult, counted: Finished) -> None:
-        cabinet = self._library.cabinets.by_name[consult.cabinet]
+        cabinet = self._library.cabinets.by_name.get(consult.cabinet)
+        if cabinet is None:  # its owner withdrew it while its rows were counted
+            self._put(_ruled(consult, decide(None, self._request(consult, 0, 0), 0), None))
+            return
         if counted.status != "ok":
             ruling = Ruling(False, counted.code, counted.message)
         else:

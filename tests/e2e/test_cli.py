@@ -89,6 +89,11 @@ def test_a_run_for_people_shows_labels_as_a_table(pair, rows):
     assert line.split()[:2] == ["20", "clear"]
 
 
+def test_a_table_that_has_more_than_the_model_reads_is_read_by_the_names_of_its_manifest(pair):
+    said = pair[1].dim("run", "triage", PATIENTS, "--row", 7)
+    assert (said.code, "columns as the model names them: 10 of 33" in said.err) == (0, True), said
+
+
 def test_rows_from_stdin_and_columns_by_name_give_the_same_answer(pair, rows, ran):
     by_stdin = pair[1].dim("run", "triage", "-", "--row", 1, "--row", 20, "--json", stdin=rows.read_text())
     measures = rows.read_text().splitlines()[0]
@@ -123,9 +128,9 @@ def test_a_collaborative_job_file_counts_without_moving_rows(pair, tmp_path):
     assert "on cabinet ward" in planned.out
 
 
-def test_a_detached_job_is_found_by_its_id(pair, rows, tmp_path):
-    job = tmp_path / "job.yaml"
-    job.write_text(f"tasks: [{{model: triage}}]\ninput: {{file: {rows}, rows: [3]}}\n")
+def test_a_detached_job_is_found_by_its_id(pair, rows):
+    job = rows.with_name("job.yaml")  # a job file names files of its own folder
+    job.write_text(f"tasks: [{{model: triage}}]\ninput: {{file: {rows.name}, rows: [3]}}\n")
     detached = pair[1].dim("job", "run", job, "--detach")
     identity = detached.out.strip()
     assert pair[1].dim("job", "events", identity, "--follow").code == 0
@@ -148,7 +153,6 @@ def test_standing_status_peers_and_doctor_have_something_to_say(pair, ran):
     ("typed", "exit_code", "code"),
     [
         (["run", "nosuch", PATIENTS], 4, "E-models-01"),
-        (["run", "triage", PATIENTS], 4, "E-input-06"),
         (["run", "triage", PATIENTS, "--drop", NO_FEATURES], 4, "E-input-06"),
         (["run", "triage", "nowhere.csv"], 2, "E-cli-41"),
         (["run", "triage", PATIENTS, "--peer", "zorro"], 4, None),

@@ -28,7 +28,7 @@ def test_the_commands_are_those_that_the_documents_name():
     node = {"init", "up", "status", "peers", "doctor", "connect", "stop", "drain"}
     node |= {"peers block", "peers allow", "peers blocked"}
     node |= {f"swarm {verb}" for verb in ("new", "invite", "join", "members", "remove", "show", "leave")}
-    offers = {"data add", "data ls", "rep ls", "rep explain"}
+    offers = {"data add", "data ls", "data rm", "rep ls", "rep explain"}
     verbs = ("add", "ls", "show", "pull", "update", "verify", "withdraw", "rm", "grant", "revoke", "warm")
     offers |= {f"models {verb}" for verb in verbs}
     offers |= {f"blobs {verb}" for verb in ("add", "get", "ls", "pin", "unpin", "rm", "verify", "gc", "stat")}

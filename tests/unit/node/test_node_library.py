@@ -474,6 +474,16 @@ def test_what_is_no_table_is_refused(tmp_path, library) -> None:
     assert refused(add_cabinet, library, tmp_path / "t.csv") == "E-data-01"
 
 
+def test_a_cabinet_that_was_withdrawn_stays_so_and_may_come_back(tmp_path, journal, library) -> None:
+    add_cabinet(library, table(tmp_path, "age,sick"))
+    trio.run(library.cabinets.remove, "patients")
+    assert library.cabinets.by_name == again(tmp_path, journal).cabinets.by_name == {}
+    assert library.advert_body()["cabinets"] == []
+    assert refused(lambda: trio.run(library.cabinets.remove, "patients")) == "E-data-05"
+    add_cabinet(library, table(tmp_path, "age,sick"))
+    assert list(again(tmp_path, journal).cabinets.by_name) == ["patients"]
+
+
 @pytest.mark.parametrize("wrong", [{"name": ""}, {"name": "x" * 129}, {"label": None}, {"policy": "any"}, {"name": 5}])
 def test_a_cabinet_that_no_record_can_hold_is_refused(tmp_path, library, wrong) -> None:
     assert refused(add_cabinet, library, table(tmp_path, "a,b"), **wrong).startswith("E-data-0")
