@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
+import trio.lowlevel
 
 from dimnode.errors import DimError, PeerFault, Refused
 from dimnode.limits import Limits
@@ -108,8 +109,10 @@ class Indexes:
         store.hold(root)
         try:
             index = await self._open(publisher, root, hints)
-            for manifest in index.manifests:
+            for number, manifest in enumerate(index.manifests, 1):
                 self._registry.hear(manifest, publisher)
+                if not number % self._limits.heard_per_checkpoint:  # all of them take tens of milliseconds
+                    await trio.lowlevel.checkpoint()
             if index.withdrawals and self.notices is not None:
                 await self.notices(index.withdrawals, publisher)
             useless = self._note(publisher, _Known(name, root, _now_ms()))
@@ -186,6 +189,7 @@ class Indexes:
                     if self.linked(publisher):  # still: who went meanwhile takes nobody's turn
                         with suppress(DimError):
                             await self._read(publisher, name, [publisher])
+                        await trio.sleep(self._limits.turn_seconds_min)  # all publishers together have a pace, too
                 await trio.sleep(self._limits.fetch_gap_seconds)
         finally:
             self._keeping.discard(publisher)

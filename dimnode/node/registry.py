@@ -33,6 +33,7 @@ class Hearsay:
         self._bytes_max, self._share_bytes_min = bytes_max, share_bytes_min
         self._told: dict[PeerId, OrderedDict[RecordId, int]] = {}
         self._told_bytes: Counter[PeerId] = Counter()
+        self._all_bytes = 0
         self._tellers: dict[RecordId, set[PeerId]] = {}
 
     def tell(self, teller: PeerId, record: Record) -> list[RecordId]:
@@ -43,8 +44,9 @@ class Hearsay:
         told[record.id] = cost = max(len(record.envelope), self._share_bytes_min)
         self._tellers.setdefault(record.id, set()).add(teller)
         self._told_bytes[teller] += cost
+        self._all_bytes += cost
         gone = []
-        while self._told_bytes.total() > self._bytes_max:
+        while self._all_bytes > self._bytes_max:
             forgotten = self._forget_oldest(self._told_bytes.most_common(1)[0][0])
             gone += [forgotten] if forgotten is not None else []
         return gone
@@ -53,6 +55,7 @@ class Hearsay:
         told = self._told[teller]
         identity, cost = told.popitem(last=False)
         self._told_bytes[teller] -= cost
+        self._all_bytes -= cost
         if not told:
             del self._told[teller], self._told_bytes[teller]
         tellers = self._tellers[identity]

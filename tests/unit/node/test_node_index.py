@@ -29,7 +29,7 @@ from dimnode.store.home import prepare_home
 from dimnode.store.journal import Journal
 
 KEY, READER, THIEF = (SigningKey.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
-QUICK = replace(LIMITS, index=replace(LIMITS.index, change_seconds_min=0.0, again_seconds=0.01))
+QUICK = replace(LIMITS, index=replace(LIMITS.index, change_seconds_min=0.0, again_seconds=0.01, heard_per_checkpoint=2))
 
 
 class Crash(Exception):
@@ -423,6 +423,32 @@ def test_strangers_that_come_and_go_leave_no_more_work_than_there_is_room_for(re
 
     clock = trio.testing.MockClock()
     trio.run(told, clock, clock=clock)
+
+
+def test_indexes_of_many_linked_publishers_are_read_at_a_pace(reading: Reading) -> None:
+    """Each may name hundreds of manifests, whose signatures are checked."""
+    reading.indexes.linked = lambda _: True
+    crowd = [SigningKey.from_seed(bytes([number]) * 32) for number in range(10, 18)]
+
+    async def told(clock: trio.testing.MockClock) -> None:
+        async with trio.open_nursery() as nursery:
+            reading.indexes.attach(reading.dht, nursery)  # type: ignore[arg-type]
+            for key in crowd:
+                raw = write_index(key.peer, OPEN_SWARM_ID, [manifest(f"m{n}", key) for n in range(5)], [])
+                reading.blobs[blob_cid(raw)] = raw
+                reading.indexes.told(key.peer, Name(path_of(blob_cid(raw)), 1, now_ms() + 60_000, 0))
+            for turns in range(1, 5):
+                most = turns * LIMITS.index.fetches_at_once_max
+                while len(reading.indexes.publishers()) < most:
+                    await trio.testing.wait_all_tasks_blocked(0.005)
+                await trio.testing.wait_all_tasks_blocked(0.02)
+                assert len(reading.indexes.publishers()) == most
+                clock.jump(LIMITS.index.turn_seconds_min)
+            nursery.cancel_scope.cancel()
+
+    clock = trio.testing.MockClock()
+    trio.run(told, clock, clock=clock)
+    assert len(reading.registry.manifests) == 5 * len(crowd)
 
 
 def test_of_a_publisher_only_the_newest_index_stays_on_the_disk(reading: Reading) -> None:
