@@ -74,7 +74,8 @@ class Library:
             if why:
                 self._note_why(record.id, why)
                 self._take_over(record)
-                self.place(record)
+                if not self.place(record) and record.id in self.for_others:
+                    self._unpin_files(record)
 
     # ---- models
 
@@ -97,8 +98,14 @@ class Library:
         return self._settle(record, self._find_files(record))
 
     async def look_again(self, record: Record) -> bool:
-        """The same while the node runs: files are looked for in a thread, what is offered changes in the loop alone."""
-        return self._settle(record, await trio.to_thread.run_sync(self._find_files, record))
+        """The same while the node runs: files are looked for in a thread, what is offered changes in the loop alone.
+
+        One that came for others and lacks a file is let go: what failed keeps no room of theirs.
+        """
+        found = self._settle(record, await trio.to_thread.run_sync(self._find_files, record))
+        if not found and record.id in self.for_others:
+            await self.drop(record.id)
+        return found
 
     def _find_files(self, record: Record) -> LocalModel | None:
         found: dict[str, Path] = {}
@@ -194,10 +201,7 @@ class Library:
         return record
 
     async def keep(self, record: Record, *, for_others: bool = False) -> bool:
-        """Journal and offer a model whose files are in the store; False when one is missing.
-
-        Then one that came for others is let go again: what failed keeps no room of theirs.
-        """
+        """Journal and offer a model whose files are in the store; False when one is missing."""
         if for_others and record.id in self.models and record.id not in self.for_others:
             return True  # meanwhile its operator had it fetched, too: then it stays
         why = _FOR_OTHERS if for_others else "blobs"
@@ -206,10 +210,7 @@ class Library:
         )
         self._note_why(record.id, why)
         self.registry.keep(record)
-        found = await self.look_again(record)
-        if for_others and not found:
-            await self.drop(record.id)
-        return found
+        return await self.look_again(record)
 
     def _note_why(self, model: RecordId, why: str) -> None:
         (self.for_others.add if why == _FOR_OTHERS else self.for_others.discard)(model)

@@ -410,6 +410,22 @@ def test_a_model_for_others_that_no_task_ran_for_long_makes_room_for_the_next(mo
     assert wanted(3) and kept[0].id not in library.models
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_model_for_others_that_lost_a_file_keeps_no_room_by_the_rest(models, tmp_path, again) -> None:
+    library, store = models._library, models._content.store
+    two = manifest("public", PUBLISHER, b"the first", b"the second")
+    for content in (b"the first", b"the second"):
+        store.add(io.BytesIO(content))
+    assert trio.run(partial(library.keep, two, for_others=True))
+    lost = store.path(blob_cid(b"the second"))
+    lost.unlink()
+    if again:
+        Library(tmp_path / "home", HOLDER, OPEN_SWARM_ID, library._journal, store)
+    else:
+        assert not trio.run(library.look_again, two)
+    assert store.pins(blob_cid(b"the first")) == {}
+
+
 @pytest.mark.parametrize("said", [1, 1 << 20])
 def test_a_manifest_that_lies_about_the_size_of_what_is_here_is_not_kept(models, said) -> None:
     """Models for others have a bound in bytes: gigabytes that are said to be one would stay beside it for good."""
