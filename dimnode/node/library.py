@@ -123,13 +123,16 @@ class Library:
             self._displace(record)
             return False
         self.models[record.id] = found
-        for root in file_roots(record):
+        for root in (
+            *file_roots(record),
+            *found.roots,
+        ):  # a file may go by two names: one of its bytes, one of its tree
             self._with.setdefault(root, set()).add(record.id)
         return True
 
     def _displace(self, record: Record) -> None:
-        self.models.pop(record.id, None)
-        for root in file_roots(record):
+        gone = self.models.pop(record.id, None)
+        for root in (*file_roots(record), *(gone.roots if gone is not None else ())):
             of_root = self._with.get(root, set())
             of_root.discard(record.id)
             if not of_root:

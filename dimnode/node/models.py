@@ -150,7 +150,7 @@ class Models:
             return record
         manifest = Manifest.of(record)
         peers = list(dict.fromkeys([*hints, *self.holders(model), manifest.by]))
-        self._check_claim(manifest)
+        await self._check_claim(manifest)
         if manifest.access != "public":
             await self._show(manifest, peers, evidence)
         row = [0, manifest.size_bytes]
@@ -162,7 +162,7 @@ class Models:
                 held.append(await trio.to_thread.run_sync(self._content.store.root_of, file.root))
                 self._content.store.hold(held[-1])
                 row[0] = sum(file.size_bytes for file in manifest.files[: len(held)])
-            self._check_claim(manifest)
+            await self._check_claim(manifest)
             if for_others:
                 await trio.to_thread.run_sync(self._check_pins, manifest)
                 await self._make_room(manifest.size_bytes)
@@ -175,22 +175,27 @@ class Models:
         self.changed()
         return record
 
-    def _check_claim(self, manifest: Manifest) -> None:
+    async def _check_claim(self, manifest: Manifest) -> None:
         """Raises `Refused` E-models-38 for a manifest that opens what another publisher keeps closed.
 
         Manifests tell everybody the roots of restricted files. Whoever names them in a public manifest of its own,
         and has it fetched where they are, would have them handed out by a rule that their publisher never made.
         """
-        for root in {file.root for file in manifest.files}:
+        for root in await trio.to_thread.run_sync(self._roots_of, manifest):
             for other in self._library.models_with(root):
                 theirs = Manifest.of(self._registry.manifests[other])
-                guarded = any(file.root == root and file.role not in _BESIDE for file in theirs.files)
+                files = zip(theirs.files, self._library.models[other].roots, strict=True)
+                guarded = any(kept == root and file.role not in _BESIDE for file, kept in files)
                 if theirs.access == "public" or not guarded or theirs.by == manifest.by:
                     continue
                 if not self._registry.access(other, manifest.by, FETCH, now_ms()).allowed:
                     cause = f"{cid_text(root)} is a file of {theirs.title}, which is {theirs.access}"
                     what = f"{manifest.title} names another publisher's file"
                     raise Refused("E-models-38", what, cause, f"dim models rm {theirs.title}, if it is not needed")
+
+    def _roots_of(self, manifest: Manifest) -> set[Cid]:
+        """By what the store knows its files. Blocks."""
+        return {self._content.store.root_of(file.root) for file in manifest.files}
 
     def _check_pins(self, manifest: Manifest) -> None:
         """The same for what the operator keeps for itself: a stranger's manifest does not make it a public file."""

@@ -264,6 +264,22 @@ def test_nobody_opens_a_restricted_file_by_a_public_manifest_of_its_own(models) 
     assert served(models, THIEF)
 
 
+def test_nor_by_the_other_name_of_a_large_one(models, tmp_path) -> None:
+    """A file that came up over HTTP goes by its tree and by the hash of its bytes, which somebody may know."""
+    large = b"weights" * 200_000
+    (tmp_path / "home" / "w").write_bytes(large)
+    store, library = models._content.store, models._library
+    kept = store.take_over(tmp_path / "home" / "w")
+    body = {"name": "m", "version": "2", "profile": "unixfs-v1-2025", "format": "onnx", "inputs": [], "outputs": []}
+    body |= {"labels": [], "licence": "", "origin": "trained", "access": "restricted"}
+    theirs = signed(PUBLISHER, "manifest", 2, **body, files=[["0.onnx", "model", kept.root, kept.bytes]])
+    assert trio.run(library.keep, theirs) and kept.root != blob_cid(large)
+    assert pulled(models, manifest("public", THIEF, large), []) == "E-models-38"
+    assert library.models_with(kept.root) == {theirs.id} and not library.models_with(blob_cid(large))
+    trio.run(library.drop, theirs.id)
+    assert not library.models_with(kept.root)
+
+
 def asked_to_keep(models: Models, record: Record, told: Callable[[], None], content: bytes = b"") -> int:
     """A stranger wishes that a model be kept, before its manifest was heard: how many files were asked for."""
     fetched: list[Cid] = []
