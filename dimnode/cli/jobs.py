@@ -7,6 +7,7 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -222,10 +223,17 @@ def _find_model(client: Client, name: str) -> Mapping[str, Any] | None:
 
     Raises `Refused` when nobody offers such a model: else its input would be read as something that it may not be.
     """
-    row = model_row(client.models(), name)
+    rows = client.models()
+    row = model_row(rows, name)
     if row is not None or not name:
         return row
-    said = client.ask("models.show", model=name)  # nobody has it now: it may have been heard of, all the same
+    try:
+        said = client.ask("models.show", model=name)  # nobody has it now: it may have been heard of, all the same
+    except Refused as no:
+        near = get_close_matches(name, {other["name"].rpartition(":")[0] for other in rows}, 1)
+        if no.complaint.code != "E-models-01" or not near:
+            raise
+        raise Refused("E-models-01", no.complaint.what, f"did you mean {near[0]}?", "dim models ls") from None
     if said["withdrawn"] is not None:
         why = said["withdrawn"] or "its publisher gave no reason"
         raise Refused("E-models-24", f"{said['name']} was withdrawn by its publisher", why, "dim models ls")

@@ -93,6 +93,8 @@ def _announce(chosen: argparse.Namespace, config: Config, ready: Any) -> None:
     facts(pairs)
     if ready.addresses and all("/ip4/127." in address or "/ip6/::1/" in address for address in ready.addresses):
         talk("only this machine can reach it: --listen /ip4/0.0.0.0/tcp/4710 opens it to the network")
+    if config.bootstrap:
+        talk(f"joins through {shown(config.bootstrap)}: dim doctor says whether that answers")
     talk("ready. dim status · dim models add FILE · Ctrl-C stops it")
 
 

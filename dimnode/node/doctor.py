@@ -16,9 +16,11 @@ import psutil
 import trio
 
 from dimnode import posix
+from dimnode.errors import Refused
 from dimnode.exec.runtimes.choice import PACKAGES
 from dimnode.limits import LIMITS
 from dimnode.node.conduct_answers import conduct_line
+from dimnode.node.gatekeeper import wall_ms
 from dimnode.node.peer_answers import clock_ahead_ms
 from dimnode.node.swarm import AGENT
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC
@@ -43,6 +45,7 @@ def findings(node: Node) -> list[Finding]:
         _bootstrap(node),
         _peers(node),
         _swarm(node),
+        *_membership(node),
         clocks(_clock_offsets(node)),
         _versions(node),
         _blocked(node),
@@ -115,7 +118,21 @@ def _peers(node: Node) -> Finding:
     ways = ", ".join(f"{count} {path}" for path, count in sorted(paths.items()))
     mend = "dim up --bootstrap ADDRESS, or let others join through this node"
     detail = f"{linked} linked" + (f" ({ways})" if ways else "") + f", {len(members)} heard"
+    if not linked and not members and not node.config.bootstrap and node.gatekeeper is None:
+        return finding("peers", True, f"{detail}: the first node of a swarm is alone until others join through it")
     return finding("peers", linked > 0, detail, mend, stops=True)
+
+
+def _membership(node: Node) -> list[Finding]:
+    """Whether this node's private swarm still takes it: whoever was removed finds no peer, and should know why."""
+    if node.gatekeeper is None:
+        return []
+    try:
+        node.gatekeeper.swarm.book.judge(node.me, wall_ms())
+    except Refused as refused:
+        said = refused.complaint
+        return [finding("membership", False, f"{said.code}: {said.what}", said.hint or "dim swarm show", stops=True)]
+    return [finding("membership", True, f"of swarm {node.gatekeeper.swarm.book.name}")]
 
 
 def _swarm(node: Node) -> Finding:

@@ -240,6 +240,7 @@ def test_what_a_node_says_to_a_person_is_enough_to_join_it_and_ctrl_c_stops_it(n
     join = re.search(r"join with +(dim up --bootstrap \S+/p2p/12D3KooW\w+)", said)
     assert join, said
     assert "executes" in said
+    assert "✓ peers" in node.dim("doctor").out, "the first node of a swarm is alone, and that is no mistake"
     assert node.end(signal.SIGINT) == 0
     assert "stopped" in (node.home / "log").read_text()
 

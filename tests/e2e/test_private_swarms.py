@@ -104,6 +104,8 @@ def test_three_machines_found_invite_join_work_and_part(nodes, tmp_path):
     assert time.monotonic() - removed_at < 20  # seconds, not minutes: a loaded machine starts commands slowly
     wait_for(lambda: "E-swarm-12" in ask(carl, "swarm.show")["standing"], "carl hears why")
     wait_for(lambda: not any(row["linked"] for row in ask(carl, "peers")["peers"]), "carl has no link left")
+    assert "✗ membership" in (doctor := carl.dim("doctor").out)
+    assert "E-swarm-12" in doctor
     bea.end()
     bea = nodes.start("bea")
     wait_for(lambda: linked(bea) == {"anna"}, "bea comes back")

@@ -166,6 +166,11 @@ def test_an_unknown_model_is_refused_in_three_lines(dim, tmp_path, rows):
     assert len(said.err.splitlines()) == 3
 
 
+def test_a_model_name_that_is_nearly_right_is_answered_with_the_right_one(dim, tmp_path, rows):
+    with node(tmp_path, models__show=refusal("E-models-01", "unknown model 'triag'")):
+        assert "did you mean triage?" in dim("run", "triag", rows).err
+
+
 def test_a_model_that_nobody_offers_is_named_before_its_input_is_read(dim, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("no table, a, b\n\nat all\n", encoding="utf-8")
