@@ -15,7 +15,7 @@ from dimnode.cli.blobs import watched
 from dimnode.cli.model_care import price_of
 from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, shown, size_text, table, talk
-from dimnode.cli.pretrained import card_of, config_in
+from dimnode.cli.pretrained import card_of, config_in, licence_in
 from dimnode.errors import ConfigError, Refused
 from dimnode.node.model_files import gather
 from dimnode.node.model_schema import with_schema
@@ -94,6 +94,8 @@ def _card_and_source(chosen: argparse.Namespace, source: Path, folder: Path) -> 
     """A folder of one format is offered as it is; one of transformers gets the card that its config says, or is
     converted when it is a BERT encoder and nobody said a format."""
     card, path = _found(chosen, source, folder)
+    if source.is_dir() and not card.get("licence") and (licence := licence_in(source)):
+        card["licence"] = licence
     if chosen.card is not None:
         card |= {key: value for key, value in _kept(_read_card(chosen.card)).items() if key != "tokenizer"}
     return card, path

@@ -5,6 +5,7 @@ What a folder says in a way that is not known is left out, so that the model tak
 """
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,13 @@ _LABELS_MAX: Final = 256
 _FILTERS: Final = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, as preprocessor_config.json has them."""
 _NANO: Final = 1_000_000_000
+_FRONT_MATTER: Final = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
+_LICENCE: Final = re.compile(r"^license:[ \t]*['\"]?([\w.+-]{1,64})['\"]?[ \t]*$", re.MULTILINE)
+_SPDX: Final = {
+    word.lower(): word
+    for word in ("Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "ISC")
+}
+"""Hubs write the ids of https://spdx.org/licenses in small letters."""
 
 
 def config_in(folder: Path) -> Config | None:
@@ -55,6 +63,18 @@ def card_of(folder: Path, config: Config) -> dict[str, Any]:
     if labels and len(labels) <= _LABELS_MAX and all(len(label) <= 64 for label in labels):
         card["labels"] = list(labels)
     return {key: value for key, value in card.items() if value != []}
+
+
+def licence_in(folder: Path) -> str:
+    """The licence that the front matter of the folder's README.md states, as hubs have it; "" when none does."""
+    try:
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
+            head = file.read(LIMITS.exec.model_config_bytes_max)
+    except OSError:
+        return ""
+    front = _FRONT_MATTER.match(head)
+    found = _LICENCE.search(front[1]) if front else None
+    return "" if found is None else _SPDX.get(found[1].lower(), found[1])
 
 
 def _require_weights(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dimnode.cli.pretrained import card_of, config_in
+from dimnode.cli.pretrained import card_of, config_in, licence_in
 from dimnode.errors import ConfigError, Refused, RunFailed
 from dimnode.records.codec import in_order
 from dimnode.records.transforms import fault_of, first_wrong
@@ -89,6 +89,22 @@ def test_a_decoder_says_the_next_token_to_a_text_and_all_logits_to_tokens(tmp_pa
     found = card(folder(tmp_path / "b", said, **{"tokenizer.json": {}}))
     assert found["outputs"] == [["next_logits", "float32", [-1, 5]]]
     assert words(found["pre"]) == ["input", "tokenise", "call"]
+
+
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        ("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n", "Apache-2.0"),
+        ('---\nlicense: "openrail"\n---\n', "openrail"),
+        ("---\nlanguage: en\n---\nlicense: mit\n", ""),
+        ("license: mit\n", ""),
+        (None, ""),
+    ],
+)
+def test_the_licence_that_a_folders_readme_states_is_the_models(tmp_path: Path, text: str | None, licence: str) -> None:
+    if text is not None:
+        (tmp_path / "README.md").write_text(text)
+    assert licence_in(tmp_path) == licence
 
 
 def test_weights_that_are_pickles_alone_are_refused_with_the_conversion(tmp_path: Path) -> None:
