@@ -82,15 +82,18 @@ class Indexes:
         Raises `Refused`: E-models-42 nobody knows one, -43 it is over, -44 it is no index of a leaf, -45 nobody hands
         it out, -46 it does not hold.
         """
-        known, now_ms, hints = self._known.get(publisher), _now_ms(), [publisher]
-        name, over = (None, None) if known is None else (known.name, known.name)
-        if known is None or not now_ms < min(known.name.valid_until_ms, known.asked_ms + known.name.ttl_ms):
+        known, told, now_ms, hints = self._known.get(publisher), self._told.get(publisher), _now_ms(), [publisher]
+        over = None if known is None else known.name
+        names = [over, told]  # what it put here counts before its turn comes
+        fresh = known is not None and now_ms < min(known.name.valid_until_ms, known.asked_ms + known.name.ttl_ms)
+        if told is None and not fresh:
             assert self._host is not None
             heard = await self._host.dht_resolve(publisher)
-            names = [each for each in (name, heard.name) if each is not None and each.valid_until_ms > _now_ms()]
-            name = max(names, key=lambda each: each.age_key, default=None)
+            names.append(heard.name)
             over = heard.over or over
             hints += heard.tellers
+        valid = [each for each in names if each is not None and each.valid_until_ms > _now_ms()]
+        name = max(valid, key=lambda each: each.age_key, default=None)
         if name is None:
             raise _nothing(publisher, over)
         return await self._read(publisher, name, hints)

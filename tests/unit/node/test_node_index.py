@@ -425,6 +425,16 @@ def test_strangers_that_come_and_go_leave_no_more_work_than_there_is_room_for(re
     trio.run(told, clock, clock=clock)
 
 
+def test_what_a_publisher_put_here_counts_before_its_turn_comes(reading: Reading) -> None:
+    old, new = index(manifest("old")), index(manifest("new"))
+    reading.indexes.linked = lambda _: True
+    reading.offers(old, ttl_ms=60_000)
+    assert reading.resolve().root == blob_cid(old)
+    reading.blobs[blob_cid(new)] = new
+    reading.indexes._told[KEY.peer] = Name(path_of(blob_cid(new)), 2, now_ms() + 60_000, 0)
+    assert reading.resolve().root == blob_cid(new)
+
+
 def test_indexes_of_many_linked_publishers_are_read_at_a_pace(reading: Reading) -> None:
     """Each may name hundreds of manifests, whose signatures are checked."""
     reading.indexes.linked = lambda _: True
