@@ -170,12 +170,19 @@ def _means(folder: Path) -> bool:
     pooling, modules = _json(folder / "1_Pooling" / "config.json") or {}, folder / "2_Normalize"
     ways = [key for key, value in pooling.items() if key.startswith("pooling_mode") and value is True]
     said = folder / "modules.json"
-    normalises = modules.is_dir() or (said.is_file() and b"Normalize" in said.read_bytes()[:65_536])
+    normalises = modules.is_dir() or b"Normalize" in _head(said)
     return ways == ["pooling_mode_mean_tokens"] and normalises
 
 
 def _whole(said: Any, default: int) -> int:
     return said if type(said) is int and said >= 0 else default
+
+
+def _head(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(LIMITS.exec.model_config_bytes_max)
 
 
 def _json(path: Path) -> Mapping[str, Any] | None:

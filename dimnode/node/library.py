@@ -255,10 +255,13 @@ class Library:
         return None if found is None else found.manifest
 
     def offered(self) -> list[LocalModel]:
-        """Models that others may hear of: none that is private, none that its publisher took back."""
+        """Models that others may hear of: none that is private, none that its publisher took back.
+
+        Those that came for others stand last: there is not always room for all.
+        """
         return [
             model
-            for identity in self.usable()
+            for identity in sorted(self.usable(), key=self.for_others.__contains__)
             if (model := self.models[identity]).manifest.payload["access"] != "private"
         ]
 

@@ -485,8 +485,11 @@ def test_small_models_for_others_have_a_bound_in_number_and_stand_behind_own_one
     models._limits = replace(LIMITS.peers, models_for_others_max=2)
     assert all(kept_for_others(models, manifest("public", THIEF, bytes([n])), bytes([n])) for n in range(2))
     assert models.fetch_problem(MODEL.id, THIEF.peer).complaint.code == "E-models-40"
-    first, *others = models._library.advert_body()["models"]
-    assert first == MODEL.id and set(others).isdisjoint(models._library.chosen())
+    late = manifest("public", HOLDER, CONTENT)
+    assert trio.run(models._library.keep, late)
+    own = {MODEL.id, late.id}
+    assert set(models._library.advert_body()["models"][:2]) == own
+    assert {model.manifest.id for model in models._library.offered()[:2]} == own  # as an introduction brings them
 
 
 def test_a_model_for_others_that_could_not_be_kept_keeps_no_room(models, tmp_path) -> None:
