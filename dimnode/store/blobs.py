@@ -363,11 +363,17 @@ class BlobStore:
             for blob in loose:
                 if over <= 0:
                     break
+                if self._is_held(blob.root):  # since they were counted: files of gigabytes take their time to go
+                    continue
                 self._drop(blob.root)
                 gone.append(blob)
                 over -= blob.bytes
             sweep_rests(self.folder, {blob.root for blob in self._book.all()}, self._parts, self._limits)
         return gone
+
+    def _is_held(self, root: Cid) -> bool:
+        with self._holding:
+            return root in self._held
 
     def _loose(self) -> list[Blob]:
         self._note_used()
@@ -419,9 +425,7 @@ class BlobStore:
             if reasons := self._book.reasons(blob.root):
                 hint = f"dim blobs unpin {cid_text(blob.root)}"
                 raise Refused("E-store-36", "the blob is pinned", ", ".join(reasons[:4]), hint)
-            with self._holding:
-                held = blob.root in self._held
-            if held:
+            if self._is_held(blob.root):
                 raise Refused("E-store-36", "the blob is in use by a job", "", "later", 1000)
             self._drop(blob.root)
         return blob

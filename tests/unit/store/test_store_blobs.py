@@ -102,6 +102,22 @@ def test_an_index_that_cannot_be_written_costs_no_blob(store: BlobStore) -> None
     assert not [name for name in names(store) if name.endswith(".adding")]
 
 
+def test_what_is_held_while_others_are_being_evicted_stays(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = [store.add(io.BytesIO(content)).root for content in (b"first", b"second", b"third")]
+    for number, root in enumerate(roots):
+        store._book.used(root, 1000 + number)
+    drop = store._drop
+
+    def slowly(root: Cid) -> None:
+        drop(root)
+        if root == roots[0]:
+            store.hold(roots[1])
+
+    monkeypatch.setattr(store, "_drop", slowly)
+    assert [blob.root for blob in store.gc(0)] == [roots[0], roots[2]]
+    assert store.find(roots[1]) is not None
+
+
 def test_holding_needs_no_disk_and_counts_as_use(store: BlobStore) -> None:
     older, newer = (store.add(io.BytesIO(content)).root for content in (b"older", b"newer"))
     for number, root in enumerate((older, newer)):
