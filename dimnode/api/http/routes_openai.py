@@ -8,7 +8,7 @@ Source: https://platform.openai.com/docs/api-reference/embeddings and /models
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -109,6 +109,15 @@ async def model(house: House, who: Who, model: str) -> Response:
     raise Refused("E-models-01", f"no model {model[:80]!r} takes text here", "", "GET /v1/models")
 
 
+def not_embedded(ended: Mapping[str, Any]) -> Refused:
+    """Why there are no vectors: an extra is missing at those that have the model, or the job failed."""
+    code, reason = ended.get("code"), str(ended.get("reason", ""))
+    if code == "E-exec-91" or (code == "E-jobs-13" and re.search(r"\btext\b", reason)):
+        return no_tokens(reason)
+    hint = "try again; GET /dim/v1/jobs says more of the job"
+    return Refused("E-http-17", "the texts were not embedded", f"{code} {reason}", hint, 1000)
+
+
 @router.post("/embeddings", summary="Embed texts", response_model=EmbeddingsOut)
 async def embeddings(house: House, who: Who, body: EmbeddingsIn) -> Response:
     """Texts, or tokens, to vectors, by a model of the swarm."""
@@ -126,12 +135,7 @@ async def embeddings(house: House, who: Who, body: EmbeddingsIn) -> Response:
         who, {**job, "deadline_seconds": seconds}, [cut.to_blob()], wait_seconds=seconds + 1
     )
     if ended is None or ended["status"] != "ok":
-        said = ended or {"code": "E-jobs-05", "reason": "it took too long"}
-        code, reason = said.get("code"), str(said.get("reason", ""))
-        if code == "E-exec-91" or (code == "E-jobs-13" and re.search(r"\btext\b", reason)):
-            raise no_tokens(reason)
-        hint = "try again; GET /dim/v1/jobs says more of the job"
-        raise Refused("E-http-17", "the texts were not embedded", f"{code} {reason}", hint, 1000)
+        raise not_embedded(ended or {"code": "E-jobs-05", "reason": "it took too long"})
     vectors = _vectors(ended["outputs"][0], len(cut.rows), body.dimensions)
     names, tokens = model_names(record), cut.tokens or _tokens(ended["outputs"][0])
     found = {

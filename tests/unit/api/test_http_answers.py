@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dimnode.api.http.complaints import said
+from dimnode.api.http.routes_openai import not_embedded
 from dimnode.errors import RunFailed
 from tests.unit.api.http_stage import Stage, on_stage
 
@@ -84,6 +85,20 @@ def test_a_body_that_does_not_fit_is_told_where_and_what_would(
         assert (found.status_code, message in error["message"], hint in error["hint"]) == (status, True, True), error
 
     on_stage(tmp_path, act)
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "hint"),
+    [
+        ({"code": "E-exec-91", "reason": "this node cannot cut text"}, "E-http-16", "then restart the node"),
+        ({"code": "E-jobs-13", "reason": "no peer in the swarm runs text, which step 1 needs"}, "E-http-16", "[text]"),
+        ({"code": "E-jobs-13", "reason": "no peer in the swarm runs torch"}, "E-http-17", "try again"),
+        ({"code": "E-jobs-05", "reason": "it took too long"}, "E-http-17", "try again"),
+    ],
+)
+def test_texts_that_were_not_embedded_for_want_of_an_extra_name_it(ended: dict[str, str], code: str, hint: str) -> None:
+    found = not_embedded(ended).complaint
+    assert (found.code, hint in found.hint, ended["reason"] in found.cause) == (code, True, True)
 
 
 def test_an_upload_without_bytes_is_refused(tmp_path: Path) -> None:
