@@ -292,15 +292,19 @@ class BatchRow:
 
 
 def model_row(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
-    """The newest of the listed models that `name` could mean; the node decides whether the name is good."""
+    """The newest of the listed models that `name` could mean; the node decides whether the name is good.
+
+    Of several publishers' the node's own counts, then what is here: a stranger may publish version 999 of anything.
+    """
     found = []
     for row in rows:
         bare, _, version = row["name"].rpartition(":")
         full = f"{row['publisher']}/"
         if name in (row["model"], row["name"], bare, full + row["name"], full + bare):
-            parts = tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
-            found.append((parts, row))
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+            parts = tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
+            found.append((bool(row.get("mine")), bool(row.get("here")), parts, row))
+    several = len({row["publisher"] for *_, row in found}) > 1
+    return max(found, key=lambda entry: entry[:3] if several else entry[2:3])[3] if found else None
 
 
 def sources_from(row: Mapping[str, Any]) -> tuple[Source, ...]:

@@ -216,4 +216,8 @@ def test_a_name_means_the_newest_model_of_it():
     assert model_row(rows, "a")["name"] == "a:1.10"
     assert model_row(rows, "P/a:1.2")["name"] == "a:1.2"
     assert model_row(rows, "c") is None
+    theirs = [listed("a:999", publisher="Q"), listed("a:²", publisher="R", here=True)]
+    assert model_row([*rows, *theirs], "a")["publisher"] == "R"
+    assert model_row([*rows, *theirs, listed("a:0.1", mine=True)], "a")["name"] == "a:0.1"
+    assert model_row([*rows, listed("a:1.9", mine=True)], "a")["name"] == "a:1.10"
     assert sources_from({"inputs": [["x", "int8", [-1, 2]]]}) == (Source("x", "tensor", (), "int8", (-1, 2)),)

@@ -237,7 +237,7 @@ class Guard:
                 f"Content-Type: {wanted}",
             )
         most = limits.upload_bytes_max if wanted == STREAMED else limits.json_bytes_max
-        if declared.isdigit() and int(declared) > most:
+        if declared.isdecimal() and int(declared) > most:
             raise too_large(most)
         weighed = receive if wanted == STREAMED else _weighed(receive, load, limits.json_values_max)
         return _until_whole(scope, weighed, receive, most, limits)
