@@ -300,7 +300,9 @@ def model_row(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]
     for row in rows:
         bare, _, version = row["name"].rpartition(":")
         full = f"{row['publisher']}/"
-        if name in (row["model"], row["name"], bare, full + row["name"], full + bare):
+        if row["model"] == name:
+            return row
+        if name in (full + row["name"], full + bare) or ("/" not in name and name in (row["name"], bare)):
             parts = tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
             found.append((bool(row.get("mine")), bool(row.get("here")), parts, row))
     several = len({row["publisher"] for *_, row in found}) > 1

@@ -15,7 +15,16 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS, Limits
 from dimnode.records.access import YES, Access, judge
 from dimnode.records.envelope import Record
-from dimnode.records.ids import PEER_LETTERS_MIN, PeerId, RecordId, cid_bytes, cid_text, meant_by, named_by, peer_text
+from dimnode.records.ids import (
+    PEER_LETTERS_MIN,
+    PeerId,
+    RecordId,
+    cid_text,
+    meant_by,
+    named_by,
+    peer_text,
+    record_named,
+)
 from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest
 from dimnode.store.journal import Journal
@@ -168,6 +177,9 @@ class Registry:
         return Refused("E-models-24", f"{title} was withdrawn by its publisher", cause, hint)
 
     def _fitting(self, name: str) -> list[Record]:
+        """What a name could mean. An id means that manifest, and no model that somebody called by the same letters."""
+        if (identity := record_named(name)) is not None:
+            return [self.manifests[identity]] if identity in self.manifests else []
         publisher, _, rest = name.rpartition("/")
         wanted, _, version = rest.partition(":")
         found = [
@@ -177,11 +189,7 @@ class Registry:
         ]
         if publisher:
             return [record for record in found if named_by(record.by, publisher)]
-        try:
-            by_id = self.manifests.get(RecordId(cid_bytes(name))) if name.startswith("b") else None
-        except PeerFault:
-            by_id = None
-        return found if by_id is None else [by_id]
+        return found
 
     def published(self) -> tuple[list[Record], list[Record]]:
         """This node's own manifests that everybody may hear of, and its withdrawals of such."""

@@ -115,6 +115,15 @@ def cid_bytes(text: str) -> bytes:
     return raw
 
 
+def record_named(text: str) -> RecordId | None:
+    """The record whose id this is; None for any other text. Nothing else may be called so."""
+    try:
+        raw = cid_bytes(text)
+    except PeerFault:
+        return None
+    return RecordId(raw) if raw.startswith(RECORD_PREFIX) else None
+
+
 PEER_LETTERS_MIN: Final = 12
 """About 2^70: nobody makes so many keys until one ends like another's. Six letters are 2^35, eight 2^47."""
 

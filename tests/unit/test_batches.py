@@ -219,5 +219,8 @@ def test_a_name_means_the_newest_model_of_it():
     theirs = [listed("a:999", publisher="Q"), listed("a:²", publisher="R", here=True)]
     assert model_row([*rows, *theirs], "a")["publisher"] == "R"
     assert model_row([*rows, *theirs, listed("a:0.1", mine=True)], "a")["name"] == "a:0.1"
+    spoofs = [listed("P/a:9", publisher="Q"), listed("id-a:1.2:9", publisher="Q")]
+    assert model_row([*spoofs, *rows], "P/a")["name"] == "a:1.10"
+    assert model_row([*spoofs, *rows], "id-a:1.2")["name"] == "a:1.2"
     assert model_row([*rows, listed("a:1.9", mine=True)], "a")["name"] == "a:1.10"
     assert sources_from({"inputs": [["x", "int8", [-1, 2]]]}) == (Source("x", "tensor", (), "int8", (-1, 2)),)

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from dimnode.api.http.loads import Load
 from dimnode.errors import Refused
-from dimnode.records.ids import cid_text, peer_text
+from dimnode.records.ids import cid_text, peer_text, record_named
 
 ADMIN: Final = "admin"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -88,4 +88,11 @@ def model_names(record: Any) -> tuple[str, ...]:
     """Every way to name the model of a manifest record: name:version, name, id, and both names after a publisher."""
     said = record.payload
     names = (f"{said['name']}:{said['version']}", str(said["name"]))
-    return (*names, cid_text(record.id), *(f"{peer_text(record.by)}/{name}" for name in names))
+    return names_of_model(names, cid_text(record.id), peer_text(record.by))
+
+
+def names_of_model(names: Sequence[str], identity: str, publisher: str) -> tuple[str, ...]:
+    """The same. A key may be bound to an id, or to a publisher's model: who calls a model by such letters has no part
+    in that."""
+    bare = (name for name in names if "/" not in name and record_named(name) is None)
+    return (*bare, identity, *(f"{publisher}/{name}" for name in names))

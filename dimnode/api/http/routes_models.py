@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from dimnode.api.http.caller import names_of_model
 from dimnode.api.http.inside import ERRORS, House, Who, answer, ask
 from dimnode.api.http.routes_blobs import upload_of
 from dimnode.api.http.shapes_models import (
@@ -117,5 +118,5 @@ async def model(house: House, who: Who, model: str) -> Response:
 def _may_use(who: Who, row: dict[str, Any]) -> bool:
     """By any of `caller.model_names`."""
     names = (row["name"], row["name"].rpartition(":")[0])
-    goes_by = {row["model"], *names, *(f"{row['publisher']}/{name}" for name in names)}
-    return not who.key.models or not goes_by.isdisjoint(who.key.models)
+    goes_by = names_of_model(names, row["model"], row["publisher"])
+    return not who.key.models or not set(goes_by).isdisjoint(who.key.models)

@@ -4,12 +4,14 @@ import json
 import resource
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import trio
 
+from dimnode.api.http.caller import model_names
 from dimnode.api.http.loads import Loads
 from dimnode.api.http.text import Texts, _tamed
 from dimnode.api.jobfile import input_blob
@@ -18,7 +20,7 @@ from dimnode.jobs.events import Submitted
 from dimnode.limits import LIMITS
 from dimnode.node.httpdoor import Shelf
 from dimnode.records.envelope import Record
-from dimnode.records.ids import cid_text, peer_text
+from dimnode.records.ids import PEER_PREFIX, RECORD_PREFIX, PeerId, RecordId, cid_text, peer_text
 from dimnode.store.keys import Asked, KeyBook
 from dimnode.store.uploads import Uploads
 from tests.unit.api.http_stage import JOB, ME, MODEL, FakeNode, Stage, code, on_stage
@@ -78,6 +80,14 @@ def test_a_key_that_is_bound_to_models_learns_nothing_of_others_and_runs_nothing
         assert not stage.node.jobs
 
     on_stage(tmp_path, act)
+
+
+@pytest.mark.parametrize("name", [cid_text(MODEL.id), f"{peer_text(ME)}/triage"])
+def test_a_key_that_is_bound_to_an_id_or_a_publisher_runs_no_model_that_is_called_so(name: str) -> None:
+    said = {**MODEL.payload, "name": name, "version": "1.0.0"}
+    spoof = SimpleNamespace(payload=said, id=RecordId(RECORD_PREFIX + bytes(32)), by=PeerId(PEER_PREFIX + bytes(32)))
+    assert {name, f"{peer_text(ME)}/triage:1.0.0"}.isdisjoint(model_names(spoof))
+    assert name in model_names(MODEL)
 
 
 def test_a_key_that_is_bound_to_models_hears_of_no_update_nor_publisher_beside_them(tmp_path: Path) -> None:

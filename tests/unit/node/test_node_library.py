@@ -140,6 +140,16 @@ def test_a_model_is_found_by_name_version_publisher_and_id(library) -> None:
         assert refused(library.registry.find, wrong) == "E-models-01"
 
 
+def test_an_id_means_its_manifest_and_no_model_that_is_called_by_it(library) -> None:
+    real = heard(OTHER)
+    spoof = heard(THIRD, cid_text(real.id))
+    library.registry.hear(spoof, THIRD.peer)
+    assert refused(library.registry.find, cid_text(real.id)) == "E-models-01"
+    library.registry.hear(real, OTHER.peer)
+    assert library.registry.find(cid_text(real.id)) == real
+    assert library.registry.find(cid_text(spoof.id)) == spoof
+
+
 def test_a_name_that_several_publish_is_refused_until_one_is_named(library) -> None:
     mine, theirs = heard(OTHER), heard(THIRD)
     library.registry.hear(mine, OTHER.peer)
