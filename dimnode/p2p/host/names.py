@@ -9,7 +9,7 @@ Source: https://github.com/libp2p/specs/tree/master/kad-dht (PUT_VALUE, GET_VALU
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
@@ -23,6 +23,9 @@ from dimnode.p2p.host.name_shelf import NameShelf
 from dimnode.p2p.host.yamux_budget import Offend
 from dimnode.records.ids import PeerId
 from dimnode.records.ipns import Name, read_name, routing_key, time_text
+
+LOOKED_UP: Final = b"looked up"
+"""Whose share of the shelf it is that we looked up. Not our own: that holds our own record, which stays."""
 
 
 @dataclass(slots=True)
@@ -97,7 +100,7 @@ class Names:
             await self._lookup.walk(key, self._limits.dht_keepers_max, GET_VALUE, take, few)
         if heard.raw:  # from now on we have it for others, unless it is too long for that
             with suppress(PeerFault):
-                self._shelf.put(key, heard.raw, self._own.to_bytes(), _now_ms())
+                self._shelf.put(key, heard.raw, LOOKED_UP, _now_ms())
 
     def _take(self, heard: Heard, publisher: PeerId, teller: ID, raw: bytes) -> bool:
         """Whether this is a valid record. It counts when it is the newest; who sends what does not hold, offends."""
