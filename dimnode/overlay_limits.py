@@ -211,6 +211,7 @@ class IndexLimits:
     resolve_seconds_max: float = 15.0
     kept_max: int = 64
     fetches_at_once_max: int = 2
+    walks_at_once_max: int = 4
     turn_seconds_min: float = 2.0
     heard_per_checkpoint: int = 32
     fetch_gap_seconds: float = 10.0

@@ -56,6 +56,7 @@ class Indexes:
         self._told: dict[PeerId, Name] = {}
         self._keeping: set[PeerId] = set()
         self._turn = trio.CapacityLimiter(limits.index.fetches_at_once_max)
+        self._walks = trio.CapacityLimiter(limits.index.walks_at_once_max)
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
         self.linked: Callable[[PeerId], bool] = lambda _: False
@@ -88,7 +89,8 @@ class Indexes:
         fresh = known is not None and now_ms < min(known.name.valid_until_ms, known.asked_ms + known.name.ttl_ms)
         if told is None and not fresh:
             assert self._host is not None
-            heard = await self._host.dht_resolve(publisher)
+            async with self._walks:  # each may dial two dozen peers, and whoever may read may ask
+                heard = await self._host.dht_resolve(publisher)
             names.append(heard.name)
             over = heard.over or over
             hints += heard.tellers

@@ -425,6 +425,33 @@ def test_strangers_that_come_and_go_leave_no_more_work_than_there_is_room_for(re
     trio.run(told, clock, clock=clock)
 
 
+def test_only_few_publishers_are_looked_for_at_once(reading: Reading) -> None:
+    walking: list[PeerId] = []
+    most = 0
+
+    class Walking(Dht):
+        async def dht_resolve(self, publisher: PeerId) -> Heard:
+            nonlocal most
+            walking.append(publisher)
+            most = max(most, len(walking))
+            await trio.testing.wait_all_tasks_blocked()
+            walking.remove(publisher)
+            return Heard()
+
+    async def ask(publisher: PeerId) -> None:
+        with pytest.raises(Refused, match="E-models-42"):
+            await reading.indexes.resolve(publisher)
+
+    async def crowd() -> None:
+        async with trio.open_nursery() as nursery:
+            reading.indexes.attach(Walking(), nursery)  # type: ignore[arg-type]
+            for number in range(20):
+                nursery.start_soon(ask, SigningKey.from_seed(bytes([number]) * 32).peer)
+
+    trio.run(crowd)
+    assert most == LIMITS.index.walks_at_once_max
+
+
 def test_what_a_publisher_put_here_counts_before_its_turn_comes(reading: Reading) -> None:
     old, new = index(manifest("old")), index(manifest("new"))
     reading.indexes.linked = lambda _: True
