@@ -21,6 +21,8 @@ COSTS_FILE: Final = "costs.json"
 _Size = Annotated[int, msgspec.Meta(ge=0, le=64)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Positive = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+_Rows = Annotated[float, msgspec.Meta(ge=1, le=2**53)]
+"""On an average. A tensor without a number may have two thousand million rows."""
 
 
 class MeasuredModel(msgspec.Struct, frozen=True):
@@ -29,7 +31,7 @@ class MeasuredModel(msgspec.Struct, frozen=True):
 
     model: Annotated[str, msgspec.Meta(max_length=256)]
     load: tuple[_Positive, _Positive, _Count]
-    runs: Annotated[tuple[tuple[_Size, _Positive, _Positive, _Count, _Positive], ...], msgspec.Meta(max_length=64)]
+    runs: Annotated[tuple[tuple[_Size, _Positive, _Positive, _Count, _Rows], ...], msgspec.Meta(max_length=64)]
     base_bytes: _Count
     peaks: Annotated[tuple[tuple[_Size, _Count], ...], msgspec.Meta(max_length=64)]
 

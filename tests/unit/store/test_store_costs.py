@@ -24,6 +24,12 @@ def test_what_was_kept_is_found_again_and_nothing_of_another_device(tmp_path: Pa
     assert CostBook(tmp_path, THERE).models() == (measured("c"),)
 
 
+def test_a_run_of_very_many_empty_rows_costs_no_other_measurement(tmp_path: Path) -> None:
+    odd = MeasuredModel("odd", (0.5, 0.1, 3), ((23, 0.01, 0.001, 1, 2.0**31 - 1),), 1000, ())
+    CostBook(tmp_path, "here").keep([measured("m"), odd])
+    assert CostBook(tmp_path, "here").models() == (measured("m"), odd)
+
+
 def test_only_the_models_used_last_are_kept(tmp_path: Path) -> None:
     most = LIMITS.exec.models_estimated_max
     CostBook(tmp_path, HERE).keep([measured(str(number)) for number in range(most + 5)])
