@@ -45,7 +45,7 @@ def batch_kind(order: Order) -> tuple[Hashable, int]:
         except PeerFault:
             return None, 1  # the worker says what is wrong with it
         for name, dtype, shape in heads:
-            if not shape or not shape[0] or rows not in (-1, shape[0]):
+            if not shape or 0 in shape or rows not in (-1, shape[0]):  # empty rows would seem to be cheap
                 return None, 1
             rows = shape[0]
             parts.append((name, dtype, shape[1:]))

@@ -48,6 +48,7 @@ def test_what_asks_for_equal_bits_or_has_no_common_first_dimension_runs_alone() 
         order(blob((5,)), take=(Take("x", 0, "x", 0, 2),)),
     ]
     assert [batch_kind(entry)[0] for entry in alone] == [None] * len(alone)
+    assert batch_kind(order(blob((2**31 - 1, 0)))) == (None, 1), "empty rows say nothing of what rows cost"
     assert batch_kind(order(blob((7, 30)), deterministic=True)) == (None, 7), "its costs are those of seven rows"
     assert batch_kind(order(good, blob((2, 1), name="y")))[0] is not None
     assert batch_kind(order(blob((5,))))[0] is not None
