@@ -197,6 +197,7 @@ class PeerLimits:
     model_fetch_seconds_max: float = 3600.0
     model_for_others_seconds: float = 3600.0
     models_for_others_max: int = 128
+    models_begun_max: int = 256
     notices_heard_bytes_max: int = 8 * 1024 * 1024
     notice_share_bytes_min: int = 512
     notices_kept_max: int = 4096

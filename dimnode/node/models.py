@@ -4,7 +4,7 @@ Rule: what is fetched for others is bounded by what the operator allows. Who get
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from typing import Final
 
@@ -45,6 +45,7 @@ class Models:
         self.private = False
         self.leave = ModelLeave(library, limits.peers)
         self._pulling: dict[RecordId, tuple[Record, list[int]]] = {}
+        self._begun: dict[RecordId, Manifest] = {}
         self.adding: dict[str, tuple[int, int]] = {}
         self._for_others = 0
         self._host: Host | None = None
@@ -150,8 +151,11 @@ class Models:
             return record
         manifest = Manifest.of(record)
         peers = list(dict.fromkeys([*hints, *self.holders(model), manifest.by]))
-        await self._check_claim(manifest)
+        await self._check_claim(manifest, for_others)
         if manifest.access != "public":
+            self._begun[model] = manifest
+            if len(self._begun) > self._limits.models_begun_max:
+                del self._begun[next(iter(self._begun))]
             await self._show(manifest, peers, evidence)
         row = [0, manifest.size_bytes]
         self._pulling[model] = record, row
@@ -162,7 +166,7 @@ class Models:
                 held.append(await trio.to_thread.run_sync(self._content.store.root_of, file.root))
                 self._content.store.hold(held[-1])
                 row[0] = sum(file.size_bytes for file in manifest.files[: len(held)])
-            await self._check_claim(manifest)
+            await self._check_claim(manifest, for_others)
             if for_others:
                 await trio.to_thread.run_sync(self._check_pins, manifest)
                 await self._make_room(manifest.size_bytes)
@@ -171,31 +175,48 @@ class Models:
         finally:
             self._pulling.pop(model, None)
             self._content.store.release(*held)
+        self._begun.pop(model, None)  # from now on it is the library's to say
         self.offer(record)
         self.changed()
         return record
 
-    async def _check_claim(self, manifest: Manifest) -> None:
+    async def _check_claim(self, manifest: Manifest, for_others: bool) -> None:
         """Raises `Refused` E-models-38 for a manifest that opens what another publisher keeps closed.
 
         Manifests tell everybody the roots of restricted files. Whoever names them in a public manifest of its own,
         and has it fetched where they are, would have them handed out by a rule that their publisher never made.
         """
-        for root in await trio.to_thread.run_sync(self._roots_of, manifest):
+        roots = await trio.to_thread.run_sync(self._roots_of, manifest)
+        for root, theirs in (*self._guarded(roots), *(self._guarded_parts(roots) if for_others else ())):
+            if theirs.access == "public" or theirs.by == manifest.by:
+                continue
+            if not self._registry.access(theirs.id, manifest.by, FETCH, now_ms()).allowed:
+                cause = f"{cid_text(root)} is a file of {theirs.title}, which is {theirs.access}"
+                what = f"{manifest.title} names another publisher's file"
+                raise Refused("E-models-38", what, cause, f"dim models rm {theirs.title}, if it is not needed")
+
+    def _guarded(self, roots: Set[Cid]) -> Iterator[tuple[Cid, Manifest]]:
+        """Models here with one of these files, but for what lies beside weights."""
+        for root in roots:
             for other in self._library.models_with(root):
                 theirs = Manifest.of(self._registry.manifests[other])
                 files = zip(theirs.files, self._library.models[other].roots, strict=True)
-                guarded = any(kept == root and file.role not in _BESIDE for file, kept in files)
-                if theirs.access == "public" or not guarded or theirs.by == manifest.by:
-                    continue
-                if not self._registry.access(other, manifest.by, FETCH, now_ms()).allowed:
-                    cause = f"{cid_text(root)} is a file of {theirs.title}, which is {theirs.access}"
-                    what = f"{manifest.title} names another publisher's file"
-                    raise Refused("E-models-38", what, cause, f"dim models rm {theirs.title}, if it is not needed")
+                if any(kept == root and file.role not in _BESIDE for file, kept in files):
+                    yield root, theirs
+
+    def _guarded_parts(self, roots: Set[Cid]) -> Iterator[tuple[Cid, Manifest]]:
+        """The same of closed models of which this node has begun to fetch, or got, a part.
+
+        Who only begins one keeps nobody but others from the files: what the operator wants is the operator's to say.
+        """
+        for begun in self._begun.values():
+            for file in begun.files:
+                if file.root in roots and file.role not in _BESIDE:
+                    yield file.root, begun
 
     def _roots_of(self, manifest: Manifest) -> set[Cid]:
-        """By what the store knows its files. Blocks."""
-        return {self._content.store.root_of(file.root) for file in manifest.files}
+        """Its files by both names that the store may know. Blocks."""
+        return {root for file in manifest.files for root in (file.root, self._content.store.root_of(file.root))}
 
     def _check_pins(self, manifest: Manifest) -> None:
         """The same for what the operator keeps for itself: a stranger's manifest does not make it a public file."""

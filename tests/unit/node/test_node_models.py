@@ -196,7 +196,13 @@ def test_a_model_beyond_the_operators_bound_is_not_fetched(models) -> None:
     assert models.fetch_problem(MODEL.id, THIEF.peer).complaint.code == "E-models-32"
 
 
-def pulled(models: Models, record: Record, contents: Sequence[bytes], first: Callable[[], None] = lambda: None) -> str:
+def pulled(
+    models: Models,
+    record: Record,
+    contents: Sequence[bytes],
+    first: Callable[[], None] = lambda: None,
+    for_others: bool = False,
+) -> str:
     """Pull a model when a place beside the peers has some of its files: the code of the refusal, if there is one."""
     store = models._content.store
 
@@ -214,7 +220,7 @@ def pulled(models: Models, record: Record, contents: Sequence[bytes], first: Cal
             models._content._nursery = nursery
             models._content.sources[:] = [source]
             try:
-                await models.pull(record.id)
+                await models.pull(record.id, for_others=for_others)
             except Refused as no:
                 return no.complaint.code
         return ""
@@ -262,6 +268,26 @@ def test_nobody_opens_a_restricted_file_by_a_public_manifest_of_its_own(models) 
     assert pulled(models, copy, []) == "E-models-38"
     assert not pulled(models, manifest("public"), [])  # its own publisher may, also after taking the first one back
     assert served(models, THIEF)
+
+
+def test_nor_while_it_comes_or_after_it_came_in_part(models, monkeypatch) -> None:
+    closed = manifest("restricted", PUBLISHER, b"the first", b"the second")
+    claim = manifest("public", THIEF, b"the first")
+    while_it_comes: list[str] = []
+
+    async def shown(*_: object) -> None:
+        models._content.store.add(io.BytesIO(b"the first"))
+        with pytest.raises(Refused) as no:
+            await models.pull(claim.id, for_others=True)
+        while_it_comes.append(no.value.complaint.code)
+
+    monkeypatch.setattr(models, "_show", shown)
+    models._registry.hear(claim, THIEF.peer)
+    assert pulled(models, closed, []) == "E-p2p-61"
+    assert while_it_comes == ["E-models-38"]
+    assert pulled(models, claim, [], for_others=True) == "E-models-38"
+    assert not models.leave.may_fetch(THIEF.peer, blob_cid(b"the first"))
+    assert not pulled(models, manifest("public", THIEF, b"another"), [b"another"], for_others=True)
 
 
 def test_nor_by_the_other_name_of_a_large_one(models, tmp_path) -> None:
