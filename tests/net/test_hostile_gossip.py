@@ -240,3 +240,27 @@ def test_a_peer_that_floods_us_with_frames_is_read_slowly_and_others_are_served(
             await stream.read(1)
 
     row(scenario)
+
+
+def test_a_small_swarm_keeps_its_heartbeat_and_sends_a_newcomer_the_last_seconds_only() -> None:
+    async def scenario() -> None:
+        ear = Ear()
+        async with (
+            open_host(seed("old"), LOOPBACK, HANDLERS, topics=(TOPIC,)) as old,
+            open_host(seed("new"), LOOPBACK, HANDLERS, topics=(TOPIC,), on_gossip=ear.hear) as newcomer,
+        ):
+            router = old._gossip.router
+            router.last_health_update, router.network_health_score = 0, 0.3  # as after half a minute nearly alone
+            router._update_network_health()
+            router._adapt_gossip_parameters()
+            assert router.heartbeat_interval == LIMITS.host.gossip_heartbeat_seconds
+            for number in range(120):
+                await old._gossip.pubsub.publish(TOPIC, b"%d" % number)  # past the rate of our own
+                router.mcache.shift()  # what each heartbeat does
+            await old._gossip.pubsub.publish(TOPIC, b"the last")
+            await newcomer.connect(old.addresses()[0])
+            await until(lambda: (old.peer, b"the last") in ear.heard)
+            assert len(ear.heard) <= router.mcache.window_size
+            assert not newcomer.conduct().offences
+
+    run(scenario)

@@ -23,6 +23,7 @@ from libp2p.peer.id import ID
 from dimnode.limits import HostLimits
 from dimnode.p2p.conduct import BANNED_CODE, CODES, Ban, Conduct, Offence, Verdict
 from dimnode.p2p.host.multistream import GREETING, encode_line
+from dimnode.records.ids import PeerId, peer_text
 
 log = logging.getLogger(__name__)
 
@@ -95,14 +96,11 @@ class Gate:
 
     def offend(self, peer: bytes, offence: Offence) -> None:
         """Write down an offence of a peer that Noise proved, and act on the verdict."""
+        before = self.conduct.verdict(peer, trio.current_time())
         verdict = self.conduct.offend(peer, offence, trio.current_time())
-        log.log(
-            logging.INFO if verdict >= Verdict.DISCONNECT else logging.DEBUG,
-            "%s: a peer offends (%s), it is %s",
-            CODES[offence],
-            offence.value,
-            verdict.name.lower(),
-        )
+        worse = verdict >= Verdict.DISCONNECT and verdict > before  # said once, not for each message under way
+        words = (CODES[offence], peer_text(PeerId(peer))[-12:], offence.value, verdict.name.lower())
+        log.log(logging.INFO if worse else logging.DEBUG, "%s: peer …%s offends (%s): %s", *words)
         if verdict >= Verdict.DISCONNECT:
             self.cut(peer)
 

@@ -74,6 +74,9 @@ class Gossip:
             heartbeat_interval=limits.gossip_heartbeat_seconds,
             prune_back_off=5,
             spam_protection_enabled=False,  # it counts and drops our own messages as well
+            # A swarm with fewer peers than the degree counts as unwell, and stock then beats every 30 or 60 s: so
+            # much larger is the cache of recent messages, which a newcomer is sent whole and takes for a flood.
+            adaptive_gossip_enabled=False,
             score_params=score_params(),
             topics=frozenset(topics),
             controls_max=limits.gossip_controls_max,

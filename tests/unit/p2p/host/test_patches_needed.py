@@ -206,6 +206,17 @@ def test_stock_gossip_ends_with_the_first_failure_of_a_heartbeat() -> None:
     run(scenario)
 
 
+def test_stock_slows_the_heartbeat_of_a_small_swarm_down() -> None:
+    async def scenario() -> None:
+        router = stock_pubsub().router
+        router.heartbeat_interval = router.heartbeat_interval_base = 1
+        router.network_health_score = 0.5
+        router._adapt_gossip_parameters()
+        assert router.heartbeat_interval == 60
+
+    run(scenario)
+
+
 def test_stock_ignores_the_muxer_it_is_given() -> None:
     async def scenario() -> None:
         negotiator = MuxerMultistream({YAMUX_ID: NotYamux})
