@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -24,6 +24,7 @@ from dimnode.node.gatekeeper import wall_ms
 from dimnode.node.peer_answers import clock_ahead_ms
 from dimnode.node.swarm import AGENT
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC
+from dimnode.p2p.host.gate import ConductReport
 from dimnode.records.ids import short
 
 if TYPE_CHECKING:
@@ -100,9 +101,8 @@ def _port(node: Node) -> Finding:
 def _bootstrap(node: Node) -> Finding:
     if not node.config.bootstrap:
         return finding("bootstrap", True, "none configured: others join through this node, or it remembers peers")
-    found = node.discovery.found if node.discovery else None
-    ok = found is not None and found.bootstrap_ok
-    detail = "reached" if ok else (found.last_error if found else "") or "not tried yet"
+    ok = node.discovery is not None and node.discovery.found.bootstrap_ok
+    detail = "reached" if ok else node.discovery.bootstrap_failure() if node.discovery else "not tried yet"
     mend = "is that node up, and its port open? compare with its `dim up` line"
     if "another peer answers" in detail:
         mend = "a node is there, with another key: copy the whole address that its `dim up` prints, /p2p/ and all"
@@ -128,7 +128,7 @@ def _membership(node: Node) -> list[Finding]:
     if node.gatekeeper is None:
         return []
     try:
-        node.gatekeeper.swarm.book.judge(node.me, wall_ms())
+        node.gatekeeper.swarm.judge_me(wall_ms())
     except Refused as refused:
         said = refused.complaint
         return [finding("membership", False, f"{said.code}: {said.what}", said.hint or "dim swarm show", stops=True)]
@@ -162,9 +162,19 @@ def _blocked(node: Node) -> Finding:
 
 
 def _conduct(node: Node) -> Finding:
-    """Peers that misbehave are dealt with by the node itself: this is for the operator's curiosity."""
     assert node.host is not None
-    return finding("conduct", True, conduct_line(node.host.conduct()))
+    heard = [member.peer for member in node.swarm.members.alive(trio.current_time())]
+    return conduct(node.host.conduct(), [*(link.peer for link in node.links.all()), *heard])
+
+
+def conduct(report: ConductReport, known: Collection[bytes]) -> Finding:
+    """Peers that misbehave are dealt with by the node itself; the operator should know when nobody else is left."""
+    refused = {ban.peer for ban in report.banned}
+    ok = not refused or not refused.issuperset(known)
+    mend = (
+        "dim status --json says for what; they are taken in again after that time. Same version everywhere? Report it"
+    )
+    return finding("conduct", ok, conduct_line(report) + ("" if ok else ": every peer that this node knows"), mend)
 
 
 # ---- the clock

@@ -32,7 +32,11 @@ class Gatekeeper:
 
     def __init__(self, swarm: PrivateSwarm) -> None:
         self.swarm = swarm
-        self.door = MemberDoor(swarm.me, swarm.book, swarm.state.chain, wall_ms, self._wake, self.keys, self._take_keys)
+        chain, hear = swarm.state.chain, self._hear_of_invite
+        self.door = MemberDoor(
+            swarm.me, swarm.book, chain, wall_ms, self._wake, self.keys, self._take_keys, own_invite=hear
+        )
+        self._taken_in = False
         self._changed = trio.Event()
         self._saving = trio.Lock()
         self._told: set[RecordId] = {record.id for record in swarm.book.records()}
@@ -50,6 +54,14 @@ class Gatekeeper:
     def _take_keys(self, told: list[bytes]) -> None:
         if self.swarm.take_keys(told, wall_ms()):
             log.info("the swarm's pre-shared key was rotated")
+            self._wake()
+
+    def _hear_of_invite(self, words: str) -> None:
+        """A refusal is kept for the operator, until somebody takes this node in; after that one peer's no is its own."""
+        self._taken_in = self._taken_in or not words
+        kept = "" if self._taken_in else words
+        if kept != self.swarm.state.refused:
+            self.swarm.state.refused = kept
             self._wake()
 
     def _wake(self) -> None:
@@ -98,7 +110,7 @@ class Gatekeeper:
 
     def _look_at_own(self, now_ms: int) -> None:
         try:
-            self.swarm.book.judge(self.swarm.me, now_ms)
+            self.swarm.judge_me(now_ms)
             self._warned = ""
         except Refused as refused:
             if self._warned != refused.complaint.code:

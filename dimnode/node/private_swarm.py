@@ -82,7 +82,8 @@ class PrivateSwarm:
     def join(home: Path, key: SigningKey, text: str, now_ms: int) -> "PrivateSwarm":
         """Use an invitation, with nobody online; `save` makes it this home's.
 
-        Raises `Refused` as `read_invitation`, and E-swarm-07, E-swarm-08.
+        One whose invite was refused is replaced by another, with all that was derived from it. Raises `Refused` as
+        `read_invitation`, E-swarm-07, E-swarm-08, and as it was refused for the very invite that was.
         """
         found = read_invitation(text, now_ms)
         before = PrivateSwarm.load(home, key)
@@ -90,6 +91,11 @@ class PrivateSwarm:
             what = f"this node is in the swarm {before.book.name!r} already"
             raise Refused("E-swarm-08", what, "a node is in one swarm", "dim swarm leave, or give another --home")
         swarm = before or PrivateSwarm(home, key, SwarmState(found.swarm.envelope))
+        if before is not None and before.state.refused:
+            if found.invite.envelope in before.state.chain:  # it would be refused as it was
+                before.judge_me(now_ms)
+            old = before.state
+            swarm = PrivateSwarm(home, key, SwarmState(old.swarm, [], [], old.addresses, old.keys))
         news = swarm._take_from(found.addresses, found.key, now_ms)
         if swarm._is_member(now_ms):
             if not news:
@@ -108,9 +114,18 @@ class PrivateSwarm:
         self.state.keys = _in_force(key, self.state.keys, now_ms)
         return True
 
+    def judge_me(self, now_ms: int) -> Membership:
+        """This node's own membership. Raises `Refused` as the book does, or as a member refused the node's invite."""
+        found = self.book.judge(self.me, now_ms)
+        if self.state.refused and not found.admin:
+            code, _, words = self.state.refused.partition(": ")
+            hint = "ask an admin for another invite; then dim stop, and dim swarm join INVITATION"
+            raise Refused(code, f"{self.book.name!r} did not take this node in: {words}", "", hint)
+        return found
+
     def _is_member(self, now_ms: int) -> bool:
         try:
-            self.book.judge(self.me, now_ms)
+            self.judge_me(now_ms)
         except Refused:
             return False
         return True
@@ -131,7 +146,7 @@ class PrivateSwarm:
         """What is to be written, as of now: it may be written by another thread."""
         self.state.records = [record.envelope for record in self.book.records()]
         state = self.state
-        return SwarmState(state.swarm, [*state.chain], state.records, [*state.addresses], [*state.keys])
+        return SwarmState(state.swarm, [*state.chain], state.records, [*state.addresses], [*state.keys], state.refused)
 
     # ---- what an admin does
 
@@ -248,7 +263,7 @@ class PrivateSwarm:
     def describe(self, now_ms: int) -> dict[str, Any]:
         """The swarm in words and numbers, for `dim swarm show`."""
         try:
-            mine: Membership | None = self.book.judge(self.me, now_ms)
+            mine: Membership | None = self.judge_me(now_ms)
             standing = "admin" if mine is not None and mine.admin else "member"
         except Refused as refused:
             mine, standing = None, f"{refused.complaint.code}: {refused.complaint.what}"

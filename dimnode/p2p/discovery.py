@@ -31,6 +31,7 @@ class Found:
     """How discovery stands, for `dim status` and `dim doctor`."""
 
     bootstrap_ok: bool = False
+    bootstrap_tried: bool = False
     last_error: str = ""
 
 
@@ -91,6 +92,12 @@ class Discovery:
         """Why the last dial to this peer failed; "" when it did not, or none was made lately."""
         return self._failures.get(peer, ("", 0.0))[0]
 
+    def bootstrap_failure(self) -> str:
+        """Why no bootstrap node was reached, in words; one that was lost is dialled apart from the rounds."""
+        lost = [(address, self.failure(peer)) for address in self._bootstrap if (peer := _peer_of(address))]
+        said = next((f"{address}: {why}" for address, why in lost if why), self.found.last_error)
+        return said or ("tried, without an answer yet" if self.found.bootstrap_tried else "not tried yet")
+
     async def run(self) -> None:
         """Join, then look around: often while alone or just started, rarely afterwards."""
         async with trio.open_nursery() as nursery:  # peers that were lost are won back beside the rounds
@@ -120,6 +127,7 @@ class Discovery:
     async def _join(self, alone: bool) -> None:
         """Bootstrap and remembered addresses in turn: those of earlier runs help when no bootstrap node lives."""
         reached: set[str] = set()
+        self.found.bootstrap_tried = True
 
         async def dial(address: str) -> None:
             if _peer_of(address) in self._lost:  # it is being won back, and a long dial would keep short ones waiting

@@ -37,6 +37,8 @@ MEMBER: Final = "/dim/member/1"
 _WORDS_MAX: Final = 200
 _RECORDS_PER_CHECKPOINT: Final = 16
 _REMOVALS_SHOWN_MAX: Final = 4
+OF_THE_INVITE: Final = frozenset({"E-swarm-04", "E-swarm-06", "E-swarm-11", "E-swarm-14", "E-swarm-15"})
+"""Refusals that another invite mends."""
 
 
 class Talk:
@@ -71,7 +73,8 @@ class MemberDoor:
     """The membership protocol of a node in a private swarm. Implements the host's `Admission`.
 
     `chain` are the envelopes that show this node's own membership; `keys` returns the pre-shared keys to hand on, and
-    `take_keys` looks at some that were handed on; `changed` is called when the book has learned something.
+    `take_keys` looks at some that were handed on; `changed` is called when the book has learned something; `own_invite`
+    when a member refused this node's own invite ("CODE: words"), or took the node in ("").
     """
 
     protocol = MEMBER
@@ -86,7 +89,9 @@ class MemberDoor:
         keys: Callable[[], list[bytes]] = list,
         take_keys: Callable[[list[bytes]], None] = lambda _: None,
         limits: SwarmLimits = LIMITS.swarm,
+        own_invite: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._own_invite = own_invite
         self.book, self.chain = book, list(chain)
         self.refused: Counter[str] = Counter()
         self.turned_away_by: dict[PeerId, str] = {}
@@ -113,6 +118,7 @@ class MemberDoor:
         await talk.say(*self._news([] if digest == self.book.digest() else self.book.records()))
         if dialled:
             await self._hear_news(talk, peer)
+        self._own_invite("")
 
     async def _judge_chain(self, talk: Talk, peer: PeerId) -> bytes:
         before = self.book.changes
@@ -161,7 +167,9 @@ class MemberDoor:
     def _note_no(self, peer: PeerId, code: str, words: str) -> None:
         if len(self.turned_away_by) >= LIMITS.peers.peers_max:
             self.turned_away_by.pop(next(iter(self.turned_away_by)))
-        self.turned_away_by[peer] = f"{code}: {words[:_WORDS_MAX]}"
+        self.turned_away_by[peer] = said = f"{code}: {words[:_WORDS_MAX]}"
+        if code in OF_THE_INVITE:
+            self._own_invite(said)
 
     def _learn_of_own_removal(self, about: list[Any]) -> None:
         """Whoever refuses a removed peer shows it why, so that its own book tells its operator."""

@@ -25,13 +25,17 @@ _JOURNAL: Final = "journal.db"
 
 @dataclass(slots=True)
 class SwarmState:
-    """What is kept. Records as envelopes; `keys` rows of (key, until_ms), newest first, until_ms 0 while in force."""
+    """What is kept. Records as envelopes; `keys` rows of (key, until_ms), newest first, until_ms 0 while in force.
+
+    `refused`: "CODE: words" with which a member last refused this node's own invite; "" since one took it in.
+    """
 
     swarm: bytes
     chain: list[bytes] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
     keys: list[tuple[bytes, int]] = field(default_factory=list, repr=False)
+    refused: str = ""
 
 
 def state_path(home: Path) -> Path:
@@ -54,8 +58,9 @@ def load_state(home: Path) -> SwarmState | None:
         raise ConfigError("E-store-07", f"others can read the swarm's secrets in {path}", "", f"chmod 600 {path}")
     try:
         match msgpack.unpackb(raw):
-            case [1, bytes(swarm), list(chain), list(records), list(addresses), list(keys)]:
-                return SwarmState(swarm, chain, records, addresses, [(key, until) for key, until in keys])
+            case [1, bytes(swarm), list(chain), list(records), list(addresses), list(keys), *refused]:
+                pairs = [(key, until) for key, until in keys]
+                return SwarmState(swarm, chain, records, addresses, pairs, str(refused[0]) if refused else "")
     except (ValueError, TypeError, msgpack.exceptions.UnpackException):
         pass
     raise _damaged(path, "it is not in its form")
@@ -71,6 +76,8 @@ def save_state(home: Path, state: SwarmState) -> None:
     path = state_path(home)
     row: list[Any] = [_VERSION, state.swarm, state.chain, state.records, state.addresses]
     row.append([list(pair) for pair in state.keys])
+    if state.refused:  # else six entries, as all homes have had them
+        row.append(state.refused)
     partial = path.with_suffix(".new")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -298,5 +298,12 @@ def test_an_invitation_for_one_machine_is_refused_to_the_second(tmp_path: Path) 
             with pytest.raises(DialFailed, match="E-swarm-14"):
                 await carl.host.connect(anna.address)
             assert anna.host.connected() == [bea.peer]
+            await until(lambda: (state := load_state(second.home)) and state.refused.startswith("E-swarm-14"))
+        assert not (state := load_state(first.home)) or not state.refused
+        third = joined(tmp_path, "carl", invitation(founder, uses=1))
+        async with site(founder) as anna, site(third) as carl:
+            await carl.host.connect(anna.address)
+            assert anna.host.connected() == [carl.peer]
+            await until(lambda: len(members(carl)) == 3)
 
     run(scenario)

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from dimnode.node.conduct_answers import conduct_line, conduct_map
+from dimnode.node.doctor import conduct
 from dimnode.p2p.conduct import Ban
 from dimnode.p2p.host.gate import ConductReport
 from dimnode.records.envelope import SigningKey
@@ -29,3 +30,10 @@ def test_offences_are_reported_by_code_and_name_and_bans_by_peer() -> None:
 def test_the_doctor_says_it_in_one_line() -> None:
     assert conduct_line(REPORT) == f"offences: malformed 5, window 2; refused now: …{short(PEER)} for 41 s"
     assert conduct_line(ConductReport({}, {}, {}, 0, (), 0)) == "no peer has misbehaved"
+
+
+def test_the_doctor_is_worried_only_when_this_node_refuses_everybody_that_it_knows() -> None:
+    assert not conduct(REPORT, [])["ok"]
+    assert not conduct(REPORT, [PEER])["ok"]
+    assert conduct(REPORT, [PEER, SigningKey.from_seed(b"q" * 32).peer])["ok"]
+    assert conduct(ConductReport({}, {}, {}, 0, (), 0), [])["ok"]

@@ -1,16 +1,19 @@
 """A home's private swarm without any network: founding, inviting, joining, removing, and every no with its code."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS
+from dimnode.node.gatekeeper import Gatekeeper
 from dimnode.node.private_swarm import InviteWish, PrivateSwarm
 from dimnode.p2p.admission import key_hash
 from dimnode.p2p.invitation import read_invitation
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import PeerId, cid_text, peer_text
+from dimnode.records.kinds import open_record
 
 T0 = 1_790_000_000_000
 DAY = 86_400_000
@@ -64,6 +67,37 @@ def test_joining_again_is_told_and_another_swarm_too(tmp_path: Path) -> None:
         joined(tmp_path, "beat", other)
     with pytest.raises(Refused, match="E-swarm-07"):
         joined(tmp_path, "anna", text)
+
+
+def test_a_refused_invite_is_replaced_by_another_and_says_so_until_then(tmp_path: Path) -> None:
+    anna = founded(tmp_path)
+    texts = [anna.invite(replace(WISH, uses=1), T0 + number)[1] for number in range(2)]
+    joined(tmp_path, "carl", texts[0])
+    beat = joined(tmp_path, "beat", texts[0])
+    keeper = Gatekeeper(beat)
+    keeper.door._note_no(KEYS["anna"].peer, "E-swarm-14", "the invite is used up")
+    beat.save()
+    with pytest.raises(Refused, match="E-swarm-14"):
+        joined(tmp_path, "beat", texts[0])
+    again = PrivateSwarm.load(tmp_path / "beat", KEYS["beat"])
+    assert again is not None
+    assert "E-swarm-14" in again.describe(T0 + 2000)["standing"]
+    later = joined(tmp_path, "beat", texts[1])
+    assert later.describe(T0 + 2000)["standing"] == "member"
+    assert [len(later.state.chain), len(later.book.invites()), later.state.refused] == [2, 1, ""]
+    anna.book.admit(KEYS["beat"].peer, [open_record(each) for each in later.state.chain], T0 + 3000)
+
+
+def test_whoever_was_taken_in_stays_a_member_whatever_one_peer_says(tmp_path: Path) -> None:
+    beat = joined(tmp_path, "beat", founded(tmp_path).invite(WISH, T0)[1])
+    door = Gatekeeper(beat).door
+    door._note_no(KEYS["anna"].peer, "E-swarm-16", "another swarm")
+    assert not beat.state.refused, "another invite mends no such thing"
+    door._note_no(KEYS["anna"].peer, "E-swarm-14", "the invite is used up")
+    assert beat.state.refused
+    door._own_invite("")
+    door._note_no(KEYS["anna"].peer, "E-swarm-14", "the invite is used up")
+    assert not beat.state.refused
 
 
 def test_whoever_was_removed_joins_again_with_a_later_invite_and_not_with_its_old_one(tmp_path: Path) -> None:

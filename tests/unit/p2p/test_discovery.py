@@ -13,7 +13,7 @@ import trio.testing
 from dimnode.limits import LIMITS
 from dimnode.p2p.discovery import Discovery
 from dimnode.p2p.host.streams import DialFailed
-from dimnode.records.ids import PEER_PREFIX, PeerId
+from dimnode.records.ids import PEER_PREFIX, PeerId, peer_text
 
 ME = PeerId(PEER_PREFIX + bytes(32))
 
@@ -96,6 +96,21 @@ def test_with_every_bootstrap_node_dead_the_remembered_peers_let_it_in_again_wit
         assert network.connected() == [peer(7)]
 
     look(network, story, bootstrap=["/1", "/2", "/3"], remembered=["/4", "/5", "/7"])
+
+
+def test_why_a_bootstrap_node_is_not_reached_is_known_also_when_it_is_won_back_apart() -> None:
+    address = f"/4/p2p/{peer_text(peer(4))}"
+    network = Network()
+
+    async def story(discovery: Discovery) -> None:
+        assert discovery.bootstrap_failure() == "not tried yet"
+        discovery.found.bootstrap_tried = True
+        assert discovery.bootstrap_failure() == "tried, without an answer yet"
+        discovery._fail(peer(4), "connection refused")
+        assert discovery.bootstrap_failure() == f"{address}: connection refused"
+        await trio.lowlevel.checkpoint()
+
+    look(network, story, bootstrap=[address])
 
 
 def test_of_many_remembered_peers_some_are_tried_at_a_time_and_all_in_the_end() -> None:
