@@ -57,7 +57,7 @@ class Gatekeeper:
             self._wake()
 
     def _hear_of_invite(self, words: str) -> None:
-        """A refusal is kept for the operator, until somebody takes this node in; after that one peer's no is its own."""
+        """A refusal is kept for the operator, until somebody takes this node in."""
         self._taken_in = self._taken_in or not words
         kept = "" if self._taken_in else words
         if kept != self.swarm.state.refused:

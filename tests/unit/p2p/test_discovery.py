@@ -100,9 +100,10 @@ def test_with_every_bootstrap_node_dead_the_remembered_peers_let_it_in_again_wit
 
 def test_why_a_bootstrap_node_is_not_reached_is_known_also_when_it_is_won_back_apart() -> None:
     address = f"/4/p2p/{peer_text(peer(4))}"
-    network = Network()
+    network: Any = Network()
 
-    async def story(discovery: Discovery) -> None:
+    async def story() -> None:
+        discovery = Discovery(network, [address], [], lambda _: None, random.Random(1))
         assert discovery.bootstrap_failure() == "not tried yet"
         discovery.found.bootstrap_tried = True
         assert discovery.bootstrap_failure() == "tried, without an answer yet"
@@ -110,7 +111,7 @@ def test_why_a_bootstrap_node_is_not_reached_is_known_also_when_it_is_won_back_a
         assert discovery.bootstrap_failure() == f"{address}: connection refused"
         await trio.lowlevel.checkpoint()
 
-    look(network, story, bootstrap=[address])
+    trio.run(story)
 
 
 def test_of_many_remembered_peers_some_are_tried_at_a_time_and_all_in_the_end() -> None:
