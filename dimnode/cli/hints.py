@@ -16,9 +16,9 @@ _GROUPS: Final = "blobs|data|job|keys|kubo|models|rep|swarm"
 _COMMAND: Final = re.compile(
     # What stands in backticks is talked about, and whoever asks for --help or names a home needs none.
     rf"(?<![`\w])dim (?:(?:{_GROUPS}) [a-z]+|peers(?: (?:block|allow|blocked)\b)?|(?:{_ALONE}))\b"
-    r"(?![:`]| --help|[^,;·()]* --home)"
+    r"(?![:`]| --help| there\b|[^,;·()]* --home)"
 )
-_ELSEWHERE: Final = re.compile(r"\b(?:there|on one of them): ")
+_ELSEWHERE: Final = re.compile(r"\b(?:there|on one of them|its (?:operator|publisher) can): ")
 
 
 def speak_for(home: Path | None) -> None:

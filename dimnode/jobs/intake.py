@@ -16,6 +16,7 @@ from dimnode.jobs.job import need_of, sites_of_others, walls_wanted
 from dimnode.jobs.patterns import sites_needed
 from dimnode.jobs.roster import Roster
 from dimnode.limits import Limits
+from dimnode.records.ids import PeerId, short
 from dimnode.records.plan import replicas_per_step, sources_exist
 
 _METHODS = {
@@ -77,7 +78,7 @@ def _check_replicas(spec: Mapping[str, Any], roster: Roster, now: Now) -> None:
         usable = roster.usable(need_of(template, walls=walls_wanted(spec)), now)
         if usable < wanted:
             what = f"too few peers: quorum needs {wanted}, {usable} can take step {step}"
-            cause = "peers are offline, barred or lack the model or its runtime"
+            cause = "peers are offline, drained, barred or lack the model or its runtime"
             raise Refused("E-jobs-03", what, cause, "dim peers")
 
 
@@ -119,12 +120,29 @@ def _nobody(spec: Mapping[str, Any], step: int, roster: Roster, now: Now) -> Ref
         return Refused("E-jobs-04", f"no further peer offers what step {number} needs", cause, "dim peers")
     word, somewhere = roster.missing(anywhere)
     if word:
-        return _no_runtime(word, number, somewhere)
+        return (
+            _named_lacks(word, number, template["peer"]) if "peer" in template else _no_runtime(word, number, somewhere)
+        )
+    if resting := roster.resting(anywhere):
+        return _drained(number, roster.me in resting)
     cabinet = template.get("cabinet")
     cause = f"no peer holds the cabinet {cabinet!r}" if cabinet else "no peer heard so far has this model"
     if "peer" in template:
         cause = "the peer that it names has not been heard of, or does not offer it"
     return Refused("E-jobs-04", f"no peer offers what step {number} needs", cause, "dim models ls")
+
+
+def _drained(number: int, own: bool) -> Refused:
+    what = f"nobody takes step {number} now"
+    if own:
+        return Refused("E-jobs-04", what, "this node has what it needs, and is drained", "dim drain --off")
+    return Refused("E-jobs-04", what, "who has what it needs is drained", "there: dim drain --off")
+
+
+def _named_lacks(word: str, number: int, peer: PeerId) -> Refused:
+    what = f"…{short(peer)}, which the job names for step {number}, lacks {word}"
+    cause = f"it has the model, and was installed without {word}"
+    return Refused("E-jobs-13", what, cause, f"name no peer, or there: pip install 'dimnode[{word}]', then restart it")
 
 
 def _no_runtime(word: str, number: int, somewhere: bool) -> Refused:

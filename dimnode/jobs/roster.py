@@ -6,7 +6,7 @@ Rule: only peers with a live link (and this node itself) are candidates; who amo
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dimnode.consensus.selection import Candidate, Need, NewcomerLane, choose
@@ -226,6 +226,11 @@ class Roster:
         able += [seat for seat in self.fetchers(need, linked=False) if seat.peer not in need.exclude]
         trusted = sum(not self.standing.barred_until(seat.peer, context, now.wall_ms) for seat in able)
         return len(able), trusted
+
+    def resting(self, need: Need) -> list[PeerId]:
+        """Peers that have what is needed and have no slots: they are drained, or execute nothing."""
+        seats = [seat for seat in self._seats.values() if seat.slots == 0 and need.pinned in (None, seat.peer)]
+        return [seat.peer for seat in seats if replace(seat, slots=1).can(need)]
 
     def missing(self, need: Need) -> tuple[str, bool]:
         """The extra for want of which no holder of the model can run it, "" when that is not the reason, and whether

@@ -6,6 +6,7 @@ membership; whoever asked hears that, not "connected".
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -14,6 +15,7 @@ from dimnode.api.port import Answer
 from dimnode.errors import ConfigError, Refused
 from dimnode.p2p.blocklist import parse_target
 from dimnode.p2p.host.addresses import check_dial
+from dimnode.p2p.host.multistream import OTHER_ANSWER
 from dimnode.p2p.host.streams import DialFailed
 from dimnode.records.ids import PeerId, peer_text
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from dimnode.node.node import Node
 
 _FORM: Final = "/ip4/ADDRESS/tcp/PORT/p2p/12D3KooW…, as `dim up` prints it there"
+_SAME_SWARM: Final = "dim swarm show here and there: both have to be in one swarm; an admin of it makes invitations"
 _LOOK_SECONDS: Final = 0.02
 
 
@@ -44,10 +47,20 @@ async def connect(node: Node, address: str) -> Answer:
     try:
         peer = PeerId(await node.host.connect(address))
     except DialFailed as error:
-        raise Refused("E-p2p-01", f"cannot reach {address}", error.reason, "dim doctor") from None
+        raise not_reached(address, error.reason) from None
     linked = await _taken_in(node, peer, address)
     tried = peer not in before or address in node.host.proven(peer)
     return {"peer": peer_text(peer), "dialled": peer not in before, "linked": linked, "tried": tried}
+
+
+def not_reached(address: str, reason: str) -> Refused:
+    """Why a dial came to nothing: in another swarm nobody is at fault, and only words tell it from a broken network."""
+    if said := re.search(r"\b(E-swarm-\d\d): (.*)", reason):
+        return Refused(said[1], f"{address} does not take this node in", said[2], _SAME_SWARM)
+    if OTHER_ANSWER in reason:
+        cause = "what answers there is no dimnode, or is in a swarm with a pre-shared key that this node does not have"
+        return Refused("E-p2p-01", f"cannot reach {address}", cause, _SAME_SWARM)
+    return Refused("E-p2p-01", f"cannot reach {address}", reason, "dim doctor")
 
 
 async def _taken_in(node: Node, peer: PeerId, address: str) -> bool:

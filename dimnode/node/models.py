@@ -224,7 +224,7 @@ class Models:
             reasons = [reason for of_root in self._content.store.pins(file.root).values() for reason in of_root]
             if any(reason != SHARED and not reason.startswith(MODEL_PIN) for reason in reasons):
                 cause = f"{cid_text(file.root)} is pinned here for another reason, and not shared"
-                hint = "its operator: dim models pull, or dim blobs pin CID --share"
+                hint = "its operator can: dim models pull, or dim blobs pin CID --share"
                 raise Refused("E-models-38", f"{manifest.title} names a blob of this node's own", cause, hint)
 
     async def _manifest_from(self, model: RecordId, peers: Sequence[PeerId]) -> Record:

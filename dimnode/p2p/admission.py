@@ -91,7 +91,7 @@ class MemberBook:
             "E-swarm-10",
             f"{_name(peer)} is no member of {self.name!r}",
             "",
-            "dim swarm join INVITE; an admin makes one",
+            "there: dim swarm join INVITATION; an admin makes one",
         )
 
     @property

@@ -15,6 +15,7 @@ LIST: Final = "ls"
 _LENGTH_BYTES_MAX: Final = 2
 
 
+OTHER_ANSWER: Final = "another answer than the one proposed"
 GREETING: Final = "/multistream/1.0.0"
 
 
@@ -86,7 +87,7 @@ async def expect(source: Source, wanted: bytes) -> None:
             raise Unnegotiable("the peer ended")
         there = more[: len(wanted)]
         if not wanted.startswith(there):
-            raise Unnegotiable("another answer than the one proposed")
+            raise Unnegotiable(OTHER_ANSWER)
     source.skip(len(wanted))
 
 

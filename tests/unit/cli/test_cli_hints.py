@@ -43,6 +43,9 @@ def test_every_command_about_a_node_gets_the_home_that_was_given(command: str) -
         "dim run --help",
         "dim status, then dim up --home /other/place"[12:],  # has one
         "there: dim swarm join dim1:… and then dim up",  # another machine
+        "its publisher can: dim models grant m PEER, this node's peer id in dim status",
+        "its operator can: dim models pull, or dim blobs pin CID --share",
+        "ask its owner for the id (dim status there), and give it whole",
         "dim verify a.dimr",  # about a file
         "a dim model",
         "dim run: a model and its input are needed",

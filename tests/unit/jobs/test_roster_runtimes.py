@@ -115,6 +115,25 @@ def test_a_job_whose_model_nobody_can_run_is_refused_with_what_to_install(others
 WALLED = {"tasks": [{"op": "infer", "model": MODEL}], "x_sandbox": ["landlock", "seccomp"]}
 
 
+def test_a_named_peer_that_lacks_an_extra_is_said_to_lack_it_whatever_the_others_have() -> None:
+    stage = Stage([])
+    for said in (advert(A, "coreml", words=True), advert(B, "coreml", extras=("text",), words=True)):
+        stage.link(said.peer)
+        stage.do(said)
+    (no,) = of(Refuse, stage.submit(tasks=[{"op": "infer", "model": MODEL, "peer": A}]))
+    assert (no.code, "names for step 1, lacks text" in no.what) == ("E-jobs-13", True)
+    assert no.hint == "name no peer, or there: pip install 'dimnode[text]', then restart it"
+
+
+@pytest.mark.parametrize(("peer", "hint"), [(ME, "dim drain --off"), (A, "there: dim drain --off")])
+def test_a_model_that_only_drained_nodes_have_is_said_to_wait_for_them(peer: PeerId, hint: str) -> None:
+    stage = Stage([])
+    stage.link(peer)
+    stage.do(replace(advert(peer, "coreml"), slots=0))
+    (no,) = of(Refuse, stage.submit(tasks=[{"op": "infer", "model": MODEL}]))
+    assert (no.code, no.hint) == ("E-jobs-04", hint)
+
+
 def walled(peer: PeerId, sandbox: str) -> AdvertHeard:
     return replace(advert(peer, "coreml"), walls=walls_in(sandbox))
 
