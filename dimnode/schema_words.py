@@ -54,11 +54,16 @@ def in_words(error: msgspec.ValidationError, struct: type) -> str:
 def _kind_at(kind: Any, place: str) -> Any:
     """The type of what stands at a place such as `tasks[0].op`; None where it cannot be told."""
     for step in _STEP.findall(re.sub(r"\[[^\]]*\]", "[", place)):
-        options = [option for option in getattr(kind, "types", ()) if type(option).__name__ != "NoneType"]
-        kind = options[0] if options else kind  # T of T | None
+        kind = _given(kind)
         if step == "[":
             kind = getattr(kind, "item_type", None) or getattr(kind, "value_type", None)
         else:
             named = {field.encode_name: field.type for field in getattr(kind, "fields", ())}
             kind = named.get(step)
-    return kind
+    return _given(kind)
+
+
+def _given(kind: Any) -> Any:
+    """T of T | None."""
+    options = [option for option in getattr(kind, "types", ()) if type(option).__name__ != "NoneType"]
+    return options[0] if options else kind

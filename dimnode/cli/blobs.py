@@ -36,7 +36,7 @@ def add(chosen: argparse.Namespace) -> int:
         say_json(added)
         return 0
     say(added["blob"])
-    talk(f"{size_text(added['bytes'])}; {_who(chosen.share)}")
+    talk(f"{size_text(added['bytes'])}; {_who(added['shared'])}")
     return 0
 
 

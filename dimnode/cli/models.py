@@ -14,7 +14,7 @@ from typing import Any
 from dimnode.cli.blobs import watched
 from dimnode.cli.model_care import price_of
 from dimnode.cli.node import open_client
-from dimnode.cli.output import say, say_json, shown, size_text, table, talk
+from dimnode.cli.output import counted, say, say_json, shown, size_text, table, talk
 from dimnode.cli.pretrained import card_of, config_in, licence_in
 from dimnode.errors import ConfigError, Refused
 from dimnode.node.model_files import gather
@@ -22,15 +22,17 @@ from dimnode.node.model_schema import with_schema
 from dimnode.records.ids import PEER_LETTERS_MIN
 from dimnode.records.transforms import sources_of, takes_row
 
-_CARD_KEYS = (
-    *("name", "version", "format", "sha256", "licence", "origin", "summary", "access", "price", "lineage"),
-    *("inputs", "outputs", "labels", "columns", "tokenizer", "max_tokens", "architecture", "dtype", "quantisation"),
-    *("memory_bytes", "max_batch", "pre", "post"),
-)
 _EMBEDDING_TOKENS = 256
 _EXAMPLES = {"text": '"a sentence"', "image": "picture.png", "audio": "sound.wav", "bytes": "some.file"}
 _EXAMPLES |= {"rows": "rows.csv", "tensor": "rows.npy"}
-_OVERRIDES = ("name", "version", "format", "licence", "origin", "summary", "labels", "access")
+_OVERRIDES = ("format", "licence", "origin", "summary", "labels", "access")
+_LABELS_SHOWN = 4
+_OFFERED = {
+    "public": "offered to the swarm",
+    "private": "for this node alone, and nobody hears of it",
+    "restricted": "the swarm hears of it; who may use it says dim models grant",
+    "pay-per-use": "the swarm hears of it and its price; who may use it says dim models grant",
+}
 
 
 def add(chosen: argparse.Namespace) -> int:
@@ -42,13 +44,14 @@ def add(chosen: argparse.Namespace) -> int:
 
 def update(chosen: argparse.Namespace) -> int:
     """A new version of a model of this node's own; what is not said again stays."""
-    card: dict[str, Any] = {key: value for key in _OVERRIDES if (value := getattr(chosen, key)) is not None}
-    card |= {"version": chosen.version, "price": price_of(chosen.price)}
+    card = _said(chosen, {}) | {"version": chosen.version}
     with open_client(chosen) as client, tempfile.TemporaryDirectory(prefix="dim-model-") as folder:
         path = None
         if chosen.file is not None:
             said, path = _card_and_source(chosen, chosen.file.expanduser().absolute(), Path(folder))
-            card = _with_schema({**said, **card}, path)
+            card = _with_schema({**said, **_said(chosen, said), "version": chosen.version}, path)
+        elif chosen.card is not None:
+            card = _kept(_read_card(chosen.card)) | card
         done = watched(
             client,
             str(path),
@@ -63,10 +66,11 @@ def update(chosen: argparse.Namespace) -> int:
 
 
 def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
-    card |= {key: value for key in _OVERRIDES if (value := getattr(chosen, key)) is not None}
-    if (price := price_of(chosen.price)) is not None:
-        card |= {"price": price, "access": "pay-per-use"}
+    card |= _said(chosen, card)
+    card |= {key: value for key in ("name", "version") if (value := getattr(chosen, key)) is not None}
     card.setdefault("name", path.stem)
+    if "price" in card:
+        card.setdefault("access", "pay-per-use")
     if not path.exists():
         raise Refused("E-models-05", f"cannot read {path}", "there is no such file", "check the path")
     with open_client(chosen) as client:
@@ -81,8 +85,20 @@ def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
         takes = [takes_row(source) for source in sources_of(card.get("pre", ()))]
         example = _example(takes, card.get("inputs", ()))
         given = _takes({"inputs": [], **card, "takes": takes})
-        talk(f"offered to the swarm; it takes {given}. next: dim run {added['name']} {example}")
+        talk(f"{_OFFERED[card.get('access', 'public')]}; it takes {given}. next: dim run {added['name']} {example}")
     return 0
+
+
+def _said(chosen: argparse.Namespace, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What flags say beside a card. Raises `ConfigError` for a price of what is not sold."""
+    said = {key: value for key in _OVERRIDES if (value := getattr(chosen, key)) is not None}
+    if (price := price_of(chosen.price)) is not None:
+        access = said.get("access", card.get("access", "pay-per-use"))
+        if access != "pay-per-use":
+            what = f"--price says pay-per-use, and access is {access}"
+            raise ConfigError("E-cli-10", what, "", "leave one of them out, or --access pay-per-use")
+        said["price"] = price
+    return said
 
 
 def _with_schema(card: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -148,7 +164,8 @@ def _list(rows: Sequence[Mapping[str, Any]]) -> None:
         name = row["name"].encode("ascii", "backslashreplace").decode()
         access = row.get("access", "public")  # a node of the last version does not say
         policy = access if row.get("allowed", True) else f"{access}, not for you"
-        cells.append([name, publisher, where, policy, takes, row["labels"], size_text(row["bytes"]), row["summary"]])
+        labels = row["labels"] if len(row["labels"]) <= _LABELS_SHOWN else counted(len(row["labels"]), "label")
+        cells.append([name, publisher, where, policy, takes, labels, size_text(row["bytes"]), row["summary"]])
     columns = ("name", "publisher", "where", "policy", "takes", "labels", "size", "summary")
     table(columns, cells, "no models yet; hint: dim models add FILE")
     if several := sorted(name for name, whose in publishers.items() if len(whose) > 1):
@@ -242,7 +259,12 @@ def _sentences(max_tokens: int) -> dict[str, Any]:
 
 
 def _kept(card: dict[str, Any]) -> dict[str, Any]:
-    return {key: card[key] for key in _CARD_KEYS if key in card}
+    """A card of a file, checked. Raises `Refused` for a key that no card has, and for what cannot be its value."""
+    from dimnode.node.model_card import card_of as checked
+
+    checked({"name": "model", **card})
+    spelt = {"licence" if key == "license" else key: value for key, value in card.items()}
+    return {key: value for key, value in spelt.items() if key != "file"}
 
 
 def _read_card(path: Path) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Content:
         if share:
             await trio.to_thread.run_sync(self.share, blob.root)
             self.announce(blob.root)
-        return {"blob": cid_text(blob.root), "bytes": blob.bytes}
+        return {"blob": cid_text(blob.root), "bytes": blob.bytes, "shared": blob.root in self._shared}
 
     # ---- fetching
 

@@ -199,7 +199,10 @@ class Library:
 
     async def publish(self, body: dict[str, Any], at_ms: int) -> Record:
         """Sign a manifest, unless one of our own says the same, and offer the model. Its files are in the store."""
-        record = self._published(body) or self._publish(body, at_ms)
+        record = self._published(body)
+        if record is None:
+            self._check_title(body["name"], body["version"])
+            record = self._publish(body, at_ms)
         await self.keep(record)
         return record
 
@@ -297,6 +300,16 @@ class Library:
             if all(manifest.payload.get(field) == value for field, value in said.items()):
                 return manifest
         return None
+
+    def _check_title(self, name: str, version: str) -> None:
+        """Raises `Refused` E-models-34: of two of one name and version nobody could name the one that is meant."""
+        for record in self.registry.manifests.values():
+            said = record.payload
+            mine = record.by == self._key.peer and (said["name"], said["version"]) == (name, version)
+            if mine and self._stands(record):
+                hint = f"dim models update {name} FILE --version …; or dim models withdraw {name}:{version}"
+                what = f"{name}:{version} exists, and says something else"
+                raise Refused("E-models-34", what, "other content or another card is another version", hint)
 
     def _publish(self, body: dict[str, Any], at_ms: int) -> Record:
         common = {"net": self._net, "by": self._key.peer, "at_ms": at_ms}

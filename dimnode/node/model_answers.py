@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import trio
 
 from dimnode.api.port import Answer, ListedFile
 from dimnode.errors import PeerFault, Refused
 from dimnode.node.composing import compose_or_refuse
-from dimnode.node.model_card import ModelCard
+from dimnode.node.model_card import ModelCard, card_of
 from dimnode.node.model_files import SourceFile, role_of
 from dimnode.node.model_leave import now_ms
 from dimnode.node.publishers import Publishers
@@ -29,7 +28,6 @@ from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest, title_of
 from dimnode.records.manifest_kinds import OPERATIONS
 from dimnode.records.transforms import sources_of, takes_row, text_names
-from dimnode.schema_words import in_words
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -81,12 +79,12 @@ class ModelAnswers:
     # ---- publishing
 
     async def _add(self, asked: Mapping[str, Any]) -> Answer:
-        return await self._publish(_card(asked["card"]), Path(asked["path"]))
+        return await self._publish(card_of(asked["card"]), Path(asked["path"]))
 
     async def add_uploads(self, card: Mapping[str, Any], files: Sequence[ListedFile]) -> Answer:
         """A model of files that came up over HTTP."""
         sources = [SourceFile(path, role or role_of(path), place) for path, role, place in files]
-        return await self._publish(_card(card), sources)
+        return await self._publish(card_of(card), sources)
 
     async def _publish(self, card: ModelCard, source: Path | Sequence[SourceFile]) -> Answer:
         name, library = str(source) if isinstance(source, Path) else card.name, self._node.library
@@ -115,9 +113,9 @@ class ModelAnswers:
         old = self._mine(asked["model"])
         said = Manifest.of(old)
         kept = _kept(said) | {key: value for key, value in asked["card"].items() if value is not None}
-        if kept["access"] != "pay-per-use":
+        if kept["access"] != "pay-per-use" and asked["card"].get("price") is None:
             kept.pop("price", None)
-        card = _card(kept | {"name": said.name, "previous": cid_text(old.id)})
+        card = card_of(kept | {"name": said.name, "previous": cid_text(old.id)})
         if card.version == said.version:
             hint = f"dim models update {said.name} --version …"
             raise Refused("E-models-34", f"{said.title} exists", "an update has another version", hint)
@@ -143,6 +141,11 @@ class ModelAnswers:
             what = f"{title_of(record)} is {record.payload['access']}: there is nothing to grant"
             raise Refused("E-models-35", what, "", "dim models update NAME --version … --access restricted")
         operations = asked.get("operations") or list(OPERATIONS)
+        if wrong := [operation for operation in operations if operation not in OPERATIONS]:
+            what = f"there is nothing {wrong[0]!r} to grant"
+            raise Refused(
+                "E-models-07", what, f"operations are {', '.join(OPERATIONS)}", "--for A,B, or all without it"
+            )
         body: dict[str, Any] = {"peer": peer, "models": [record.id], "operations": operations}
         if asked.get("expires_ms"):
             body["expires_ms"] = asked["expires_ms"]
@@ -341,15 +344,6 @@ class ModelAnswers:
             cause = f"its publisher is …{peer_text(record.by)[-8:]}"
             raise Refused("E-models-37", f"{title_of(record)} is not yours", cause, "dim models ls --mine")
         return record
-
-
-def _card(said: Mapping[str, Any]) -> ModelCard:
-    try:
-        return msgspec.convert(said, ModelCard)
-    except msgspec.ValidationError as error:
-        raise Refused(
-            "E-models-07", f"the model's card is wrong: {in_words(error, ModelCard)}", "", "docs/operator.md"
-        ) from None
 
 
 def _kept(said: Manifest) -> dict[str, Any]:

@@ -5,9 +5,10 @@ Rule: what is not said is left out; what cannot stand in a manifest is refused b
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -18,11 +19,12 @@ from dimnode.records.codec import in_order
 from dimnode.records.ids import cid_bytes
 from dimnode.records.manifest_kinds import COLUMN_NAME_MAX, FORMATS, PROFILE, safe_path
 from dimnode.records.transforms import fault_of, first_wrong
+from dimnode.schema_words import in_words
 
 _MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
 
 
-class PriceCard(msgspec.Struct, frozen=True, kw_only=True):
+class PriceCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """In millionths of a currency."""
 
     unit: str = "answer"
@@ -30,8 +32,11 @@ class PriceCard(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
 
 
-class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person says about a model file when it is added. Shapes use -1 for a free size."""
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person says about a model file when it is added. Shapes use -1 for a free size.
+
+    A key that is not one of these is refused: a policy with a slip in its name would leave the model public.
+    """
 
     name: str
     version: str = "1.0.0"
@@ -40,7 +45,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
     sha256: str = ""
     licence: str = ""
-    origin: str = "imported"
+    origin: Literal["trained", "rule", "imported", "converted", "quantised"] = "imported"
     summary: str = ""
     inputs: list[tuple[str, str, list[int]]] = []
     outputs: list[tuple[str, str, list[int]]] = []
@@ -50,7 +55,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer: str = ""
     """For a text encoder: its tokenizer.json beside the model. Who asks it cuts text by that, to `max_tokens`."""
     max_tokens: int = 512
-    access: str = "public"
+    access: Literal["public", "private", "restricted", "pay-per-use"] = "public"
     price: PriceCard | None = None
     """What an answer or a row costs, with access pay-per-use."""
     previous: str = ""
@@ -66,8 +71,25 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     post: list[dict[str, Any]] = []
 
 
+def card_of(said: Mapping[str, Any]) -> ModelCard:
+    """A card as a person wrote it; `license` is `licence`. Raises `Refused` E-models-07 naming the key."""
+    spelt = dict(said)
+    if "license" in spelt and spelt.setdefault("licence", spelt["license"]) != spelt.pop("license"):
+        raise Refused("E-models-07", "the model's card is wrong: two licences", "", "licence or license, once")
+    try:
+        return msgspec.convert(spelt, ModelCard)
+    except msgspec.ValidationError as error:
+        what = f"the model's card is wrong: {in_words(error, ModelCard)}"
+        raise Refused("E-models-07", what, "", "docs/operator.md, Models") from None
+
+
 def check_card(card: ModelCard) -> None:
-    """Raises `Refused` for a name by which nobody could find it, or that looks like another."""
+    """Raises `Refused` for a name by which nobody could find it, or that looks like another, and a price that does
+    not fit its policy."""
+    if (card.access == "pay-per-use") != (card.price is not None):
+        what = f"the model's card is wrong: access {card.access} {'with' if card.price else 'without'} a price"
+        hint = 'pay-per-use goes with a price, as in --price "0.002 EUR/row"; no other access does'
+        raise Refused("E-models-07", what, "", hint)
     if not _MODEL_NAME.fullmatch(card.name) or looks_strange(card.name):
         cause = "it is typed as publisher/name:version, in ASCII: other alphabets have letters that look like these"
         raise Refused("E-models-07", f"a model cannot be named {card.name!r}", cause)

@@ -138,12 +138,15 @@ class Registry:
         publisher: a whole peer id, or its last letters (`named_by`). `preferred` are models that this node's
         operator has here: they count for a bare name alone.
         """
-        fitting = self._fitting(name)
+        fitting, preferred = self._fitting(name), frozenset(preferred)
         wanted = [record for record in fitting if self.withdrawn(record.by, record.id) is None]
         if not wanted and fitting:
             raise self._gone(max(fitting, key=_age))
         if not wanted:
             raise self._unknown(name)
+        # What this node published and removed again is not what it offers.
+        if any(record.by == self.me and record.id in preferred for record in wanted):
+            wanted = [record for record in wanted if record.by != self.me or record.id in preferred]
         if len({record.by for record in wanted}) > 1:
             if "/" in name:
                 raise _ambiguous(name, wanted)

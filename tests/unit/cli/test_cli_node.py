@@ -86,7 +86,7 @@ def test_a_doctor_shows_the_mend_of_what_is_not_fine_and_fails_when_it_stops_wor
 def test_a_card_beside_the_model_says_everything(dim, tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"model")
     card = 'name = "m"\nfile = "m.onnx"\nlicence = "MIT"\ninputs = [["x", "float32", [-1, 2]]]\nlabels = ["a", "b"]\n'
-    (tmp_path / "m.toml").write_text(card + "trained = 2024-01-01\n")
+    (tmp_path / "m.toml").write_text(card)
     with FakeNode(tmp_path, models__add={"result": {"name": "m:1", "model": "b…"}}) as node:
         assert dim("models", "add", tmp_path / "m.onnx", "--version", "2").code == 0
         assert dim("models", "add", tmp_path / "m.toml", "--labels", "c,d").code == 0

@@ -556,3 +556,29 @@ def test_the_declared_hash_is_that_of_the_file_which_a_runtime_opens(tmp_path, l
     with pytest.raises(Refused) as no:
         add(library, folder, sha256=hashlib.sha256(b"{}").hexdigest())
     assert no.value.complaint.code == "E-models-04"
+
+
+def test_a_version_is_published_once_and_says_one_thing(tmp_path, library, model):
+    first = add(library, model)
+    assert add(library, model, 2).id == first.id
+    model.write_bytes(b"another model")
+    assert refused(add, library, model) == "E-models-34"
+    assert refused(add, library, model, summary="other words") == "E-models-34"
+    assert add(library, model, version="2").id != first.id
+
+
+def test_a_bare_name_is_no_model_that_this_node_published_and_removed(library, model):
+    good = add(library, model)
+    model.write_bytes(b"a broken one")
+    broken = add(library, model, 2, version="2")
+    assert library.registry.find("iris", library.chosen()).id == broken.id
+    trio.run(library.drop, broken.id)
+    assert library.registry.find("iris", library.chosen()).id == good.id
+    assert library.registry.find("iris:2", library.chosen()).id == broken.id
+
+
+@pytest.mark.parametrize(("access", "price"), [("pay-per-use", None), ("private", PriceCard(micro=1, currency="EUR"))])
+def test_a_price_goes_with_pay_per_use_and_with_nothing_else(library, model, access, price):
+    with pytest.raises(Refused, match=access) as caught:
+        add(library, model, access=access, price=price)
+    assert (caught.value.complaint.code, "price" in caught.value.complaint.what) == ("E-models-07", True)

@@ -1,0 +1,95 @@
+"""What a person says of a model when it is added or updated: nothing is published that was not meant to be."""
+
+import pytest
+from fake_node import FakeNode
+
+CARD = 'inputs = [["x", "float32", [-1, 2]]]\noutputs = [["y", "float32", [-1, 2]]]\n'
+ADDED = {"result": {"name": "m:1.0.0", "model": "b…"}}
+
+
+@pytest.fixture
+def model(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"model")
+    (tmp_path / "m.toml").write_text(CARD)
+    return tmp_path / "m.onnx"
+
+
+@pytest.mark.parametrize("access", ["private", "public", "restricted"])
+@pytest.mark.parametrize("where", ["flag", "card"])
+def test_a_price_does_not_open_what_has_another_policy(dim, tmp_path, model, access, where):
+    said = ("--access", access) if where == "flag" else ()
+    if where == "card":
+        (tmp_path / "m.toml").write_text(CARD + f'access = "{access}"\n')
+    with FakeNode(tmp_path, models__add=ADDED) as node:
+        refused = dim("models", "add", model, "--price", "0.002 EUR/row", *said)
+    assert (refused.code, "error E-cli-10" in refused.err) == (2, True)
+    assert access in refused.err
+    assert not node.asked("models.add")
+
+
+def test_a_price_alone_means_pay_per_use(dim, tmp_path, model):
+    with FakeNode(tmp_path, models__add=ADDED) as node:
+        assert dim("models", "add", model, "--price", "0.002 EUR/row").code == 0
+    assert node.asked("models.add")[0]["card"]["access"] == "pay-per-use"
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ('acces = "private"', "did you mean `access`"),
+        ('access = "secret"', "pay-per-use, private, public, restricted"),
+        ('price = { micro = 1, curency = "EUR" }', "`currency`"),
+        ('licence = "MIT"\nlicense = "ISC"', "two licences"),
+    ],
+)
+def test_a_slip_in_a_card_is_named_and_nothing_is_published(dim, tmp_path, model, line, word):
+    (tmp_path / "m.toml").write_text(CARD + line + "\n")
+    with FakeNode(tmp_path, models__add=ADDED) as node:
+        refused = dim("models", "add", model)
+    assert "error E-models-07" in refused.err
+    assert word in refused.err
+    assert not node.asked("models.add")
+
+
+def test_a_card_may_spell_licence_as_the_option_may(dim, tmp_path, model):
+    (tmp_path / "m.toml").write_text(CARD + 'license = "MIT"\n')
+    with FakeNode(tmp_path, models__add=ADDED) as node:
+        dim("models", "add", model)
+    assert node.asked("models.add")[0]["card"]["licence"] == "MIT"
+
+
+@pytest.mark.parametrize(
+    ("access", "line"),
+    [("public", "offered to the swarm"), ("private", "for this node alone"), ("restricted", "grant")],
+)
+def test_who_may_have_a_new_model_is_said_by_its_policy(dim, tmp_path, model, access, line):
+    with FakeNode(tmp_path, models__add=ADDED):
+        said = dim("models", "add", model, "--access", access)
+    assert line in said.err
+    assert ("offered to the swarm" in said.err) is (access == "public")
+
+
+def test_an_update_with_another_file_says_what_its_card_and_its_flags_say(dim, tmp_path, model):
+    with FakeNode(tmp_path, models__update=ADDED) as node:
+        assert dim("models", "update", "m", model, "--version", "7").code == 0
+        assert dim("models", "update", "m", "--version", "8", "--card", tmp_path / "m.toml", "--summary", "s").code == 0
+    first, second = node.asked("models.update")
+    assert (first["path"], first["card"]["version"], first["card"]["inputs"][0][0]) == (str(model), "7", "x")
+    assert (second["path"], second["card"]["version"], second["card"]["summary"]) == (None, "8", "s")
+    assert second["card"]["inputs"] == first["card"]["inputs"]
+
+
+def test_a_model_of_many_labels_is_one_readable_line(dim, tmp_path):
+    row = {"name": "magika:1", "publisher": "12D3KooWpublisher", "publisher_name": "alba", "here": True, "peers": []}
+    row |= {"labels": [f"label{number}" for number in range(214)], "inputs": [], "bytes": 1, "summary": ""}
+    with FakeNode(tmp_path, models__ls={"result": {"models": [row]}}):
+        said = dim("models", "ls")
+    assert "214 labels" in said.out
+    assert "label7" not in said.out
+
+
+@pytest.mark.parametrize(("shared", "line"), [(True, "everybody may fetch it"), (False, "nobody is given it")])
+def test_a_blob_that_is_shared_already_is_said_to_be(dim, tmp_path, shared, line):
+    (tmp_path / "f").write_bytes(b"x")
+    with FakeNode(tmp_path, blobs__add={"result": {"blob": "b…", "bytes": 1, "shared": shared}}):
+        assert line in dim("blobs", "add", tmp_path / "f").err
