@@ -21,7 +21,7 @@ from dimnode.errors import Refused
 from dimnode.jobs.effects import Refuse, Reply
 from dimnode.jobs.events import Submitted
 from dimnode.limits import HttpLimits
-from dimnode.records.ids import RecordId
+from dimnode.records.ids import RecordId, cid_text
 
 _NONCE_BYTES = 16
 _REPEAT_LETTERS_MAX = 255
@@ -126,6 +126,8 @@ class Submission:
         self.need_models(caller, wanted)
         wanted, blobs = await self.large_input(caller, wanted, blobs)
         compiled = await compile_aside(wanted, self._node, blobs)
+        for task in compiled.body["tasks"] if caller.key.models else ():  # a name may mean another model by now
+            caller.need_model(self.names_of(cid_text(task["model"])))
         nonce = self._nonce(caller, repeat, digest)
         while repeat and (first := self._under_way.get(nonce)) is not None and not first.is_set():
             await first.wait()  # the same submission a moment ago: until it is durable, nobody could say its job's id

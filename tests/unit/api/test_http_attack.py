@@ -82,6 +82,29 @@ def test_a_key_that_is_bound_to_models_learns_nothing_of_others_and_runs_nothing
     on_stage(tmp_path, act)
 
 
+def test_a_name_that_means_another_model_by_the_time_the_job_is_made_runs_nothing(tmp_path: Path) -> None:
+    """Large inputs take seconds to read; meanwhile a stranger may have published the name."""
+
+    async def act(stage: Stage) -> None:
+        stranger = PeerId(PEER_PREFIX + bytes(32))
+        theirs = Record(RecordId(RECORD_PREFIX + b"x" * 32), "manifest", stranger, MODEL.payload, b"", 2)
+        asked: list[str] = []
+
+        def find(name: str) -> Record:
+            asked.append(name)
+            if name == cid_text(theirs.id):
+                return theirs
+            return MODEL if asked.count(name) == 1 else theirs
+
+        stage.node.find_model = find  # type: ignore[method-assign]
+        async with stage.client(stage.key(models=(f"{peer_text(ME)}/triage",))) as client:
+            found = await client.post("/dim/v1/jobs", json=JOB)
+            assert (found.status_code, code(found)) == (403, "E-http-02")
+        assert not stage.node.jobs and len(asked) > 1
+
+    on_stage(tmp_path, act)
+
+
 @pytest.mark.parametrize("name", [cid_text(MODEL.id), f"{peer_text(ME)}/triage"])
 def test_a_key_that_is_bound_to_an_id_or_a_publisher_runs_no_model_that_is_called_so(name: str) -> None:
     said = {**MODEL.payload, "name": name, "version": "1.0.0"}
