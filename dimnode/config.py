@@ -211,6 +211,7 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
         known = [field.encode_name for field in msgspec.structs.fields(struct)]
         near = get_close_matches(word, known, 1) if word not in known else []
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
+        hint = f"give {key} such a value, or leave it out" if word in known else hint
         what = in_words(error, Config).partition(";")[0]  # the hint knows the tables' names too
         raise ConfigError("E-config-01", f"a setting is wrong: {what}", f"{key} was read from {place}", hint) from None
     if config.kubo.api:

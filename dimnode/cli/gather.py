@@ -42,8 +42,10 @@ class Gathered:
 def gather(inputs: Sequence[str], sources: Sequence[Source], choice: Choice, *, lines: bool = False) -> Gathered:
     """Items from the command line's arguments. `lines`: a text file holds one text per line. Raises `ConfigError`."""
     if any(source.kind in FILE_KINDS for source in sources) and not _is_table(inputs):
+        _nothing_chosen(choice, "files")
         return _files(inputs, sources)
     if all(source.kind == "text" for source in sources) and not _is_table(inputs):
+        _nothing_chosen(choice, "texts")
         return _texts(inputs, sources, lines)
     if len(inputs) != 1:
         kinds = ", ".join(f"{source.kind} {source.name!r}" for source in sources)
@@ -51,6 +53,12 @@ def gather(inputs: Sequence[str], sources: Sequence[Source], choice: Choice, *, 
     if Path(inputs[0]).suffix.lower() in _ARRAYS:
         return _arrays(inputs[0], sources, choice)
     return _rows(open_table(inputs[0]), sources, choice)
+
+
+def _nothing_chosen(choice: Choice, given: str) -> None:
+    if choice.rows or choice.columns or choice.drop:
+        what = f"--row, --columns and --drop choose from a table, and {given} were given"
+        raise ConfigError("E-cli-44", what, "", f"name only the {given} that you mean, or give a CSV file")
 
 
 def one_blob(gathered: Gathered) -> tuple[bytes, tuple[str, ...]]:
@@ -151,7 +159,10 @@ def _texts(inputs: Sequence[str], sources: Sequence[Source], lines: bool) -> Gat
     for text in inputs:
         if not _is_file(Path(text)) and Path(text).suffix.lower() in {".txt", ".md", *SUFFIXES} and " " not in text:
             raise ConfigError(
-                "E-cli-41", f"cannot read {text}", "there is no such file", "a text of your own is quoted"
+                "E-cli-41",
+                f"cannot read {text}",
+                "there is no such file",
+                "check the path; a text of your own has a space in it",
             )
     return Gathered(tuple(sources), items, lambda: len(inputs), "text")
 

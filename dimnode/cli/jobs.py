@@ -236,5 +236,7 @@ def _find_model(client: Client, name: str) -> Mapping[str, Any] | None:
         raise Refused("E-models-01", no.complaint.what, f"did you mean {near[0]}?", "dim models ls") from None
     if said["withdrawn"] is not None:
         why = said["withdrawn"] or "its publisher gave no reason"
-        raise Refused("E-models-24", f"{said['name']} was withdrawn by its publisher", why, "dim models ls")
+        newer = said.get("replacement")
+        hint = f"its publisher says to take {newer}: dim models show {newer}" if newer else "dim models ls"
+        raise Refused("E-models-24", f"{said['name']} was withdrawn by its publisher", why, hint)
     return said

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from dimnode.cli.arguments import build_parser
 from dimnode.cli.hints import speak_for, with_home
@@ -72,13 +72,17 @@ def complain(error: DimError, as_json: bool = False) -> int:
     return exit_code(error)
 
 
+_OF_A_FILE: Final = frozenset({"E-store-32", "E-models-05", "E-cli-41"})
+"""What was named on the command line cannot be read, whoever looked: not a no, but a mistake in typing."""
+
+
 def exit_code(error: DimError) -> int:
     """By whose fault it is."""
     match error:
         case ConfigError():
             return 2
         case Refused():
-            return 4
+            return 2 if error.complaint.code in _OF_A_FILE else 4
         case NoNode():
             return 5
         case _:

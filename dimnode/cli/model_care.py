@@ -11,7 +11,7 @@ from dimnode.cli.blobs import watched
 from dimnode.cli.node import open_client
 from dimnode.cli.output import clock, facts, say, say_json, shown, size_text, table, talk
 from dimnode.cli.swarms import duration_ms
-from dimnode.errors import ConfigError
+from dimnode.errors import ConfigError, Refused
 
 _FORM = ("format", "architecture", "dtype", "quantisation")
 
@@ -135,7 +135,7 @@ def rm(chosen: argparse.Namespace) -> int:
 
 def grant(chosen: argparse.Namespace) -> int:
     """Let a peer use a restricted model of yours."""
-    until = None if chosen.expires == "never" else time.time_ns() // 1_000_000 + duration_ms(chosen.expires)
+    until = None if chosen.expires == "never" else time.time_ns() // 1_000_000 + _term_ms(chosen.expires)
     with open_client(chosen) as client:
         done = client.ask(
             "models.grant",
@@ -147,6 +147,16 @@ def grant(chosen: argparse.Namespace) -> int:
         )
     when = f"until {clock(until, date=True)}" if until else "without an end"
     return _said(chosen, done, f"{shown(done['name'])}  to {done['peer']} for {', '.join(done['operations'])}, {when}")
+
+
+def _term_ms(text: str) -> int:
+    try:
+        return duration_ms(text)
+    except Refused:
+        cause = "a number and a unit: s, m, h, d or w"
+        raise ConfigError(
+            "E-models-07", f"{text!r} is no duration", cause, "--expires 90d, or --expires never"
+        ) from None
 
 
 def revoke(chosen: argparse.Namespace) -> int:

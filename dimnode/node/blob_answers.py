@@ -14,7 +14,7 @@ import trio
 from dimnode.api.port import Answer
 from dimnode.errors import PeerFault, Refused
 from dimnode.node.content import SHARED
-from dimnode.records.ids import Cid, cid_bytes, cid_text, is_cid
+from dimnode.records.ids import Cid, cid_bytes, cid_text, ends_wrongly, is_cid
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -45,6 +45,8 @@ def read_cid(text: str) -> Cid:
     cause = "a blob's CID is version 1 in lower-case base32, sha2-256, raw or dag-pb: it begins with bafkrei or bafybei"
     if text.startswith("Qm") and len(text) == 46:
         cause = "this is a CID of version 0; the same bytes added by the profile unixfs-v1-2025 have another one"
+    elif ends_wrongly(text):
+        cause = "its last letter was altered: no CID ends so; copy it again"
     raise Refused("E-p2p-65", f"{text[:80]!r} is no CID of a blob", cause, "dim blobs ls")
 
 

@@ -246,6 +246,8 @@ def _runtimes(node: Node) -> Finding:
             said.append(f"{name}: installed, did not answer in time")
             ok = False
     mend = "reinstall that package, or look at docs/platforms.md; models of that format are refused meanwhile"
+    if any("asks for the device" in words for words in said):
+        mend = "set onnx_device and torch_device to auto, or to a device that is there, then restart the node"
     return finding("runtimes", ok, "; ".join(said), mend)
 
 

@@ -4,10 +4,11 @@ Rule: a change is written down before it counts, and counts before it is confirm
 to whom it blocks are closed, no new one is made either way, and nothing that it says through others is listened to.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -19,6 +20,9 @@ from dimnode.p2p.host.host import Host
 from dimnode.p2p.links import BLOCKED, Links
 from dimnode.records.ids import PeerId, peer_text
 from dimnode.store.blocklist import Line, Lists, load_lists, save_lists
+
+_NUMBERS: Final = re.compile(r"[\d.]*\.[\d.]*")
+"""What was meant as an address, though it is none."""
 
 
 class Guests:
@@ -71,7 +75,7 @@ class Guests:
         target = parse_target(name)
         if target is not None:
             return target
-        if "/" in name or ":" in name:
+        if "/" in name or ":" in name or _NUMBERS.fullmatch(name):
             what = f"{name!r} is neither a peer nor an address"
             raise Refused("E-peers-03", what, "", "a peer id, 192.0.2.7, 192.0.2.0/24, or a multiaddress")
         return find_peer(name)

@@ -15,6 +15,7 @@ from dimnode.api.port import Answer
 from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, quote
 from dimnode.errors import Refused
+from dimnode.node.gatekeeper import wall_ms
 from dimnode.node.long_reads import end_of
 from dimnode.node.receipts import gone
 from dimnode.records.envelope import Record, open_envelope
@@ -58,6 +59,8 @@ class JobAnswers:
         found = quote(job.tier, quorum)
         steps = []
         for entry, task, model in zip(job.tasks, compiled.body["tasks"], compiled.models, strict=True):
+            if model is not None:
+                self._node.registry.require(model, task["op"], wall_ms())
             need = Need(task.get("model", b""), task["op"], task.get("cabinet", ""), task.get("peer"))
             peers = [seat.peer for seat in self._node.engine.roster.capable(need)]
             steps.append(

@@ -5,6 +5,7 @@ Rule: a command about a model of somebody else changes nothing but this node; wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from dimnode.records.transforms import sources_of, takes_row, text_names
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
     from dimnode.node.node import Node
+    from dimnode.node.registry import Registry
 
 _NOTHING: Final = type(None)
 _MODEL: Final[Mapping[str, tuple[type, ...]]] = {"model": (str,)}
@@ -257,6 +259,7 @@ class ModelAnswers:
             "pre": [dict(step) for step in said.pre],
             "post": [dict(step) for step in said.post],
             "withdrawn": None if gone is None else gone.payload["reason"],
+            "replacement": _replacement(registry, gone),
             "newer": [
                 title_of(other)
                 for other in registry.manifests.values()
@@ -379,4 +382,16 @@ def _why(access: Any, said: Manifest, me: PeerId) -> str:
     if access.grant is None:
         return "it is public"
     until = access.grant.payload.get("expires_ms")
-    return "by a grant of its publisher" + (f" until {until}" if until else "")
+    return "by a grant of its publisher" + (f" until {_moment(until)}" if until else "")
+
+
+def _replacement(registry: Registry, gone: Record | None) -> str:
+    """What to take instead of a withdrawn model: its name where it was heard, else its id; "" when nothing is said."""
+    if gone is None or (newer := gone.payload.get("replacement")) is None:
+        return ""
+    record = registry.manifests.get(newer)
+    return title_of(record) if record else cid_text(newer)
+
+
+def _moment(at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at_ms / 1000))

@@ -79,14 +79,17 @@ class Publishers:
             whose = self.find(publisher)
         except Refused:
             raise unheard from None
-        if whose != self._node.me:
-            await self._node.indexes.resolve(whose)
+        if whose == self._node.me:
+            raise Refused(
+                "E-models-01", f"unknown model {name!r}", "this node offers none of this name", "dim models ls"
+            )
+        await self._node.indexes.resolve(whose)
         try:
             return find(name)
         except Refused as no:
-            if no.complaint.code != "E-models-01" or whose == self._node.me:
+            if no.complaint.code != "E-models-01":
                 raise
-        cause = "neither its publisher's index names it nor a peer that was heard"
+        cause = "it is not in its publisher's index, and no peer told of it"
         raise Refused("E-models-01", f"unknown model {name!r}", cause, f"dim models ls --publisher {publisher}")
 
 

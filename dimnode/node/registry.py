@@ -13,7 +13,7 @@ from typing import Final
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS, Limits
-from dimnode.records.access import YES, Access, judge
+from dimnode.records.access import GRANTABLE, YES, Access, judge
 from dimnode.records.envelope import Record
 from dimnode.records.ids import (
     PEER_LETTERS_MIN,
@@ -175,7 +175,9 @@ class Registry:
         said = self.withdrawn(record.by, record.id)
         assert said is not None
         title, newer = Manifest.of(record).title, said.payload.get("replacement")
-        hint = "dim models ls" if newer is None else f"dim models show {cid_text(newer)}"
+        known = self.manifests.get(newer) if newer else None
+        instead = Manifest.of(known).title if known else cid_text(newer) if newer else ""
+        hint = f"its publisher says to take {instead}: dim models show {instead}" if instead else "dim models ls"
         cause = said.payload["reason"] or "its publisher gave no reason"
         return Refused("E-models-24", f"{title} was withdrawn by its publisher", cause, hint)
 
@@ -271,6 +273,15 @@ class Registry:
             return YES
         grants = self.grants(record.by, model, peer)
         return judge(Manifest.of(record), peer, operation, grants, self.withdrawn, now_ms)
+
+    def require(self, model: Record, operation: str, now_ms: int) -> None:
+        """This node's own right to have it done, as far as it knows: executors would refuse. Raises `Refused`."""
+        access = self.access(model.id, self.me, operation, now_ms)
+        if not access.allowed:
+            title = Manifest.of(model).title
+            grantable = access.code in GRANTABLE
+            hint = f"its publisher can: dim models grant {title} {peer_text(self.me)}" if grantable else "dim models ls"
+            raise Refused(access.code, f"{title} is not for this node", access.cause, hint)
 
     def passes(self, submitter: PeerId, asked: Mapping[RecordId, str], now_ms: int) -> tuple[bytes, ...]:
         """Envelopes of the grants on which the submitter's operations on models stand: they travel with a lease."""

@@ -57,6 +57,8 @@ def judge(
 _NOT_GIVEN: Final = "E-models-21"
 _CLOSENESS: Final = ("E-models-25", "E-models-22", "E-models-23", _NOT_GIVEN)
 """Of several grants that do not do, the one that comes closest says why."""
+GRANTABLE: Final = frozenset(_CLOSENESS)
+"""Refusals that a grant of the publisher mends."""
 _CAUSES: Final = {
     "E-models-21": "{title} needs a grant of its publisher, and …{peer} has shown none",
     "E-models-22": "the grant of {title} to …{peer} has ended",

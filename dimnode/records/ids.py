@@ -102,6 +102,15 @@ def cid_text(cid: bytes) -> str:
     return "b" + base64.b32encode(cid).decode().lower().rstrip("=")
 
 
+def ends_wrongly(text: str) -> bool:
+    """Whether only the last letter keeps this text from being a CID: it has bits that name nothing."""
+    try:
+        raw = base64.b32decode(text[1:].upper() + "=" * (-(len(text) - 1) % 8))
+    except ValueError:
+        return False
+    return is_cid(raw) and cid_text(raw) != text and cid_text(raw)[:-1] == text[:-1]
+
+
 def cid_bytes(text: str) -> bytes:
     """The bytes of a record or blob id in text form. Raises `PeerFault` when it is neither."""
     body = text[1:].upper()

@@ -23,7 +23,7 @@ from dimnode.store import blob_files as files
 from dimnode.store.blob_book import Blob, BlobBook, no_blob
 from dimnode.store.blob_reader import Reader, StoreStat
 from dimnode.store.blob_scan import left_parts, scan, sweep_rests
-from dimnode.store.hashing import Progress, hash_stream, silent
+from dimnode.store.hashing import Progress, check_size, hash_stream, silent
 from dimnode.store.part import Part
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,9 @@ class BlobStore:
         if isinstance(source, Path):
             with os.fdopen(files.open_source(source), "rb", buffering=0) as file:
                 os.set_blocking(file.fileno(), True)
-                self.make_room(os.fstat(file.fileno()).st_size)
+                size_bytes = os.fstat(file.fileno()).st_size
+                check_size(size_bytes, self._limits.blob_bytes_max)
+                self.make_room(size_bytes)
                 return self._add(file, progress, pin, name_whole)
         return self._add(source, progress, pin, name_whole)
 

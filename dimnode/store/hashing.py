@@ -36,11 +36,11 @@ def hash_stream(
     """
     builder, all_bytes = TreeBuilder(), hashlib.sha256()
     size, total = 0, _size_of(file)
+    check_size(total, bytes_max)
     leaf = memoryview(bytearray(LEAF_BYTES))
     while filled := _fill(file, leaf):
         size += filled
-        if size > bytes_max:
-            raise Refused("E-store-33", "the blob is too large", f"at most {bytes_max} bytes", "split it")
+        check_size(size, bytes_max)
         builder.add(leaf[:filled])
         if whole:
             all_bytes.update(leaf[:filled])
@@ -51,6 +51,12 @@ def hash_stream(
         if filled < LEAF_BYTES:
             break
     return builder.finish(), Cid(BLOB_PREFIX + all_bytes.digest()) if whole else None
+
+
+def check_size(size_bytes: int, bytes_max: int) -> None:
+    """Raises `Refused` E-store-33: no disk that is large enough would help."""
+    if size_bytes > bytes_max:
+        raise Refused("E-store-33", "the blob is too large", f"at most {bytes_max} bytes", "split it")
 
 
 def _fill(file: BinaryIO, leaf: memoryview) -> int:

@@ -69,7 +69,7 @@ def test_a_blob_is_added_fetched_kept_and_let_go(nodes: Nodes, tmp_path: Path) -
     link = tmp_path / "link"
     link.symlink_to(source)
     refused = first.dim("blobs", "add", link)
-    assert refused.code == 4 and "E-store-32" in refused.err
+    assert refused.code == 2 and "E-store-32" in refused.err
 
 
 def test_ctrl_c_stops_a_fetch_at_once(nodes: Nodes) -> None:

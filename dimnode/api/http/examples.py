@@ -144,6 +144,7 @@ _SHOWN: Final = _MODEL | {
     "pre": [{"op": "input", "name": "text", "kind": "text"}],
     "post": [],
     "withdrawn": None,
+    "replacement": "",
     "newer": ["triage:1.1.0"],
     "grants": [_GRANT | {"revoked": False}],
 }

@@ -111,6 +111,7 @@ class ModelShown(ModelOut):
     pre: list[Step]
     post: list[Step]
     withdrawn: str | None = Field(description="why its publisher took it back; null while it stands")
+    replacement: str = Field("", description="what to take instead of a withdrawn one: a name, or an id")
     newer: list[str] = Field(description="name:version of its updates")
     grants: list[ModelGrant] = Field(description="for an admin's key; others see none")
 

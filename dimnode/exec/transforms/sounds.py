@@ -64,7 +64,9 @@ def _decoded(raw: bytes) -> tuple[Array, int]:
                 if left < 0:
                     fail(AUDIO_TOO_LONG, f"the sound has more than {LIMITS.transforms.audio_samples_max} samples")
                 blocks.append(block)
-    except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
+    except soundfile.LibsndfileError as error:  # its text names our buffer, its reason does not
+        fail(BAD_AUDIO, f"the sound cannot be read: {error.error_string[-120:]}", "WAV or FLAC")
+    except (RuntimeError, ValueError, TypeError) as error:
         fail(BAD_AUDIO, f"the sound cannot be read: {str(error)[-120:]}", "WAV or FLAC")
     return (np.concatenate(blocks) if blocks else np.zeros((0, 1), dtype=np.float32)), rate
 

@@ -73,6 +73,10 @@ def test_each_family_of_errors_has_its_exit_code():
     assert {kind: exit_code(kind("E-x-01", "what")) for kind in codes} == codes
 
 
+def test_a_file_that_cannot_be_read_is_a_mistake_in_typing_whoever_looked():
+    assert {exit_code(Refused(code, "what")) for code in ("E-store-32", "E-models-05", "E-cli-41")} == {2}
+
+
 def test_an_error_is_at_most_three_lines(capsys):
     assert complain(Refused("E-x-01", "what", "why", "then")) == 4
     assert capsys.readouterr().err == "error E-x-01: what\ncause: why\nhint: then\n"

@@ -64,6 +64,14 @@ def test_a_table_is_the_same_in_every_form(folder, name):
     )
 
 
+@pytest.mark.parametrize("choice", [Choice(rows=(2,)), Choice(columns=("a",)), Choice(drop=("a",))])
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_what_chooses_from_a_table_is_refused_for_texts_and_files(kind, choice):
+    source = Source("x", kind, (), "", ())
+    with pytest.raises(ConfigError, match="E-cli-44"):
+        gather(["a", "b", "c"], [source], choice)
+
+
 def test_a_bad_row_is_a_fault_and_the_rows_after_it_are_read(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,b\n1,2\n3\n4,word\n5,nan\n6,7\n", encoding="utf-8")

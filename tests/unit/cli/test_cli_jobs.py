@@ -183,6 +183,12 @@ def test_a_model_that_nobody_offers_is_named_before_its_input_is_read(dim, tmp_p
         (tmp_path / "control.sock").unlink()
 
 
+def test_a_withdrawn_model_is_refused_with_the_one_to_take_instead(dim, tmp_path, rows):
+    gone = {"result": {**MODEL, "withdrawn": "it was wrong", "replacement": "triage:2"}}
+    with node(tmp_path, models__ls={"result": {"models": []}}, models__show=gone):
+        assert "take triage:2: dim models show" in dim("run", "triage", rows).err
+
+
 def test_a_receipt_that_cannot_be_written_does_not_cost_the_answer(dim, tmp_path, rows):
     with node(tmp_path):
         said = dim("run", "triage", rows, "--receipt", "/proc/nowhere/r.dimr")

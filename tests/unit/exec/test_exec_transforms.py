@@ -394,6 +394,9 @@ def test_sound_that_is_none_is_refused():
     soundfile.write(ogg, np.zeros(100), 16000, format="OGG")
     for raw in (b"", b"RIFF", whole[:30], wav([]), b"fLaC" + bytes(40), nan.getvalue(), ogg.getvalue(), bytes(100)):
         assert code_of(sounds.decode_audio, {"rate_hz": 16000}, raw) == "E-exec-97"
+    with pytest.raises(RunFailed) as caught:
+        sounds.decode_audio({"rate_hz": 16000}, bytes(100))
+    assert caught.value.complaint.what == "the sound cannot be read: Format not recognised. (WAV or FLAC)"
 
 
 def test_frames_are_silero_vads_blocks():

@@ -56,6 +56,12 @@ def test_any_other_spelling_is_refused_by_name(text: str) -> None:
     assert no.value.complaint.code == "E-p2p-65"
 
 
+def test_a_last_letter_with_bits_that_name_nothing_is_named_as_the_reason() -> None:
+    with pytest.raises(Refused) as no:
+        read_cid(TEXT[:-1] + chr(ord(TEXT[-1]) ^ 1))
+    assert no.value.complaint.cause == "its last letter was altered: no CID ends so; copy it again"
+
+
 def test_a_manifest_beyond_the_bound_of_a_record_is_never_read() -> None:
     said = {"kind": "manifest", "v": 2, "net": OPEN_SWARM_ID, "by": KEY.peer, "at_ms": 1}
     most = LIMITS.records.record_bytes_max

@@ -80,7 +80,8 @@ def test_a_peer_may_be_blocked_by_its_name(tmp_path: Path) -> None:
 
 def test_who_is_named_wrongly_is_not_blocked(tmp_path: Path) -> None:
     guests = guests_of(tmp_path, Lobby(), block=(peer_text(B),))
-    assert code_of(guests, "block", "300.0.0.0/8", "") == "E-peers-03"
+    for no_address in ("300.0.0.0/8", "300.1.1.1", "192.0.2"):
+        assert code_of(guests, "block", no_address, "") == "E-peers-03"
     assert code_of(guests, "block", "brio", "") == "E-peers-01"
     assert code_of(guests, "block", peer_text(ME), "") == "E-peers-07"
     assert code_of(guests, "allow", peer_text(B)) == "E-peers-04"

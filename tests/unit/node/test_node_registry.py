@@ -79,6 +79,25 @@ def test_a_withdrawn_model_is_not_found_by_name_nor_by_id_and_the_reason_is_said
         assert code_of(registry, name) == "E-models-24"
     assert registry.access(new.id, PUBLISHER.peer, "infer", 5).code == "E-models-24"
     assert new.id in registry.manifests
+    with pytest.raises(Refused) as caught:
+        registry.find("iris:2")
+    assert caught.value.complaint.hint == "its publisher says to take iris:1: dim models show iris:1"
+
+
+def test_what_this_node_may_not_have_done_is_refused_before_anybody_is_asked(registry) -> None:
+    model = manifest()
+    registry.hear(model, PUBLISHER.peer)
+    with pytest.raises(Refused) as caught:
+        registry.require(model, "infer", 5)
+    assert caught.value.complaint.code == "E-models-21"
+    assert caught.value.complaint.hint == f"its publisher can: dim models grant iris:1 {peer_text(ME.peer)}"
+    registry.hear_notice(given := grant(model.id), PUBLISHER.peer)
+    registry.require(model, "infer", 5)
+    with pytest.raises(Refused, match="E-models-25"):
+        registry.require(model, "evaluate", 5)
+    registry.hear_notice(withdrawal(given.id), PUBLISHER.peer)
+    with pytest.raises(Refused, match="E-models-23"):
+        registry.require(model, "infer", 5)
 
 
 def test_nobody_withdraws_what_is_not_its_own(registry) -> None:

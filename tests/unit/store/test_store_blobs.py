@@ -208,6 +208,12 @@ def test_more_than_the_bound_is_refused_and_nothing_is_left(tmp_path: Path) -> N
         with pytest.raises(Refused) as no:
             store.add(io.BytesIO(bytes(LEAF_BYTES + 1)))
         assert no.value.complaint.code == "E-store-33"
+        large = tmp_path / "sparse"
+        with large.open("wb") as file:
+            file.truncate(2**43)  # no disk has this room: that is not what has to be mended
+        for take in (store.add, store.take_over):
+            with pytest.raises(Refused, match="E-store-33"):
+                take(large)
         assert names(store) == []
 
 
