@@ -317,6 +317,7 @@ class StoreLimits:
     blob_pins_max: int = 65_536
     blob_pin_reason_characters_max: int = 200
     blob_parts_open_max: int = 64
+    blobs_damaged_told_max: int = 64
     blob_part_kept_seconds: float = 7 * 86_400.0
     blob_progress_bytes: int = 16 * 1024 * 1024
 

@@ -312,7 +312,8 @@ def _arrays(source: str, sources: Sequence[Source], choice: Choice) -> Gathered:
     def items() -> Iterator[Item | Fault]:
         for place in choice.rows or range(1, next(iter(counts)) + 1):
             if not 1 <= place <= next(iter(counts)):
-                raise ConfigError("E-cli-42", f"there is no row {place}", f"rows are numbered to {next(iter(counts))}")
+                cause = f"rows are numbered from 1 to {next(iter(counts))}"
+                raise ConfigError("E-cli-42", f"there is no row {place}", cause, "--row 1")
             yield Item(place, {entry.name: named[entry.name][place - 1].tolist() for entry in sources})
 
     typed = tuple(

@@ -279,7 +279,7 @@ def _entry(choice: Choice, declared: Sequence[Sequence[Any]]) -> Sequence[Any]:
 def _checked_rows(rows: Sequence[int], count: int) -> Sequence[int]:
     for row in rows:
         if not 1 <= row <= count:
-            raise ConfigError("E-cli-42", f"there is no row {row}", f"rows are numbered from 1 to {count}")
+            raise ConfigError("E-cli-42", f"there is no row {row}", f"rows are numbered from 1 to {count}", "--row 1")
     return rows
 
 

@@ -25,7 +25,7 @@ from dimnode.node.peer_answers import clock_ahead_ms
 from dimnode.node.swarm import AGENT
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC
 from dimnode.p2p.host.gate import ConductReport
-from dimnode.records.ids import short
+from dimnode.records.ids import cid_text, short
 
 if TYPE_CHECKING:
     from dimnode.node.node import Node
@@ -56,6 +56,7 @@ def findings(node: Node) -> list[Finding]:
         _offers(node),
         *_kubo(node),
         _disk(node),
+        *_blobs(node),
         _files(),
         _memory(node),
         _loop(node),
@@ -278,6 +279,15 @@ def _disk(node: Node) -> Finding:
     free, least = shutil.disk_usage(node.home).free, node.limits.store.free_bytes_min
     detail = f"{free / 1024**3:.1f} GiB free at {node.home}"
     return finding("disk", free >= least, detail, "free some space, or move the home: DIM_HOME", stops=True)
+
+
+def _blobs(node: Node) -> list[Finding]:
+    damaged = list(node.content.store.damaged)
+    if not damaged:
+        return []
+    some = ", ".join(map(cid_text, damaged[:3]))
+    mend = "add them again, or dim blobs get CID; something else writes there, or the disk fails"
+    return [finding("blobs", False, f"{len(damaged)} had altered files and were taken out: {some}", mend)]
 
 
 def _files() -> Finding:

@@ -110,7 +110,12 @@ def check_sha256(place: Path, wanted: str) -> None:
     """Raises `Refused` when the file is not the one that the card means."""
     with place.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
-            raise Refused("E-models-04", f"{place.name} does not have the declared sha256", "the file changed")
+            raise Refused(
+                "E-models-04",
+                f"{place.name} does not have the declared sha256",
+                "the file changed",
+                "get the file again, or take sha256 out of the card when it is the right one",
+            )
 
 
 def body_of(card: ModelCard, chosen: str, files: list[list[Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
@@ -21,6 +21,7 @@ from dimnode.records.membership_kinds import OPEN_SWARM_NAME, USES_MAX
 from dimnode.store.swarm_state import SwarmState, load_state, save_state
 
 NAME_CHARACTERS_MAX = 64
+_ASK_ADMIN: Final = "dim swarm show lists the admins in full: ask one of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,9 @@ class PrivateSwarm:
     def _admin(self) -> None:
         if not self.book.is_admin(self.me):
             admins = ", ".join(f"…{short(peer)}" for peer in sorted(self.book.admins) if self.book.is_admin(peer))
-            raise Refused("E-swarm-21", f"this node is no admin of {self.book.name!r}", f"admins: {admins or 'none'}")
+            raise Refused(
+                "E-swarm-21", f"this node is no admin of {self.book.name!r}", f"admins: {admins or 'none'}", _ASK_ADMIN
+            )
 
     def invite(self, wish: InviteWish, now_ms: int) -> tuple[Record, str]:
         """A fresh invite: its record and the string to hand over. Raises `Refused` E-swarm-21, -23, -27, -29."""

@@ -335,7 +335,7 @@ class MemberBook:
         """Whether its signer may remove that. Raises `Refused` E-swarm-21, E-swarm-24, E-swarm-29."""
         said = removal.payload
         if not self.is_admin(removal.by):
-            raise Refused("E-swarm-21", f"{_name(removal.by)} is no admin of {self.name!r}")
+            raise Refused("E-swarm-21", f"{_name(removal.by)} is no admin of {self.name!r}", "", "dim swarm show")
         if ("peer" in said) == ("invite" in said):
             raise Refused("E-swarm-11", "a removal names one peer or one invite")
         if said.get("peer") == self.founder and removal.by != self.founder:

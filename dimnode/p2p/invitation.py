@@ -22,6 +22,7 @@ from dimnode.wire import pack_frame, unpack_body
 
 PREFIX: Final = "dim1:"
 KEY_BYTES: Final = 32
+_ANOTHER: Final = "ask an admin for another one"
 _LENGTH_BYTES: Final = 2
 _CHECK_BYTES: Final = 4
 _ADDRESS_CHARACTERS_MAX: Final = 256
@@ -98,9 +99,9 @@ def _opened(body: bytes) -> Invitation:
                 raise PeerFault("fields")
     except PeerFault as fault:
         cause = f"{fault.rule}; nobody but an admin's own `dim swarm invite` makes one"
-        raise Refused("E-swarm-05", "the invitation is forged", cause, "ask an admin for another one") from None
+        raise Refused("E-swarm-05", "the invitation is forged", cause, _ANOTHER) from None
     if SigningKey.from_seed(found.seed).peer != found.invite.payload["key"]:
-        raise Refused("E-swarm-05", "the invitation is forged", "its secret does not belong to its invite")
+        raise Refused("E-swarm-05", "the invitation is forged", "its secret does not belong to its invite", _ANOTHER)
     return found
 
 

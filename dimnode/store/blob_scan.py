@@ -22,17 +22,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How many blobs were taken in by their files, how many went, and names that are not ours."""
+    """How many blobs were taken in by their files, how many went, names that are not ours, and altered blobs."""
 
     adopted: int
     removed: int
     foreign: tuple[str, ...]
+    damaged: tuple[Cid, ...] = ()
 
 
 def scan(folder: Path, book: BlobBook, limits: StoreLimits) -> Found:
     """Make folder and book agree. Blocks; hashes only files that the book does not know as they are."""
     whole: set[Cid] = set()
     foreign: list[str] = []
+    damaged: list[Cid] = []
     adopted = removed = 0
     for path in sorted(folder.iterdir()):
         named, said = files.root_of_name(path.name), files.plain(path)
@@ -48,6 +50,8 @@ def scan(folder: Path, book: BlobBook, limits: StoreLimits) -> Found:
                     log.warning("%s is not what its name says: removed", path.name)
                     path.unlink()
                     removed += 1
+                    if blob is not None:
+                        damaged.append(named[0])
                     continue
                 book.put(named[0], said.st_size, said.st_mtime_ns, time.time_ns() // 1_000_000)
                 adopted += 1
@@ -57,7 +61,7 @@ def scan(folder: Path, book: BlobBook, limits: StoreLimits) -> Found:
             book.forget(blob.root)
             removed += 1
     sweep_rests(folder, whole, (), limits)
-    return Found(adopted, removed, tuple(foreign))
+    return Found(adopted, removed, tuple(foreign), tuple(damaged[: limits.blobs_damaged_told_max]))
 
 
 def sweep_rests(folder: Path, whole: Container[Cid], coming: Container[Cid], limits: StoreLimits) -> None:

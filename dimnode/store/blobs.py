@@ -42,6 +42,8 @@ class BlobStore:
         self._used_ms: dict[Cid, int] = {}
         self._parts: dict[Cid, Part] = {}
         self.found = scan(self.folder, self._book, limits)
+        self.damaged = dict.fromkeys(self.found.damaged)
+        """Blobs whose files were altered: they are gone from here, and people are told why; the first ones."""
 
     def __enter__(self) -> "BlobStore":
         return self
@@ -123,6 +125,7 @@ class BlobStore:
                     files.write_nodes(self._tree_path(tree.root), tree.nodes)
                 os.replace(draft, self._flat_path(tree.root))
                 files.sync_folder(self.folder)
+                self.damaged.pop(tree.root, None)
                 blob = self._book.put(tree.root, tree.file_bytes, os.fstat(descriptor).st_mtime_ns, _now_ms())
             if whole is not None and whole != tree.root:
                 self._book.name(whole, tree.root)
@@ -145,7 +148,7 @@ class BlobStore:
             if blob is None or self._stands(blob):
                 return blob
             log.warning("the file of %s was changed or removed: it counts no more", cid_text(blob.root))
-            self._drop(blob.root)
+            self._drop_damaged(blob.root)
             return None
 
     def _row(self, cid: Cid) -> Blob | None:
@@ -192,7 +195,7 @@ class BlobStore:
             return None
         if tree.root != root:
             log.warning("the file of %s is damaged: it counts no more", cid_text(root))
-            self._drop(root)
+            self._drop_damaged(root)
             return None
         with suppress(OSError):  # a full disk: it is made once more the next time
             files.write_nodes(self._tree_path(root), tree.nodes)
@@ -224,11 +227,11 @@ class BlobStore:
         """A range of bytes, cut off at the end. Raises `Refused` E-store-34 when it is not here."""
         blob = self.find(cid)
         if blob is None:
-            raise no_blob(cid)
+            raise self._missing(cid)
         try:
             descriptor = files.open_plain(self._flat_path(blob.root))
         except OSError:
-            raise no_blob(cid) from None
+            raise self._missing(cid) from None
         try:
             return files.read_at(descriptor, offset, max(0, min(size, blob.bytes - offset)))
         except OSError as error:
@@ -240,11 +243,11 @@ class BlobStore:
         """Hash it all again; what does not hold is removed, and False."""
         blob = self.find(cid)
         if blob is None:
-            raise no_blob(cid)
+            raise self._missing(cid)
         with os.fdopen(files.open_plain(self._flat_path(blob.root)), "rb", buffering=0) as file:
             holds = hash_stream(file, self._limits.blob_bytes_max, progress)[0].root == blob.root
         if not holds:
-            self._drop(blob.root)
+            self._drop_damaged(blob.root)
         return holds
 
     def all(self) -> list[Blob]:
@@ -298,6 +301,7 @@ class BlobStore:
             with self._lock:
                 os.replace(part.path, self._flat_path(root))
                 files.sync_folder(self.folder)
+                self.damaged.pop(root, None)
                 blob = self._book.put(root, part.tree.file_bytes, file_ns, _now_ms())
                 part.done()
                 self._pin(root, pin)
@@ -422,7 +426,7 @@ class BlobStore:
         """Take it out now. Raises `Refused`: E-store-34 not here, E-store-36 pinned or in use."""
         blob = self.find(cid)
         if blob is None:
-            raise no_blob(cid)
+            raise self._missing(cid)
         with self._lock:
             if reasons := self._book.reasons(blob.root):
                 hint = f"dim blobs unpin {cid_text(blob.root)}"
@@ -431,6 +435,17 @@ class BlobStore:
                 raise Refused("E-store-36", "the blob is in use by a job", "", "later", 1000)
             self._drop(blob.root)
         return blob
+
+    def _drop_damaged(self, root: Cid) -> None:
+        if len(self.damaged) < self._limits.blobs_damaged_told_max:
+            self.damaged[root] = None
+        self._drop(root)
+
+    def _missing(self, cid: Cid) -> Refused:
+        if (self._book.named(cid) or cid) not in self.damaged:
+            return no_blob(cid)
+        hint = "dim blobs get CID, or add it again; is the disk failing?"
+        return Refused("E-store-35", f"the file of {cid_text(cid)} was altered and is gone", "by another program", hint)
 
     def _drop(self, root: Cid) -> None:
         """The file first: a row without a file says nothing, but a file without a row would take room that nobody

@@ -36,7 +36,7 @@ def test_a_blob_is_added_fetched_kept_and_let_go(nodes: Nodes, tmp_path: Path) -
     assert added.code == 0, added.err
     blob = added.out.strip()
     assert blob.startswith("bafybei")
-    assert first.dim("blobs", "add", source, "--json").json == {"blob": blob, "bytes": len(content)}
+    assert first.dim("blobs", "add", source, "--json").json == {"blob": blob, "bytes": len(content), "shared": True}
 
     out = tmp_path / "copy.bin"
     got = second.dim("blobs", "get", blob, "-o", out, "--from", "first")

@@ -20,6 +20,7 @@ from dimnode.records.manifest import Manifest
 from dimnode.records.tensors import Tensor, encode_tensors
 from dimnode.records.transforms import Source, sources_of
 
+_BROKEN: Final = "its publisher has to publish it again with a tokenizer.json that works"
 _KEPT_MAX: Final = 4
 _TOKENS_MAX: Final = 8192
 
@@ -139,7 +140,7 @@ class Texts:
         except Refused:
             raise
         except Exception as error:  # noqa: BLE001 boundary: the library raises bare Exception for what it cannot read
-            raise Refused("E-models-04", "the model's tokenizer cannot be read", str(error)[:200]) from None
+            raise Refused("E-models-04", "the model's tokenizer cannot be read", str(error)[:200], _BROKEN) from None
         found.no_padding()
         found.no_truncation()
         if len(self._kept) >= _KEPT_MAX:
@@ -155,7 +156,7 @@ def _tamed(call: Callable[[Any], Any], argument: Any) -> Any:
     except Exception:
         raise
     except BaseException as panic:  # noqa: BLE001 boundary: a panic of the library's; nobody cancels in this thread
-        raise Refused("E-models-04", "the model's tokenizer cannot be used", str(panic)[:200]) from None
+        raise Refused("E-models-04", "the model's tokenizer cannot be used", str(panic)[:200], _BROKEN) from None
 
 
 def _shortened(ids: Sequence[int], most: int) -> Sequence[int]:

@@ -471,8 +471,24 @@ def test_a_file_that_was_changed_counts_no_more(store: BlobStore) -> None:
     path.chmod(0o600)
     path.write_bytes(b"other bytes")
     assert store.find(blob.root) is None and store.path(blob.root) is None
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="E-store-35"):
         store.read(blob.root, 0, 1)
+    assert list(store.damaged) == [blob.root]
+    store.add(io.BytesIO(content_of(LEAF_BYTES)))
+    assert not store.damaged and store.read(blob.root, 0, 1)
+
+
+def test_a_file_that_was_changed_while_no_node_ran_is_told_as_damaged(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        blob = store.add(io.BytesIO(content_of(LEAF_BYTES)))
+        path = store.path(blob.root)
+    assert path is not None
+    path.chmod(0o600)
+    path.write_bytes(b"other bytes")
+    with open_store(tmp_path) as store:
+        assert list(store.damaged) == [blob.root]
+        with pytest.raises(Refused, match="E-store-35"):
+            store.verify(blob.root)
 
 
 def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
