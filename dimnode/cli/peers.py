@@ -12,6 +12,7 @@ from typing import Any
 from dimnode.cli.node import open_client
 from dimnode.cli.output import clock, say, say_json, shown, table, talk
 from dimnode.exec.sandbox import WALLS
+from dimnode.records.ids import PEER_LETTERS_MIN
 
 _WATCH_SECONDS = 1.0
 _CLOCK_MS_SHOWN_MIN = 1000.0
@@ -107,7 +108,19 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
     free = f"{row['free_slots']}/{row['slots']}"
     said, seen = row.get("jobs_per_second"), row.get("jobs_per_second_seen")
     pace = f"{said or '-'} ({seen} seen)" if seen else said
-    return [row["name"], f"…{row['peer'][-8:]}", path, rtt, row["agent"], free, pace, walls, linked, heard, offers]
+    return [
+        row["name"],
+        f"…{row['peer'][-PEER_LETTERS_MIN:]}",
+        path,
+        rtt,
+        row["agent"],
+        free,
+        pace,
+        walls,
+        linked,
+        heard,
+        offers,
+    ]
 
 
 def _age(seconds: float) -> str:
@@ -118,7 +131,7 @@ def _age(seconds: float) -> str:
 
 
 def _called(row: Mapping[str, Any]) -> str:
-    return shown(row["name"] or f"…{row['peer'][-8:]}")
+    return shown(row["name"] or f"…{row['peer'][-PEER_LETTERS_MIN:]}")
 
 
 # ---- watching

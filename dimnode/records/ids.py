@@ -148,6 +148,11 @@ def meant_by(peers: Iterable[bytes], letters: str) -> str:
     return ", ".join(found[:4]) + (" …" if len(found) > 4 else "")
 
 
+def peer_letters(peer: PeerId) -> str:
+    """As few letters from the end of a peer's id as commands take for it."""
+    return peer_text(peer)[-PEER_LETTERS_MIN:]
+
+
 def short(identifier: bytes) -> str:
     """Eight letters from the end of an id: for people, in tables and log lines; never for comparison."""
     text = peer_text(identifier) if len(identifier) == PEER_ID_BYTES else cid_text(identifier)

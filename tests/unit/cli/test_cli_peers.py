@@ -46,6 +46,7 @@ def test_peers_are_shown_with_path_age_agent_and_offers(dim, tmp_path):
     for word in ("direct", "1.2", "dimnode/0.1.0", "9/10", "complete", "67 min", "triage:1, data ward"):
         assert word in brio
     assert "relayed" in cara
+    assert f"…{row('brio')['peer'][-12:]}" in brio, "as many letters as commands take"
 
 
 @pytest.mark.parametrize(
