@@ -103,7 +103,10 @@ def _said(chosen: argparse.Namespace, card: Mapping[str, Any]) -> dict[str, Any]
 
 def _with_schema(card: dict[str, Any], path: Path) -> dict[str, Any]:
     """Inputs and outputs from the model itself, where the card does not say them."""
-    return with_schema(card, gather(path).files)
+    found = gather(path)
+    if left_out := [name for name in found.skipped if not name.startswith(".")]:
+        talk(f"left out, being empty or of a format that can hold code: {shown(left_out)}")
+    return with_schema(card, found.files)
 
 
 def _card_and_source(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict[str, Any], Path]:

@@ -31,11 +31,6 @@ File = tuple[str, str, Path]
 """A model's file: its path in the manifest, its role, where it lies."""
 
 
-def declared_schema(path: Path) -> tuple[Rows, Rows]:
-    """Of one ONNX file; see `schema_of`."""
-    return schema_of("onnx", [("model", "model", path)])
-
-
 def schema_of(runtime: str, files: Sequence[File], facts: Mapping[str, Any] | None = None) -> tuple[Rows, Rows]:
     """Inputs and outputs as rows [name, dtype, shape] with -1 for a free size, from loading the model in this runtime.
 

@@ -86,7 +86,7 @@ def _of_folder(source: Path) -> Gathered:
             raise Refused("E-models-26", what, "a model has plain files only", "copy the file there")
         if problem := path_problem(path):
             raise Refused("E-models-26", f"a model may have no file {path[:120]!r}", problem, "rename it")
-        if not found.st_size or _holds_code(entry):
+        if not found.st_size or _holds_code(path, entry):
             skipped.append(path)
             continue
         files.append(SourceFile(path, role_of(path), entry))
@@ -121,10 +121,14 @@ def gather_listed(files: Sequence[SourceFile]) -> Gathered:
     return Gathered(tuple(sorted(files, key=lambda file: file.path)), ())
 
 
-def _holds_code(place: Path) -> bool:
-    """A pickle in any wrapping, which folders often have beside safetensors: told by its first bytes, not its name."""
+def _holds_code(path: str, place: Path) -> bool:
+    """A pickle in any wrapping, which folders often have beside safetensors: by its name and by its first bytes.
+
+    A CoreML package is of a .mlmodel and a weight.bin.
+    """
+    named = "" if "com.apple.CoreML/" in path else path
     with place.open("rb") as file:
-        return bool(refusal_of("", file.read(HEAD_BYTES)))
+        return bool(refusal_of(named, file.read(HEAD_BYTES)))
 
 
 def _walk(source: Path) -> list[Path]:

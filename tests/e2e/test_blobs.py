@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from cli_nodes import DIM, WAIT_SECONDS_MAX, Nodes, Started, dim, environment, wait_for
 
+from dimnode.exec.runtimes.onnx import IDENTITY
+
 pytestmark = pytest.mark.slow
 
 
@@ -131,14 +133,15 @@ def interrupted(node: Started, *words: object) -> str:
 def test_ctrl_c_in_the_middle_costs_nothing_that_came(nodes: Nodes, tmp_path: Path) -> None:
     first = nodes.start("first")
     second = nodes.start("second", "--bootstrap", first.address)
-    for number, name in enumerate(("blob.bin", "model.safetensors")):
-        with (tmp_path / name).open("wb") as file:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(IDENTITY)
+    for number, place in enumerate((tmp_path / "blob.bin", folder / "z.table")):
+        with place.open("wb") as file:
             file.write(bytes([number + 1]))
             file.truncate(LARGE_BYTES)
     blob = first.dim("blobs", "add", tmp_path / "blob.bin", "--share").out.strip()
-    card = tmp_path / "card.toml"
-    card.write_text('inputs = [["x", "float32", [-1]]]\noutputs = []\nformat = "torch"\n')
-    added = first.dim("models", "add", tmp_path / "model.safetensors", "--name", "large", "--card", card)
+    added = first.dim("models", "add", folder)
     assert added.code == 0, added.err
     wait_for(lambda: "large" in second.dim("models", "ls").out, "the model is heard of")
     out = tmp_path / "out.bin"

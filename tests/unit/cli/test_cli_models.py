@@ -1,17 +1,23 @@
 """What a person says of a model when it is added or updated: nothing is published that was not meant to be."""
 
+import json
+
 import pytest
 from fake_node import FakeNode
 
-CARD = 'inputs = [["x", "float32", [-1, 2]]]\noutputs = [["y", "float32", [-1, 2]]]\n'
+CARD = 'architecture = "transformers"\n'
+CONFIG = {"architectures": ["ViTModel"], "model_type": "vit", "num_hidden_layers": 1, "image_size": 2, "hidden_size": 2}
 ADDED = {"result": {"name": "m:1.0.0", "model": "b…"}}
 
 
 @pytest.fixture
 def model(tmp_path):
-    (tmp_path / "m.onnx").write_bytes(b"model")
-    (tmp_path / "m.toml").write_text(CARD)
-    return tmp_path / "m.onnx"
+    """Of a kind whose card is compared with its config alone."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "m.safetensors").write_bytes(b"weights")
+    (tmp_path / "m" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "m" / "model.toml").write_text(CARD)
+    return tmp_path / "m"
 
 
 @pytest.mark.parametrize("access", ["private", "public", "restricted"])
@@ -19,7 +25,7 @@ def model(tmp_path):
 def test_a_price_does_not_open_what_has_another_policy(dim, tmp_path, model, access, where):
     said = ("--access", access) if where == "flag" else ()
     if where == "card":
-        (tmp_path / "m.toml").write_text(CARD + f'access = "{access}"\n')
+        (model / "model.toml").write_text(CARD + f'access = "{access}"\n')
     with FakeNode(tmp_path, models__add=ADDED) as node:
         refused = dim("models", "add", model, "--price", "0.002 EUR/row", *said)
     assert (refused.code, "error E-cli-10" in refused.err) == (2, True)
@@ -43,7 +49,7 @@ def test_a_price_alone_means_pay_per_use(dim, tmp_path, model):
     ],
 )
 def test_a_slip_in_a_card_is_named_and_nothing_is_published(dim, tmp_path, model, line, word):
-    (tmp_path / "m.toml").write_text(CARD + line + "\n")
+    (model / "model.toml").write_text(CARD + line + "\n")
     with FakeNode(tmp_path, models__add=ADDED) as node:
         refused = dim("models", "add", model)
     assert "error E-models-07" in refused.err
@@ -52,7 +58,7 @@ def test_a_slip_in_a_card_is_named_and_nothing_is_published(dim, tmp_path, model
 
 
 def test_a_card_may_spell_licence_as_the_option_may(dim, tmp_path, model):
-    (tmp_path / "m.toml").write_text(CARD + 'license = "MIT"\n')
+    (model / "model.toml").write_text(CARD + 'license = "MIT"\n')
     with FakeNode(tmp_path, models__add=ADDED) as node:
         dim("models", "add", model)
     assert node.asked("models.add")[0]["card"]["licence"] == "MIT"
@@ -72,11 +78,13 @@ def test_who_may_have_a_new_model_is_said_by_its_policy(dim, tmp_path, model, ac
 def test_an_update_with_another_file_says_what_its_card_and_its_flags_say(dim, tmp_path, model):
     with FakeNode(tmp_path, models__update=ADDED) as node:
         assert dim("models", "update", "m", model, "--version", "7").code == 0
-        assert dim("models", "update", "m", "--version", "8", "--card", tmp_path / "m.toml", "--summary", "s").code == 0
+        assert (
+            dim("models", "update", "m", "--version", "8", "--card", model / "model.toml", "--summary", "s").code == 0
+        )
     first, second = node.asked("models.update")
-    assert (first["path"], first["card"]["version"], first["card"]["inputs"][0][0]) == (str(model), "7", "x")
+    assert (first["path"], first["card"]["version"], first["card"]["inputs"][0][0]) == (str(model), "7", "pixel_values")
     assert (second["path"], second["card"]["version"], second["card"]["summary"]) == (None, "8", "s")
-    assert second["card"]["inputs"] == first["card"]["inputs"]
+    assert second["card"]["architecture"] == "transformers"
 
 
 def test_a_model_of_many_labels_is_one_readable_line(dim, tmp_path):
@@ -93,3 +101,10 @@ def test_a_blob_that_is_shared_already_is_said_to_be(dim, tmp_path, shared, line
     (tmp_path / "f").write_bytes(b"x")
     with FakeNode(tmp_path, blobs__add={"result": {"blob": "b…", "bytes": 1, "shared": shared}}):
         assert line in dim("blobs", "add", tmp_path / "f").err
+
+
+def test_files_that_are_left_out_are_named(dim, model):
+    (model / "sd.pt").write_bytes(b"PK\x03\x04")
+    with FakeNode(model.parent, models__add=ADDED):
+        said = dim("models", "add", model)
+    assert (said.code, "hold code: sd.pt" in said.err) == (0, True)

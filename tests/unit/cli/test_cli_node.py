@@ -83,16 +83,20 @@ def test_a_doctor_shows_the_mend_of_what_is_not_fine_and_fails_when_it_stops_wor
     assert ("mend: dim up --bootstrap ADDRESS" in said.out) is not ok
 
 
+@pytest.mark.slow
 def test_a_card_beside_the_model_says_everything(dim, tmp_path):
-    (tmp_path / "m.onnx").write_bytes(b"model")
-    card = 'name = "m"\nfile = "m.onnx"\nlicence = "MIT"\ninputs = [["x", "float32", [-1, 2]]]\nlabels = ["a", "b"]\n'
+    from dimnode.exec.runtimes.onnx import IDENTITY
+
+    (tmp_path / "m.onnx").write_bytes(IDENTITY)
+    card = 'name = "m"\nfile = "m.onnx"\nlicence = "MIT"\ninputs = [["x", "float32", [2]]]\nlabels = ["a", "b"]\n'
     (tmp_path / "m.toml").write_text(card)
     with FakeNode(tmp_path, models__add={"result": {"name": "m:1", "model": "b…"}}) as node:
         assert dim("models", "add", tmp_path / "m.onnx", "--version", "2").code == 0
         assert dim("models", "add", tmp_path / "m.toml", "--labels", "c,d").code == 0
     first, second = node.asked("models.add")
     assert first["path"] == second["path"] == str(tmp_path / "m.onnx")
-    plain = {"name": "m", "licence": "MIT", "inputs": [["x", "float32", [-1, 2]]]}
+    plain = {"name": "m", "format": "onnx", "licence": "MIT", "inputs": [["x", "float32", [2]]]}
+    plain["outputs"] = [["y", "float32", [-1]]]
     assert first["card"] == {**plain, "labels": ["a", "b"], "version": "2"}
     assert second["card"] == {**plain, "labels": ["c", "d"]}
 

@@ -290,11 +290,14 @@ def test_a_pickle_is_refused_with_the_conversion_to_use_and_left_out_of_a_folder
     folder.mkdir()
     (folder / "m.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04" + bytes(100))
-    (folder / "weight.bin").write_bytes(b"numbers")
+    package = folder / "m.mlpackage" / "Data" / "com.apple.CoreML"
+    package.mkdir(parents=True)
+    (package / "weight.bin").write_bytes(b"numbers")
+    (folder / "sd.pt").write_bytes(b"no magic")
     found = gather(folder)
     assert ([file.path for file in found.files], found.skipped) == (
-        ["m.safetensors", "weight.bin"],
-        ("pytorch_model.bin",),
+        ["m.mlpackage/Data/com.apple.CoreML/weight.bin", "m.safetensors"],
+        ("pytorch_model.bin", "sd.pt"),
     )
 
 

@@ -2,17 +2,19 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dimnode.errors import RunFailed
+from dimnode.errors import Refused, RunFailed
 from dimnode.exec import orders
+from dimnode.limits import LIMITS
 from dimnode.node.model_files import gather
 from dimnode.node.model_schema import with_schema
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "exec"))
-from exec_formats import CHAIN, mlp, mlp_weights  # isort: skip
+from exec_formats import CHAIN, mlp, mlp_weights, onnx_mlp  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")]
 X, Y = [["x", "float32", [-1, 3]]], [["y", "float32", [-1, 2]]]
@@ -87,5 +89,52 @@ def test_a_config_of_transformers_needs_no_process(tmp_path: Path) -> None:
 def test_what_a_card_says_stays(tmp_path: Path) -> None:
     files = gather(folder(tmp_path, "torch")).files
     said = {"format": "torch", "inputs": [["in", "float32", [2, 3]]], "outputs": [["y", "float32", [2, 2]]]}
-    assert with_schema(dict(said), files) == said
+    found = with_schema(dict(said), files)
+    assert (found["inputs"], found["outputs"], found["architecture"]) == (said["inputs"], said["outputs"], "layers")
     assert CHAIN[-1]["as"] == "y"
+
+
+@pytest.mark.parametrize(
+    ("key", "row", "word"),
+    [
+        ("inputs", ["x", "float32", [-1, 4]], "x is no float32"),
+        ("inputs", ["x", "int64", [-1, 3]], "x is no int64"),
+        ("inputs", ["x", "float32", [-1]], "x is no float32"),
+        ("inputs", ["bytes", "float32", [-1, 3]], "no 'bytes'"),
+        ("outputs", ["z", "float32", [-1, 2]], "no 'z'"),
+    ],
+)
+def test_a_card_of_another_model_is_refused_with_what_the_model_says(tmp_path: Path, key, row, word) -> None:
+    (tmp_path / "m.onnx").write_bytes(onnx_mlp())
+    card = {"inputs": X, "outputs": Y}
+    with pytest.raises(Refused, match=word) as caught:
+        with_schema(card | {key: [row]}, gather(tmp_path / "m.onnx").files)
+    assert (caught.value.complaint.code, "float32[-1" in caught.value.complaint.hint) == ("E-models-07", True)
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        (None, orders.BAD_CONFIG),
+        ({"layers": [{**CHAIN[0], "out": 5}, *CHAIN[1:]]}, orders.UNFIT_WEIGHTS),
+        ({"layers": CHAIN, "auto_map": {"AutoModel": "evil.Model"}}, orders.CODE_IN_CONFIG),
+    ],
+)
+def test_a_chain_with_a_whole_card_is_loaded_all_the_same(tmp_path: Path, config, code) -> None:
+    (tmp_path / "m.safetensors").write_bytes(mlp_weights())
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunFailed) as caught:
+        with_schema({"architecture": "layers", "inputs": X, "outputs": Y}, gather(tmp_path).files)
+    assert caught.value.complaint.code == code
+
+
+def test_a_whole_card_stands_for_a_model_that_cannot_be_looked_at_here(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x" * 100)
+    monkeypatch.setattr(
+        "dimnode.node.model_schema.LIMITS", replace(LIMITS, exec=replace(LIMITS.exec, parsed_bytes_max=99))
+    )
+    card = {"inputs": X, "outputs": Y}
+    assert with_schema(dict(card), gather(tmp_path / "m.onnx").files) == card
+    with pytest.raises(Refused, match="99 bytes"):
+        with_schema({"inputs": X}, gather(tmp_path / "m.onnx").files)
