@@ -26,6 +26,7 @@ _EMBEDDING_TOKENS = 256
 _EXAMPLES = {"text": '"a sentence"', "image": "picture.png", "audio": "sound.wav", "bytes": "some.file"}
 _EXAMPLES |= {"rows": "rows.csv", "tensor": "rows.npy"}
 _OVERRIDES = ("format", "licence", "origin", "summary", "labels", "access")
+_NOT_PUBLISHED = ("file", "notes")
 _LABELS_SHOWN = 4
 _OFFERED = {
     "public": "offered to the swarm",
@@ -265,9 +266,9 @@ def _kept(card: dict[str, Any]) -> dict[str, Any]:
     """A card of a file, checked. Raises `Refused` for a key that no card has, and for what cannot be its value."""
     from dimnode.node.model_card import card_of as checked
 
-    checked({"name": "model", **card})
-    spelt = {"licence" if key == "license" else key: value for key, value in card.items()}
-    return {key: value for key, value in spelt.items() if key != "file"}
+    said = {key: value for key, value in card.items() if key not in _NOT_PUBLISHED}
+    checked({"name": "model", **said})
+    return {"licence" if key == "license" else key: value for key, value in said.items()}
 
 
 def _read_card(path: Path) -> dict[str, Any]:

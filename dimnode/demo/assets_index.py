@@ -93,8 +93,8 @@ def read_model_card(name: str, models: Path = MODELS) -> ModelCard:
         outputs=_fields(card["outputs"]),
         labels=tuple(card["labels"]),
         columns=tuple(card.get("columns", ())),
-        trained_on=card["trained_on"],
-        metrics=card.get("metrics", {}),
+        trained_on=card["notes"]["trained_on"],
+        metrics=card["notes"].get("metrics", {}),
     )
 
 

@@ -182,16 +182,14 @@ def _make_trained(recipe: Recipe, table: Table, models: Path) -> None:
     labels = predict(raw, {"x": x[unseen]})["label"]
     card = {
         "summary": recipe.summary,
-        "data_licence": "CC-BY-4.0",
         "origin": "trained",
         "inputs": [["x", "float32", [-1, len(recipe.columns)]]],
         "outputs": [["label", "int64", [-1]], ["probabilities", "float32", [-1, 2]]],
         "labels": list(recipe.labels),
         "columns": list(recipe.columns),
-        "trained_on": TRAINED_ON,
-        **extra,
     }
-    _write_model(models, recipe.name, raw, card, count_metrics(labels, table.y[unseen]))
+    notes = {"data_licence": "CC-BY-4.0", "trained_on": TRAINED_ON, **extra}
+    _write_model(models, recipe.name, raw, card, notes, count_metrics(labels, table.y[unseen]))
 
 
 def _fit(untrained: Any, x: Any, y: Any) -> Any:
@@ -284,9 +282,9 @@ def _make_referral(models: Path) -> None:
         "inputs": [["triage", "float32", [-1, 2]], ["diagnosis", "float32", [-1, 2]]],
         "outputs": [["priority", "int64", [-1]]],
         "labels": ["no rule applies", *(words[priority] for priority in sorted(words))],
-        "trained_on": "nothing: compiled from referral_rules.csv",
     }
-    _write_model(models, "referral", _canonical(compile_rules(rules)), card, {})
+    notes = {"trained_on": "nothing: compiled from referral_rules.csv"}
+    _write_model(models, "referral", _canonical(compile_rules(rules)), card, notes, {})
 
 
 def compile_rules(rules: Sequence[assets_index.ReferralRule]) -> Any:
@@ -349,7 +347,9 @@ def predict(raw: bytes, inputs: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def _write_model(models: Path, name: str, raw: bytes, card: dict[str, Any], metrics: dict[str, int]) -> None:
+def _write_model(
+    models: Path, name: str, raw: bytes, card: dict[str, Any], notes: dict[str, Any], metrics: dict[str, int]
+) -> None:
     path = models / f"{name}.onnx"
     path.write_bytes(raw)
     head = {
@@ -363,8 +363,9 @@ def _write_model(models: Path, name: str, raw: bytes, card: dict[str, Any], metr
     lines = ["# Written by dimnode.demo.train; do not edit by hand."]
     # JSON's strings, numbers and lists of them are spelled the same in TOML.
     lines += [f"{key} = {json.dumps(value)}" for key, value in {**head, **card}.items()]
+    lines += ["", "[notes]", *(f"{key} = {json.dumps(value)}" for key, value in notes.items())]
     if metrics:
-        lines += ["", "# Patients with seen_in_training = 0.", "[metrics]"]
+        lines += ["", "# Patients with seen_in_training = 0.", "[notes.metrics]"]
         lines += [f"{key} = {value}" for key, value in metrics.items()]
     (models / f"{name}.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -58,10 +58,11 @@ def test_a_slip_in_a_card_is_named_and_nothing_is_published(dim, tmp_path, model
 
 
 def test_a_card_may_spell_licence_as_the_option_may(dim, tmp_path, model):
-    (model / "model.toml").write_text(CARD + 'license = "MIT"\n')
+    (model / "model.toml").write_text(CARD + 'license = "MIT"\n[notes]\nanything = 1\n')
     with FakeNode(tmp_path, models__add=ADDED) as node:
         dim("models", "add", model)
-    assert node.asked("models.add")[0]["card"]["licence"] == "MIT"
+    [asked] = node.asked("models.add")
+    assert (asked["card"]["licence"], "notes" in asked["card"]) == ("MIT", False)
 
 
 @pytest.mark.parametrize(
