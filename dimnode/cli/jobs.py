@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from dimnode.batches import model_row
+from dimnode.batches import Item, model_row
 from dimnode.cli import batch
 from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines, replicas_of
-from dimnode.cli.gather import FILE_KINDS, OTHER_TABLES, gather, one_blob, plain_source
+from dimnode.cli.gather import FILE_KINDS, OTHER_TABLES, Gathered, gather, one_blob, plain_source
 from dimnode.cli.inputs import Choice, choice_of, file_of_job, read_input, read_job_file
 from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, talk
@@ -25,6 +25,8 @@ from dimnode.limits import LIMITS
 from dimnode.records.ids import cid_text, short
 from dimnode.records.transforms import Source, source_from
 
+_WORDS_UNASKED = 32
+"""So short that no model is asked how much it reads."""
 _TAKE = re.compile(r"(?P<name>[^=\[\]]+)=(?P<tensor>[^=\[\]]+)(\[(?P<start>\d+):(?P<stop>\d+)\])?")
 
 
@@ -48,6 +50,8 @@ def run(chosen: argparse.Namespace) -> int:
         if chosen.batch or chosen.out is not None or _are_many(takes, chosen.input):
             return batch.begin(client, chosen, _batch_of(chosen, row, takes, choice, job))
         blob, names = _one_input(chosen, row, takes, choice)
+        if row and "-" not in chosen.input and any(source.kind == "text" for source in takes):
+            _tell_of_cut_texts(client, row["model"], gather(chosen.input, takes, choice))
         wait_seconds = job["deadline_seconds"] + GRACE_SECONDS if "deadline_seconds" in job else None
         return carry_out(client, chosen, Order(job, [blob], choice.rows, wait_seconds, chosen.receipt, names))
 
@@ -63,6 +67,19 @@ def _one_input(
     if Path(chosen.input[0]).suffix.lower() in OTHER_TABLES:
         return one_blob(gather(chosen.input, [plain_source(row["inputs"] if row else [], choice)], choice))
     return read_input(chosen.input[0], choice, row["inputs"] if row else []), ()
+
+
+def _tell_of_cut_texts(client: Client, model: str, gathered: Gathered) -> None:
+    """A text is cut where the model's limit is, and its answer is of the beginning alone. A word is a token or more."""
+    names = {source.name for source in gathered.sources if source.kind == "text"}
+    texts = (item.values[name] for item in gathered.items() if isinstance(item, Item) for name in names)
+    words = max((len(text.split()) for text in texts if isinstance(text, str | bytes)), default=0)
+    if words <= _WORDS_UNASKED:
+        return
+    pre = client.ask("models.show", model=model)["pre"]
+    most = min((step["max_tokens"] for step in pre if step["op"] == "tokenise"), default=words)
+    if words > most:
+        talk(f"a text has {words} words, and the model reads {most} tokens: what comes after them is cut off")
 
 
 def _are_many(takes: Sequence[Source], inputs: Sequence[str]) -> bool:

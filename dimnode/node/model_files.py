@@ -14,6 +14,7 @@ from typing import Final
 from dimnode.errors import Refused
 from dimnode.exec.runtimes.refusals import HEAD_BYTES, refusal_of, require_model_format
 from dimnode.records.manifest_kinds import FILES_MAX, clash, path_problem, safe_path
+from dimnode.store.home import KEY_FILE
 
 _ROLES: Final = {
     ".onnx": "model",
@@ -73,6 +74,9 @@ def gather(source: Path) -> Gathered:
 def _of_folder(source: Path) -> Gathered:
     files: list[SourceFile] = []
     skipped: list[str] = []
+    if (source / KEY_FILE).exists():
+        what = f"{source} is a node's own directory"
+        raise Refused("E-models-28", what, "its key would be published", "a folder of the model alone")
     for entry in _walk(source):
         path = PurePosixPath(entry.relative_to(source)).as_posix()
         found = entry.lstat()

@@ -189,6 +189,17 @@ def test_a_withdrawn_model_is_refused_with_the_one_to_take_instead(dim, tmp_path
         assert "take triage:2: dim models show" in dim("run", "triage", rows).err
 
 
+@pytest.mark.parametrize(("words", "told"), [(33, ""), (41, "a text has 41 words, and the model reads 40 tokens")])
+def test_a_text_beyond_what_the_model_reads_is_said_to_be_cut(dim, tmp_path, words, told):
+    row = {**MODEL, "takes": [{"name": "text", "kind": "text", "columns": [], "dtype": "", "shape": []}]}
+    pre = [{"op": "input", "name": "text", "kind": "text"}, {"op": "tokenise", "max_tokens": 40}]
+    shown = {"result": {**row, "pre": pre, "withdrawn": None}}
+    with node(tmp_path, models__ls={"result": {"models": [row]}}, models__show=shown):
+        said = dim("run", "triage", "short", " ".join(["word"] * words))
+    assert told in said.err
+    assert ("cut off" in said.err) is bool(told) and "E-cli-99" not in said.err
+
+
 def test_a_receipt_that_cannot_be_written_does_not_cost_the_answer(dim, tmp_path, rows):
     with node(tmp_path):
         said = dim("run", "triage", rows, "--receipt", "/proc/nowhere/r.dimr")

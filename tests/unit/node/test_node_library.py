@@ -319,6 +319,16 @@ def test_the_nodes_own_directory_is_never_published(tmp_path, library, model) ->
         assert refused(add, library, source) == "E-models-28"
 
 
+def test_no_nodes_directory_is_published_and_none_is_looked_through(tmp_path) -> None:
+    """A running one holds a socket: not that has to be mended."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "identity.key").write_bytes(b"x")
+    (other / "control.sock").symlink_to(other / "nowhere")
+    with pytest.raises(Refused, match="E-models-28"):
+        gather(other)
+
+
 def test_an_upload_that_comes_again_while_it_becomes_a_model_is_not_taken_for_changed(tmp_path, library) -> None:
     """Whoever knows the bytes may hand them in once more: a new file under the same name."""
     place, again = tmp_path / "home" / "graph", tmp_path / "home" / "again"
