@@ -13,7 +13,7 @@ from dimnode.cli.carrying import names_of_peers
 from dimnode.errors import PeerFault, Refused
 from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.frames import TaskFrame
-from dimnode.records.ids import PeerId, blob_cid, cid_bytes, peer_bytes, peer_text
+from dimnode.records.ids import PeerId, blob_cid, cid_bytes, peer_bytes, peer_text, short
 from dimnode.records.kinds import open_record
 from dimnode.records.tensors import Tensor, encode_tensors
 from tests.attack.attacker import Attacker, answer_frame, lease_frame, opening, record, run, spec
@@ -242,7 +242,7 @@ def _look_at_twins(alba: RealNode, peers: list[PeerId]) -> None:
         return [row for row in alba.client.models() if row["name"].startswith("lookalike")]
 
     until(lambda: len(rows()) == 2, JOB_SECONDS, "both manifests are heard")
-    tails = [peer_text(peer)[-8:] for peer in peers]
+    tails = [short(peer) for peer in peers]
     assert {row["publisher_name"] for row in rows()} == {f"twin …{tail}" for tail in tails}
     assert all(tail in _dim(alba, "models", "ls") for tail in tails)
     with pytest.raises(Refused) as caught:
@@ -253,7 +253,8 @@ def _look_at_twins(alba: RealNode, peers: list[PeerId]) -> None:
         alba.client.validate({"tasks": [{"model": "lookalike"}]}, [patient(1)])
     assert caught.value.complaint.code == "E-models-02"
     assert all(f"{tail}/lookalike" in caught.value.complaint.cause for tail in tails)
-    [step] = alba.client.validate({"tasks": [{"model": f"{tails[0]}/lookalike"}]}, [patient(1)])["steps"]
+    named = f"{peer_text(peers[0])[-12:]}/lookalike"
+    [step] = alba.client.validate({"tasks": [{"model": named}]}, [patient(1)])["steps"]
     assert step["publisher"] == step["peers"][0] == f"twin …{tails[0]}"
 
 

@@ -223,7 +223,9 @@ def test_a_large_file_between_processes_comes_once_and_in_little_memory(tmp_path
             other.take_over(path)
     with provider(tmp_path / "a", 1) as first, provider(tmp_path / "b", 2) as second:
         command = [sys.executable, "-m", "benchmarks.blobs", "--fetch", str(tmp_path / "f"), blob.root.hex()]
-        done = subprocess.run([*command, first, second], capture_output=True, text=True, check=True, timeout=600)
+        done = subprocess.run(
+            [*command, str(MEGABYTES), first, second], capture_output=True, text=True, check=True, timeout=600
+        )
     found = json.loads(done.stdout)  # the process hashed the whole file once more at its end
     print(found)
     assert found["wire_ratio"] <= 1.02

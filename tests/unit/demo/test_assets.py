@@ -2,6 +2,7 @@
 
 import csv
 import math
+import tomllib
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from dimnode.demo import assets_index, split, train
 from dimnode.demo.assets_index import CLASSIFIER_NAMES, MODEL_NAMES, TRAINED_NAMES
+from dimnode.node import model_card
 
 pytest.importorskip("onnxruntime")
 
@@ -288,3 +290,10 @@ def test_the_check_names_a_file_that_came_out_otherwise(tmp_path: Path) -> None:
     (line,) = train.compare_with_shipped(tmp_path)
     assert line.startswith("classifier-logistic.onnx: made anew it has other bytes; ")
     assert "of 569 answers differ" in line
+
+
+@pytest.mark.parametrize("card", sorted(assets_index.MODELS.glob("*.toml")), ids=lambda card: card.stem)
+def test_a_node_takes_each_card_as_it_ships(card: Path) -> None:
+    said = tomllib.loads(card.read_text(encoding="utf-8"))
+    del said["notes"]  # they stay with whoever adds the model
+    assert model_card.card_of(said).name == card.stem
