@@ -15,7 +15,7 @@ from dimnode.cli.blobs import watched
 from dimnode.cli.model_care import price_of
 from dimnode.cli.node import open_client
 from dimnode.cli.output import counted, say, say_json, shown, size_text, table, talk
-from dimnode.cli.pretrained import card_of, config_in, licence_in
+from dimnode.cli.pretrained import card_of, config_in, is_chain, licence_in, require_bert
 from dimnode.errors import ConfigError, Refused
 from dimnode.node.model_files import gather
 from dimnode.node.model_schema import with_schema
@@ -131,9 +131,13 @@ def _found(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict
     config = config_in(source) if chosen.format in (None, "torch") else None
     if chosen.format and config is not None:
         return card_of(source, config), source
-    if chosen.format or any(source.rglob("*.onnx")):
+    if chosen.format == "coreml" and not any(source.rglob("*.mlmodel")):
+        hint = "leave --format out; or convert it with coremltools and add the .mlpackage"
+        raise Refused("E-models-05", f"{source.name} has no .mlpackage", "so it is no model of CoreML", hint)
+    if chosen.format not in (None, "onnx") or any(source.rglob("*.onnx")) or is_chain(source):
         return card, source
     if config is None or config["architectures"] == ["BertModel"]:  # faster as a graph
+        require_bert(source)
         return _converted(source, folder)
     return card_of(source, config), source
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dimnode.errors import ConfigError, Refused
+from dimnode.errors import ConfigError, Refused, RunFailed
+from dimnode.exec.orders import NO_ARCHITECTURE
 from dimnode.exec.runtimes.base import Content
 from dimnode.exec.runtimes.choice import PACKAGES
 from dimnode.exec.runtimes.config_file import Config, config_of
@@ -42,6 +43,28 @@ def config_in(folder: Path) -> Config | None:
     named = config.get("architectures") if config is not None else None
     known = isinstance(named, list) and len(named) == 1 and str(named[0]) in CLASSES
     return config if known else None
+
+
+def is_chain(folder: Path) -> bool:
+    """Whether its config is a chain of `layers`, which is none of transformers."""
+    return "layers" in (_json(folder / "config.json") or {})
+
+
+def require_bert(folder: Path) -> None:
+    """For a folder that names no class of the list: only a BERT encoder can still be converted.
+
+    Raises `RunFailed` E-exec-60 with the classes that run, and E-exec-64 for a config that is not of its class.
+    """
+    config = _json(folder / "config.json") or {}
+    if config.get("model_type") == "bert":
+        return
+    hint = "export it to ONNX where it was made; or write a card (docs/operator.md, Models)"
+    try:
+        found = pretrained_of(config)
+    except RunFailed as no:
+        raise RunFailed(no.complaint.code, f"{folder.name}: {no.complaint.what}", "", hint) from None
+    what = f"{folder.name}: a {found.name} is not converted to ONNX here, a BertModel is"
+    raise RunFailed(NO_ARCHITECTURE, what, "", "--format torch, or export it to ONNX where it was made")
 
 
 def card_of(folder: Path, config: Config) -> dict[str, Any]:

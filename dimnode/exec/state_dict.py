@@ -34,6 +34,7 @@ _KINDS: Final = {
     "uint8": "U8",
     "bool": "BOOL",
 }
+_NAMES_BYTES: Final = 1 << 16
 _MAPS: Final = ("state_dict", "model", "model_state_dict")
 
 
@@ -57,7 +58,9 @@ def convert(source: Path, out: Path) -> int:
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             cause = said[-1][:200] if said else "the process died"
-            raise Refused("E-models-52", f"{source.name} was not converted", cause, "export the model to ONNX instead")
+            raise Refused(
+                "E-models-52", f"{source.name} was not converted", cause, "export the model to ONNX where it was made"
+            )
         os.replace(partial, out)
     except OSError as error:
         raise Refused(
@@ -90,11 +93,31 @@ def _raise_walls(folder: str) -> None:
         raise RunFailed("E-models-52", f"no complete sandbox here ({sandbox.describe(layers)})")
 
 
+def _opened(raw: bytes) -> Any:
+    """What the checkpoint holds. Raises `RunFailed` in our words: PyTorch's advise to open it carelessly."""
+    import torch
+
+    try:
+        return torch.load(io.BytesIO(raw), weights_only=True, map_location="cpu")
+    except Exception as error:  # noqa: BLE001 - boundary: a hostile file may make the reader raise anything
+        raise RunFailed("E-models-52", f"{_looks_like(raw)} ({type(error).__name__})") from None
+
+
+def _looks_like(raw: bytes) -> str:
+    """What a file is that the restricted reader does not open; the end of an archive has the names of what is in it."""
+    names = raw[-_NAMES_BYTES:] if raw.startswith(b"PK\x03\x04") else b""
+    if raw.startswith(b"\x93NUMPY") or b".npy" in names:
+        return "it is a NumPy file: write its arrays with safetensors.numpy.save_file"
+    if b"/code/" in names:
+        return "it is TorchScript, which is a program and no map of tensors"
+    return "it is no checkpoint, or holds more than tensors: opening it would run code"
+
+
 def _tensors(raw: bytes) -> Mapping[str, Any]:
     """The map of tensors in a checkpoint, also when it lies one level down."""
     import torch
 
-    found = torch.load(io.BytesIO(raw), weights_only=True, map_location="cpu")
+    found = _opened(raw)
     for name in _MAPS:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]

@@ -41,8 +41,11 @@ class BertShape:
         """Raises `Refused` E-models-03 for another architecture."""
         said = (config.get("model_type"), config.get("hidden_act"), config.get("position_embedding_type", "absolute"))
         if said != ("bert", "gelu", "absolute"):
+            keys = ("model_type", "hidden_act", "position_embedding_type")
+            found = ", ".join(f"{key} {value}" for key, value in zip(keys, said, strict=True))
+            what = f"this is no BERT encoder that can be converted: {found}"
             raise Refused(
-                "E-models-03", f"this is no BERT encoder: {said}", "model_type bert, gelu, absolute positions"
+                "E-models-03", what, "it would be bert, gelu, absolute", "export it to ONNX where it was made"
             )
         return BertShape(
             hidden=int(config["hidden_size"]),

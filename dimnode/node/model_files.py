@@ -20,7 +20,6 @@ _ROLES: Final = {
     ".onnx": "model",
     ".mlmodel": "model",
     ".safetensors": "weights",
-    ".npz": "weights",
     ".onnx_data": "weights",
     ".json": "config",
 }
@@ -31,7 +30,7 @@ _TOKENIZERS: Final = frozenset(
     }
 )
 _LABELS: Final = frozenset({"labels.txt", "labels.json"})
-_FORMATS: Final = {".onnx": "onnx", ".mlmodel": "coreml", ".safetensors": "torch", ".npz": "mlx"}
+_FORMATS: Final = {".onnx": "onnx", ".mlmodel": "coreml", ".safetensors": "torch"}
 _WEIGHTY: Final = ("model", "weights")
 _ENTRIES_MAX: Final = 4096
 """Of a folder, before it is clear that it is no model's."""
@@ -98,7 +97,9 @@ def _of_folder(source: Path) -> Gathered:
             raise Refused("E-models-27", f"{source} has more than {FILES_MAX} files", "", "a folder of the model alone")
     if not any(file.role in _WEIGHTY for file in files):
         what = f"{source} has no file of a model"
-        raise Refused("E-models-05", what, "weights end in .onnx, .safetensors, .npz or .mlmodel", "check the path")
+        raise Refused(
+            "E-models-05", what, "weights end in .onnx or .safetensors, or are a .mlpackage", "check the path"
+        )
     files.sort(key=lambda file: file.path)
     if again := clash([file.path for file in files]):
         what = f"{again!r} is there twice, but for capital letters"

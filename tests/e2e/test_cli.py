@@ -161,7 +161,7 @@ def test_standing_status_peers_and_doctor_have_something_to_say(pair, ran):
         (["connect", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWLLbi6VRVecvjDwnSx4KczJAtFjLG6L1orY19UdWc1Vh7"], 4, "E-p2p-01"),
         (["connect", "nonsense"], 4, "E-p2p-01"),
         (["connect", "/ip4/127.0.0.1/tcp/1"], 4, "E-p2p-01"),
-        (["models", "add", "/nowhere.onnx"], 4, "E-models-05"),
+        (["models", "add", "/nowhere.onnx"], 2, "E-models-05"),
         (["data", "add", "w", "/nowhere.csv", "--allow", "statistics"], 4, "E-data-01"),
         (["data", "add", "w", PATIENTS, "--allow", "evaluate", "--any-model"], 4, "E-data-04"),
         (["data", "add", "w", PATIENTS, "--allow", "evaluate", "--label", "diagnosis"], 2, "E-cli-35"),

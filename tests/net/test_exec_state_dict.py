@@ -58,11 +58,14 @@ def test_what_would_run_code_is_refused_and_runs_none(tmp_path: Path) -> None:
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.ts"))
     torch.save(torch.ones(3), tmp_path / "lone.pt")
     (tmp_path / "junk.pt").write_bytes(os.urandom(500))
-    for name in ("evil.pt", "evil.pt2", "script.ts", "lone.pt", "junk.pt"):
+    np.savez(tmp_path / "a.npz", a=np.ones(2))
+    words = {"script.ts": "TorchScript", "a.npz": "save_file", "evil.pt": "would run code", "junk.pt": "no checkpoint"}
+    for name in ("evil.pt", "evil.pt2", "script.ts", "lone.pt", "junk.pt", "a.npz"):
         with pytest.raises(Refused) as caught:
             convert(tmp_path / name, tmp_path / "out.safetensors")
         assert caught.value.complaint.code == "E-models-52"
-        assert caught.value.complaint.cause
+        assert words.get(name, "") in caught.value.complaint.cause
+        assert "\x1b" not in caught.value.complaint.cause and "weights_only" not in caught.value.complaint.cause
         assert not (tmp_path / "out.safetensors").exists()
     assert not marker.exists()
     torch.load(tmp_path / "evil.pt", weights_only=False)

@@ -12,14 +12,18 @@ from dimnode.exec.orders import REFUSED_FORMAT
 HEAD_BYTES: Final = 64
 """As many first bytes tell a format."""
 _PICKLE: Final = "a pickle runs code when it is opened"
-_TO_SAFETENSORS: Final = "convert a state dict of your own: python -m dimnode.exec.state_dict FILE OUT.safetensors"
+_TO_SAFETENSORS: Final = (
+    "convert a state dict of your own: python -m dimnode.exec.state_dict FILE OUT.safetensors; "
+    "export a whole model or TorchScript to ONNX where it was made"
+)
+_ARRAYS: Final = "write your arrays with safetensors.numpy.save_file, or export the model to ONNX"
 REASONS: Final = {
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), f"{_PICKLE}; {_TO_SAFETENSORS}"),
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".dill"), f"{_PICKLE}; export the model to ONNX (skl2onnx)"),
     ".pt2": "loading a .pt2 falls back to a pickle, which runs code; export it to ONNX where it was made",
     **dict.fromkeys((".ts", ".jit", ".torchscript"), "TorchScript can write files and never end; export it to ONNX"),
     **dict.fromkeys((".h5", ".hdf5", ".keras"), "Keras files can hold code (Lambda layers); export the model to ONNX"),
-    **dict.fromkeys((".npy", ".npz"), f"a NumPy file can hold a pickle; {_TO_SAFETENSORS}"),
+    **dict.fromkeys((".npy", ".npz"), f"a NumPy file can hold a pickle; {_ARRAYS}"),
     ".gguf": "GGUF is not read by this version; convert it to safetensors where it is known",
     ".mlmodel": "only .mlpackage folders are read; save it as an mlprogram with coremltools",
 }

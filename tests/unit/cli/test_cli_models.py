@@ -109,3 +109,20 @@ def test_files_that_are_left_out_are_named(dim, model):
     with FakeNode(model.parent, models__add=ADDED):
         said = dim("models", "add", model)
     assert (said.code, "hold code: sd.pt" in said.err) == (0, True)
+
+
+@pytest.mark.parametrize("form", [(), ("--format", "onnx")])
+def test_a_folder_of_a_class_that_does_not_run_is_told_which_do(dim, model, form):
+    (model / "model.toml").unlink()
+    (model / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}')
+    said = dim("models", "add", model, *form)
+    assert (said.code, "error E-exec-60" in said.err) == (1, True), said.err
+    for word in ("GPT2LMHeadModel", "BertModel", "LlamaForCausalLM", "write a card"):
+        assert word in said.err
+
+
+def test_a_folder_without_a_package_of_coreml_is_none_of_coreml(dim, model):
+    (model / "model.toml").unlink()
+    said = dim("models", "add", model, "--format", "coreml")
+    assert "error E-models-05" in said.err
+    assert "leave --format out" in said.err

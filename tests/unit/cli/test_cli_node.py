@@ -138,6 +138,8 @@ PICKLE, HDF5 = b"\x80\x04\x95.", b"\x89HDF\r\n\x1a\n"
         ("h.h5", HDF5, "ONNX"),
         ("h.onnx", HDF5, "ONNX"),
         ("g.gguf", b"GGUF", "safetensors"),
+        ("n.npz", b"PK\x03\x04", "safetensors.numpy.save_file"),
+        ("s.pt", PICKLE, "TorchScript to ONNX"),
     ],
 )
 def test_what_can_hold_code_is_refused_with_the_conversion_before_anything_reads_it(
