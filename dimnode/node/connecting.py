@@ -56,7 +56,8 @@ async def connect(node: Node, address: str) -> Answer:
 def not_reached(address: str, reason: str) -> Refused:
     """Why a dial came to nothing: in another swarm nobody is at fault, and only words tell it from a broken network."""
     if said := re.search(r"\b(E-swarm-\d\d): (.*)", reason):
-        return Refused(said[1], f"{address} does not take this node in", f"it says: {said[2]}", _SAME_SWARM)
+        words = f"it says: {said[2]}" if "said by" in said[2] else said[2]
+        return Refused(said[1], f"{address} does not take this node in", words, _SAME_SWARM)
     if OTHER_ANSWER in reason:
         cause = "what answers there is no dimnode, or is in a swarm with a pre-shared key that this node does not have"
         return Refused("E-p2p-01", f"cannot reach {address}", cause, _SAME_SWARM)

@@ -102,7 +102,7 @@ def _port(node: Node) -> Finding:
 def _bootstrap(node: Node) -> Finding:
     if not node.config.bootstrap:
         return finding("bootstrap", True, "none configured: others join through this node, or it remembers peers")
-    ok = node.discovery is not None and node.discovery.found.bootstrap_ok
+    ok = node.discovery is not None and node.discovery.found.bootstrap_ok and bool(node.links.all())
     detail = "reached" if ok else node.discovery.bootstrap_failure() if node.discovery else "not tried yet"
     mend = "is that node up, and its port open? compare with its `dim up` line"
     if "another peer answers" in detail:

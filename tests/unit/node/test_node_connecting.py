@@ -10,7 +10,7 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4710/p2p/12D3KooW"
 @pytest.mark.parametrize(
     ("reason", "code", "cause"),
     [
-        ("E-swarm-16: this node is in the open swarm; said by …x", "E-swarm-16", "this node is in the open swarm"),
+        ("E-swarm-16: this node is in the open swarm; said by …x", "E-swarm-16", "it says: this node is in the open"),
         ("E-swarm-30: the other side does not use this swarm's pre-shared key", "E-swarm-30", "pre-shared key"),
         ("another answer than the one proposed", "E-p2p-01", "a swarm with a pre-shared key"),
     ],
