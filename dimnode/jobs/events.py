@@ -198,7 +198,8 @@ class AdvertHeard:
     `models` by their class, the format; `sizes` in bytes, as far as manifests were heard. It runs models of `formats`,
     and of them those whose `asks` (extras by model) are among its `extras`; None: it did not say, as peers of the last
     version do not, and is taken at its offer. It would fetch a model with at most `fetch_bytes` that it can run when a
-    job names one that it lacks (0: it would not). `walls` are the layers of its sandbox.
+    job names one that it lacks (0: it would not). `walls` are the layers of its sandbox. `resting`: what this node
+    itself would run, were it not drained.
     """
 
     peer: PeerId
@@ -211,6 +212,7 @@ class AdvertHeard:
     extras: frozenset[str] | None = None
     asks: Mapping[RecordId, frozenset[str]] = field(default_factory=dict)
     walls: frozenset[str] = frozenset()
+    resting: frozenset[RecordId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,8 +135,9 @@ def _nobody(spec: Mapping[str, Any], step: int, roster: Roster, now: Now) -> Ref
 def _drained(number: int, own: bool) -> Refused:
     what = f"nobody takes step {number} now"
     if own:
-        return Refused("E-jobs-04", what, "this node has what it needs, and is drained", "dim drain --off")
-    return Refused("E-jobs-04", what, "who has what it needs is drained", "there: dim drain --off")
+        return Refused("E-jobs-04", what, "this node has the model, and is drained", "dim drain --off")
+    cause = "who has the model takes no work: it is drained, or executes nothing"
+    return Refused("E-jobs-04", what, cause, "there: dim drain --off")
 
 
 def _named_lacks(word: str, number: int, peer: PeerId) -> Refused:

@@ -6,7 +6,7 @@ Rule: only peers with a live link (and this node itself) are candidates; who amo
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from dimnode.consensus.selection import Candidate, Need, NewcomerLane, choose
@@ -43,6 +43,7 @@ class Seat:
     formats: frozenset[str] | None = None
     extras: frozenset[str] | None = None
     walls: frozenset[str] = frozenset()
+    resting: frozenset[RecordId] = frozenset()
     fetch_bytes: int = 0
     inflight: int = 0
     window: float = 0.0
@@ -123,7 +124,7 @@ class Roster:
         self._offer_nothing(seat)
         seat.models, seat.slots, seat.sizes = said.models, said.slots, said.sizes
         seat.formats, seat.extras, seat.fetch_bytes = said.formats, said.extras, said.fetch_bytes
-        seat.walls = said.walls
+        seat.walls, seat.resting = said.walls, said.resting
         for model in said.models:
             self._offering.setdefault(model, {})[said.peer] = seat
         self._asks.update(said.asks)
@@ -228,9 +229,9 @@ class Roster:
         return len(able), trusted
 
     def resting(self, need: Need) -> list[PeerId]:
-        """Peers that have what is needed and have no slots: they are drained, or execute nothing."""
-        seats = [seat for seat in self._seats.values() if seat.slots == 0 and need.pinned in (None, seat.peer)]
-        return [seat.peer for seat in seats if replace(seat, slots=1).can(need)]
+        """Peers that have the model and offer no slots: they are drained, or execute nothing."""
+        seats = [seat for seat in self._seats.values() if not seat.slots and need.pinned in (None, seat.peer)]
+        return [seat.peer for seat in seats if need.model in seat.models or need.model in seat.resting]
 
     def missing(self, need: Need) -> tuple[str, bool]:
         """The extra for want of which no holder of the model can run it, "" when that is not the reason, and whether

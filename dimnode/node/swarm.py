@@ -142,7 +142,9 @@ class Swarm:
         cabinets = frozenset(cabinet["name"] for cabinet in body["cabinets"])
         formats, extras, most = frozenset(self.runtimes), frozenset(self.extras), self.fetches(own=True)
         offer = self._key.peer, classes, cabinets, self.slots, self._sizes(classes), formats, most
-        self._put(AdvertHeard(*offer, extras, self._asks(classes), walls_in(self.sandbox)))
+        drained = not self.slots and bool(self.runtimes)  # without a runtime it executes nothing anyway
+        resting = frozenset(self._library.usable()) if drained else frozenset()
+        self._put(AdvertHeard(*offer, extras, self._asks(classes), walls_in(self.sandbox), resting))
         self.renewed()
 
     def _asks(self, models: Iterable[RecordId]) -> dict[RecordId, frozenset[str]]:

@@ -129,7 +129,8 @@ def test_a_named_peer_that_lacks_an_extra_is_said_to_lack_it_whatever_the_others
 def test_a_model_that_only_drained_nodes_have_is_said_to_wait_for_them(peer: PeerId, hint: str) -> None:
     stage = Stage([])
     stage.link(peer)
-    stage.do(replace(advert(peer, "coreml"), slots=0))
+    own = {"models": {}, "resting": frozenset({MODEL})} if peer == ME else {}  # what a node says of itself
+    stage.do(replace(advert(peer, "coreml"), slots=0, **own))
     (no,) = of(Refuse, stage.submit(tasks=[{"op": "infer", "model": MODEL}]))
     assert (no.code, no.hint) == ("E-jobs-04", hint)
 
