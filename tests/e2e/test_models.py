@@ -311,7 +311,7 @@ def flip(path: Path, *, keep_stamp: bool) -> None:
 def test_a_pull_goes_on_after_a_kill_where_it_was(nodes: Nodes, tmp_path: Path) -> None:
     folder = tmp_path / "large"
     folder.mkdir()
-    with (folder / "weights.npz").open("wb") as file:
+    with (folder / "weights.safetensors").open("wb") as file:
         for _ in range(300):
             file.write(os.urandom(1 << 20))
     (folder / "config.json").write_text("{}")
