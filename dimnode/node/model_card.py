@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -27,9 +27,9 @@ _MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
 class PriceCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """In millionths of a currency."""
 
-    unit: str = "answer"
-    micro: int
-    currency: str
+    unit: Literal["answer", "row"] = "answer"
+    micro: Annotated[int, msgspec.Meta(ge=0)]
+    currency: Annotated[str, msgspec.Meta(min_length=1, max_length=16)]
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,17 +39,17 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     name: str
-    version: str = "1.0.0"
+    version: Annotated[str, msgspec.Meta(min_length=1, max_length=32)] = "1.0.0"
     format: str = ""
     """Empty: what the files look like, else onnx."""
     file: str = ""
     sha256: str = ""
-    licence: str = ""
+    licence: Annotated[str, msgspec.Meta(max_length=128)] = ""
     origin: Literal["trained", "rule", "imported", "converted", "quantised"] = "imported"
-    summary: str = ""
+    summary: Annotated[str, msgspec.Meta(max_length=512)] = ""
     inputs: list[tuple[str, str, list[int]]] = []
     outputs: list[tuple[str, str, list[int]]] = []
-    labels: list[str] = []
+    labels: Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=256)] = []
     columns: list[str] = []
     """What the columns of the only input are called: a table that has them all is read by these names."""
     tokenizer: str = ""

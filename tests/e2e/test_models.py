@@ -99,6 +99,8 @@ def test_a_restricted_model_goes_where_its_publisher_lets_it_and_nowhere_else(no
     for op, more in (("models.grant", {"model": "secretary"}), ("models.revoke", {"model": "secretary"})):
         assert code_of(nodes, "alba", op, **more, peer="brio") == "E-peers-09"  # anybody may call itself so
     assert code_of(nodes, "alba", "peers.allow", target=nodes["brio"].peer[-12:]) == "E-peers-09"
+    wrong = {"model": "secretary", "peer": nodes["brio"].peer, "operations": ["infer", "dance"]}
+    assert code_of(nodes, "alba", "models.grant", **wrong) == "E-models-07"
     granted = ask(nodes, "alba", "models.grant", model="secretary", peer=nodes["brio"].peer)
     assert granted["operations"] == ["fetch", "infer", "evaluate"]
     until(lambda: may(nodes, "brio", "secretary", "fetch")["allowed"], LINK_SECONDS, "brio hears of its grant")

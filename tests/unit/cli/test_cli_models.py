@@ -46,6 +46,8 @@ def test_a_price_alone_means_pay_per_use(dim, tmp_path, model):
         ('access = "secret"', "pay-per-use, private, public, restricted"),
         ('price = { micro = 1, curency = "EUR" }', "`currency`"),
         ('licence = "MIT"\nlicense = "ISC"', "two licences"),
+        (f'summary = "{"long" * 200}"', "`summary` is wrong: Expected `str` of length <= 512"),
+        ('price = { micro = 1, currency = "EUR", unit = "day" }', "`price.unit` cannot be 'day': answer, row"),
     ],
 )
 def test_a_slip_in_a_card_is_named_and_nothing_is_published(dim, tmp_path, model, line, word):
