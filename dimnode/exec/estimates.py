@@ -90,12 +90,13 @@ class Estimates:
 
     # ---- what was measured
 
-    def loaded(self, model: str, seconds: float, memory_bytes: int) -> None:
-        """A worker got this model ready; `memory_bytes` 0: not measured."""
-        cost = self._of(model)
-        cost.load.add(seconds)
-        if memory_bytes:
-            cost.base_bytes = memory_bytes
+    def loaded(self, model: str, seconds: float) -> None:
+        """A worker got this model ready."""
+        self._of(model).load.add(seconds)
+
+    def weighed(self, model: str, memory_bytes: int) -> None:
+        """A worker with this model loaded takes so much, and has run nothing yet."""
+        self._of(model).base_bytes = memory_bytes
 
     def ran(self, model: str, rows: int, seconds: float, memory_bytes: int = 0) -> None:
         """A run of this many rows took so long; `memory_bytes` is the worker's peak, 0: not measured."""

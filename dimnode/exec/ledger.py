@@ -53,6 +53,8 @@ class Ledger:
             return
         member.memory_bytes = member.measured_bytes = found
         member.highest_bytes = max(member.highest_bytes, process_peak_bytes(member.pid))
+        if member.last_cost is None:
+            self.costs.weighed(member.lane[0], found)
         if member.idle:
             self._attribute(member)
 
@@ -68,7 +70,7 @@ class Ledger:
         first = next(iter(member.flight.values()), None)
         if first is not None:
             self._queue.shares.charge(first.account, now - member.serving_since)
-        self.costs.loaded(member.lane[0], now - member.serving_since, member.measured_bytes)
+        self.costs.loaded(member.lane[0], now - member.serving_since)
 
     def landed(self, member: Member, ticket: Ticket, result: Result, now: float) -> None:
         """What this run says of its model's costs, and what its identity is charged for it."""

@@ -47,7 +47,8 @@ def test_one_small_run_keeps_no_large_one_out() -> None:
 
 def test_memory_is_the_peak_of_this_size_and_smaller_ones() -> None:
     found = Estimates(8)
-    found.loaded("m", 0.1, 50)
+    found.loaded("m", 0.1)
+    found.weighed("m", 50)
     assert found.memory_bytes("m") == 50
     found.ran("m", 1, 0.01, 100)
     found.ran("m", 64, 0.01, 1000)
@@ -64,7 +65,8 @@ def test_a_peak_that_was_seen_raises_the_estimate_of_its_size_and_never_lowers_i
 
 def test_what_was_measured_before_a_restart_is_expected_after_it_and_soon_outweighed() -> None:
     before, after = Estimates(8), Estimates(8)
-    before.loaded("m", 0.5, 50)
+    before.loaded("m", 0.5)
+    before.weighed("m", 50)
     for _ in range(1000):
         before.ran("m", 8, 0.08, 700)
     before.ran("evaluate:m", 1, 2.0)
