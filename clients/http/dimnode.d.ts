@@ -1,4 +1,4 @@
-// Made by types.mjs out of openapi.json, sha256 df7d612d3572adbdae193000e0df711eb1caed6181f16211a6c6d0e093b83486
+// Made by types.mjs out of openapi.json, sha256 5b3d1f99328054eff86080ef832a4a2a4eb0370add4ea7119b7bf85fd28cfe45
 export interface paths {
     "/dim/v1/jobs/validate": {
         parameters: {
@@ -1515,6 +1515,12 @@ export interface components {
              * @description why its publisher took it back; null while it stands
              */
             withdrawn: string | null;
+            /**
+             * Replacement
+             * @description what to take instead of a withdrawn one: a name, or an id
+             * @default
+             */
+            replacement?: string;
             /**
              * Newer
              * @description name:version of its updates
@@ -3617,6 +3623,7 @@ export interface operations {
                      *       ],
                      *       "post": [],
                      *       "withdrawn": null,
+                     *       "replacement": "",
                      *       "newer": [
                      *         "triage:1.1.0"
                      *       ],
