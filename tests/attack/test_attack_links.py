@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from dimnode.cli.carrying import names_of_peers
+from dimnode.config import socket_path
 from dimnode.errors import PeerFault, Refused
 from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.frames import TaskFrame
@@ -306,8 +307,9 @@ def test_a_voter_whose_output_nobody_can_read_does_not_end_the_vote(alba: RealNo
 
 
 def test_nothing_in_a_nodes_directory_is_readable_by_others(alba: RealNode) -> None:
-    found = [alba.home, *alba.home.rglob("*")]
-    assert {"journal.db", "control.sock", "identity.key", "lock", "peers.json"} <= {path.name for path in found}
+    found = [alba.home, *alba.home.rglob("*"), socket_path(alba.home)]
+    expected = {"journal.db", socket_path(alba.home).name, "identity.key", "lock", "peers.json"}
+    assert expected <= {path.name for path in found}
     assert [path.name for path in found if path.lstat().st_mode & 0o077] == []
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from dimnode.audit.verifier import verify
 from dimnode.client import Client, Ended
+from dimnode.config import socket_path
 from dimnode.errors import NoNode
 from dimnode.records.ids import peer_bytes
 from dimnode.records.receipt import parse_receipt
@@ -235,13 +236,13 @@ def test_ctrl_c_ends_a_node_at_once_without_process_or_socket(nodes: Nodes) -> N
     brio = nodes["brio"]
     assert nodes["alba"].client.run(triage("brio"), [patient(3)], timeout_seconds=JOB_SECONDS).status == "ok"
     assert len(brio.family()) >= 2
-    assert (brio.home / "control.sock").is_socket()
+    assert socket_path(brio.home).is_socket()
     logged = len(brio.log.read_bytes())
     seconds = brio.interrupt()
     print(f"ended {seconds:.2f} s after Ctrl-C")
     assert seconds < 1.0 * NOISE
     assert brio.process is not None and brio.process.returncode == 0
     assert brio.family() == []
-    assert not (brio.home / "control.sock").exists()
+    assert not socket_path(brio.home).exists()
     assert b"Traceback" not in brio.log.read_bytes()[logged:]
     until(lambda: "brio" not in nodes["alba"].linked(), 3.0 * NOISE, "the owner sees that it has left")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dimnode.config import socket_path
 from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 
 Reply = dict[str, Any]
@@ -25,14 +26,15 @@ def refusal(code: str, what: str, exit_code: int = 4) -> Reply:
 
 
 class FakeNode:
-    """Listens on `home`/control.sock until closed; one thread per client."""
+    """Listens where a node of this home would until closed; one thread per client."""
 
     def __init__(self, home: Path, **answers: Answer) -> None:
         self.home = home
         self.requests: list[Reply] = []
         self.answers: dict[str, Answer] = {name.replace("__", "."): answer for name, answer in answers.items()}
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(home / "control.sock"))
+        self._socket = socket_path(home)  # pytest's folders can be too deep for a socket, as a home can
+        self._listener.bind(str(self._socket))
         self._listener.listen()
         self._clients: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -48,6 +50,7 @@ class FakeNode:
             except OSError:
                 pass
             open_socket.close()
+        self._socket.unlink(missing_ok=True)
         for thread in self._threads:
             thread.join(5.0)
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import GOLDEN
@@ -180,7 +179,6 @@ def test_a_model_that_nobody_offers_is_named_before_its_input_is_read(dim, tmp_p
             typed = dim("run", "triage", page)
         assert typed.code == 4 and typed.err.startswith(f"error {code}: ")
         assert not fake.asked("job.submit")
-        (tmp_path / "control.sock").unlink()
 
 
 def test_a_withdrawn_model_is_refused_with_the_one_to_take_instead(dim, tmp_path, rows):
@@ -282,8 +280,8 @@ def test_a_result_is_verified_again(dim, tmp_path):
     answers = {"job__result": {"result": result}, "job__receipt": {"result": {"receipt": RECEIPT}}}
     with node(tmp_path, **answers):
         assert dim("job", "result", "x").code == 0
-    with node(_fresh(tmp_path), **{**answers, "job__receipt": {"result": {"receipt": b"junk"}}}) as fake:
-        said = dim("job", "result", "x", "--home", fake.home)
+    with node(tmp_path, **{**answers, "job__receipt": {"result": {"receipt": b"junk"}}}):
+        said = dim("job", "result", "x")
     assert (said.code, said.out) == (1, "")
 
 
@@ -314,12 +312,6 @@ def test_ctrl_c_ends_the_command_and_not_the_job(tmp_path, rows):
         assert b"goes on without you" in err
         assert f"dim job show --home {tmp_path} {short(SPEC.id)}".encode() in err
         assert not fake.asked("job.cancel")
-
-
-def _fresh(tmp_path):
-    other = tmp_path / f"h{time.monotonic_ns()}"
-    other.mkdir()
-    return other
 
 
 def test_an_answer_that_made_room_is_said_to_be_gone_and_its_receipt_is_kept(dim, tmp_path):

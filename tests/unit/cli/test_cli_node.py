@@ -256,4 +256,3 @@ def test_connect_says_when_a_peer_was_connected_already_and_the_address_was_not_
             said = dim("connect", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWx")
         assert (said.code, said.out) == (0, "12D3KooWx\n")
         assert said.err == f"{words}\n"
-        (tmp_path / "control.sock").unlink()
