@@ -15,8 +15,13 @@ from dimnode.audit.findings import Findings
 from dimnode.errors import PeerFault
 from dimnode.records.envelope import Record
 from dimnode.records.items import SIZES
+from dimnode.records.plan import local_take
 from dimnode.records.tensors import Tensor, decode_tensors
-from dimnode.records.transforms import goes_past, of_numbers
+from dimnode.records.transforms import goes_past, sources_of
+
+Given = Mapping[str, Tensor]
+"""The tensors of one blob by name."""
+Take = tuple[str, int, str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +68,20 @@ def _problems(units: int, rows: frozenset[int]) -> Iterator[str]:
 
 
 def _rows(case: Case, entry: Metered) -> frozenset[int] | None:
-    """How many rows an answer may be of: as many items as one of its inputs has, or as were evaluated."""
-    answer = entry.answer
+    """How many rows an answer may be of: as many items as an input of the model has, or as were evaluated."""
+    step = case.step(entry.answer)
     try:
-        task = case.terms["tasks"][case.step(answer)]
-        if task["op"] == "evaluate":
-            blob = case.output_of(answer)
+        if case.terms["tasks"][step]["op"] == "evaluate":
+            blob = case.output_of(entry.answer)
             return None if blob is None else frozenset(_told(decode_tensors(blob)))
-        found: set[int] = set()
-        for ref in answer.payload["inputs"]:
+        opened = []
+        for ref in entry.answer.payload["inputs"]:
             cid = case.cid_of(ref)
             blob = None if cid is None else case.receipt.blobs.get(cid, case.handed_in.get(cid))
             if blob is None:
                 return None
-            tensors = decode_tensors(blob)
-            found.update(_items(tensors, _takes_files(task, entry.manifest.payload, tensors)))
-        return frozenset(found)
+            opened.append({tensor.name: tensor for tensor in decode_tensors(blob)})
+        return _items_of_inputs(entry.manifest.payload, local_take(case.terms, step), opened)
     except PeerFault:  # no tensors: then nobody can say
         return None
 
@@ -90,22 +93,37 @@ def _told(tensors: Sequence[Tensor]) -> Iterator[int]:
             yield struct.unpack("<q", tensor.raw)[0]
 
 
-def _takes_files(task: Mapping[str, Any], said: Mapping[str, Any], tensors: Sequence[Tensor]) -> bool:
-    """Whether the model is given files or texts: then a picture of a million bytes is not a million rows."""
+def _items_of_inputs(said: Mapping[str, Any], take: Sequence[Take], opened: Sequence[Given]) -> frozenset[int] | None:
+    """The items of each input of the model, found as an executor finds them; None where one of them is not there.
+
+    What else the blobs hold is not counted: it was not run on.
+    """
     pre, own = said.get("pre", ()), [port[0] for port in said["inputs"]]
-    past = "take" not in task and goes_past(pre, own, {tensor.name for tensor in tensors})
-    return not of_numbers(pre) and not past
+    past = not take and goes_past(pre, own, {name for tensors in opened for name in tensors})
+    kinds = (
+        {source.name: source.kind for source in sources_of(pre)} if pre and not past else dict.fromkeys(own, "tensor")
+    )
+    taken = {name: (opened[source], tensor) for name, source, tensor, _, _ in take if source < len(opened)}
+    found = set()
+    for name, kind in kinds.items():
+        tensors, key = taken.get(name) or (({}, "") if take else _by_name(name, len(kinds) == 1, opened))
+        if key not in tensors:
+            return None
+        found.add(_items(tensors, key, files=kind not in ("rows", "tensor")))
+    return frozenset(found)
 
 
-def _items(tensors: Sequence[Tensor], files: bool) -> Iterator[int]:
-    """Of items of unequal size there are as many as sizes; a row of bytes without sizes may be one file, and is one
-    where the model takes files."""
-    sized = {tensor.name.removesuffix(SIZES) for tensor in tensors if tensor.name.endswith(SIZES)}
-    for tensor in tensors:
-        if tensor.name in sized:
-            continue
-        may_be_file = tensor.dtype == "uint8" and len(tensor.shape) == 1
-        if may_be_file:
-            yield 1
-        if not (may_be_file and files):
-            yield tensor.shape[0] if tensor.shape else 1
+def _by_name(name: str, only: bool, opened: Sequence[Given]) -> tuple[Given, str]:
+    """Without a mapping: the tensor of this name, or the only thing for the only input."""
+    things = [(tensors, key) for tensors in opened for key in tensors if not key.endswith(SIZES)]
+    named = [thing for thing in things if thing[1] == name] or (things if only and len(things) == 1 else [])
+    return named[0] if named else ({}, "")
+
+
+def _items(tensors: Given, name: str, *, files: bool) -> int:
+    """Of byte strings there are as many as sizes, without sizes it is one, however long; else the first axis counts."""
+    shape = tensors[name].shape
+    if not files:
+        return shape[0] if shape else 1
+    sizes = tensors.get(name + SIZES)
+    return 1 if sizes is None else sizes.items

@@ -20,6 +20,7 @@ from dimnode.records.receipt import parse_receipt
 from dimnode.records.tensors import Tensor
 
 BATCH = Tensor("x", "float32", (3, 2), bytes(24))
+OTHER = Tensor("y", "float32", (7, 2), bytes(56))
 
 
 def for_sale(unit: str, *pre: dict[str, Any]) -> Record:
@@ -39,13 +40,15 @@ def bought(
     op: str = "infer",
     output: Tensor | None = None,
     pre: tuple[dict[str, Any], ...] = (),
+    take: str = "x",
     **more: Any,
 ) -> bytes:
     """A receipt of one answer of that model."""
     scene, model = Scene(), for_sale(unit, *pre)
     scene.records.append(model)
     given = scene.tensors(*(inputs or (BATCH,)))
-    scene.ask("chained", [{"op": op, "model": model.id, "take": [["x", 0, "x", -1, -1]]}], [given], "first")
+    task = {"op": op, "model": model.id, **({"take": [["x", 0, take, -1, -1]]} if take else {})}
+    scene.ask("chained", [task], [given], "first")
     lease = scene.lease(0, "alba", [given])
     result = scene.tensors(output or integers("label", 1, 0, 1))
     answer = scene.answer(lease, [result], model=model.id, **more)
@@ -66,9 +69,7 @@ def meter(raw: bytes) -> list[tuple[str, str]]:
         ("row", (BATCH,), {"weight": 4}, ["fail"]),
         ("row", (BATCH,), {"weight": 2}, ["fail"]),
         ("row", (BATCH,), {}, ["fail"]),
-        ("row", tuple(item_tensors("x", [b"one", b"two"])), {"weight": 2}, ["pass"]),
-        ("row", tuple(item_tensors("x", [b"one", b"two"])), {"weight": 6}, ["fail"]),  # bytes are no rows
-        ("row", (Tensor("x", "uint8", (9,), bytes(9)),), {"weight": 1}, ["pass"]),  # one file
+        ("row", (BATCH, OTHER), {"weight": 7}, ["fail"]),  # the model was not given these seven
     ],
 )
 def test_a_bill_is_for_the_rows_that_were_given(unit: str, inputs: Any, weight: Any, outcomes: list[str]) -> None:
@@ -79,9 +80,23 @@ def test_a_bill_is_for_the_rows_that_were_given(unit: str, inputs: Any, weight: 
 
 @pytest.mark.parametrize("kind", ["image", "text", "audio", "bytes"])
 def test_one_file_is_one_row_however_many_bytes_it_has(kind: str) -> None:
-    picture, pre = Tensor("x", "uint8", (9,), bytes(9)), ({"op": "input", "name": "picture", "kind": kind},)
-    for weight, outcome in ((1, "pass"), (9, "fail")):
-        assert meter(bought("row", picture, pre=pre, weight=weight))[0][0] == outcome
+    pre = ({"op": "input", "name": "x", "kind": kind},)
+    one, two = (Tensor("x", "uint8", (9,), bytes(9)),), tuple(item_tensors("x", [b"one", b"two"]))
+    for given, weight, outcome in ((one, 1, "pass"), (one, 9, "fail"), (two, 2, "pass"), (two, 6, "fail")):
+        assert meter(bought("row", *given, pre=pre, weight=weight))[0][0] == outcome
+
+
+@pytest.mark.parametrize(("take", "rows"), [("x", 3), ("y", 7), ("", 3)])
+def test_rows_are_those_of_the_tensor_that_the_step_takes(take: str, rows: int) -> None:
+    for weight in (3, 7):
+        [(outcome, _)] = meter(bought("row", BATCH, OTHER, take=take, weight=weight))
+        assert outcome == ("pass" if weight == rows else "fail")
+
+
+def test_a_tensor_of_any_name_is_taken_where_it_is_the_only_one() -> None:
+    assert meter(bought("row", OTHER, take="", weight=7)) == [("pass", "")]
+    [(outcome, _)] = meter(bought("row", OTHER, Tensor("z", "float32", (7, 2), bytes(56)), take="", weight=7))
+    assert outcome == "not-checked"  # no model ran on that, and nobody can say of what it bills
 
 
 def test_rows_of_a_cabinet_are_those_that_the_site_itself_counts() -> None:
