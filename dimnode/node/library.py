@@ -16,6 +16,7 @@ import trio
 
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS
+from dimnode.node.begun import Begun
 from dimnode.node.cabinets import Cabinets
 from dimnode.node.composing import compose_or_refuse
 from dimnode.node.for_others import ForOthers
@@ -62,6 +63,7 @@ class Library:
         self.for_others = ForOthers(self._manifest_of, self._stands)
         self.cabinets = Cabinets(key, net, journal)
         self.registry = Registry(key.peer, net, journal)
+        self.begun = Begun(journal, LIMITS.peers.models_begun_max)
         self._adding = trio.Lock()
         self._load()
 
@@ -216,7 +218,9 @@ class Library:
         )
         self._note_why(record.id, why)
         self.registry.keep(record)
-        return await self.look_again(record)
+        if found := await self.look_again(record):
+            self.begun.over(record.id)
+        return found
 
     def _note_why(self, model: RecordId, why: str) -> None:
         (self.for_others.add if why == _FOR_OTHERS else self.for_others.discard)(model)
@@ -232,9 +236,10 @@ class Library:
 
     async def drop(self, model: RecordId) -> None:
         """Hold this model no longer. Its files go when room is needed, unless a job or something else keeps them."""
+        record = self.registry.manifests[model]
+        await self.begun.note(record)
         await self._journal.commit({"models": [(model, "")]})
         self._note_why(model, "")
-        record = self.registry.manifests[model]
         self._displace(record)
         await trio.to_thread.run_sync(self._unpin_files, record)
 

@@ -45,7 +45,6 @@ class Models:
         self.private = False
         self.leave = ModelLeave(library, limits.peers)
         self._pulling: dict[RecordId, tuple[Record, list[int]]] = {}
-        self._begun: dict[RecordId, Manifest] = {}
         self.adding: dict[str, tuple[int, int]] = {}
         self._for_others = 0
         self._host: Host | None = None
@@ -153,9 +152,7 @@ class Models:
         peers = list(dict.fromkeys([*hints, *self.holders(model), manifest.by]))
         await self._check_claim(manifest, for_others)
         if manifest.access != "public":
-            self._begun[model] = manifest
-            if len(self._begun) > self._limits.models_begun_max:
-                del self._begun[next(iter(self._begun))]
+            await self._library.begun.note(record)
             await self._show(manifest, peers, evidence)
         row = [0, manifest.size_bytes]
         self._pulling[model] = record, row
@@ -175,7 +172,6 @@ class Models:
         finally:
             self._pulling.pop(model, None)
             self._content.store.release(*held)
-        self._begun.pop(model, None)  # from now on it is the library's to say
         self.offer(record)
         self.changed()
         return record
@@ -205,11 +201,11 @@ class Models:
                     yield root, theirs
 
     def _guarded_parts(self, roots: Set[Cid]) -> Iterator[tuple[Cid, Manifest]]:
-        """The same of closed models of which this node has begun to fetch, or got, a part.
+        """The same of closed models of which this node has begun to fetch, or got, a part, or which it let go.
 
         Who only begins one keeps nobody but others from the files: what the operator wants is the operator's to say.
         """
-        for begun in self._begun.values():
+        for begun in self._library.begun:
             for file in begun.files:
                 if file.root in roots and file.role not in _BESIDE:
                     yield file.root, begun

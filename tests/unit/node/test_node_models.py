@@ -14,6 +14,7 @@ import trio.testing
 from dimnode.config import Config
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
+from dimnode.node.begun import Begun
 from dimnode.node.content import Content
 from dimnode.node.for_others import ForOthers
 from dimnode.node.library import Library, LocalModel
@@ -288,6 +289,46 @@ def test_nor_while_it_comes_or_after_it_came_in_part(models, monkeypatch) -> Non
     assert pulled(models, claim, [], for_others=True) == "E-models-38"
     assert not models.leave.may_fetch(THIEF.peer, blob_cid(b"the first"))
     assert not pulled(models, manifest("public", THIEF, b"another"), [b"another"], for_others=True)
+
+
+def started_again(models: Models) -> Models:
+    """The node after a restart: what its disk says, and nothing else."""
+    old, store = models._library, models._content.store
+    library = Library(old._home, HOLDER, OPEN_SWARM_ID, old._journal, store)
+    return Models(library, Content(store, LIMITS), Vault(), Config(), LIMITS)
+
+
+def test_nor_after_a_restart_what_came_in_part_or_was_let_go(models, monkeypatch) -> None:
+    async def shown(*_: object) -> None: ...
+
+    closed, let_go = manifest("restricted", PUBLISHER, b"the first", b"the second"), MODEL
+    monkeypatch.setattr(models, "_show", shown)
+    assert pulled(models, closed, [b"the first"]) == "E-p2p-61"
+    trio.run(models._library.drop, let_go.id)
+    again = started_again(models)
+    for part in (b"the first", CONTENT):
+        assert again._content.store.find(blob_cid(part)) is not None
+        assert pulled(again, manifest("public", THIEF, part), [], for_others=True) == "E-models-38"
+    monkeypatch.setattr(again, "_show", shown)
+    assert not pulled(again, closed, [b"the first", b"the second"])
+    assert [begun.id for begun in again._library.begun] == [let_go.id]  # what came whole is the library's to say
+    trio.run(again._library.keep, let_go)
+    trio.run(again._library._journal.commit, {})  # it may ride on any later commit
+    assert not [*started_again(again)._library.begun]
+
+
+def test_what_is_remembered_of_begun_pulls_has_a_bound_also_on_the_disk(models) -> None:
+    journal = models._library._journal
+    closed = [manifest("restricted", PUBLISHER, bytes([number])) for number in range(7)]
+
+    async def note_all(begun: Begun) -> None:
+        for record in (manifest("public"), *closed, closed[-1]):
+            await begun.note(record)
+
+    trio.run(note_all, Begun(journal, 3))
+    for _ in range(2):
+        assert [begun.id for begun in Begun(journal, 3)] == [record.id for record in closed[-3:]]
+        assert len(journal.rows("SELECT name FROM names")) == 3
 
 
 def test_nor_by_the_other_name_of_a_large_one(models, tmp_path) -> None:
