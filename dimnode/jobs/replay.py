@@ -61,8 +61,8 @@ def open_jobs(
     """Jobs without a verdict, with the state of their tasks. Only an owner appends specs, so each spec is a job's."""
     over = {row.key[0] for row in rows if row.kind == "verdict"}
     jobs = {row.id: _job(row, now) for row in rows if row.kind == "spec" and row.id not in over}
-    issued = {row.id for row in rows if row.kind == "lease" and row.by == me}
-    ours = [row for row in rows if row.key[0] in jobs and (row.id in issued or _lease_of(row) in issued)]
+    issued = {row.id: row for row in rows if row.kind == "lease" and row.by == me}
+    ours = [row for row in rows if row.key[0] in jobs and _came_of(row, issued)]
     leases = {row.key[:2]: row for row in ours if row.kind == "lease"}  # the last one of each task stays
     for row in ours:
         job = jobs[row.key[0]]
@@ -79,9 +79,13 @@ def open_jobs(
     return list(jobs.values())
 
 
-def _lease_of(row: JournalRow) -> RecordId | None:
-    """What an answer or a ruling was given under."""
-    return RecordId(row.payload["parents"][0]) if row.kind in ("answer", "ruling") else None
+def _came_of(row: JournalRow, issued: Mapping[RecordId, JournalRow]) -> bool:
+    """It is a lease of ours, or what its executor gave under it.
+
+    A late answer is kept as evidence whatever it says: one that names our lease and another job or task is none of its.
+    """
+    lease = issued.get(row.payload["parents"][0] if row.kind in ("answer", "ruling") else row.id)
+    return lease is not None and lease.key == row.key and row.by in (lease.by, lease.payload["executor"])
 
 
 def _job(row: JournalRow, now: Now) -> Job:

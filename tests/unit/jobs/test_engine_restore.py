@@ -184,6 +184,21 @@ def test_a_late_answer_in_the_journal_is_no_failure_of_the_newer_epoch() -> None
     assert body(appended("verdict", again.do(again.answer(second)))[0])["status"] == "ok"
 
 
+@pytest.mark.parametrize("task", [0, 7])
+def test_a_late_answer_that_says_to_be_for_another_job_changes_nothing_about_that_job(task: int) -> None:
+    """Its lease is one that was abandoned, so it is kept; whoever sent it has heard of the other job."""
+    stage = Stage([A, B])
+    late = sent("lease", stage.submit())[0]
+    stage.do(PeerDown(late.peer))
+    lease = sent("lease", stage.submit())[0]
+    lie = replace(late, key=(lease.key[0], task, lease.key[2]))
+    assert appended("answer", stage.do(stage.answer(lie, status="failed")))
+    again = stage.restarted()
+    again.link(lease.peer)
+    verdict = body(appended("verdict", again.do(again.answer(lease)))[0])
+    assert (verdict["status"], len(verdict["parents"])) == ("ok", 2)
+
+
 def test_votes_and_contributions_that_were_complete_are_combined_again() -> None:
     stage = Stage([A, B])
     leases = sent("lease", stage.submit(**SITES, tasks=[{**SITE, "peer": A}, {**SITE, "peer": B}]))
