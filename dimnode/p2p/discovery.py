@@ -79,7 +79,10 @@ class Discovery:
             self._kick.set()
 
     def lost(self, peer: PeerId) -> None:
-        """The link to this peer broke without a farewell: try at once and often to get it back, later more rarely."""
+        """The link to this peer broke without a farewell: try at once and often to get it back, later more rarely.
+
+        Nothing happens unless `run` runs.
+        """
         if self._nursery is not None and peer not in self._lost and len(self._lost) < self._limits.peers.peers_max:
             self._lost.add(peer)
             self._nursery.start_soon(self._win_back, peer)
@@ -100,9 +103,12 @@ class Discovery:
 
     async def run(self) -> None:
         """Join, then look around: often while alone or just started, rarely afterwards."""
-        async with trio.open_nursery() as nursery:  # peers that were lost are won back beside the rounds
-            self._nursery = nursery
-            await self._rounds()
+        try:
+            async with trio.open_nursery() as nursery:  # peers that were lost are won back beside the rounds
+                self._nursery = nursery
+                await self._rounds()
+        finally:
+            self._nursery = None  # links may outlive this by a moment when the node stops
 
     async def _rounds(self) -> None:
         wait_seconds = self._limits.peers.redial_seconds_min

@@ -84,17 +84,18 @@ class Link:
         """What came over its connection so far, whatever the stream."""
         return self.stream.connection.bytes_in
 
-    def send(self, frame: bytes) -> None:
-        """Queue a frame. A peer that lets too much pile up is cut off; what was sent is asked for again later."""
-        if self.closed:
-            return
+    def send(self, frame: bytes) -> bool:
+        """Queue a frame; False after the end. A peer that lets too much pile up is cut off; it is asked again later."""
+        if self.closed or self._said_end:
+            return False
         self._outgoing.append(frame)
         self._outgoing_bytes += len(frame)
         if self._outgoing_bytes > self._limits.peers.link_outgoing_bytes_max:
             log.warning("a peer does not read: its link is closed", extra=_about(self.peer))
             self.cut("it did not read what we sent")
-            return
+            return False
         self._wake.set()
+        return True
 
     def cut(self, why: str = "") -> None:
         """End the link at once, also while its writer waits for a peer that does not read. The first reason counts."""
@@ -106,8 +107,8 @@ class Link:
 
     def end(self) -> None:
         """Say that this is the end, after all that is queued."""
-        self.send(END)
-        self._said_end = True
+        if self.send(END):
+            self._said_end = True
 
     async def leave(self) -> None:
         """Give the stream back, also while cancelled. After an END it is finished: a reset could overtake the END."""
@@ -200,12 +201,9 @@ class Links:
             link.cut(why)
 
     def send(self, peer: PeerId, frame: bytes) -> bool:
-        """Send or drop."""
+        """Queue a frame for the peer; False when it was dropped, because no link stands."""
         link = self._links.get(peer)
-        if link is None or link.closed:
-            return False
-        link.send(frame)
-        return True
+        return link is not None and link.send(frame)
 
     def connection(self, peer: bytes, up: bool) -> None:
         """The host's notice of a connection. The smaller id opens the streams, the other one waits for them."""

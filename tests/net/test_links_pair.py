@@ -160,6 +160,19 @@ def test_an_end_frame_ends_a_link_cleanly_even_when_the_node_goes_at_once(caplog
     assert not [text for text in caplog.messages if "link" in text], "an end that was said is no loss"
 
 
+def test_nothing_follows_the_end_frame_though_the_node_goes_on_for_a_moment() -> None:
+    async def scenario() -> None:
+        async with pair() as (a, b):
+            await linked(a, b)
+            for link in a.links.all():
+                link.end()  # queued, and not written yet
+            assert not a.links.send(b.peer, pack_frame(b"a word too many"))
+            await b.until(lambda: not b.notices[-1])
+            assert (b.links.parting(a.peer), b.heard) == (LEFT, [])
+
+    run(scenario)
+
+
 def test_the_end_of_a_stream_without_an_end_frame_is_a_fault(caplog) -> None:
     async def scenario() -> None:
         async with pair() as (a, b):

@@ -179,6 +179,19 @@ def test_a_lost_peer_that_answers_no_packet_is_knocked_at_every_two_seconds_whil
     assert gaps[len(gaps) // 2] < 2.5
 
 
+def test_a_peer_that_is_lost_while_the_node_stops_is_let_go() -> None:
+    network = Network()
+
+    async def life() -> None:
+        discovery = Discovery(network, (), (), lambda _: None, random.Random(1))
+        with trio.move_on_after(1.0):
+            await discovery.run()
+        discovery.lost(peer(1))
+
+    trio.run(life, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert not network.dials
+
+
 def test_whose_dial_failed_just_now_is_not_dialled_again_for_every_heartbeat_of_it() -> None:
     network = Network(alive=[9])
     network.links = {peer(9)}
