@@ -15,6 +15,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Final, Literal
@@ -275,5 +276,5 @@ async def touch(ip: str, port: int, wait_seconds: float) -> None:
             log.debug("dial-back to port %d: %r", port, error)
             return
         async with stream:
-            with trio.move_on_after(_GREETING_SECONDS):
+            with trio.move_on_after(_GREETING_SECONDS), suppress(trio.BrokenResourceError):  # refused, so it was seen
                 await stream.receive_some(1)

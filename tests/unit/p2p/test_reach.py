@@ -1,6 +1,8 @@
 """What a node concludes about its own reachability, and what it does about it."""
 
 import random
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -221,6 +223,25 @@ def test_a_server_dials_the_asker_only_now_and_then_and_only_where_it_sees_it() 
             assert reached.is_set()
             assert first.answer == pack_frame(True) + END
             assert again.answer == relayed.answer == pack_frame(False) + END
+            nursery.cancel_scope.cancel()
+
+    run_quickly(scenario)
+
+
+def test_an_asker_that_resets_the_dial_back_is_told_that_it_was_tried() -> None:
+    async def scenario() -> None:
+        async def refuse(stream: trio.SocketStream) -> None:
+            await trio.testing.wait_all_tasks_blocked()  # until the one who dials waits for the first byte
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.aclose()
+
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(trio.serve_tcp, refuse, 0)
+            reach = Reach("auto", lambda: None, random.Random(1))
+            reach._host = Neighbours({HERE: LOOPBACK})  # type: ignore[assignment]
+            asking = Asking(HERE, pack_frame([listeners[0].socket.getsockname()[1]]))
+            await reach.serve_dialback(asking)  # type: ignore[arg-type]
+            assert asking.answer == pack_frame(True) + END
             nursery.cancel_scope.cancel()
 
     run_quickly(scenario)
