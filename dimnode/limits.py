@@ -68,6 +68,7 @@ class ExecLimits:
     worker_memory_bytes_max: int = 2 * 1024**3
     worker_start_seconds_max: float = 20.0
     schema_seconds_max: float = 60.0
+    schema_bytes_max: int = 1024 * 1024
     output_bytes_max: int = 16 * 1024 * 1024
     input_bytes_max: int = 64 * 1024 * 1024
     quotas_max: int = 1024

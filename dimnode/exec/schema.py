@@ -8,13 +8,17 @@ process, bounded memory. Where those walls cannot be raised nothing is parsed, a
 
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from dimnode.errors import DimError, Refused, RunFailed
 from dimnode.exec.launch import KEPT_ENVIRONMENT, WORKER_ENVIRONMENT
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from dimnode.exec.runtimes.base import Model
 
 _CARD_HINT = "write a card beside it with inputs and outputs (docs/operator.md, Models)"
+_PROGRAM: Final = ("-P", "-m", "dimnode.exec.schema")
 _MENDED_BY_A_CARD = ("E-cli-31", "E-models-06", "E-exec-25", "E-exec-60")
 
 Rows = list[list[Any]]
@@ -45,34 +50,62 @@ def schema_of(runtime: str, files: Sequence[File], facts: Mapping[str, Any] | No
             for path, role, place in files:
                 opened.append((path, role, stack.enter_context(place.open("rb")).fileno()))
             order = json.dumps({"runtime": runtime, "files": opened, "facts": facts or {}, "folder": folder})
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", "dimnode.exec.schema", order],
+            process = subprocess.Popen(
+                [sys.executable, *_PROGRAM, order],
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
                 pass_fds=[descriptor for _, _, descriptor in opened],
                 env={**kept, **WORKER_ENVIRONMENT},
-                timeout=LIMITS.exec.schema_seconds_max,
-                check=False,
             )
+            raw = _heard(process, name)
     except OSError as error:
         raise Refused("E-models-05", f"cannot read {place}", error.strerror or "", "check the path") from None
-    except subprocess.TimeoutExpired:
-        raise RunFailed("E-cli-32", f"{name} could not be read in time", "", _CARD_HINT) from None
-    if done.returncode or not done.stdout:
-        cause = f"the process that looked into it died ({done.returncode})"
+    if process.returncode:
+        cause = f"the process that looked into it died ({process.returncode})"
         raise RunFailed("E-cli-32", f"{name} could not be read", cause, _CARD_HINT)
-    said = json.loads(done.stdout)
-    if "error" in said:
-        code, what = said["error"]
+    try:
+        said = msgspec.json.decode(raw, type=_Said)
+    except msgspec.DecodeError:  # whoever broke through the first wall may say anything
+        cause = "the process that looked into it said no inputs and outputs"
+        raise RunFailed("E-cli-32", f"{name} could not be read", cause, _CARD_HINT) from None
+    if said.error is not None:
+        code, what = said.error
         mends = code in _MENDED_BY_A_CARD or (code == "E-exec-26" and runtime != "onnx")
         raise RunFailed(code, f"{name}: {what}", "", _CARD_HINT if mends else "check the file")
-    return said["inputs"], said["outputs"]
+    return [list(row) for row in said.inputs], [list(row) for row in said.outputs]
+
+
+def _heard(process: subprocess.Popen[bytes], name: str) -> bytes:
+    """Everything that it says until it ends; killed when that is too much or takes too long. Raises `RunFailed`."""
+    heard, limits = bytearray(), LIMITS.exec
+    end = time.monotonic() + limits.schema_seconds_max
+    assert process.stdout is not None
+    poll = select.poll()
+    poll.register(process.stdout)
+    try:
+        while poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            if not (piece := os.read(process.stdout.fileno(), 65_536)):
+                return bytes(heard)
+            heard += piece
+            if len(heard) > limits.schema_bytes_max:
+                cause = f"it says more than {limits.schema_bytes_max} bytes of itself"
+                raise RunFailed("E-cli-32", f"{name} could not be read", cause, _CARD_HINT)
+        raise RunFailed("E-cli-32", f"{name} could not be read in time", "", _CARD_HINT)
+    finally:
+        process.kill()  # whoever closed its stdout has nothing more to say
+        process.wait()
+        process.stdout.close()
+
+
+class _Said(msgspec.Struct):
+    inputs: list[tuple[str, str, list[int]]] = []
+    outputs: list[tuple[str, str, list[int]]] = []
+    error: tuple[str, str] | None = None
 
 
 def _look(order: Mapping[str, Any]) -> dict[str, Any]:
     """Runs in the process of its own."""
-    import msgspec
-
     from dimnode import posix
     from dimnode.exec import orders, sandbox
     from dimnode.exec.runtimes.base import Content
