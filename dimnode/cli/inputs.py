@@ -12,7 +12,7 @@ import re
 import shlex
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -63,18 +63,22 @@ def read_input(source: str, choice: Choice, declared: Sequence[Sequence[Any]]) -
 
 def _text_of(source: str) -> tuple[str, bool]:
     if source == "-":
-        text = sys.stdin.read(LIMITS.exec.rows_file_bytes_max + 1)
+        try:
+            text = sys.stdin.read(LIMITS.exec.rows_file_bytes_max + 1)
+        except UnicodeDecodeError as error:
+            raise unreadable("stdin", error, "CSV or JSON in UTF-8") from None
         return _bounded(text, "stdin"), text.lstrip()[:1] in ("{", "[")
     path = Path(source).expanduser()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             text = file.read(LIMITS.exec.rows_file_bytes_max + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(source, error, "a CSV or JSON file in UTF-8") from None
+        raise unreadable(source, error, "a CSV or JSON file in UTF-8") from None
     return _bounded(text, source), path.suffix.lower() == ".json"
 
 
-def _unreadable(source: str, error: OSError | UnicodeDecodeError, hint: str) -> ConfigError:
+def unreadable(source: str, error: OSError | UnicodeDecodeError, hint: str) -> ConfigError:
+    """E-cli-41 for a file that was named: the system's reason, or that it is no text."""
     cause = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
     return ConfigError("E-cli-41", f"cannot read {source}", cause or "", hint)
 
@@ -208,11 +212,7 @@ def _number(cells: Sequence[str], place: int, header: Sequence[str], row: int) -
 def _from_json(text: str, source: str, choice: Choice, declared: Sequence[Sequence[Any]]) -> bytes:
     if choice.columns or choice.drop:
         raise ConfigError("E-cli-42", "columns are chosen by name, and JSON names none", "", "give a CSV file")
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError("E-cli-40", f"{source}: malformed JSON in {place}", error.msg) from None
+    found = parse_json(text, source)
     if not isinstance(found, dict):
         found = {_entry(choice, declared)[0]: found}
     rows_of = {row[0]: row for row in declared}
@@ -233,6 +233,17 @@ def _from_json(text: str, source: str, choice: Choice, declared: Sequence[Sequen
         where = partial(_place, name, shape, choice.rows)
         tensors.append(_tensor(name, dtype or guessed, shape, flat, where))
     return _blob(tensors)
+
+
+def parse_json(text: str, source: str, hint: str = "") -> Any:
+    """What JSON holds. Raises `ConfigError` E-cli-40 naming the line."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ConfigError("E-cli-40", f"{source}: malformed JSON in {place}", error.msg, hint) from None
+    except (ValueError, RecursionError) as error:  # a whole number of more than 4,300 digits; lists in lists in lists
+        raise ConfigError("E-cli-40", f"{source}: malformed JSON", str(error)[:120], hint) from None
 
 
 def _place(name: str, shape: Sequence[int], rows: Sequence[int], at: int) -> str:
@@ -315,62 +326,3 @@ def _blob(tensors: Sequence[Tensor]) -> bytes:
         return encode_tensors(tensors)
     except PeerFault as fault:
         raise Refused("E-input-03", f"the input cannot be used: {fault.rule}") from None
-
-
-# ---- job files
-
-
-def read_job_file(path: Path) -> dict[str, Any]:
-    """The map that a YAML or JSON job file holds. Raises `ConfigError` E-cli-40 naming the line."""
-    try:
-        text = path.expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(str(path), error, "docs/job-files.md shows job files") from None
-    found = _json(text, path) if path.suffix.lower() == ".json" else _yaml(text, path)
-    if not isinstance(found, dict):
-        raise ConfigError("E-cli-40", f"{path} holds no job", "a job file is a map of keys", "docs/job-files.md")
-    return found
-
-
-def file_of_job(job: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The job's `input` when it names a file."""
-    wanted = job.get("input")
-    return wanted if isinstance(wanted, Mapping) and isinstance(wanted.get("file"), str) else None
-
-
-def choice_of(wanted: Mapping[str, Any]) -> Choice:
-    """columns, drop, rows and name of an `input: {file: …}`. Raises `ConfigError`."""
-    unknown = sorted(map(str, wanted.keys() - {"file", "columns", "drop", "rows", "name"}))
-    if unknown:
-        hint = "input: {file: rows.csv, columns: [a, b], drop: [c], rows: [1, 2], name: x}"
-        raise ConfigError("E-cli-43", f"input: unknown key {unknown[0]!r} beside `file`", "", hint)
-    rows = wanted.get("rows", [])
-    if not isinstance(rows, list) or any(type(row) is not int for row in rows):
-        raise ConfigError("E-cli-43", "input: rows is a list of numbers from 1", "", "rows: [1, 2]")
-    names = [tuple(map(str, wanted.get(key) or ())) for key in ("columns", "drop")]
-    return Choice(names[0], names[1], tuple(rows), str(wanted.get("name", "")))
-
-
-def _json(text: str, path: Path) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError("E-cli-40", f"{path}: malformed JSON in {place}", error.msg, "docs/job-files.md") from None
-
-
-def _yaml(text: str, path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(
-            "E-cli-40", f"{path}: malformed YAML{place}", error.problem or "", "docs/job-files.md"
-        ) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(
-            "E-cli-40", f"{path}: malformed YAML", str(error).splitlines()[0], "docs/job-files.md"
-        ) from None

@@ -15,7 +15,8 @@ from dimnode.batches import Item, model_row
 from dimnode.cli import batch
 from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines, replicas_of
 from dimnode.cli.gather import FILE_KINDS, OTHER_TABLES, Gathered, gather, one_blob, plain_source
-from dimnode.cli.inputs import Choice, choice_of, file_of_job, read_input, read_job_file
+from dimnode.cli.inputs import Choice, read_input
+from dimnode.cli.job_file import choice_of, file_of_job, read_job_file
 from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, talk
 from dimnode.cli.trust import pinned
