@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from dimnode.errors import Refused, RunFailed
+from dimnode.errors import ConfigError, Refused, RunFailed
 from dimnode.limits import LIMITS
 from dimnode.records.item_rows import Values, answer_rows, item_blob, need_rows
 from dimnode.records.transforms import Source, source_from
@@ -275,6 +275,13 @@ def _weight(item: Item) -> int:
     for value in item.values.values():
         total += len(value) if isinstance(value, bytes | str) else 8 * len(value) if isinstance(value, list) else 8
     return total
+
+
+def check_rows_per_job(rows: int) -> None:
+    """Raises `ConfigError` E-cli-44 for a number of which no chunk could be made, or no job."""
+    if not 1 <= rows <= LIMITS.batch.rows_per_job_max:
+        what = f"{rows} rows per job"
+        raise ConfigError("E-cli-44", what, f"from 1 to {LIMITS.batch.rows_per_job_max}", "--rows-per-job 256")
 
 
 # ---- for programs

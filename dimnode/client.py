@@ -22,7 +22,7 @@ from os import urandom
 from pathlib import Path
 from typing import Any, Self
 
-from dimnode.batches import BatchRow, Plan, model_row, numbered, run_rows, sources_from
+from dimnode.batches import BatchRow, Plan, check_rows_per_job, model_row, numbered, run_rows, sources_from
 from dimnode.control_line import Line, Slot
 from dimnode.errors import ConfigError, DimError, Refused, RunFailed
 from dimnode.limits import LIMITS
@@ -206,8 +206,10 @@ class Client:
 
         An item is what the model takes: a text, a file's bytes, a row of numbers, or a map of them by input name. Rows
         come as their jobs end; `number` (from 1) says whose they are. `job`: more keys of a job file. Receipts stay
-        with the node (`receipt(row.job)`). Raises `RunFailed` when the model itself is to blame.
+        with the node (`receipt(row.job)`). Raises `RunFailed` when the model itself is to blame, `ConfigError` for
+        `rows_per_job` out of 1 to 4096.
         """
+        check_rows_per_job(rows_per_job)
         row = model_row(self.models(), model)
         if row is None:
             raise Refused("E-models-01", f"unknown model {model!r}", "no peer heard so far offers it", "dim models ls")
@@ -312,8 +314,7 @@ class Pending:
         """Until the job has ended. Raises `Refused` when it was not taken in, `RunFailed` E-cli-03 on timeout."""
         ended = self.poll(timeout_seconds)
         if ended is None:
-            words = ("the job goes on without you", "dim job ls, then dim job result JOB")
-            raise RunFailed("E-cli-03", f"no verdict within {timeout_seconds:g} s", *words)
+            raise no_verdict(timeout_seconds or 0.0)
         return ended
 
     def poll(self, wait_seconds: float | None = 0.0) -> Ended | None:
@@ -336,6 +337,12 @@ class Pending:
 
 
 # ---- answers
+
+
+def no_verdict(waited_seconds: float) -> RunFailed:
+    """E-cli-03: the job goes on without whoever waited for so long."""
+    words = ("the job goes on without you", "dim job ls, then dim job result JOB")
+    return RunFailed("E-cli-03", f"no verdict within {waited_seconds:g} s", *words)
 
 
 def _ended(slot: Slot) -> Ended:

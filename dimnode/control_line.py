@@ -23,6 +23,7 @@ from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 
 _READ_BYTES: Final = 1024 * 1024
 _FRAME_BYTES_UNCHECKED: Final = 2**32 - 1
+_SAYINGS: Final = frozenset({"event", "result", "error"})
 
 
 class Slot:
@@ -116,8 +117,8 @@ class Line:
             finally:
                 with self._turn:
                     self._reading = False
+                    self._turn.notify_all()  # also when what came is none of ours: nobody else would wake them
                     self._sort(chunk)
-                    self._turn.notify_all()
 
     def _receive(self, left_seconds: float | None) -> bytes:
         """Some bytes; none when the time is up. Raises `NoNode` at the end of the connection."""
@@ -137,12 +138,12 @@ class Line:
     def _sort(self, chunk: bytes) -> None:
         """Put what came in where it is waited for."""
         try:
-            bodies = [unpack_body(body) for body in self._decoder.feed(chunk)] if chunk else []
+            messages = [_message(body) for body in self._decoder.feed(chunk)] if chunk else []
         except PeerFault as fault:
             self.close()
             raise NoNode("E-cli-02", "the node sent what is no frame", fault.rule, "dim doctor") from None
         now = time.monotonic()
-        for message in bodies:
+        for message in messages:
             number = message["id"]
             if "event" in message:
                 slot = self._slots.get(number)
@@ -160,3 +161,11 @@ class Line:
         self.close()
         cause = "the node stopped or crashed; jobs that it had taken in go on when it is up again"
         return NoNode("E-cli-02", what, cause, "dim status, then dim job ls")
+
+
+def _message(body: bytes) -> dict[str, Any]:
+    """An event of a request, or its result or error. Raises `PeerFault`."""
+    found = unpack_body(body)
+    if type(found) is not dict or type(found.get("id")) is not int or not found.keys() & _SAYINGS:
+        raise PeerFault("answer: form")
+    return found

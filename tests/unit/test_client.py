@@ -1,5 +1,6 @@
 """The client against a node that speaks the real protocol over a real socket."""
 
+import queue
 import random
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from dimnode.client import Client, read_output, tensor_rows
 from dimnode.errors import ConfigError, NoNode, Refused, RunFailed
 from dimnode.limits import LIMITS
 from dimnode.records.tensors import ITEM_BYTES, Tensor, encode_tensors
+from dimnode.wire import pack_frame
 
 sys.path.insert(0, str(Path(__file__).parent / "cli"))
 from fake_node import FakeNode, refusal
@@ -84,6 +86,7 @@ def test_a_timeout_says_that_the_job_goes_on(tmp_path):
         with pytest.raises(RunFailed) as caught:
             pending.wait(0.02)
         assert caught.value.complaint.code == "E-cli-03"
+        assert caught.value.complaint.what == "no verdict within 0.02 s"
         assert pending.job == JOB_ID
         assert pending.poll(0.0) is None
 
@@ -104,6 +107,35 @@ def test_bytes_that_are_no_frame_close_the_connection(tmp_path):
         node._clients[0].sendall(b"\xff\xff\xff\xff garbage")
         with pytest.raises(NoNode):
             client.status()
+
+
+@pytest.mark.parametrize(
+    "said", [b"\xff\xff\xff\xff garbage", pack_frame([1]), pack_frame({"result": {}}), pack_frame({"id": 1})]
+)
+def test_bytes_that_are_no_answer_wake_every_thread_that_waits(tmp_path, said):
+    asked: queue.Queue[object] = queue.Queue()
+    lost: queue.Queue[Exception] = queue.Queue()
+
+    def heard(request):
+        asked.put(request)
+        return {}
+
+    with FakeNode(tmp_path, status=heard) as node, Client(tmp_path) as client:
+
+        def wait():
+            try:
+                client.status()
+            except Exception as error:
+                lost.put(error)
+
+        threads = [threading.Thread(target=wait, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            asked.get(timeout=10)
+        node._clients[0].sendall(said)
+        found = [lost.get(timeout=10) for _ in threads]
+        assert {type(error) for error in found} == {NoNode}, found
 
 
 def test_many_jobs_run_over_one_connection_in_the_order_in_which_they_end(tmp_path):
@@ -196,6 +228,14 @@ def test_paths_are_made_absolute_before_the_node_sees_them(tmp_path, monkeypatch
         client.add_data("ward", "rows.csv", policy={"operations": []})
     assert node.asked("models.add")[0]["path"] == str(tmp_path / "m.onnx")
     assert node.asked("data.add")[0]["path"] == str(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize("rows", [0, -1, LIMITS.batch.rows_per_job_max + 1])
+def test_a_batch_of_no_rows_per_job_is_refused_and_does_not_run_for_ever(tmp_path, rows):
+    with FakeNode(tmp_path, models__ls={"result": {"models": []}}) as node, Client(tmp_path) as client:
+        with pytest.raises(ConfigError, match="E-cli-44"):
+            list(client.run_batch("triage", [[1.0]], rows_per_job=rows))
+        assert not node.requests
 
 
 def test_rows_become_one_float32_tensor_and_come_back():
