@@ -4,6 +4,7 @@ Rule: before an answer is shown, its receipt is verified by this process and not
 """
 
 import argparse
+import math
 import os
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any
 from dimnode.cli.node import home_of
 from dimnode.cli.output import clock, say_json, shown, talk
 from dimnode.cli.results import forms, in_votes, labels_of, listed, named_labels, show_output, texts_of, weighs_votes
-from dimnode.client import Client, Ended, Pending
+from dimnode.client import Client, Ended, Pending, no_verdict
 from dimnode.errors import ConfigError, DimError, Refused, RunFailed
 from dimnode.records.ids import RecordId, Ref, blob_cid, short
 from dimnode.records.receipt import Receipt, parse_receipt
@@ -89,15 +90,16 @@ def carry_out(client: Client, chosen: argparse.Namespace, order: Order) -> int:
 
 
 def _wait(pending: Pending, news: "_News", wait_seconds: float | None) -> Ended:
-    """Quiet for a second, then with live events."""
+    """Quiet for a second, then with live events. Raises `RunFailed` E-cli-03 after `wait_seconds`."""
     began = time.monotonic()
     while True:
         passed = time.monotonic() - began
-        if wait_seconds is not None and passed > wait_seconds:
-            return pending.wait(0.0)
-        ended = pending.poll(_QUIET_SECONDS if passed < _QUIET_SECONDS else _POLL_SECONDS)
+        left = math.inf if wait_seconds is None else max(0.0, wait_seconds - passed)
+        ended = pending.poll(min(left, _QUIET_SECONDS if passed < _QUIET_SECONDS else _POLL_SECONDS))
         if ended is not None:
             return ended
+        if wait_seconds is not None and not left:
+            raise no_verdict(wait_seconds)
         news.tell()
 
 
@@ -174,7 +176,10 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
 
 
 def conclude_without_answer(chosen: argparse.Namespace, no: Refused, raw: bytes) -> int:
-    """The node let go of the answer's bytes and kept the records: the receipt is written, the answer is not shown."""
+    """The node let go of the answer's bytes and kept the records: the receipt is written, the answer is not shown.
+
+    Exit code 3, or 1 when the receipt could not be written either.
+    """
     from dimnode.audit.verifier import verify
 
     report, receipt = verify(raw), parse_receipt(raw)
@@ -182,13 +187,16 @@ def conclude_without_answer(chosen: argparse.Namespace, no: Refused, raw: bytes)
         raise RunFailed("E-cli-50", "the receipt does not verify", "", "dim job show JOB")
     job = bytes(receipt.records[receipt.root].payload["job"])
     path = chosen.receipt or home_of(chosen) / "receipts" / f"{short(job)}.dimr"
-    kept = not path.exists() and _keep(raw, path, job)  # one that was written in time may still hold the answer
+    there = path.exists()  # one that was written in time may still hold the answer
+    kept = there or _keep(raw, path, job)
     if chosen.json:
-        say_json({"job": job, "answer": None, "receipt": str(path), "verified": report.status == 0})
+        said = str(path) if kept else None
+        say_json({"job": job, "answer": None, "receipt": said, "verified": report.status == 0})
     for line in no.complaint.lines():
         talk(line)
-    talk(f"receipt {path}  authentic, without inputs and answer" if kept else f"receipt {path}  was there already")
-    return 3
+    outcome = "was there already" if there else "authentic, without inputs and answer"
+    talk(f"receipt {path}  {outcome}" if kept else f"receipt {outcome}, not written")
+    return 3 if kept else 1
 
 
 def is_about(receipt: Receipt, ended: Ended, blobs: Sequence[bytes]) -> bool:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from dimnode.batches import Item, model_row
+from dimnode.batches import Item, check_rows_per_job, model_row
 from dimnode.cli import batch
 from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines, replicas_of
 from dimnode.cli.gather import FILE_KINDS, OTHER_TABLES, Gathered, gather, one_blob, plain_source
@@ -105,9 +105,8 @@ def _batch_of(
         raise ConfigError("E-cli-44", "--take and --receipt are of one job, not of a batch", "", "a job file")
     if "-" in chosen.input:
         raise ConfigError("E-cli-44", "a batch reads its input more than once, and stdin cannot be", "", "a file")
-    rows = chosen.rows_per_job or LIMITS.batch.rows_per_job
-    if not 1 <= rows <= LIMITS.batch.rows_per_job_max:
-        raise ConfigError("E-cli-44", f"--rows-per-job {rows}", f"from 1 to {LIMITS.batch.rows_per_job_max}", "")
+    rows = LIMITS.batch.rows_per_job if chosen.rows_per_job is None else chosen.rows_per_job
+    check_rows_per_job(rows)
     # A name may mean another model tomorrow; a batch goes on with the one that it began with.
     job["tasks"][0]["model"] = row["model"]
     inputs = tuple(str(Path(text).absolute()) if Path(text).exists() else text for text in chosen.input)
@@ -168,11 +167,12 @@ def _job_of(chosen: argparse.Namespace) -> dict[str, Any]:
     if chosen.take:
         task["take"] = [_take(text) for text in chosen.take]
     job: dict[str, Any] = {"pattern": "chained", "tasks": [task]}
-    tier = chosen.tier or ("quorum" if chosen.n or chosen.k else "signed")
+    counted = chosen.n is not None or chosen.k is not None
+    tier = chosen.tier or ("quorum" if counted else "signed")
     job["tier"] = tier
     if tier == "quorum":
-        job["quorum"] = {"n": chosen.n or 3, "k": chosen.k or 2}
-    elif chosen.n or chosen.k:
+        job["quorum"] = {"n": 3 if chosen.n is None else chosen.n, "k": 2 if chosen.k is None else chosen.k}
+    elif counted:
         raise ConfigError("E-cli-44", "--n and --k belong to tier quorum", "", "--tier quorum --n 3 --k 2")
     if chosen.priority is not None:
         job["priority"] = chosen.priority

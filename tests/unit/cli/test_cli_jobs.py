@@ -104,6 +104,31 @@ def test_the_flags_of_a_run_mean_a_job(dim, tmp_path, rows):
     }
 
 
+@pytest.mark.parametrize(
+    ("typed", "quorum"), [(["--n", 0], {"n": 0, "k": 2}), (["--k", 0, "--n", 3], {"n": 3, "k": 0})]
+)
+def test_no_peers_are_a_number_too_and_the_nodes_to_refuse(dim, tmp_path, rows, typed, quorum):
+    with node(tmp_path, job__validate=refusal("E-tier-02", "no such quorum")) as fake:
+        said = dim("run", "triage", rows, *typed)
+    assert (said.code, fake.asked("job.validate")[0]["job"]["quorum"]) == (4, quorum)
+
+
+def test_no_rows_per_job_are_refused_and_not_taken_for_the_usual(dim, tmp_path, rows):
+    with node(tmp_path) as fake:
+        said = dim("run", "triage", rows, "--batch", "--rows-per-job", 0)
+    assert (said.code, said.err.split(":")[0]) == (2, "error E-cli-44")
+    assert not fake.asked("job.submit")
+
+
+def test_who_waits_no_longer_is_told_how_long_it_was(dim, tmp_path):
+    path = tmp_path / "job.json"
+    path.write_text('{"tasks": [{"model": "triage"}], "input": {"x": [1]}}')
+    with node(tmp_path, job__submit={"events": [EVENT]}):
+        said = dim("job", "run", path, "--timeout", "0.05")
+    assert said.code == 1
+    assert "error E-cli-03: no verdict within 0.05 s" in said.err
+
+
 def test_a_mapping_is_written_as_name_and_tensor(dim, tmp_path, rows):
     with node(tmp_path) as fake:
         dim("run", "triage", rows, "--take", "x=x[0:2]", "--take", "y=z")
@@ -326,6 +351,17 @@ def test_an_answer_that_made_room_is_said_to_be_gone_and_its_receipt_is_kept(dim
     path = tmp_path / "receipts" / f"{short(SPEC.id)}.dimr"
     assert said.err.rstrip().endswith(f"receipt {path}  authentic, without inputs and answer")
     assert path.read_bytes() == redact(RECEIPT)
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_receipt_without_its_answer_that_cannot_be_written_is_not_said_to_be_there(dim, tmp_path, flags):
+    answers = {"job__result": refusal("E-job-15", "gone"), "job__receipt": {"result": {"receipt": RECEIPT}}}
+    with node(tmp_path, **answers):
+        said = dim("job", "result", "abcdef", "--receipt", "/proc/nowhere/r.dimr", *flags)
+    assert said.code == 1
+    assert "error E-cli-45: cannot write the receipt /proc/nowhere/r.dimr" in said.err
+    assert "there already" not in said.err and said.err.rstrip().endswith("not written")
+    assert not flags or json.loads(said.out)["receipt"] is None
 
 
 def test_a_receipt_that_was_written_in_time_is_not_replaced_by_one_without_its_answer(dim, tmp_path):
