@@ -7,12 +7,13 @@ import argparse
 import contextlib
 import re
 import time
+from pathlib import Path
 from typing import Final
 
 from dimnode.cli.node import home_of
 from dimnode.cli.output import clock, say, say_json, shown, table, talk
 from dimnode.client import Client
-from dimnode.errors import ConfigError, NoNode, Refused
+from dimnode.errors import ConfigError, DimError, NoNode, Refused
 from dimnode.limits import LIMITS
 from dimnode.store.home import prepare_home
 from dimnode.store.keys import SCOPES, ApiKey, KeyBook, has_keys
@@ -23,7 +24,7 @@ _NAME_LETTERS_MAX: Final = 64
 
 
 def new(chosen: argparse.Namespace) -> int:
-    """Make a key, open the door of a running node, and show how to use it."""
+    """Make a key, open the door of a running node, and show how to use it. Exit code 1 when the door stays shut."""
     scopes = frozenset(chosen.scope or _DEFAULT_SCOPES)
     for scope in sorted(scopes - set(SCOPES)):
         raise ConfigError("E-keys-02", f"there is no scope {scope!r}", f"scopes: {', '.join(SCOPES)}")
@@ -49,17 +50,31 @@ def new(chosen: argparse.Namespace) -> int:
     prepare_home(home)
     with contextlib.closing(KeyBook(home)) as book:
         text = book.create(key)
-    url = ""
-    with contextlib.suppress(NoNode), Client(home) as client:
-        url = str(client.ask("http.open")["url"])
+    url, shut = _opened(home)
     if chosen.json:
         say_json({"key": text, "id": text.split("_")[1], "url": url, "expires_ms": key.expires_ms})
-        return 0
-    path = "/dim/v1/models" if scopes & {"read", "admin"} else "/health"
-    say(text)
-    talk(f"scopes {', '.join(sorted(scopes))}; {_until(key)}; shown this once, so keep it now")
-    talk(f"try: curl -H 'Authorization: Bearer {text[:9]}…' {url}{path}" if url else "the door opens with: dim up")
+    else:
+        say(text)
+        talk(f"scopes {', '.join(sorted(scopes))}; {_until(key)}; shown this once, so keep it now")
+    if shut is not None:
+        for line in shut.complaint.lines():
+            talk(line)
+        return 1
+    if not chosen.json:
+        path = "/dim/v1/models" if scopes & {"read", "admin"} else "/health"
+        talk(f"try: curl -H 'Authorization: Bearer {text[:9]}…' {url}{path}" if url else "the door opens with: dim up")
     return 0
+
+
+def _opened(home: Path) -> tuple[str, DimError | None]:
+    """The door's URL, "" when no node runs; and why a running node cannot open it: the key is made all the same."""
+    try:
+        with Client(home) as client:
+            return str(client.ask("http.open")["url"]), None
+    except NoNode:
+        return "", None
+    except DimError as error:
+        return "", error
 
 
 def ls(chosen: argparse.Namespace) -> int:
