@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 
 from dimnode.batches import Fault
 from dimnode.cli.batch_spool import Raw, Spool
-from dimnode.cli.output import plain
+from dimnode.cli.output import json_text, plain
 from dimnode.errors import ConfigError
 
 SUFFIXES: Final = (".jsonl", ".csv", ".npz")
@@ -50,7 +50,7 @@ def write_result(spool: Spool, out: Path, labels: Sequence[str], texts: Sequence
 
 
 def write_lines(spool: Spool, file: IO[str], labels: Sequence[str], texts: Sequence[str]) -> None:
-    """One JSON object per item."""
+    """One JSON object per item, for a file or a terminal."""
     for number, name, said in spool.lines(texts):
         line: dict[str, Any] = {"item": number}
         if name:
@@ -61,7 +61,7 @@ def write_lines(spool: Spool, file: IO[str], labels: Sequence[str], texts: Seque
             line |= {_apart(name): value for name, value in said.items()}
             if (called := predicted(said, labels)) is not None:
                 line["predicted"] = called
-        file.write(json.dumps(plain(line), ensure_ascii=False) + "\n")
+        file.write(json_text(line) + "\n")
 
 
 def _apart(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from dimnode.batches import Fault, Item
 from dimnode.cli.inputs import Choice, columns_hint
 from dimnode.cli.output import counted, talk
-from dimnode.cli.tables import SUFFIXES, Table, bounded_lines, is_number, number_of, open_table, text_of
+from dimnode.cli.tables import SUFFIXES, Table, bounded_lines, is_number, number_of, open_table, readable, text_of
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.item_rows import item_blob
@@ -87,8 +87,14 @@ def plain_source(declared: Sequence[Sequence[Any]], choice: Choice) -> Source:
     return Source(choice.name or name, "rows", (), dtype or "float32", tuple(shape))
 
 
+def place_of(text: str) -> Path:
+    """Where a file of this name would be. It may be a text, too long for any: ask `os.path`, which says no to it."""
+    return Path(os.path.expanduser(text))
+
+
 def _is_table(inputs: Sequence[str]) -> bool:
-    return len(inputs) == 1 and Path(inputs[0]).suffix.lower() in SUFFIXES | _ARRAYS and os.path.exists(inputs[0])
+    place = place_of(inputs[0])
+    return len(inputs) == 1 and place.suffix.lower() in SUFFIXES | _ARRAYS and os.path.exists(place)
 
 
 # ---- files
@@ -114,10 +120,11 @@ def _files(inputs: Sequence[str], sources: Sequence[Source]) -> Gathered:
 
 def _expanded(text: str) -> list[Path]:
     """A file, a folder's files, or what a pattern means that the shell left alone."""
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    if not path.exists() and glob.has_magic(text):
+    path = place_of(text)
+    if os.path.isdir(path):
+        with readable(path, "files, or a folder of them"):
+            return sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    if not os.path.exists(path) and glob.has_magic(text):
         return sorted(found for name in glob.iglob(str(path)) if (found := Path(name)).is_file())
     return [path]
 
@@ -144,20 +151,24 @@ def _texts(inputs: Sequence[str], sources: Sequence[Source], lines: bool) -> Gat
             "E-cli-43", f"the model takes {len(sources)} texts: {names}", "", "a table with these columns"
         )
     name = sources[0].name
-    if lines and len(inputs) == 1 and Path(inputs[0]).is_file():
-        return _lines(Path(inputs[0]), sources[0])
+    if lines and len(inputs) == 1 and os.path.isfile(place_of(inputs[0])):
+        return _lines(place_of(inputs[0]), sources[0])
 
     def items() -> Iterator[Item | Fault]:
         for number, text in enumerate(inputs, 1):
-            path = Path(text).expanduser()
-            if not _is_file(path):
+            path = place_of(text)
+            if not os.path.isfile(path):
                 yield Item(number, {name: text})
                 continue
             found = file_item(number, path, name)
             yield _decoded(found, name) if isinstance(found, Item) else found
 
     for text in inputs:
-        if not _is_file(Path(text)) and Path(text).suffix.lower() in {".txt", ".md", *SUFFIXES} and " " not in text:
+        if (
+            not os.path.isfile(place_of(text))
+            and Path(text).suffix.lower() in {".txt", ".md", *SUFFIXES}
+            and " " not in text
+        ):
             raise ConfigError(
                 "E-cli-41",
                 f"cannot read {text}",
@@ -165,14 +176,6 @@ def _texts(inputs: Sequence[str], sources: Sequence[Source], lines: bool) -> Gat
                 "check the path; a text of your own has a space in it",
             )
     return Gathered(tuple(sources), items, lambda: len(inputs), "text")
-
-
-def _is_file(path: Path) -> bool:
-    """A text may be longer than any name of a file."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _decoded(item: Item, name: str) -> Item | Fault:
@@ -184,7 +187,7 @@ def _decoded(item: Item, name: str) -> Item | Fault:
 
 def _lines(path: Path, source: Source) -> Gathered:
     def items() -> Iterator[Item | Fault]:
-        with path.open("rb") as file:
+        with readable(path, "a text in UTF-8"), path.open("rb") as file:
             for number, line in enumerate(bounded_lines(file, LIMITS.transforms.text_bytes_max), 1):
                 if len(line) > LIMITS.transforms.text_bytes_max:
                     yield Fault(number, "E-input-05", f"a line of more than {LIMITS.transforms.text_bytes_max} bytes")

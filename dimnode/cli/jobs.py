@@ -4,6 +4,7 @@ Rule: before a job runs, it is said where it will and what its tier does not cat
 """
 
 import argparse
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 from dimnode.batches import Item, check_rows_per_job, model_row
 from dimnode.cli import batch
 from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines, replicas_of
-from dimnode.cli.gather import FILE_KINDS, OTHER_TABLES, Gathered, gather, one_blob, plain_source
+from dimnode.cli.gather import FILE_KINDS, OTHER_TABLES, Gathered, gather, one_blob, place_of, plain_source
 from dimnode.cli.inputs import Choice, read_input
 from dimnode.cli.job_file import choice_of, file_of_job, read_job_file
 from dimnode.cli.node import open_client
@@ -87,7 +88,7 @@ def _are_many(takes: Sequence[Source], inputs: Sequence[str]) -> bool:
     """More files than go into one job for sure."""
     if not any(source.kind in FILE_KINDS for source in takes):
         return False
-    return len(inputs) > LIMITS.batch.alone_files or any(Path(text).expanduser().is_dir() for text in inputs)
+    return len(inputs) > LIMITS.batch.alone_files or any(os.path.isdir(place_of(text)) for text in inputs)
 
 
 def _batch_of(
@@ -109,7 +110,7 @@ def _batch_of(
     check_rows_per_job(rows)
     # A name may mean another model tomorrow; a batch goes on with the one that it began with.
     job["tasks"][0]["model"] = row["model"]
-    inputs = tuple(str(Path(text).absolute()) if Path(text).exists() else text for text in chosen.input)
+    inputs = tuple(str(Path(text).absolute()) if os.path.exists(text) else text for text in chosen.input)
     sources = tuple(takes) or (plain_source(row["inputs"], choice),)
     gathered = gather(inputs, sources, choice, lines=True)
     return batch.Batch(

@@ -38,9 +38,16 @@ def talk(text: str) -> None:
 
 
 def say_json(value: Any, indent: int | None = 2) -> None:
-    """The result as one JSON document. What a terminal might obey is escaped; JSON itself only does it below U+0020."""
+    """The result as one JSON document."""
+    say(json_text(value, indent))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON in which what a terminal might obey is escaped; JSON itself only does it below U+0020."""
     text = json.dumps(plain(value), ensure_ascii=False, indent=indent)
-    say("".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text))
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
 
 
 def plain(value: Any) -> Any:

@@ -87,20 +87,21 @@ def is_number(cell: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path, hint: str = _TEXT_HINT) -> Iterator[None]:
+    """A block that reads this file. Raises `ConfigError` E-cli-41 when it cannot, or finds no text."""
     try:
         yield
     except OSError as error:
-        raise ConfigError("E-cli-41", f"cannot read {path}", error.strerror or "", _TEXT_HINT) from None
+        raise ConfigError("E-cli-41", f"cannot read {path}", error.strerror or "", hint) from None
     except UnicodeDecodeError:
-        raise ConfigError("E-cli-41", f"cannot read {path}", "it is not text in UTF-8", _TEXT_HINT) from None
+        raise ConfigError("E-cli-41", f"cannot read {path}", "it is not text in UTF-8", hint) from None
 
 
 # ---- CSV
 
 
 def _csv(path: Path) -> Table:
-    with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
+    with readable(path), path.open(encoding="utf-8-sig", newline="") as file:
         header = tuple(cell.strip() for cell in next(_lines(file, path), []))
     if len(set(header)) != len(header):
         raise ConfigError("E-cli-41", f"{path} has two columns of one name", ", ".join(header[:12]))
@@ -108,7 +109,7 @@ def _csv(path: Path) -> Table:
         raise Refused("E-input-04", f"{path} has no rows", "a CSV file has a header line and then rows")
 
     def rows() -> Iterator[Row | Fault]:
-        with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
+        with readable(path), path.open(encoding="utf-8-sig", newline="") as file:
             lines = _lines(file, path)
             next(lines)
             for number, cells in enumerate(lines, 1):
@@ -118,7 +119,7 @@ def _csv(path: Path) -> Table:
                     yield Fault(number, "E-input-01", f"the row has {len(cells)} cells, the header has {len(header)}")
 
     def count() -> int:
-        with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
+        with readable(path), path.open(encoding="utf-8-sig", newline="") as file:
             return sum(1 for _ in _lines(file, path)) - 1
 
     return Table(str(path), header, rows, count)
@@ -148,7 +149,7 @@ def bounded_lines(file: IO[bytes], bytes_max: int) -> Iterator[bytes]:
 
 
 def _json(path: Path) -> Table:
-    with _readable(path), path.open(encoding="utf-8-sig") as file:
+    with readable(path), path.open(encoding="utf-8-sig") as file:
         text = file.read(LIMITS.exec.rows_file_bytes_max + 1)
     if len(text) > LIMITS.exec.rows_file_bytes_max:
         most = LIMITS.exec.rows_file_bytes_max
@@ -170,7 +171,7 @@ def _json(path: Path) -> Table:
 
 def _json_lines(path: Path) -> Table:
     def lines() -> Iterator[bytes]:
-        with _readable(path), path.open("rb") as file:
+        with readable(path), path.open("rb") as file:
             yield from bounded_lines(file, LIMITS.batch.file_bytes_max)
 
     def rows() -> Iterator[Row | Fault]:
@@ -206,7 +207,7 @@ def _parquet(path: Path) -> Table:
     except ImportError as error:
         what = "reading Parquet needs a package that is not installed"
         raise ConfigError("E-cli-37", what, str(error), "pip install 'dimnode[parquet]'") from None
-    with _readable(path), path.open("rb") as file:
+    with readable(path), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         ends = file.read(len(_MAGIC)), file.seek(max(0, size - len(_MAGIC))), file.read(len(_MAGIC))
     if size < _PARQUET_BYTES_MIN or (ends[0], ends[2]) != (_MAGIC, _MAGIC):

@@ -13,7 +13,7 @@ from arro3.core import Table as ArrowTable
 from arro3.io import write_parquet
 
 from dimnode.batches import Fault, Item, Piece
-from dimnode.cli.batch_files import write_result
+from dimnode.cli.batch_files import write_lines, write_result
 from dimnode.cli.batch_spool import Spool, folder_of
 from dimnode.cli.gather import gather, one_blob, plain_source
 from dimnode.cli.inputs import Choice
@@ -199,6 +199,28 @@ def test_a_text_is_itself_or_a_files(tmp_path):
     assert items_of(gather([str(tmp_path / "t.txt")], TEXT, Choice()))[0].code == "E-cli-41"
 
 
+LONG = "a sentence of many words " * 40
+
+
+@pytest.mark.parametrize("sources", [TEXT, PICTURE])
+@pytest.mark.parametrize("lines", [False, True])
+def test_what_is_too_long_for_a_files_name_is_a_text_or_no_file_and_never_a_bug(sources, lines):
+    [found] = items_of(gather([LONG], sources, Choice(), lines=lines))
+    assert found.values == {"text": LONG} if sources is TEXT else found.code == "E-cli-41"
+
+
+@pytest.mark.parametrize("name", ["t.txt", "~/t.txt"])
+def test_a_file_of_lines_that_went_away_is_one_complaint(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.txt").write_text("one\ntwo\n")
+    found = gather([name], TEXT, Choice(), lines=True)
+    assert [item.values["text"] for item in items_of(found)] == ["one", "two"]
+    (tmp_path / "t.txt").unlink()
+    with pytest.raises(ConfigError, match="E-cli-41"):
+        items_of(found)
+
+
 def test_arrays_are_items_along_their_first_axis(tmp_path):
     np.save(tmp_path / "t.npy", np.arange(6, dtype=np.int16).reshape(3, 2))
     np.savez(tmp_path / "t.npz", u=np.zeros((2, 1)), v=np.ones(2, dtype=np.uint8))
@@ -252,6 +274,17 @@ def test_the_result_is_in_the_order_of_the_input_whatever_came_first(tmp_path):
     assert lines[3] == {"item": 4, "name": "f4", "error": {"code": "E-exec-95", "reason": "broken"}}
     spool.remove()
     assert not folder_of(out).exists()
+
+
+def test_no_line_of_a_result_commands_the_terminal_that_shows_it(tmp_path):
+    spool = Spool.begin(tmp_path / "r.jsonl", {})
+    blob = encode_tensors(item_tensors("word", ["\x9b31m\u202eevil\u2028é".encode()]))
+    spool.add(Piece(0, (1,), ("\x1b[2Jf",), b"", Ended((blob,))))
+    out = io.StringIO()
+    write_lines(spool, out, [], ["word"])
+    assert all(sign.isprintable() for sign in out.getvalue().rstrip("\n"))
+    said = json.loads(out.getvalue())
+    assert (said["name"], said["word"]) == ("\x1b[2Jf", "\x9b31m\u202eevil\u2028é")
 
 
 def test_a_table_of_results_has_a_place_for_every_item(tmp_path):

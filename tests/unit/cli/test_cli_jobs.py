@@ -223,6 +223,16 @@ def test_a_text_beyond_what_the_model_reads_is_said_to_be_cut(dim, tmp_path, wor
     assert ("cut off" in said.err) is bool(told) and "E-cli-99" not in said.err
 
 
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_a_batch_takes_a_text_that_is_too_long_for_a_files_name(dim, tmp_path, kind):
+    takes = [{"name": "given", "kind": kind, "columns": [], "dtype": "", "shape": []}]
+    row = {**MODEL, "takes": takes, "texts": [], "publisher_name": "", "mine": False}
+    with node(tmp_path, models__ls={"result": {"models": [row]}}, job__submit=refusal("E-job-02", "no")) as fake:
+        said = dim("run", "triage", "word " * 200, "another text", "--batch")
+    assert said.code == 1 and "E-cli-99" not in said.err
+    assert bool(fake.asked("job.submit")) is (kind == "text")
+
+
 def test_a_receipt_that_cannot_be_written_does_not_cost_the_answer(dim, tmp_path, rows):
     with node(tmp_path):
         said = dim("run", "triage", rows, "--receipt", "/proc/nowhere/r.dimr")
