@@ -4,14 +4,23 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+from libp2p.peer.id import ID
+from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Status
+from multiaddr import Multiaddr
 from test_host import HANDLERS, LOOPBACK, assert_echo, read_exactly, run, seed
 
 from dimnode.limits import LIMITS, Limits
+from dimnode.p2p.host.circuit_messages import HOP, hop_status, read_message, write_message
+from dimnode.p2p.host.core import adapt
 from dimnode.p2p.host.host import DialFailed, Host, ProtocolRefused, Stream, StreamLost, open_host
+from dimnode.p2p.host.multistream import proposal
+from dimnode.p2p.host.punching import free_port
+from dimnode.records.envelope import SigningKey
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +111,56 @@ def test_who_says_to_be_somebody_else_is_not_reached_through_a_relay() -> None:
             assert peer == other.peer != hosts.hidden.peer
 
     with_three(scenario)
+
+
+def noise_message(content: bytes) -> bytes:
+    """What agrees on Noise, and then says this."""
+    return proposal("/noise") + len(content).to_bytes(2, "big") + content
+
+
+UNREADABLE = noise_message(bytes(range(200)))  # no tag of it is right
+NO_KEY = noise_message(bytes(200))  # nothing can be agreed on with a key of zeros
+
+
+def test_a_relay_that_puts_garbage_into_a_circuit_is_a_dial_that_failed() -> None:
+    async def garble(stream: Stream) -> None:
+        await read_message(stream, HopMessage)
+        await write_message(stream, hop_status(Status.OK))
+        await stream.write(UNREADABLE)
+        await trio.sleep_forever()
+
+    async def scenario(hosts: Three) -> None:
+        hosts.relay._core.set_stream_handler(HOP, adapt(HOP, garble))
+        with pytest.raises(DialFailed, match="through a relay"):
+            await hosts.visitor.connect(hosts.way)
+        with pytest.raises(DialFailed):  # and where a neighbour is merely asked
+            await hosts.visitor.connect_peer(hosts.hidden.peer, [])
+        assert hosts.visitor.path_of(hosts.relay.peer) == "direct"
+
+    with_three(scenario)
+
+
+@pytest.mark.parametrize(("dialler", "garbage"), [(True, UNREADABLE), (False, NO_KEY)])
+def test_garbage_where_a_hole_is_punched_ends_nothing_but_the_attempt(dialler: bool, garbage: bytes) -> None:
+    knocks: list[trio.SocketStream] = []
+
+    async def garble(stream: trio.SocketStream) -> None:
+        knocks.append(stream)
+        await stream.send_all(garbage)
+        await trio.sleep_forever()
+
+    async def scenario() -> None:
+        bounds = replace(LIMITS, reach=replace(LIMITS.reach, punch_seconds_max=0.5))
+        async with trio.open_nursery() as nursery, open_host(seed("puncher"), [], {}, limits=bounds) as host:
+            [listener] = await nursery.start(partial(trio.serve_tcp, garble, 0, host="127.0.0.1"))
+            there = Multiaddr(f"/ip4/127.0.0.1/tcp/{listener.socket.getsockname()[1]}")
+            here = ("127.0.0.1", free_port("127.0.0.1"))
+            peer = SigningKey.from_seed(seed("other")).peer
+            await host.reach.punching._meet(ID(peer), here, [there], dialler)
+            assert knocks
+            nursery.cancel_scope.cancel()
+
+    run(scenario)
 
 
 def test_without_a_reservation_or_a_willing_relay_there_is_no_circuit() -> None:

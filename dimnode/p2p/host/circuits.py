@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import trio
 from libp2p.connection_types import ConnectionType
-from libp2p.io.exceptions import ConnectionClosedError, IOException
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Status, StopMessage
-from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, MuxedStreamError
+from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
 from multiaddr import Multiaddr
 
 from dimnode.errors import PeerFault
@@ -195,7 +195,7 @@ class Circuits:
                 raise DialFailed(REASONS.get(answer.status, f"the relay answers {answer.status}"))
             raw = circuit_connection(stream, relay, peer, initiator=True)
             await upgrade_as_dialler(self._swarm, raw, peer)
-        except (PeerFault, StreamLost, trio.TooSlowError, SwarmException, IOException, MuxedStreamEOF) as error:
+        except (PeerFault, StreamLost, trio.TooSlowError, SwarmException) as error:
             await stream.reset()
             raise DialFailed(f"through a relay: {deepest_reason(error)}") from None
         except BaseException:
@@ -226,7 +226,7 @@ class Circuits:
         raw = circuit_connection(stream, relay, visitor, initiator=False)
         try:
             muxed = await upgrade_as_dialled(self._swarm, raw, visitor)
-        except (SwarmException, IOException) as error:  # no fault of the relay, to which this stream belongs
+        except SwarmException as error:  # no fault of the relay, to which this stream belongs
             log.debug("a visit came to nothing: %s", deepest_reason(error))
             return
         if self.on_visit is not None and self.nursery is not None:

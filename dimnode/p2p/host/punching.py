@@ -233,7 +233,7 @@ class Punching:
                 stream = await open_from(source, host, port)
                 raw = PunchedConnection(TrioTCPStream(stream), dialler)
                 await (upgrade_as_dialler if dialler else upgrade_as_dialled)(self._swarm, raw, peer)
-            except (OSError, SwarmException, IOException) as error:
+            except (OSError, SwarmException) as error:
                 log.debug("a knock at %s: %r", address, error)
                 await trio.sleep(_AGAIN_SECONDS)
             else:
