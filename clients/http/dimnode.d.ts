@@ -223,9 +223,9 @@ export interface paths {
         put?: never;
         /**
          * Add a model
-         * @description Offer uploads as a model: `POST /dim/v1/blobs` first. Without `inputs` they are read from the graph.
+         * @description Offer uploads as a model: `POST /dim/v1/blobs` first. They become its files without a copy.
          *
-         *     The uploads become the model's files without a copy.
+         *     Inputs and outputs of the card are compared with the model (`E-models-07`), and read from it where it says none.
          */
         post: operations["add_model_dim_v1_models_post"];
         delete?: never;

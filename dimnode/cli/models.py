@@ -56,7 +56,7 @@ def update(chosen: argparse.Namespace) -> int:
         done = watched(
             client,
             str(path),
-            lambda: client.ask("models.update", model=chosen.model, card=card, path=str(path) if path else None),
+            lambda: client.ask("models.update", model=chosen.model, card=card, **_place(path)),
             quiet=chosen.json,
         )
     if chosen.json:
@@ -76,7 +76,9 @@ def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
         raise Refused("E-models-05", f"cannot read {path}", "there is no such file", "check the path")
     with open_client(chosen) as client:
         card = _with_schema(card, path)
-        added = watched(client, str(path), lambda: client.add_model(card, path), quiet=chosen.json)
+        added = watched(
+            client, str(path), lambda: client.ask("models.add", card=card, **_place(path)), quiet=chosen.json
+        )
     if not card.get("licence"):
         talk("no licence was given: --licence says what others may do with it")
     if chosen.json:
@@ -108,6 +110,11 @@ def _with_schema(card: dict[str, Any], path: Path) -> dict[str, Any]:
     if left_out := [name for name in found.skipped if not name.startswith(".")]:
         talk(f"left out, being empty or of a format that can hold code: {shown(left_out)}")
     return with_schema(card, found.files)
+
+
+def _place(path: Path | None) -> dict[str, Any]:
+    """Of a model whose card is compared with it already."""
+    return {"path": str(path) if path else None, "looked_at": path is not None}
 
 
 def _card_and_source(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict[str, Any], Path]:

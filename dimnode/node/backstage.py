@@ -22,8 +22,6 @@ from dimnode.node.composing import compose_or_refuse
 from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.job_answers import JobAnswers
 from dimnode.node.long_reads import LongReads
-from dimnode.node.model_files import SourceFile, role_of
-from dimnode.node.model_schema import with_schema
 from dimnode.node.receipts import make_receipt
 from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.host.streams import DialFailed, StreamLost
@@ -195,11 +193,7 @@ class Backstage:
 
     async def add_model(self, card: Mapping[str, Any], files: Sequence[ListedFile]) -> Answer:
         """See `Library.add_uploads`."""
-        full = dict(card)
-        if not full.get("inputs"):
-            listed = [SourceFile(path, role or role_of(path), place) for path, role, place in files]
-            full = await trio.to_thread.run_sync(with_schema, full, listed)
-        return await self._answers.models.add_uploads(full, files)
+        return await self._answers.models.add_uploads(card, files)
 
     async def model_file(self, model: Record, name: str) -> bytes:
         """Fetched once, checked by its CID, kept in the home."""

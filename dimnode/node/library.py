@@ -147,7 +147,7 @@ class Library:
     async def add_model(self, card: ModelCard, source: Path, at_ms: int, progress: Progress = silent) -> Record:
         """Copy the files into the store, sign the manifest, journal both. Raises `Refused` with what to mend."""
         check_card(card)
-        _check_place(source, self._home)
+        check_place(source, self._home)
         # A gigabyte takes seconds to read: in a thread, or every peer would take this node for dead.
         async with self._adding:
             gathered = await trio.to_thread.run_sync(gather_for, source, card)
@@ -330,7 +330,7 @@ class Library:
         return {"models": models, "cabinets": self.cabinets.told()}
 
 
-def _check_place(source: Path, home: Path) -> None:
+def check_place(source: Path, home: Path) -> None:
     """Raises `Refused` for a node's own directory: its key would be published."""
     try:
         home, given = home.resolve(), source.resolve()

@@ -16,9 +16,11 @@ import trio
 from dimnode.api.port import Answer, ListedFile
 from dimnode.errors import PeerFault, Refused
 from dimnode.node.composing import compose_or_refuse
+from dimnode.node.library import check_place
 from dimnode.node.model_card import ModelCard, card_of
 from dimnode.node.model_files import SourceFile, role_of
 from dimnode.node.model_leave import now_ms
+from dimnode.node.model_schema import compared
 from dimnode.node.publishers import Publishers
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.p2p.models import ask_about_model
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
 _NOTHING: Final = type(None)
 _MODEL: Final[Mapping[str, tuple[type, ...]]] = {"model": (str,)}
 MODEL_ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
-    "models.add": {"card": (dict,), "path": (str,)},
-    "models.update": {**_MODEL, "card": (dict,), "path": (str, _NOTHING)},
+    "models.add": {"card": (dict,), "path": (str,), "looked_at": (bool, _NOTHING)},
+    "models.update": {**_MODEL, "card": (dict,), "path": (str, _NOTHING), "looked_at": (bool, _NOTHING)},
     "models.ls": {"publisher": (str, _NOTHING)},
     "models.show": _MODEL,
     "models.pull": {**_MODEL, "peers": (list, _NOTHING)},
@@ -64,6 +66,7 @@ class ModelAnswers:
     def __init__(self, node: Node, backstage: Backstage) -> None:
         self._node, self._backstage = node, backstage
         self._publishers = Publishers(node, backstage)
+        self._looking = trio.Lock()
         self.operations = {
             "models.add": self._add,
             "models.update": self._update,
@@ -81,15 +84,21 @@ class ModelAnswers:
     # ---- publishing
 
     async def _add(self, asked: Mapping[str, Any]) -> Answer:
-        return await self._publish(card_of(asked["card"]), Path(asked["path"]))
+        return await self._publish(card_of(asked["card"]), Path(asked["path"]), looked_at=bool(asked.get("looked_at")))
 
     async def add_uploads(self, card: Mapping[str, Any], files: Sequence[ListedFile]) -> Answer:
         """A model of files that came up over HTTP."""
         sources = [SourceFile(path, role or role_of(path), place) for path, role, place in files]
         return await self._publish(card_of(card), sources)
 
-    async def _publish(self, card: ModelCard, source: Path | Sequence[SourceFile]) -> Answer:
+    async def _publish(
+        self, card: ModelCard, source: Path | Sequence[SourceFile], *, looked_at: bool = False
+    ) -> Answer:
+        """looked_at: who asks, this machine's command line, has compared the card with the model already."""
         name, library = str(source) if isinstance(source, Path) else card.name, self._node.library
+        if not looked_at:
+            async with self._looking:  # each look may take as much memory as a worker
+                card = await trio.to_thread.run_sync(self._compared, card, source)
 
         def progress(done: int, of: int) -> None:
             trio.from_thread.check_cancelled()
@@ -103,6 +112,11 @@ class ModelAnswers:
         finally:
             self._node.models.adding.pop(name, None)
         return self._published(record)
+
+    def _compared(self, card: ModelCard, source: Path | Sequence[SourceFile]) -> ModelCard:
+        if isinstance(source, Path):
+            check_place(source, self._node.home)
+        return compared(card, source)
 
     def _published(self, record: Record) -> Answer:
         self._node.models.offer(record)
@@ -122,7 +136,7 @@ class ModelAnswers:
             hint = f"dim models update {said.name} --version …"
             raise Refused("E-models-34", f"{said.title} exists", "an update has another version", hint)
         if asked.get("path"):
-            return await self._publish(card, Path(asked["path"]))
+            return await self._publish(card, Path(asked["path"]), looked_at=bool(asked.get("looked_at")))
         if old.id not in self._node.library.models:
             raise Refused("E-models-29", f"the files of {said.title} are not here", "", f"dim models pull {said.title}")
         rows = [[file.path, file.role, file.root, file.size_bytes] for file in said.files]

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from dimnode.errors import DimError, Refused
 from dimnode.exec import orders
 from dimnode.exec.runtimes.architectures.choice import LLAMAS
@@ -17,7 +19,8 @@ from dimnode.exec.runtimes.config_file import config_of
 from dimnode.exec.runtimes.pretrained import pretrained_of
 from dimnode.exec.schema import Rows, schema_of
 from dimnode.limits import LIMITS
-from dimnode.node.model_files import SourceFile, format_of
+from dimnode.node.model_card import ModelCard, card_of, check_card, gather_for
+from dimnode.node.model_files import SourceFile, format_of, gather_listed
 from dimnode.records.manifest import TRANSFORMERS, runtime_for
 
 _FACTS: Final = ("architecture", "dtype", "quantisation", "inputs", "outputs")
@@ -25,6 +28,14 @@ _NOT_THE_MODEL: Final = ("tokenizer", "labels")
 _GRAPH: Final = ("model", "weights")
 _NOT_SEEN: Final = frozenset({"E-cli-31", "E-cli-32", "E-models-06", orders.NO_RUNTIME, orders.OUT_OF_MEMORY})
 """It was not found out what the model is: it is too large, or there are no walls or no runtime for it here."""
+
+
+def compared(card: ModelCard, source: Path | Sequence[SourceFile]) -> ModelCard:
+    """The same for a card of any door, with a model from a path or of listed files."""
+    check_card(card)
+    gathered = gather_for(source, card) if isinstance(source, Path) else gather_listed(source)
+    facts = {key: value for key in ("format", *_FACTS) if (value := getattr(card, key))}
+    return card_of({**msgspec.to_builtins(card), **with_schema(facts, gathered.files)})
 
 
 def with_schema(card: dict[str, Any], files: Sequence[SourceFile]) -> dict[str, Any]:

@@ -272,6 +272,29 @@ def test_uploads_become_a_model_that_peers_run_as_far_as_its_publisher_lets_them
         assert http.post("/dim/v1/jobs", json=job).status_code == 409
 
 
+def test_a_card_that_is_not_its_models_is_refused_at_every_door(nodes: Nodes, tmp_path: Path) -> None:
+    """Over HTTP, over the control socket, as an update; the command line looks first and says that it did."""
+    alba, path = nodes["alba"], own_file(tmp_path)
+    card = {"name": "mistaken", "inputs": [["x", "float32", [-1, 1]]], "outputs": [["label", "int64", [-1]]]}
+    with over_http(alba) as http:
+        stream = {"Content-Type": "application/octet-stream"}
+        blob = http.post("/dim/v1/blobs", content=path.read_bytes(), headers=stream).json()["blob"]
+        said = http.post("/dim/v1/models", json={"blob": blob, **card})
+        assert (said.status_code, said.json()["error"]["code"]) == (400, "E-models-07"), said.text
+        assert f"x float32[-1, {MODEL_FEATURES}]" in said.json()["error"]["hint"]
+    assert code_of(nodes, "alba", "models.add", card=card, path=str(path)) == "E-models-07"
+    assert code_of(nodes, "alba", "models.add", card={**card, "inputs": 7}, path=str(path)) == "E-models-07"
+    (tmp_path / "junk.onnx").write_bytes(os.urandom(1000))
+    for more in ({}, card):
+        wrong = {"name": "junk", **more}
+        assert code_of(nodes, "alba", "models.add", card=wrong, path=str(tmp_path / "junk.onnx")) == "E-exec-22"
+    bare = alba.client.add_model({"name": "bare"}, path)["model"]
+    assert ask(nodes, "alba", "models.show", model=bare)["inputs"] == [["x", "float32", [-1, MODEL_FEATURES]]]
+    update = {"version": "2.0.0", "inputs": card["inputs"]}
+    assert code_of(nodes, "alba", "models.update", model="bare", card=update, path=str(path)) == "E-models-07"
+    assert not {"mistaken", "junk"} & {str(row["name"]).split(":")[0] for row in alba.client.models()}
+
+
 def over_http(node: RealNode) -> httpx.Client:
     """The operator's own client of the HTTP door, which opens with its key."""
     command = [sys.executable, "-m", "dimnode.cli.main", "keys", "new", "--json", "--scope", "admin"]
@@ -318,7 +341,7 @@ def test_a_pull_goes_on_after_a_kill_where_it_was(nodes: Nodes, tmp_path: Path) 
             file.write(os.urandom(1 << 20))
     (folder / "config.json").write_text("{}")
     card = {"name": "large", "licence": "x", "inputs": [["x", "float32", [-1]]], "outputs": []}
-    nodes["alba"].client.ask("models.add", card=card, path=str(folder))
+    nodes["alba"].client.ask("models.add", card=card, path=str(folder), looked_at=True)  # no weights of anything
     wait_heard(nodes, "brio", "large")
     model = ask(nodes, "brio", "models.show", model="large")["model"]
     child = os.fork()

@@ -49,9 +49,9 @@ async def models(house: House, who: Who, publisher: Publisher = "") -> Response:
 
 @router.post("/models", summary="Add a model", response_model=AddedOut, status_code=201)
 async def add_model(house: House, who: Who, model: ModelIn) -> Response:
-    """Offer uploads as a model: `POST /dim/v1/blobs` first. Without `inputs` they are read from the graph.
+    """Offer uploads as a model: `POST /dim/v1/blobs` first. They become its files without a copy.
 
-    The uploads become the model's files without a copy.
+    Inputs and outputs of the card are compared with the model (`E-models-07`), and read from it where it says none.
     """
     who.need("admin")
     card = model.model_dump(exclude={"blob", "files"})
