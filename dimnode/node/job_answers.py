@@ -175,19 +175,7 @@ class JobAnswers:
             event["job"] = cid_text(event["job"])
             event["peer"] = self.label(event["peer"]) if event["peer"] else ""
         if not events:  # after a restart: what the records say
-            for record in self._records(job):
-                said = record.payload
-                events.append(
-                    {
-                        "at_ms": said["at_ms"],
-                        "job": cid_text(job),
-                        "what": record.kind,
-                        "task": said.get("task", 0),
-                        "epoch": said.get("epoch", 0),
-                        "peer": self.label(said.get("executor", record.by)),
-                        "text": said.get("status", ""),
-                    }
-                )
+            events = [{"job": cid_text(job), **event_of(record, self.label)} for record in self._records(job)]
         return {"events": events}
 
     async def _result(self, arguments: Mapping[str, Any]) -> Answer:
@@ -226,6 +214,20 @@ class JobAnswers:
             return letters(peer)
         taken = member.name in (own, "self") or self._node.swarm.members.claims(member.name) > 1
         return f"{member.name} …{letters(peer)}" if taken else member.name
+
+
+def event_of(record: Record, label: Callable[[PeerId], str]) -> Answer:
+    """A record of a job in the words of the live event that it made; `peer`: who was leased to, or who answered."""
+    said = record.payload
+    peer = said.get("executor") or (record.by if record.kind in ("answer", "ruling") else None)
+    return {
+        "at_ms": said["at_ms"],
+        "what": _WHAT_OF_KIND.get(record.kind, record.kind),
+        "task": said.get("task", 0),
+        "epoch": said.get("epoch", 0),
+        "peer": label(peer) if peer else "",
+        "text": said.get("status", ""),
+    }
 
 
 def _without_outputs(ended: Answer | None) -> Answer | None:
