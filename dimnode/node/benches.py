@@ -7,13 +7,16 @@ same worker; each benchmark has a bound in time, and its orders are of low prior
 from __future__ import annotations
 
 import itertools
+import json
+import logging
 import math
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +29,9 @@ from dimnode.limits import LIMITS, ExecLimits
 from dimnode.records.ids import PeerId, blob_cid
 from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors, encode_tensors
 
+log = logging.getLogger(__name__)
+
+BENCHMARK_FILE: Final = "benchmark.json"
 _REFERENCE: Final = files("dimnode") / "demo" / "assets" / "models" / "classifier-mlp.onnx"
 _REFERENCE_WIDTH: Final = 30
 _OPEN_ORDERS: Final = 16
@@ -53,6 +59,28 @@ async def first_benchmark(pool: Pool, me: PeerId, limits: ExecLimits) -> dict[st
         found = {"jobs_per_second": int(rate), "model": "classifier-mlp", "cores": os.cpu_count()}
         return {**found, "at_ms": time.time_ns() // 1_000_000}
     return {}
+
+
+def read_benchmark(home: Path) -> dict[str, Any]:
+    """What an earlier start measured, on a machine with as many cores; {} for none, and for a file that is damaged."""
+    try:
+        found = json.loads((home / BENCHMARK_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if type(found) is dict and found.get("cores") == os.cpu_count() and type(found.get("jobs_per_second")) is int:
+        return found
+    return {}
+
+
+def write_benchmark(home: Path, found: Mapping[str, Any]) -> None:
+    """For the next start. A full disk costs the measurement, not the node."""
+    partial = home / f"{BENCHMARK_FILE}.new"
+    try:
+        partial.write_text(json.dumps(found), encoding="utf-8")
+        partial.replace(home / BENCHMARK_FILE)
+    except OSError as error:
+        log.warning("what this machine does is not remembered: %s", error)
+        partial.unlink(missing_ok=True)
 
 
 async def bench_model(

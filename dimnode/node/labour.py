@@ -7,10 +7,7 @@ pool like any order, so that it can starve nobody.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +17,7 @@ from dimnode.errors import Refused
 from dimnode.exec.memory import graphics, graphics_used_bytes, machine_bytes
 from dimnode.exec.orders import Finished, Order, PoolStats
 from dimnode.exec.runtimes.choice import extras_installed
-from dimnode.node.benches import bench_model, first_benchmark, own_key
+from dimnode.node.benches import bench_model, first_benchmark, own_key, read_benchmark, write_benchmark
 from dimnode.node.model_orders import model_order
 from dimnode.records.ids import PeerId, RecordId, peer_text
 
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAINED_FILE: Final = "drained"
-BENCHMARK_FILE: Final = "benchmark.json"
 
 
 class Labour:
@@ -104,11 +100,11 @@ class Labour:
             done = await self.warm(model)
             if done.status != "ok":
                 log.warning("a model could not be loaded at the start: %s (%s)", done.message, done.code)
-        self.measured = self._known()
+        self.measured = read_benchmark(node.home)
         if not self.measured and node.config.benchmark:
             self.measured = await first_benchmark(node.pool, node.me, node.limits.exec)
             if self.measured:
-                (node.home / BENCHMARK_FILE).write_text(json.dumps(self.measured), encoding="utf-8")
+                write_benchmark(node.home, self.measured)
         if self.measured:
             self.describe()
             node.swarm.renew_advert()
@@ -177,14 +173,6 @@ class Labour:
             except Refused as no:
                 log.warning("the settings name a model that is not here: %s", no.complaint.what)
         return found
-
-    def _known(self) -> dict[str, Any]:
-        """What an earlier start measured, on a machine with as many cores."""
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads((self._node.home / BENCHMARK_FILE).read_bytes())
-            if type(found) is dict and found.get("cores") == os.cpu_count() and type(found["jobs_per_second"]) is int:
-                return found
-        return {}
 
     # ---- what people see
 

@@ -1,10 +1,13 @@
-"""Made-up inputs: from a manifest that may be anybody's."""
+"""Made-up inputs, from a manifest that may be anybody's; and what the first benchmark leaves on the disk."""
+
+import json
+import os
 
 import pytest
 
 from dimnode.errors import Refused
 from dimnode.exec.orders import Facts
-from dimnode.node.benches import made_up
+from dimnode.node.benches import BENCHMARK_FILE, made_up, read_benchmark, write_benchmark
 from dimnode.records.tensors import decode_tensors
 
 
@@ -26,3 +29,26 @@ def test_free_sizes_are_filled_in_and_the_same_numbers_come_each_time():
 def test_a_manifest_makes_the_node_allocate_nothing_that_no_order_could_hold(inputs):
     with pytest.raises(Refused, match="E-exec-85"):
         made_up(Facts(inputs=inputs), 1, 16)
+
+
+def test_what_a_start_measured_is_known_to_the_next_one_on_as_many_cores(tmp_path):
+    found = {"jobs_per_second": 900, "cores": os.cpu_count()}
+    write_benchmark(tmp_path, found)
+    assert read_benchmark(tmp_path) == found
+    write_benchmark(tmp_path, {**found, "cores": 10_000})
+    assert read_benchmark(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"\xff", b"[1]", b"null", b"[" * 100_000, json.dumps({"cores": os.cpu_count()}).encode()]
+)
+def test_a_damaged_benchmark_is_measured_anew_and_ends_no_node(tmp_path, damaged):
+    (tmp_path / BENCHMARK_FILE).write_bytes(damaged)
+    assert read_benchmark(tmp_path) == {}
+
+
+def test_a_benchmark_that_cannot_be_written_ends_no_node(tmp_path, caplog):
+    (tmp_path / BENCHMARK_FILE).mkdir()
+    write_benchmark(tmp_path, {"jobs_per_second": 900, "cores": os.cpu_count()})
+    assert "not remembered" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == [BENCHMARK_FILE]
