@@ -5,10 +5,7 @@ that ran; others that were behind it in the same worker did not run and go back 
 """
 
 import math
-import os
 import signal
-import socket
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -18,13 +15,13 @@ from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
 from dimnode.exec.admission import worker_bytes
-from dimnode.exec.arena import Arena, open_arena
 from dimnode.exec.batching import Batch, share_of
-from dimnode.exec.channel import BrokenFrame, FrameBuffer, unpack_body
+from dimnode.exec.channel import BrokenFrame, unpack_body
 from dimnode.exec.desk import Desk
+from dimnode.exec.hiring import hire
 from dimnode.exec.launch import Hello, Zygote
 from dimnode.exec.ledger import Ledger, believed
-from dimnode.exec.member import Member, open_regular, read_traits
+from dimnode.exec.member import Member, read_traits
 from dimnode.exec.orders import Status
 from dimnode.exec.placement import Assign, Bounds, Pause, Start, Unload, least_used, next_step
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
@@ -33,8 +30,6 @@ from dimnode.exec.zygotes import Zygotes
 from dimnode.limits import ExecLimits
 
 READ_BYTES = 256 * 1024
-FRAME_SLACK_BYTES = 64 * 1024
-FOLDER_PREFIX = "worker-"
 
 
 class Crew:
@@ -169,49 +164,29 @@ class Crew:
     def _start(self, lane: Lane, now: float) -> None:
         """Ask the zygote for a worker. When that fails at once, the order that needed it fails."""
         order = self._queue.head(lane).order
+        memory_bytes = worker_bytes(order, self._limits, self.ledger.memory_bytes_max)
         try:
             zygote = self.zygotes.obtain(order.runtime or ALWAYS)
-            mine, theirs = socket.socketpair()
-        except OSError as error:  # strangers' connections may have taken all files
-            return self._could_not_start(lane, error)
-        files: list[int] = []
-        token = zygote.next_token()
-        try:
-            for file in order.model.files if order.model is not None else ():
-                files.append(open_regular(file.place, orders.NO_MODEL, f"model file {file.path}"))
-            directory = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self._scratch)
-            memory_bytes = worker_bytes(order, self._limits, self.ledger.memory_bytes_max)
-            zygote.start_worker(token, directory, self.require_sandbox, memory_bytes, theirs.fileno())
+            member = hire(
+                zygote,
+                order,
+                lane,
+                now,
+                self._limits,
+                scratch=self._scratch,
+                sandbox_required=self.require_sandbox,
+                memory_bytes=memory_bytes,
+            )
         except (RunFailed, OSError) as error:
-            mine.close()
-            for descriptor in files:
-                os.close(descriptor)
             return self._could_not_start(lane, error)
-        finally:
-            theirs.close()
-        mine.setblocking(False)
-        frames = FrameBuffer(self._limits.output_bytes_max + FRAME_SLACK_BYTES)
-        member = Member(
-            lane, now, zygote=zygote, token=token, channel=mine, frames=frames, directory=directory, deadline=math.inf
-        )
         member.pinned, member.memory_bytes = lane[0] in self.pinned, self.ledger.needs(lane)
-        self._members[token] = member
-        member.arena = self._arena(directory)
-        member.bear(order.model, files)
+        self._members[member.token] = member
         member.flush(self._nursery)
         starting = 0.0 if zygote.hello is not None else self._limits.zygote_start_seconds_max
         reading = order.model.file_bytes / self._limits.load_bytes_per_second_min if order.model is not None else 0.0
         self._set_deadline(member, now + starting + self._limits.worker_start_seconds_max + reading)
         self._nursery.start_soon(self._listen, member)
         return None
-
-    def _arena(self, directory: str) -> Arena | None:
-        """Memory to share with a worker; without any, large tensors take a file each."""
-        inputs, outputs = self._limits.input_bytes_max + self._limits.arena_slack_bytes, self._limits.output_bytes_max
-        try:
-            return Arena(open_arena(directory, inputs + outputs), inputs, outputs)
-        except OSError:
-            return None
 
     def _could_not_start(self, lane: Lane, error: RunFailed | OSError) -> None:
         ticket = self._queue.pop(lane)

@@ -17,9 +17,10 @@ import trio
 from dimnode.exec import orders
 from dimnode.exec.admission import RETRY_MS_MIN, Room, cost_name, objection, worker_bytes
 from dimnode.exec.batching import batch_kind
-from dimnode.exec.crew import FOLDER_PREFIX, Crew
+from dimnode.exec.crew import Crew
 from dimnode.exec.desk import Desk, fault_of
 from dimnode.exec.estimates import Estimates
+from dimnode.exec.hiring import FOLDER_PREFIX
 from dimnode.exec.launch import Hello, Zygote
 from dimnode.exec.memory import machine_bytes
 from dimnode.exec.orders import Busy, Finished, Key, Order, PoolStats, RuntimeState, Waiting

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,25 @@ def test_two_hundred_orders_are_pipelined_into_one_worker_in_order(zygote: Zygot
             assert [arrays(done.output)["y"].tolist() for done in found] == [[[2 * number]] for number in range(200)]
             assert rig.order_of_arrival == list(range(1, 201))
             assert len(rig.pool.stats().worker_pids) == 1
+
+    trio.run(main)
+
+
+def test_a_worker_that_cannot_be_asked_for_leaves_no_folder_and_no_open_file(tmp_path: Path) -> None:
+    """The zygote is dead, and the pool has not heard of it yet."""
+
+    async def main() -> None:
+        with start_zygote() as lost:
+            async with open_rig(lost, tmp_path) as rig:
+                order = rig.order(doubling(1), blob([[1]]))
+                before = len(os.listdir("/proc/self/fd"))
+                os.kill(lost.pid, signal.SIGKILL)
+                os.waitid(os.P_PID, lost.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - before the pool hears of it
+                rig.offer(order)
+                assert list((tmp_path / "scratch").iterdir()) == []
+                assert len(os.listdir("/proc/self/fd")) == before
+                done = await rig.end_of(order.key)
+                assert (done.status, done.code) == ("crashed", orders.NOT_STARTED)
 
     trio.run(main)
 
