@@ -8,6 +8,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import trio
+
 from dimnode.errors import PeerFault
 from dimnode.jobs.events import AnswerReceived, BadRecord
 from dimnode.node.fetching import Fetching, about, busy, split_large
@@ -96,7 +98,12 @@ class Courier:
             await node.inbox.put_peer(BadRecord(peer, frame.key, rule, blame=False))
             return
         self._hold(found.held)
-        await node.inbox.put_peer(found.event)
+        try:
+            await node.inbox.put_peer(found.event)
+        except trio.Cancelled:  # the link ended while the lane was full: no engine will let go of what the event holds
+            for identity, _ in found.held:
+                node.vault.release(identity)
+            raise
 
     def _unreadable(self, found: Arrival) -> str:
         """Why the job's rule cannot read this output, "" when it can: said now, or one voter would end the job."""
