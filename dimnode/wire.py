@@ -13,14 +13,14 @@ from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
 
 END: Final = b"\0\0\0\0"
-_HEADER_BYTES = 4
+HEADER_BYTES: Final = 4
 
 
 def pack_frame(body: Any, frame_bytes_max: int = LIMITS.wire.frame_bytes_max) -> bytes:
     """One frame around a msgpack value. A body over the limit is our own bug, hence an assertion."""
     packed: bytes = msgpack.packb(body)
     assert 0 < len(packed) <= frame_bytes_max, f"frame of {len(packed)} bytes exceeds {frame_bytes_max}"
-    return len(packed).to_bytes(_HEADER_BYTES, "big") + packed
+    return len(packed).to_bytes(HEADER_BYTES, "big") + packed
 
 
 def unpack_body(body: bytes, containers_max: int = LIMITS.wire.frame_containers_max) -> Any:
@@ -78,17 +78,17 @@ class FrameDecoder:
             buffer = self._buffer
         bodies: list[bytes] = []
         position, size = 0, len(buffer)
-        while size - position >= _HEADER_BYTES and not self.ended:
-            length = int.from_bytes(buffer[position : position + _HEADER_BYTES], "big")
+        while size - position >= HEADER_BYTES and not self.ended:
+            length = int.from_bytes(buffer[position : position + HEADER_BYTES], "big")
             if length > self._frame_bytes_max:
                 raise PeerFault("frame too long")
             if length == 0:
                 self.ended = True
-                position += _HEADER_BYTES
+                position += HEADER_BYTES
                 break
-            if size - position - _HEADER_BYTES < length:
+            if size - position - HEADER_BYTES < length:
                 break
-            start = position + _HEADER_BYTES
+            start = position + HEADER_BYTES
             bodies.append(bytes(buffer[start : start + length]))
             position = start + length
         if buffer is self._buffer:

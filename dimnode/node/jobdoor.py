@@ -19,11 +19,12 @@ from dimnode.jobs.events import Submitted
 from dimnode.limits import Limits
 from dimnode.node.receipts import make_receipt
 from dimnode.node.registry import grants_in
-from dimnode.p2p.host.streams import Stream, StreamEnded
+from dimnode.p2p.host.streams import Stream
+from dimnode.p2p.introduction import one_frame
 from dimnode.records.ids import PeerId, RecordId, blob_cid
 from dimnode.records.kinds import open_record
 from dimnode.records.receipt import Opening
-from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
+from dimnode.wire import END, pack_frame, unpack_body
 
 if TYPE_CHECKING:
     from dimnode.node.node import Node
@@ -66,7 +67,7 @@ class JobDoor:
                 return
             with trio.fail_after(limits.blob_seconds_max):
                 async with desk.reading:
-                    body = await _first_frame(stream, self._node.limits.wire.frame_bytes_max)
+                    body = await one_frame(stream, self._node.limits.wire.frame_bytes_max)
             await self._take(stream, body)
         finally:
             self._jobs -= 1
@@ -161,17 +162,6 @@ class Foreign:
         """The job was not taken."""
         self.refusal = refuse
         self.over.set()
-
-
-async def _first_frame(stream: Stream, frame_bytes_max: int) -> bytes:
-    decoder = FrameDecoder(frame_bytes_max)
-    while True:
-        try:
-            bodies = decoder.feed(await stream.read(65536))
-        except StreamEnded:
-            raise PeerFault("job: cut off") from None
-        if bodies:
-            return bodies[0]
 
 
 def _bytes_list(value: Any) -> list[bytes]:

@@ -18,7 +18,7 @@ from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
 from dimnode.records.envelope import VERSION, Record, version_of
 from dimnode.records.ids import PeerId, RecordId
 from dimnode.records.kinds import KINDS, open_record
-from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
+from dimnode.wire import END, HEADER_BYTES, FrameDecoder, pack_frame, unpack_body
 
 INFO: Final = "/dim/info/1"
 _ASK: Final = "offers"
@@ -115,12 +115,23 @@ def _checked(records: Sequence[Record], peer: PeerId, net: RecordId) -> Introduc
     return Introduction(records[0], manifests, notices)
 
 
-async def one_frame(stream: Stream) -> bytes:
-    decoder = FrameDecoder(LIMITS.wire.question_bytes_max)
-    while True:
-        try:
-            bodies = decoder.feed(await stream.read(LIMITS.wire.question_bytes_max))
-        except (StreamEnded, StreamLost):
-            raise PeerFault("a question cut off") from None
-        if bodies:
-            return bodies[0]
+async def one_frame(stream: Stream, bytes_max: int = LIMITS.wire.question_bytes_max) -> bytes:
+    """The body of the next frame (b"" for the end frame), and not one byte more: the next one may have come with it.
+
+    The caller sets a deadline. Raises `PeerFault` for a longer frame or an end before its last byte. `StreamLost` goes
+    on as it is: a connection that broke is nobody's fault.
+    """
+    length = int.from_bytes(await _exactly(stream, HEADER_BYTES), "big")
+    if length > bytes_max:
+        raise PeerFault("frame too long")
+    return await _exactly(stream, length)
+
+
+async def _exactly(stream: Stream, count: int) -> bytes:
+    found = bytearray()
+    try:
+        while len(found) < count:
+            found += await stream.read(count - len(found))
+    except StreamEnded:
+        raise PeerFault("a frame cut off") from None
+    return bytes(found)

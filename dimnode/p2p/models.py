@@ -12,9 +12,10 @@ import trio
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.p2p.host.host import Host
-from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded
+from dimnode.p2p.host.streams import DialFailed, Stream
+from dimnode.p2p.introduction import one_frame
 from dimnode.records.ids import RECORD_ID_BYTES, RECORD_PREFIX, PeerId, RecordId
-from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
+from dimnode.wire import END, pack_frame, unpack_body
 
 MODEL: Final = "/dim/model/1"
 WORDS: Final = ("manifest", "permit", "warm")
@@ -32,7 +33,7 @@ def serve_models(judge: Judge) -> Callable[[Stream], Awaitable[None]]:
 
     async def serve(stream: Stream) -> None:
         with trio.fail_after(LIMITS.host.negotiate_seconds_max):
-            word, model, shown = _question(await _frame(stream))
+            word, model, shown = _question(await one_frame(stream, _QUESTION_BYTES_MAX))
             answer: list[Any]
             try:
                 answer = ["ok", await judge(PeerId(stream.peer), word, model, shown)]
@@ -50,7 +51,7 @@ async def ask_about_model(host: Host, peer: PeerId, word: str, model: RecordId, 
         stream = await host.open_stream(peer, MODEL)
         try:
             await stream.write(pack_frame([word, bytes(model), list(shown)]))
-            answer = unpack_body(await _frame(stream), LIMITS.wire.peer_frame_containers_max)
+            answer = unpack_body(await one_frame(stream, _QUESTION_BYTES_MAX), LIMITS.wire.peer_frame_containers_max)
         finally:
             await stream.reset()
         match answer:
@@ -76,14 +77,3 @@ def _question(body: bytes) -> tuple[str, RecordId, list[bytes]]:
     if any(type(entry) is not bytes for entry in shown):
         raise PeerFault("model: what is shown")
     return word, RecordId(model), shown
-
-
-async def _frame(stream: Stream) -> bytes:
-    decoder = FrameDecoder(_QUESTION_BYTES_MAX)
-    while True:
-        try:
-            bodies = decoder.feed(await stream.read(LIMITS.wire.read_bytes))
-        except StreamEnded:  # a connection that broke is nobody's fault: `StreamLost` goes on as it is
-            raise PeerFault("model: cut off") from None
-        if bodies:
-            return bodies[0]

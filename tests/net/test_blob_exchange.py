@@ -177,6 +177,22 @@ def test_nobody_is_served_without_a_rule_and_a_rule_that_ends_ends_the_service(t
     run(scenario)
 
 
+def test_questions_that_come_together_with_the_first_are_answered_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        giver = full(tmp_path / "a")
+        async with staged(tmp_path / "b", giver) as fetcher:
+            raw = await fetcher.host.open_stream(giver.peer, BLOB)
+            stream = BlobStream(raw, BRISK)
+            await raw.write(b"".join(map(pack_frame, (["open", ROOT], ["leaf", 0], ["leaf", 1]))))
+            assert await stream.opened() == (len(CONTENT), b"")
+            room = memoryview(bytearray(LEAF_BYTES))
+            with trio.fail_after(5):
+                for leaf in (0, 1):
+                    assert await stream.leaf(leaf, room) == CONTENT[leaf * LEAF_BYTES : (leaf + 1) * LEAF_BYTES]
+
+    run(scenario)
+
+
 def test_who_refuses_takes_no_part_so_that_the_search_comes_to_its_end(tmp_path: Path) -> None:
     async def scenario() -> None:
         giver = full(tmp_path / "a", may_fetch=lambda *_: False)

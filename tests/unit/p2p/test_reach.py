@@ -32,13 +32,15 @@ class Answering:
     tried: bool
     come: Callable[[], None]
     sent: bytes = b""
+    read_bytes: int = 0
 
     async def write(self, chunk: bytes) -> None:
         self.sent += chunk
 
     async def read(self, n: int) -> bytes:
         self.come()
-        return pack_frame(self.tried) + END
+        answer, self.read_bytes = (pack_frame(self.tried) + END)[self.read_bytes :], self.read_bytes + n
+        return answer[:n]
 
     async def reset(self) -> None:
         pass
@@ -194,7 +196,7 @@ class Asking:
     async def read(self, n: int) -> bytes:
         if not self.asked:
             raise StreamEnded
-        asked, self.asked = self.asked, b""
+        asked, self.asked = self.asked[:n], self.asked[n:]
         return asked
 
     async def write(self, chunk: bytes) -> None:
