@@ -43,16 +43,16 @@ def hire(
     gives no worker: then nothing of it is left.
     """
     with ExitStack() as opened:
-        files: list[int] = []
-        for file in order.model.files if order.model is not None else ():
-            files.append(open_regular(file.place, orders.NO_MODEL, f"model file {file.path}"))
-            opened.callback(os.close, files[-1])
-        directory = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=scratch)
-        opened.callback(shutil.rmtree, directory, ignore_errors=True)
-        mine, theirs = socket.socketpair()
+        mine, theirs = socket.socketpair()  # first: where no file is left, that is not the model's fault
         opened.callback(mine.close)
-        token = zygote.next_token()
         with theirs:
+            files: list[int] = []
+            for file in order.model.files if order.model is not None else ():
+                files.append(open_regular(file.place, orders.NO_MODEL, f"model file {file.path}"))
+                opened.callback(os.close, files[-1])
+            directory = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=scratch)
+            opened.callback(shutil.rmtree, directory, ignore_errors=True)
+            token = zygote.next_token()
             zygote.start_worker(token, directory, sandbox_required, memory_bytes, theirs.fileno())
         opened.pop_all()  # from here on it is the member's to let go of
     mine.setblocking(False)
