@@ -17,7 +17,7 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.p2p.blob_server import BlobServer
 from dimnode.p2p.host.host import Host
-from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
+from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded
 from dimnode.p2p.introduction import one_frame
 from dimnode.records.ids import Cid, PeerId, blob_cid
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
@@ -111,7 +111,11 @@ def serve_blobs(
 async def fetch_blob(
     host: Host, peer: PeerId, cid: Cid, bytes_max: int = LIMITS.records.tensor_blob_bytes_max
 ) -> bytes:
-    """The bytes of a blob from this peer. Raises `PeerFault` when they are refused, too many or not of this CID."""
+    """The bytes of a blob from this peer.
+
+    Raises `PeerFault` when they are refused, too many or not of this CID, or the peer ends without the end frame;
+    `DialFailed` or `StreamLost` when it cannot be reached, is too slow, or the stream was lost.
+    """
     chunks: list[bytes] = []
     size = 0
     with trio.move_on_after(LIMITS.peers.blob_seconds_max) as deadline:
@@ -128,7 +132,7 @@ async def fetch_blob(
                     if size > bytes_max:
                         raise PeerFault("blob: too large")
                     chunks.append(chunk)
-        except (StreamEnded, StreamLost):
+        except StreamEnded:  # its own deed; a stream that was lost is nobody's
             raise PeerFault("blob: cut off") from None
         finally:
             await stream.reset()

@@ -99,7 +99,6 @@ LIES = {
     ),
     "nothing": (answering(), "cut"),
     "half a frame": (answering(pack_frame(CONTENT[:1000])[:500]), "cut"),
-    "lost": (answering(pack_frame(CONTENT[:1000]), finish=False), "cut"),
     "no bytes": (answering(pack_frame(["a list"]), END), "refused"),
     "empty chunks": (answering(pack_frame(b"") * 10_000), "refused"),
     "a frame too long": (answering((2**31).to_bytes(4, "big")), "too long"),
@@ -113,6 +112,11 @@ def test_a_liar_is_caught(lie) -> None:
     found = fetched_from(handler)
     assert isinstance(found, PeerFault)
     assert rule in found.rule
+
+
+def test_a_stream_that_is_lost_is_nobodys_fault() -> None:
+    """What a peer is blamed for counts against its standing, and a cable may have been pulled."""
+    assert isinstance(fetched_from(answering(pack_frame(CONTENT[:1000]), finish=False)), StreamLost)
 
 
 def with_limits(monkeypatch, room, **changes) -> None:
@@ -206,7 +210,7 @@ def test_what_is_everybodys_is_read_by_threads_one_chunk_of_a_peer_at_a_time() -
 
 def test_a_file_that_goes_while_it_is_read_is_not_taken_for_whole() -> None:
     found = fetched_from(serve_blobs(Grants(), lambda _: None, Disk(goes_at=2**20).open))
-    assert isinstance(found, PeerFault) and found.rule == "blob: cut off"
+    assert isinstance(found, StreamLost)
 
 
 async def rest_of(stream) -> bytes:
