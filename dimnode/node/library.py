@@ -200,13 +200,20 @@ class Library:
         return await self.publish(body_of(card, form, files), at_ms)
 
     async def publish(self, body: dict[str, Any], at_ms: int) -> Record:
-        """Sign a manifest, unless one of our own says the same, and offer the model. Its files are in the store."""
+        """Sign a manifest, unless one of our own says the same, and offer the model. Its files are in the store.
+
+        Raises `Refused` E-models-29 when one of them is not: then nothing is published.
+        """
         record = self._published(body)
         if record is None:
             self._check_title(body["name"], body["version"])
             record = self._publish(body, at_ms)
-        await self.keep(record)
-        return record
+        if await trio.to_thread.run_sync(self._find_files, record) is None:
+            await trio.to_thread.run_sync(self._unpin_files, record)
+        elif await self.keep(record):
+            return record
+        hint = "dim doctor; then the same again: a file that is here already takes no more room"
+        raise Refused("E-models-29", f"a file of {title_of(record)} went missing", "it is gone from the disk", hint)
 
     async def keep(self, record: Record, *, for_others: bool = False) -> bool:
         """Journal and offer a model whose files are in the store; False when one is missing."""

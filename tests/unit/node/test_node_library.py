@@ -595,3 +595,20 @@ def test_a_price_goes_with_pay_per_use_and_with_nothing_else(library, model, acc
     with pytest.raises(Refused, match=access) as caught:
         add(library, model, access=access, price=price)
     assert (caught.value.complaint.code, "price" in caught.value.complaint.what) == ("E-models-07", True)
+
+
+def test_a_model_whose_file_went_missing_is_not_published_in_half(library, model, journal, monkeypatch) -> None:
+    keep = library.blobs.add
+
+    def keep_and_lose(*arguments):
+        kept = keep(*arguments)
+        library.blobs.path(kept.root).unlink()
+        return kept
+
+    monkeypatch.setattr(library.blobs, "add", keep_and_lose)
+    assert refused(add, library, model) == "E-models-29"
+    assert not library.models and not library.registry.manifests
+    assert not journal.rows("SELECT * FROM models") and not journal.rows("SELECT * FROM records")
+    assert not library.blobs.pins()
+    monkeypatch.setattr(library.blobs, "add", keep)
+    assert add(library, model).id in library.models
