@@ -205,7 +205,7 @@ class IndexLimits:
     valid_seconds: int = 1800
     renew_seconds: int = 600
     again_seconds: float = 15.0
-    few_keepers_seconds: float = 60.0
+    few_keepers_seconds: float = 300.0
     change_seconds_min: float = 2.0
     ttl_seconds: int = 60
     resolve_seconds_max: float = 15.0

@@ -514,3 +514,11 @@ def test_a_record_that_is_read_late_does_not_displace_the_newer_one(reading: Rea
     trio.run(both)
     assert [known.root for known in reading.indexes._known.values()] == [blob_cid(new)]
     assert not reading.disk.content.may_fetch(THIEF.peer, blob_cid(old))
+
+
+def test_a_small_swarm_that_keeps_the_record_is_left_alone_for_minutes(disk: Disk) -> None:
+    """Everybody there is keeps it, and those are fewer than in a large swarm; who comes is brought it at once."""
+    dht = Dht(kept_by=5)
+    own = OwnIndex(KEY, OPEN_SWARM_ID, disk.journal, disk.content, lambda: ([manifest("m")], []), LIMITS)
+    assert 240 <= trio.run(own._round, dht) <= LIMITS.index.renew_seconds
+    assert trio.run(own._round, dht) and len(dht.told) == 1  # some news of something else
