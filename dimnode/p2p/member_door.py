@@ -244,7 +244,11 @@ class MemberDoor:
         with trio.move_on_after(self._limits.announce_seconds_max):
             try:
                 stream = await host.open_stream(peer, MEMBER)
-                await stream.write(pack_frame(self._news(records)) + END)
+                try:
+                    await stream.write(pack_frame(self._news(records)) + END)
+                except trio.Cancelled:  # it does not read: the stream would stay as long as the connection
+                    await stream.reset()
+                    raise
                 await stream.close()
             except (DialFailed, StreamLost) as error:
                 log.debug("news could not be told: %s", error)
