@@ -124,7 +124,10 @@ class Gossip:
             if source == peer:
                 self._gate.offend(peer, Offence.GOSSIP_FLOOD)
             return Judgement.IGNORE
-        return self._judged(peer, topic, self._ask_validator(topic, source, bytes(message.data)))
+        judgement = self._ask_validator(topic, source, bytes(message.data))
+        if judgement is Judgement.REPLAYED and source == peer:  # it signs anew: its clock was set back
+            judgement = Judgement.IGNORE
+        return self._judged(peer, topic, judgement)
 
     def _reason_to_drop(self, peer: bytes, topic: str, message: Any, now: float) -> str:
         """Why a message is not even looked at; "" when it is."""
