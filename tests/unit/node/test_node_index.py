@@ -520,5 +520,10 @@ def test_a_small_swarm_that_keeps_the_record_is_left_alone_for_minutes(disk: Dis
     """Everybody there is keeps it, and those are fewer than in a large swarm; who comes is brought it at once."""
     dht = Dht(kept_by=5)
     own = OwnIndex(KEY, OPEN_SWARM_ID, disk.journal, disk.content, lambda: ([manifest("m")], []), LIMITS)
-    assert 240 <= trio.run(own._round, dht) <= LIMITS.index.renew_seconds
-    assert trio.run(own._round, dht) and len(dht.told) == 1  # some news of something else
+
+    async def twice() -> tuple[float, float]:  # the second time for news of something else
+        return await own._round(dht), await own._round(dht)  # type: ignore[arg-type]
+
+    first, second = trio.run(twice)
+    assert 240 <= first <= LIMITS.index.renew_seconds and 0 < second <= first
+    assert len(dht.told) == 1
