@@ -231,22 +231,20 @@ class MemberBook:
         """Take in what an admitted member (or this node's own file) tells; returns what was new.
 
         Invites that are over may still explain members: a member vouches for what it saw in time. Records that do not
-        hold are passed over. Of removals the lower epoch is heard first.
+        hold, or that a later version may know, are passed over. Of removals the lower epoch is heard first.
         """
-        every = sorted(records, key=lambda record: (_ORDER.get(record.kind, 3), _turn(record)))
-        return [record for record in every if self._take(record)]
+        known = [record for record in records if record.kind in _ORDER and record.payload["net"] == self.net]
+        known.sort(key=lambda record: (_ORDER[record.kind], _turn(record)))
+        return [record for record in known if self._take(record)]
 
     def _take(self, record: Record) -> bool:
-        if record.payload.get("net") != self.net:
-            return False
         match record.kind:
             case "invite":
                 return self._take_invite(record)
             case "member":
                 return self._explained(record) and self._take_member(record)
-            case "removal":
+            case _:
                 return self._take_removal(record)
-        return False
 
     def _explained(self, member: Record) -> bool:
         parents = member.payload["parents"]

@@ -6,8 +6,10 @@ from swarm_stage import ADMIN, ALBA, BERG, CIMA, DAY, FOUNDER, STRANGER, T0, Pap
 from dimnode.errors import Refused
 from dimnode.limits import SwarmLimits
 from dimnode.p2p.admission import MemberBook, key_hash
-from dimnode.records.envelope import Record
+from dimnode.records.codec import encode
+from dimnode.records.envelope import Record, seal
 from dimnode.records.ids import PeerId
+from dimnode.records.kinds import open_record
 
 PAPER = Paper()
 
@@ -196,3 +198,12 @@ def test_records_of_other_kinds_and_swarms_are_passed_over() -> None:
     invite, _ = Paper("other").invite()
     event = signed(FOUNDER, "event", {"net": PAPER.swarm.id, "at_ms": T0}, {})
     assert not PAPER.book().learn([invite, event, PAPER.swarm])
+
+
+@pytest.mark.parametrize(("kind", "version"), [("vote", 1), ("member", 2)])
+def test_records_of_a_later_version_may_hold_anything_and_are_passed_over(kind: str, version: int) -> None:
+    known = PAPER.member(FOUNDER, ALBA.peer)
+    for said in ({}, {"net": PAPER.swarm.id, "at_ms": "soon", "epoch": [], "parents": []}):
+        payload = encode({"v": version, "kind": kind, "by": FOUNDER.peer, **said})
+        later = open_record(seal(FOUNDER, kind, payload, version))
+        assert PAPER.book().learn([later, known]) == [known]
