@@ -187,7 +187,7 @@ class Reach:
         """Dial the asker, at the address that we see it at and nowhere else; say whether we tried. `PeerFault`."""
         with trio.fail_after(LIMITS.host.negotiate_seconds_max):
             asked = unpack_body(await one_frame(stream))
-        if type(asked) is not list or not all(type(port) is int and 0 < port < 65536 for port in asked):
+        if type(asked) is not list or not asked or any(type(port) is not int or not 0 < port < 65536 for port in asked):
             raise PeerFault("dialback: ports")
         ip = self._host.remote_ip(stream.peer) if self._host is not None else ""
         tried = bool(ip) and self._may_dial_back(stream.peer)

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
 from dimnode.p2p.host.circuits import Place
 from dimnode.p2p.host.relay import RelayUse
@@ -226,6 +227,19 @@ def test_a_server_dials_the_asker_only_now_and_then_and_only_where_it_sees_it() 
             assert first.answer == pack_frame(True) + END
             assert again.answer == relayed.answer == pack_frame(False) + END
             nursery.cancel_scope.cancel()
+
+    run_quickly(scenario)
+
+
+@pytest.mark.parametrize("ports", [[], "4710", [0], [65536], [True], [4710, None], {}])
+def test_a_question_without_ports_is_a_fault(ports: Any) -> None:
+    async def scenario() -> None:
+        reach = Reach("auto", lambda: None, random.Random(1))
+        reach._host = Neighbours({HERE: LOOPBACK})  # type: ignore[assignment]
+        asking = Asking(HERE, pack_frame(ports))
+        with pytest.raises(PeerFault):
+            await reach.serve_dialback(asking)  # type: ignore[arg-type]
+        assert not asking.answer
 
     run_quickly(scenario)
 
