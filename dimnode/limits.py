@@ -320,7 +320,6 @@ class StoreLimits:
     blob_parts_open_max: int = 64
     blobs_damaged_told_max: int = 64
     blob_part_kept_seconds: float = 7 * 86_400.0
-    blob_progress_bytes: int = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ Pure: no I/O, no clock; chance is an argument. One pass over the candidates: it 
 """
 
 import random
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +30,6 @@ class Candidate:
     free_slots: int
     inflight: int
     offers: frozenset[bytes | str]
-    operator: str = ""
     fetches: bool = False
 
 
@@ -39,8 +37,8 @@ class Candidate:
 class Need:
     """What the task asks of a peer. An empty `model` or `cabinet` asks for none.
 
-    `exclude` and `exclude_operators` keep replicas of one task apart, and a task away from a peer that failed it. A
-    peer that names no operator is never excluded as one. `walls` are layers of the sandbox that the job insists on.
+    `exclude` keeps replicas of one task apart, and a task away from a peer that failed it. `walls` are layers of the
+    sandbox that the job insists on.
     """
 
     model: bytes
@@ -48,7 +46,6 @@ class Need:
     cabinet: str = ""
     pinned: bytes | None = None
     exclude: frozenset[bytes] = frozenset()
-    exclude_operators: frozenset[str] = frozenset()
     walls: frozenset[str] = frozenset()
 
 
@@ -83,7 +80,7 @@ def choose(
     rng: random.Random,
     window: int = LIMITS.jobs.lease_window_per_peer,
 ) -> bytes | None:
-    """The peer for this task, or None when nobody can take it now (`obstacle` says why).
+    """The peer for this task, or None when nobody can take it now.
 
     The three callbacks judge a peer in the context of the task. `window` is how many leases a peer may hold at once.
     A peer with no free slot is chosen only when none has one: it has a queue. Beside three established peers, the best
@@ -100,24 +97,10 @@ def choose(
     return _best([c for c in able if c.free_slots > 0] or able, standing_mean, rng)
 
 
-def obstacle(candidates: Sequence[Candidate], need: Need, *, barred: Callable[[bytes], bool]) -> str:
-    """Why `choose` found nobody, for people: the first of these that is true of all candidates.
-
-    "unoffered": no peer offers the model or cabinet (or the pinned one does not); "excluded": those who do have
-    already been given this task; "barred"; "busy": waiting helps.
-    """
-    anywhere = Need(need.model, need.operation, need.cabinet, need.pinned)
-    if not _able(candidates, anywhere, sys.maxsize, _nobody):
-        return "unoffered"
-    if not _able(candidates, need, sys.maxsize, _nobody):
-        return "excluded"
-    return "busy" if _able(candidates, need, sys.maxsize, barred) else "barred"
-
-
 def _able(candidates: Sequence[Candidate], need: Need, window: int, barred: Callable[[bytes], bool]) -> list[Candidate]:
     """The candidates that may be given the task. Written as one loop, because a call for each would double its cost."""
     model, cabinet = need.model, need.cabinet
-    pinned, exclude, exclude_operators = need.pinned, need.exclude, need.exclude_operators
+    pinned, exclude = need.pinned, need.exclude
     able = []
     for candidate in candidates:
         peer, offers = candidate.peer, candidate.offers
@@ -127,14 +110,8 @@ def _able(candidates: Sequence[Candidate], need: Need, window: int, barred: Call
             continue
         if (pinned is not None and peer != pinned) or barred(peer):
             continue
-        if exclude_operators and candidate.operator and candidate.operator in exclude_operators:
-            continue
         able.append(candidate)
     return able
-
-
-def _nobody(peer: bytes) -> bool:
-    return False
 
 
 def _lane_or_established(

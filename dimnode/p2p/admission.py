@@ -18,9 +18,10 @@ from dimnode.errors import Refused
 from dimnode.limits import LIMITS, SwarmLimits
 from dimnode.records.envelope import Record
 from dimnode.records.ids import PeerId, RecordId, short
+from dimnode.records.membership_kinds import MEMBERSHIP_KINDS
 
 _KEY_TAG: Final = b"dim-hash-psk/1"
-_ORDER: Final = {"invite": 0, "member": 1, "removal": 2}
+_ORDER: Final = {kind: turn for turn, kind in enumerate(MEMBERSHIP_KINDS)}
 
 
 @dataclass(frozen=True, slots=True)

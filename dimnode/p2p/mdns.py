@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 _TEXT_KEY: Final = "dnsaddr"
 _TEXT_BYTES_MAX: Final = 250
-_ASK_MS: Final = 1000
 
 OnFound = Callable[[list[str]], None]
 

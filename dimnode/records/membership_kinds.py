@@ -14,6 +14,7 @@ from dimnode.records.shapes import Check, exact_bytes, fields, integer, list_of,
 OPEN_SWARM_NAME: Final = "open"
 """No private swarm is called so."""
 MEMBERSHIP_KINDS: Final = ("invite", "member", "removal")
+"""In the order in which they can be learned."""
 USES_MAX: Final = 1024
 EPOCH_MAX: Final = 2**31 - 1
 

@@ -5,7 +5,7 @@ only.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import trio
@@ -20,7 +20,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from dimnode.limits import Limits
 from dimnode.p2p.host import hardening
 from dimnode.p2p.host.accepting import Acceptor
-from dimnode.p2p.host.addresses import expand, parse_listen
+from dimnode.p2p.host.addresses import expand
 from dimnode.p2p.host.gate import Gate
 from dimnode.p2p.host.handshaking import NoiseOnly
 from dimnode.p2p.host.noise_session import EventNoise
@@ -38,7 +38,6 @@ OnConnection = Callable[[bytes, bool], None]
 
 def make_core(
     seed: bytes,
-    announce: Sequence[str],
     ours: Collection[str],
     limits: Limits,
     gate: Gate,
@@ -49,7 +48,6 @@ def make_core(
     `ours` are the protocols whose failing handlers are worth a warning; `refusal` is asked about each peer after Noise.
     """
     key_pair = create_new_key_pair(seed)
-    announced = parse_listen(announce)
     noise = EventNoise(key_pair, create_noise_key_pair().private_key, limits.host.session_unsent_bytes_max)
     store = BoundedPeerStore(
         ID.from_pubkey(key_pair.public_key), limits.host.known_peers_max, limits.host.addresses_per_peer_max
@@ -61,7 +59,7 @@ def make_core(
         muxer_preference="YAMUX",
         negotiate_timeout=int(limits.host.negotiate_seconds_max),
         disable_identify_address_discovery=True,
-        addrs_factory=lambda found: announced or expand(found),
+        addrs_factory=expand,
         connection_config=ConnectionConfig(
             max_connections=limits.host.connections_max,
             min_connections=0,  # nothing is dialled behind our back

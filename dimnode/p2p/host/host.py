@@ -247,7 +247,6 @@ async def open_host(
     dht_vouched: bool = False,
     on_connection: OnConnection | None = None,
     on_name: OnName = nobody_listens,
-    announce: Sequence[str] = (),
     refusal: Refusal = all_welcome,
     admission: Admission | None = None,
     network_keys: Keys | None = None,
@@ -261,7 +260,6 @@ async def open_host(
     `refusal` is asked before a dial and, both ways, as soon as Noise has proved a peer's id; see `Refusal`.
     `admission` judges each peer after Noise, before any protocol answers it or asks it; `network_keys` returns the
     pre-shared keys of a private network, the newest first.
-    `announce` replaces what `addresses()` says and peers are told (for a node behind a port forwarding).
 
     Raises `ListenFailed` when an address is taken, `ConfigError` for a malformed address or another libp2p.
     """
@@ -270,7 +268,7 @@ async def open_host(
     listen_at = parse_listen(listen)
     gate = Gate(Conduct(limits.conduct), limits.host)
     welcome = gate.with_refusal(refusal)
-    core = make_core(seed, announce, handlers.keys(), limits, gate, welcome)
+    core = make_core(seed, handlers.keys(), limits, gate, welcome)
     for protocol, handler in handlers.items():
         core.set_stream_handler(protocol, adapt(protocol, handler))
     swarm = core.get_network()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dimnode.consensus.selection import Candidate, Need, NewcomerLane, choose, obstacle
+from dimnode.consensus.selection import Candidate, Need, NewcomerLane, choose
 from dimnode.limits import LIMITS
 
 MODEL = b"model"
@@ -83,10 +83,9 @@ def test_only_peers_that_offer_the_model_and_the_cabinet_are_asked():
     assert pick(without, Need(b"", "statistics", "wdbc")) == b"b"
 
 
-def test_replicas_of_a_task_go_to_different_peers_and_operators():
-    candidates = [peer("a", operator="x"), peer("b", operator="x"), peer("c"), peer("d")]
-    need = replace(NEED, exclude=frozenset({b"a", b"c"}), exclude_operators=frozenset({"x", ""}))
-    assert pick(candidates, need) == b"d"
+def test_replicas_of_a_task_go_to_different_peers():
+    candidates = [peer("a"), peer("b"), peer("c")]
+    assert pick(candidates, replace(NEED, exclude=frozenset({b"a", b"c"}))) == b"b"
 
 
 def test_the_lease_window_of_a_peer_is_respected():
@@ -149,14 +148,3 @@ def test_a_pinned_task_does_not_touch_the_lane():
     candidates = [peer("a"), peer("b"), peer("c"), peer("n")]
     assert pick(candidates, replace(NEED, pinned=b"n"), new=frozenset({b"n"}), lane=lane) == b"n"
     assert lane.credit_permille == 0
-
-
-def test_the_obstacle_is_named():
-    nobody, everybody = frozenset().__contains__, lambda name: True
-    full = peer("a", inflight=LIMITS.jobs.lease_window_per_peer)
-    assert obstacle([], NEED, barred=nobody) == "unoffered"
-    assert obstacle([peer("a", offers=frozenset())], NEED, barred=nobody) == "unoffered"
-    assert obstacle([full], replace(NEED, pinned=b"b"), barred=nobody) == "unoffered"
-    assert obstacle([full], replace(NEED, exclude=frozenset({b"a"})), barred=nobody) == "excluded"
-    assert obstacle([full], NEED, barred=everybody) == "barred"
-    assert obstacle([full], NEED, barred=nobody) == "busy"
