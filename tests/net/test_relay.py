@@ -163,6 +163,31 @@ def test_garbage_where_a_hole_is_punched_ends_nothing_but_the_attempt(dialler: b
     run(scenario)
 
 
+def test_nobody_knocks_in_a_network_that_the_operator_blocks() -> None:
+    knocks: list[trio.SocketStream] = []
+
+    async def answer(stream: trio.SocketStream) -> None:
+        knocks.append(stream)
+
+    def refuse(_: bytes, ip: str) -> str:
+        return "blocked" if ip == "127.0.0.1" else ""
+
+    async def scenario() -> None:
+        bounds = replace(LIMITS, reach=replace(LIMITS.reach, punch_seconds_max=0.5))
+        async with (
+            trio.open_nursery() as nursery,
+            open_host(seed("puncher"), [], {}, limits=bounds, refusal=refuse) as host,
+        ):
+            [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+            there = Multiaddr(f"/ip4/127.0.0.1/tcp/{listener.socket.getsockname()[1]}")
+            peer = ID(SigningKey.from_seed(seed("other")).peer)
+            await host.reach.punching._meet(peer, ("127.0.0.1", free_port("127.0.0.1")), [there], True)
+            nursery.cancel_scope.cancel()
+
+    run(scenario)
+    assert not knocks
+
+
 def test_without_a_reservation_or_a_willing_relay_there_is_no_circuit() -> None:
     async def scenario(hosts: Three) -> None:
         hosts.hidden.reach.release(hosts.relay.peer)

@@ -91,6 +91,10 @@ class Dialler:
         if len(self._proven) > self._limits.known_peers_max:
             self._proven.popitem(last=False)
 
+    def refusal(self, peer: ID, address: Multiaddr) -> str:
+        """Why `peer` may not be dialled at `address`, for a person; "" when it may."""
+        return self._refusal(peer.to_bytes(), ip_of(address))
+
     def _targets(self, peer: ID, texts: Sequence[str]) -> list[Multiaddr]:
         targets = []
         reason = "no address"
@@ -100,7 +104,7 @@ class Dialler:
             except DialFailed as error:
                 reason = error.reason
                 continue
-            if named == peer and not (reason := self._refusal(peer.to_bytes(), ip_of(address))):
+            if named == peer and not (reason := self.refusal(peer, address)):
                 targets.append(address)
             elif named != peer:
                 reason = f"the address is another peer's: {text}"

@@ -111,7 +111,7 @@ class Punching:
     async def _dial_visitor(self, peer: ID, theirs: Sequence[Multiaddr]) -> bool:
         """The visitor may be public, or our neighbour: dial it the plain way."""
         plausible = [address for address in theirs if plausible_from_here(host_and_port(address)[0])]
-        for address in plausible[: self._limits.punch_addresses_max]:
+        for address in self._welcome(peer, plausible):
             with trio.move_on_after(self._limits.punch_seconds_max / 2):
                 try:
                     await self._swarm.dial_addr(address, peer)
@@ -219,8 +219,12 @@ class Punching:
         """Dial all of `theirs` from `source` until a connection stands or the time is up."""
         with trio.move_on_after(self._limits.punch_seconds_max):
             async with trio.open_nursery() as nursery:
-                for address in theirs:
+                for address in self._welcome(peer, theirs):
                     nursery.start_soon(self._knock, peer, source, address, dialler, nursery.cancel_scope)
+
+    def _welcome(self, peer: ID, addresses: Sequence[Multiaddr]) -> list[Multiaddr]:
+        """Without those in networks that the operator keeps out: over a relay nobody could see where the peer is."""
+        return [address for address in addresses if not self._dialler.refusal(peer, address)]
 
     async def _knock(
         self, peer: ID, source: tuple[str, int], address: Multiaddr, dialler: bool, all_knocks: trio.CancelScope
