@@ -22,7 +22,6 @@ from dimnode.errors import ConfigError, DimError
 from dimnode.records.ids import peer_text
 from dimnode.store.home import load_key, locked
 
-READY_SECONDS_MAX: Final = 30.0
 JOIN_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 3.0
 MARKER: Final = ".dimnode-demo"

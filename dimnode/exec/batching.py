@@ -106,11 +106,6 @@ class BatchSizes:
                 best = size
         return 1 if self.off else best
 
-    def gain(self) -> float:
-        """Rows per second of the best size over those of single runs, less 1; 0 when nothing is known."""
-        one, best = self._per_row.get(1), self._per_row.get(self.best())
-        return one.value / best.value - 1 if one and best and best.value > 0 else 0.0
-
     def _pays(self, size: int, than: int) -> bool:
         one, other = self._per_row.get(size), self._per_row.get(than)
         if one is None or not self._bearable(size):

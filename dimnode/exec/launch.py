@@ -7,18 +7,16 @@ or token in the node's environment is never in a process that later runs foreign
 import contextlib
 import itertools
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
 
 from dimnode.exec import sandbox
-from dimnode.exec.channel import FrameBuffer, pack_frame, send_with_descriptors, unpack_body
+from dimnode.exec.channel import FrameBuffer, pack_frame, send_with_descriptors
 from dimnode.exec.orders import NO_ZYGOTE
 from dimnode.exec.runtimes.choice import ALWAYS
 from dimnode.exec.runtimes.devices import AUTO
@@ -129,18 +127,6 @@ class Zygote:
         mine.setblocking(False)
         self.channel = mine
         self.frames = FrameBuffer(FRAME_BYTES_MAX)
-
-    def wait_for_hello(self, seconds_max: float) -> Hello:
-        """Block until it knows this machine: for programs that run no pool, such as a doctor."""
-        channel, deadline = self.channel, time.monotonic() + seconds_max
-        while self.hello is None:
-            ready, _, _ = select.select([channel.fileno()], [], [], max(0.0, deadline - time.monotonic()))
-            chunk = channel.recv(FRAME_BYTES_MAX) if ready else b""
-            if not chunk:
-                return Hello(failure="it died" if ready else "it does not answer")
-            for body in self.frames.feed(chunk):
-                self.hello = hello_from(unpack_body(body))
-        return self.hello
 
     @property
     def pid(self) -> int:

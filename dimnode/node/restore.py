@@ -9,7 +9,6 @@ from dimnode.jobs.engine import Engine
 from dimnode.jobs.events import Now
 from dimnode.limits import LIMITS
 from dimnode.node.rows import forgotten_keys, journal_rows
-from dimnode.records.ids import RecordId
 from dimnode.store.journal import Journal
 from dimnode.store.vault import Vault
 
@@ -19,10 +18,7 @@ def load_engine(engine: Engine, journal: Journal, vault: Vault, now: Now) -> lis
     ended = {row[0] for row in journal.each("SELECT job FROM ends")}
     forgotten = forgotten_keys(journal)
 
-    def open_business(kind: str, job: RecordId) -> bool:
-        return bool(job) and job not in ended
-
-    rows = list(journal_rows(journal, open_business))
+    rows = list(journal_rows(journal, lambda job: bool(job) and job not in ended))
     effects, held = engine.restore(rows, forgotten, now)
     for identity in held.records:
         envelope = journal.envelope(identity)

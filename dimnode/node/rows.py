@@ -54,7 +54,7 @@ def lazy_rows(effect: Forget | Remember) -> Rows:
     return {"evidence": [effect.evidence.row]}
 
 
-def journal_rows(journal: Journal, wanted: Callable[[str, RecordId], bool]) -> Iterator[JournalRow]:
+def journal_rows(journal: Journal, wanted: Callable[[RecordId], bool]) -> Iterator[JournalRow]:
     """Rows of open business in the order of their commits, for `Engine.restore`."""
     openings: dict[bytes, list[Opening]] = {}
     query = (
@@ -66,7 +66,7 @@ def journal_rows(journal: Journal, wanted: Callable[[str, RecordId], bool]) -> I
     for kind, identity, job, task, epoch, envelope in journal.each(
         "SELECT kind, id, job, task, epoch, envelope FROM records ORDER BY seq"
     ):
-        if not wanted(kind, RecordId(job)):
+        if not wanted(RecordId(job)):
             continue
         try:  # this node checked the signature before it kept the record
             record = open_envelope(envelope, check_signature=False)

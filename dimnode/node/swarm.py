@@ -78,8 +78,6 @@ class Swarm:
         self._states: dict[RecordId, str] = {}
         self._verdicts: deque[RecordId] = deque(maxlen=JOBS_PER_MESSAGE * 10)
         self._load: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        self.heard_jobs: deque[tuple[PeerId, RecordId, str]] = deque(maxlen=limits.jobs.job_events_remembered_max)
-        self.heard_verdicts: deque[tuple[PeerId, RecordId]] = deque(maxlen=limits.jobs.job_events_remembered_max)
         self.strangers: Callable[[PeerId], None] = lambda _: None
         self.ignores: Callable[[PeerId], bool] = lambda _: False
         self.renewed: Callable[[], None] = lambda: None
@@ -222,32 +220,30 @@ class Swarm:
         return judgement
 
     def hear(self, topic: str, source: bytes, message: bytes) -> None:
-        """A validated message of another peer."""
+        """A validated message of another peer. What is announced of jobs is passed on; this node needs none of it."""
         validated, record = self._validated or (b"", None)
         if record is None or validated != message:  # mostly it was checked a moment ago, on its way in
             record = read_gossip(topic, source, message, self._net)
         peer = PeerId(record.by)
         if self.ignores(peer):  # it is passed on all the same: who forwards it has done nothing wrong
             return
-        said = record.payload
         if topic == HEARTBEAT_TOPIC:
-            ahead_ms = said["at_ms"] - time.time_ns() // 1_000_000
-            if ahead_ms < -self._limits.peers.heartbeat_age_ms_max:
-                return  # replayed, after its author was forgotten
-            mono = trio.current_time()
-            fresh = self.members.heartbeat(
-                peer, said["advert"], said["at_ms"], said["free_slots"], said["load_permille"], mono
-            )
-            member = self.members.get(peer)
-            if fresh and member is not None:
-                member.heartbeat_ahead_ms = float(ahead_ms)
-                if not member.linked:
-                    self.strangers(peer)
-            self._refresh(peer)
-        elif topic == JOBS_TOPIC:
-            self.heard_jobs.extend((peer, RecordId(job), state) for job, state in said["jobs"])
-        else:
-            self.heard_verdicts.extend((peer, RecordId(verdict)) for verdict in said["verdicts"])
+            self._heartbeat(peer, record.payload)
+
+    def _heartbeat(self, peer: PeerId, said: Mapping[str, Any]) -> None:
+        ahead_ms = said["at_ms"] - time.time_ns() // 1_000_000
+        if ahead_ms < -self._limits.peers.heartbeat_age_ms_max:
+            return  # replayed, after its author was forgotten
+        mono = trio.current_time()
+        fresh = self.members.heartbeat(
+            peer, said["advert"], said["at_ms"], said["free_slots"], said["load_permille"], mono
+        )
+        member = self.members.get(peer)
+        if fresh and member is not None:
+            member.heartbeat_ahead_ms = float(ahead_ms)
+            if not member.linked:
+                self.strangers(peer)
+        self._refresh(peer)
 
     def addresses_of(self, peer: PeerId) -> Sequence[str]:
         """Where the peer says in its advert that it can be dialled."""

@@ -50,7 +50,6 @@ class Reachability:
     relays: tuple[PeerId, ...] = ()
     relaying: bool = False
     relayed_circuits: int = 0
-    relayed_reservations: int = 0
 
 
 class Reach:
@@ -86,7 +85,7 @@ class Reach:
             return Reachability()
         use = self._host.reach.relay.use()
         relays = tuple(PeerId(place.relay) for place in self._host.reach.places())
-        return Reachability(self._state, self._because, relays, use.willing, use.circuits, use.reservations)
+        return Reachability(self._state, self._because, relays, use.willing, use.circuits)
 
     async def run(self, host: Host) -> None:
         """Look once a second; ask when there is reason to."""

@@ -1,7 +1,9 @@
 """Helpers for the tests of the worker pool: a pool whose outcomes can be awaited, and models that misbehave."""
 
 import hashlib
+import select
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +14,8 @@ import numpy as np
 import trio
 from onnx import TensorProto, helper
 
-from dimnode.exec.launch import Zygote
+from dimnode.exec.channel import unpack_body
+from dimnode.exec.launch import Hello, Zygote, hello_from
 from dimnode.exec.orders import Facts, Finished, Key, ModelFile, ModelOrder, Order, Rows
 from dimnode.exec.pool import Pool, open_pool
 from dimnode.exec.runtimes.base import Files
@@ -22,6 +25,20 @@ from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "exec"))
 LIMITS = ExecLimits()
+
+
+def hello_of(zygote: Zygote, seconds_max: float) -> Hello:
+    """What a zygote says of this machine, for a test without a pool, which reads it otherwise."""
+    deadline = time.monotonic() + seconds_max
+    while zygote.hello is None:
+        ready, _, _ = select.select([zygote.channel], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, "the zygote does not answer"
+        chunk = zygote.channel.recv(65536)
+        if not chunk:
+            return Hello(failure="it died")
+        for body in zygote.frames.feed(chunk):
+            zygote.hello = hello_from(unpack_body(body))
+    return zygote.hello
 
 
 def onnx_order(path: Path, digest: str) -> ModelOrder:

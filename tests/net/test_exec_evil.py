@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 import trio
-from exec_tools import ENDLESS, LIMITS, QUICK, blob, open_rig, rounds
+from exec_tools import ENDLESS, LIMITS, QUICK, blob, hello_of, open_rig, rounds
 
 from dimnode.exec import landlock, orders, sandbox
 from dimnode.exec.channel import FrameBuffer, unpack_body
@@ -413,9 +413,9 @@ def test_a_worker_without_a_required_wall_refuses_to_work(tmp_path: Path) -> Non
 
 def test_the_zygote_tries_its_walls_before_it_says_what_stands() -> None:
     with start_zygote() as zygote:
-        hello = zygote.wait_for_hello(20)
+        hello = hello_of(zygote, 20)
         assert (hello.failure, hello.breaches, hello.complete) == ("", (), True)
         assert hello.runtime["engine"] == "onnxruntime"
     with start_zygote() as zygote:
         os.kill(zygote.pid, signal.SIGKILL)
-        assert zygote.wait_for_hello(20).failure == "it died"
+        assert hello_of(zygote, 20).failure == "it died"

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import trio
-from exec_tools import LIMITS, arrays, blob, open_rig, rig_of, run_all
+from exec_tools import LIMITS, arrays, blob, hello_of, open_rig, rig_of, run_all
 from hostile_runtime import attempts
 
 from dimnode.exec import orders
@@ -217,7 +217,7 @@ def test_every_thread_of_a_worker_is_behind_the_walls_and_its_zygote_has_one(
 def test_each_runtime_proves_its_own_walls_when_it_starts(zygotes: list[Zygote], tmp_path: Path) -> None:
     for zygote in zygotes:
         if zygote.hello is None:
-            zygote.wait_for_hello(30)
+            hello_of(zygote, 30)
 
     async def main() -> None:
         async with rig_of(zygotes, tmp_path) as rig:

@@ -15,7 +15,6 @@ from dimnode.exec.runtimes.architectures.llama import rope_base
 from dimnode.exec.runtimes.config_file import Config, whole
 from dimnode.limits import LIMITS
 
-Output = Literal["last_hidden_state", "logits", "next_logits"]
 Port = tuple[str, str, tuple[int, ...]]
 
 

@@ -27,11 +27,6 @@ def change_of(op: Words) -> OneArray:
     return lambda array, lead: _WORDS[op["op"]](op, array, lead)
 
 
-def knows(word: str) -> bool:
-    """It is one of the words here."""
-    return word in _WORDS
-
-
 def concat(op: Words, arrays: Sequence[Array], lead: int) -> Array:
     """Several values one behind the other; their dtype is NumPy's common one."""
     axis = axis_of(arrays[0], op["axis"], lead)

@@ -69,8 +69,8 @@ def compile_program(
         fail(BAD_PROGRAM, f"the model's transforms make no sense: {fault}", "another version of dimnode, or model")
     tokenizers = {op["file"]: texts.load_tokenizer(files[op["file"]]) for op in pre if op["op"] == "tokenise"}
     label_files = {op["file"]: after.labels_from(files[op["file"]]) for op in post if "file" in op}
-    if not batch_max and inputs and (fixed := {entry.shape[0] for entry in inputs if entry.shape}) == {1}:
-        batch_max = 1 if fixed else 0
+    if not batch_max and {entry.shape[0] for entry in inputs if entry.shape} == {1}:
+        batch_max = 1
     return Program(tuple(pre), tuple(post), tuple(inputs), names, tuple(labels), tokenizers, label_files, batch_max)
 
 
@@ -240,7 +240,7 @@ def _in_parts(program: Program, fed: Mapping[str, Value], count: int, step: int,
             else:
                 part = whole[entry.name][start:stop]
             given[entry.name] = fit(entry, np.ascontiguousarray(part))
-        for name, result in _arrays(program, run(given)).items():
+        for name, result in _arrays(run(given)).items():
             if not result.ndim or len(result) != stop - start:
                 what = f"the model's output {name!r} has the shape {list(result.shape)} for {stop - start} items"
                 fail(UNEQUAL_ITEMS, what, "its manifest may need another call mode")
@@ -262,7 +262,7 @@ def _each_item(program: Program, fed: Mapping[str, Value], count: int, run: Run)
     for place in range(count):
         with named(place + 1):
             given = {entry.name: fit(entry, _of_item(fed[entry.name], place)) for entry in program.inputs}
-            for name, result in _arrays(program, run(given)).items():
+            for name, result in _arrays(run(given)).items():
                 parts.setdefault(name, []).append(result)
     return {name: Each(tuple(found)) for name, found in parts.items()}
 
@@ -293,7 +293,7 @@ def _steps(
         for entry in program.inputs:
             array = mine[entry.name]
             given[entry.name] = fit(entry, array[step : step + 1] if entry.name in over else array)
-        last = _arrays(program, run(given))
+        last = _arrays(run(given))
         for target, source in carry.items():
             if source not in last:
                 fail(UNFIT_VALUE, f"the model gives no {source!r} to carry")
@@ -309,6 +309,6 @@ def _of_item(value: Value, place: int) -> Array:
     return value.array if isinstance(value, Shared) else np.asarray(items_of(value)[place])
 
 
-def _arrays(program: Program, results: Mapping[str, Any]) -> dict[str, Array]:
+def _arrays(results: Mapping[str, Any]) -> dict[str, Array]:
     """Without what is no array: text and maps cannot be worked on, and whoever keeps them is told so."""
     return {name: value for name, value in results.items() if isinstance(value, np.ndarray)}

@@ -14,7 +14,7 @@ Source: https://github.com/libp2p/specs/tree/master/noise (2-byte length, ChaCha
 
 import os
 from collections import deque
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 from cryptography.exceptions import InvalidTag
@@ -45,14 +45,6 @@ class Scratch:
     def __init__(self) -> None:
         self.incoming = memoryview(bytearray(BATCH_BYTES))
         self.outgoing = memoryview(bytearray(BATCH_BYTES))
-
-
-class Carrier(Protocol):
-    """What carries the ciphertext: libp2p's raw connection, also over a relay."""
-
-    async def read(self, n: int | None = None) -> bytes: ...
-    async def write(self, data: bytes) -> None: ...
-    async def close(self) -> None: ...
 
 
 class OutgoingCipher:

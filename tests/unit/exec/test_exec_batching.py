@@ -71,7 +71,6 @@ def test_the_size_with_the_most_rows_per_second_is_found() -> None:
     chosen = learn(sizes, {1: 0.010, 2: 0.018, 4: 0.034, 8: 0.090})
     assert chosen[-1] == sizes.best() == 4
     assert chosen.count(8) <= TRIALS
-    assert 0.17 < sizes.gain() < 0.18
 
 
 def test_a_batch_that_gains_nothing_is_given_up_after_a_few_trials() -> None:
@@ -79,7 +78,7 @@ def test_a_batch_that_gains_nothing_is_given_up_after_a_few_trials() -> None:
     chosen = learn(sizes, {1: 0.010, 2: 0.0199, 4: 0.04, 8: 0.08})
     trials = [size for size in (2, 4, 8) for _ in range(TRIALS)]
     assert chosen == [*trials, *[1] * (100 - len(trials))]
-    assert (sizes.best(), sizes.gain()) == (1, 0.0)
+    assert sizes.best() == 1
 
 
 def test_a_batch_is_never_longer_than_what_the_first_in_it_should_bear() -> None:

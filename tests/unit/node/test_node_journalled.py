@@ -69,13 +69,16 @@ def test_rows_of_open_business_come_back_in_order_with_openings_and_acceptance(j
     job = keep(journal, receipt, ended=False)
     answer = next(record for record in receipt.records.values() if record.kind == "answer")
     trio.run(journal.commit, {"accepted": [(job, 0, 1, answer.id)], "forgotten": [(job, 0, 1)]})
-    rows = list(journal_rows(journal, lambda kind, of: kind == "answer" and of == job))
-    assert [row.id for row in rows] == [r.id for r in receipt.records.values() if r.kind == "answer"]
+    rows = list(journal_rows(journal, lambda of: of == job))
+    assert [row.id for row in rows] == list(receipt.records)
+    answers = [row for row in rows if row.kind == "answer"]
+    assert [row.id for row in answers] == [r.id for r in receipt.records.values() if r.kind == "answer"]
     assert [row.accepted for row in rows] == [row.id == answer.id for row in rows]
-    assert rows[0].by == answer.by
+    assert answers[0].by == answer.by
     assert forgotten_keys(journal) == {(job, 0, 1)}
-    (root,) = journal_rows(journal, lambda kind, of: kind == "verdict")
+    (root,) = (row for row in rows if row.kind == "verdict")
     assert list(root.openings) == list(receipt.openings.values())
+    assert not list(journal_rows(journal, lambda of: of != job and bool(of)))
 
 
 def test_an_own_record_is_sealed_and_held_another_ones_envelope_was_held_before(journal) -> None:
