@@ -17,7 +17,7 @@ from dimnode.jobs.patterns import sites_needed
 from dimnode.jobs.roster import Roster
 from dimnode.limits import Limits
 from dimnode.records.ids import PeerId, short
-from dimnode.records.plan import replicas_per_step, sources_exist
+from dimnode.records.plan import replicas_per_step, sources_exist, step_sources
 
 _METHODS = {
     "chained": ("first", "quorum"),
@@ -48,11 +48,28 @@ def spec_problem(spec: Mapping[str, Any], limits: Limits) -> str:
         return f"more than {limits.jobs.tasks_per_job_max} tasks, counting replicas of both rounds"
     if not sources_exist(spec):
         return "a step reads an output that does not exist before it"
+    if problem := _steps_problem(spec):
+        return problem
     if "comparator" in spec:
         try:
             check_comparator(spec["comparator"])
         except PeerFault as fault:
             return fault.rule
+    return ""
+
+
+def _steps_problem(spec: Mapping[str, Any]) -> str:
+    """A step that no executor could carry out. What its model takes is not asked here: manifests say that."""
+    for step, task in enumerate(spec["tasks"]):
+        op, on_cabinet = task["op"], "cabinet" in task
+        if op != "statistics" and "model" not in task:
+            return f"a task with op {op} names no model"
+        if not on_cabinet and (op != "infer" or spec["pattern"] == "collaborative"):
+            return f"a task with op {op} names no cabinet"
+        if not on_cabinet and not step_sources(spec, step):
+            return "a step has nothing to read"
+        if len({row[0] for row in task.get("take", ())}) < len(task.get("take", ())):
+            return "an input of a model is taken twice"
     return ""
 
 

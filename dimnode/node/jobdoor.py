@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from dimnode.errors import PeerFault
+from dimnode.api.inputs import check_inputs
+from dimnode.errors import PeerFault, Refused
 from dimnode.jobs.effects import Refuse, Reply
 from dimnode.jobs.events import Submitted
-from dimnode.limits import Limits
+from dimnode.jobs.intake import spec_problem
+from dimnode.limits import LIMITS, Limits
 from dimnode.node.receipts import make_receipt
 from dimnode.node.registry import grants_in
 from dimnode.p2p.host.streams import Stream
 from dimnode.p2p.introduction import one_frame
+from dimnode.records.envelope import Record
 from dimnode.records.ids import PeerId, RecordId, blob_cid
 from dimnode.records.kinds import open_record
 from dimnode.records.receipt import Opening
@@ -94,7 +98,11 @@ class JobDoor:
         node = self._node
         waiting = Foreign()
         await node.hear_notices(grants_in(_passes(body, node.limits)), PeerId(stream.peer))
-        job, event = self._read(body, PeerId(stream.peer), waiting)
+        try:
+            job, event = await self._read(body, PeerId(stream.peer), waiting)
+        except Refused as no:
+            await self._refuse(stream, no.complaint.code, no.complaint.what, no.retry_after_ms)
+            return
         if event is not None:
             await node.inbox.put_door(stream.peer, event)
             await waiting.over.wait()
@@ -115,7 +123,8 @@ class JobDoor:
         with trio.fail_after(self._node.limits.peers.blob_seconds_max):
             await stream.write(pack_frame(["refused", code, what, retry_after_ms]) + END)
 
-    def _read(self, body: bytes, peer: PeerId, waiting: Foreign) -> tuple[RecordId, Submitted | None]:
+    async def _read(self, body: bytes, peer: PeerId, waiting: Foreign) -> tuple[RecordId, Submitted | None]:
+        """The job, and the event when it has not ended. Raises `PeerFault`, or `Refused`: nobody could run it."""
         row = unpack_body(body, self._node.limits.wire.peer_frame_containers_max)
         if type(row) is not list or not 3 <= len(row) <= _FIELDS_MAX or type(row[0]) is not bytes:
             raise PeerFault("job: form")
@@ -123,17 +132,37 @@ class JobDoor:
         spec = open_record(envelope, kind="spec")
         if spec.by != peer or spec.payload["net"] != self._node.net:
             raise PeerFault("job: signer or swarm")
-        known = self._node.journal.job_of_nonce(spec.by, spec.payload["nonce"])
-        if known is not None and self._node.journal.end_of(known) is not None:
-            return RecordId(known), None
+        if (known := self._ended(spec)) is not None:
+            return known, None
         opened = tuple(Opening.from_bytes(raw) for raw in _bytes_list(openings))
         held = {blob_cid(blob): blob for blob in _bytes_list(blobs)}
         if [opening.ref for opening in opened] != spec.payload["inputs"] or {o.cid for o in opened} - held.keys():
             raise PeerFault("job: inputs")
+        await self._check_inputs(spec, [held[opening.cid] for opening in opened])
+        if (known := self._ended(spec)) is not None:  # meanwhile: it came on another stream, too
+            return known, None
         self._node.vault.hold(spec.id, envelope)
         for opening in opened:
             self._node.vault.hold(opening.cid, held[opening.cid])
         return spec.id, Submitted(waiting, spec.id, spec.payload, b"", opened)
+
+    def _ended(self, spec: Record) -> RecordId | None:
+        journal = self._node.journal
+        known = journal.job_of_nonce(spec.by, spec.payload["nonce"])
+        return RecordId(known) if known is not None and journal.end_of(known) is not None else None
+
+    async def _check_inputs(self, spec: Record, blobs: list[bytes]) -> None:
+        """As for jobs of this node's own (`api/compiling.py`): in a thread when the blobs are large."""
+        said, manifests = spec.payload, self._node.registry.manifests
+        if spec_problem(said, self._node.limits):
+            return  # the engine says so
+        tasks = [{key: value for key, value in task.items() if value != []} for task in said["tasks"]]
+        models = [manifests.get(task.get("model", b"")) for task in tasks]
+        check = partial(check_inputs, tasks, models, blobs, chained=said["pattern"] == "chained")
+        if sum(map(len, blobs)) <= LIMITS.http.input_in_loop_bytes_max:
+            check()
+        else:
+            await trio.to_thread.run_sync(check)
 
 
 def _passes(body: bytes, limits: Limits) -> list[bytes]:

@@ -25,7 +25,8 @@ class Stranger:
     def __init__(self, owner: RealNode) -> None:
         self._node = owner
         self._owner = peer_bytes(owner.peer)
-        self._model = next(row["model"] for row in owner.client.models() if row["name"].startswith(MODEL))
+        names = owner.client.models()
+        self.model = cid_bytes(next(row["model"] for row in names if row["name"].startswith(MODEL)))
         self._seed = os.urandom(32)
         # Of two connected peers the larger id waits for the other one to open a link; this one never will.
         while SigningKey.from_seed(self._seed).peer > self._owner:
@@ -37,7 +38,7 @@ class Stranger:
         opening = Opening.of(os.urandom(32), blob_cid(blob))
         body = {
             "pattern": "chained",
-            "tasks": [{"op": "infer", "model": cid_bytes(self._model)}],
+            "tasks": [{"op": "infer", "model": self.model}],
             "inputs": [opening.ref],
             "tier": "signed",
             "rule": {"method": "first"},
@@ -48,7 +49,8 @@ class Stranger:
         }
         common = {"net": net, "by": self._key.peer, "at_ms": time.time_ns() // 1_000_000}
         _, payload = compose("spec", common, body | changes)
-        return pack_frame([seal(self._key, "spec", payload), [opening.to_bytes()], [blob]])
+        given = [[opening.to_bytes()], [blob]] if (body | changes)["inputs"] else [[], []]
+        return pack_frame([seal(self._key, "spec", payload), *given])
 
     def run(self, act: Callable[[Callable[[bytes], Any]], Any]) -> None:
         """Connect to the owner and act; `act` gets the function that hands in a request."""

@@ -1,6 +1,7 @@
 """Three processes, and what is promised at their doors: floods, nonsense, strangers' jobs, and rows that stay home."""
 
 import csv
+import math
 import os
 import resource
 import socket
@@ -399,6 +400,37 @@ def test_a_job_that_a_stranger_did_not_sign_is_not_taken(nodes: Nodes) -> None:
 
     stranger.run(main)
     assert Books(nodes["alba"].home).count("spec") == before
+    nodes.wait_idle()
+
+
+def test_a_strangers_job_is_checked_as_one_of_the_nodes_own(nodes: Nodes) -> None:
+    """What this node's own clients may not submit costs no executor a run and nobody standing."""
+    stranger = Stranger(nodes["alba"])
+    before = Books(nodes["alba"].home).count("spec")
+    model = stranger.model
+
+    def blob(*shape: int) -> bytes:
+        return encode_tensors([Tensor("x", "float32", shape, bytes(4 * math.prod(shape)))])
+
+    wrong: list[tuple[bytes, dict[str, Any], str]] = [
+        (patient(13), {"tasks": [{"op": "infer"}]}, "E-jobs-02"),
+        (patient(13), {"tasks": [{"op": "evaluate", "model": model}]}, "E-jobs-02"),
+        (patient(13), {"tasks": [{"op": "statistics"}]}, "E-jobs-02"),
+        (patient(13), {"inputs": []}, "E-jobs-02"),
+        (b"no tensors", {}, "E-input-03"),
+        (blob(1, 7), {}, "E-input-06"),
+        (blob(70_000, 7), {}, "E-input-06"),
+        (patient(13), {"tasks": [{"op": "infer", "model": model, "take": [["x", 0, "y", -1, -1]]}]}, "E-input-07"),
+    ]
+
+    async def main(ask: Callable[[bytes], Any]) -> None:
+        for given, changes, code in wrong:
+            assert (await ask(stranger.request(given, **changes)))[:2] == ["refused", code]
+        whole = {"tasks": [{"op": "infer", "model": model, "take": []}]}
+        assert (await ask(stranger.request(patient(13), **whole)))[:2] == ["ended", "ok"]
+
+    stranger.run(main)
+    assert Books(nodes["alba"].home).count("spec") == before + 1
     nodes.wait_idle()
 
 

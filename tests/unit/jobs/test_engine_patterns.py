@@ -91,7 +91,9 @@ def test_each_step_of_a_chain_reads_the_output_of_the_one_before() -> None:
 def test_a_declared_mapping_decides_what_a_step_reads() -> None:
     stage = Stage([A])
     take = [["x", 1, "second input", -1, -1], ["y", 2, "output of step 0", -1, -1]]
-    effects = stage.submit(blobs=(b"1", b"2"), tasks=[{"op": "infer", "model": MODEL}, {"op": "infer", "take": take}])
+    effects = stage.submit(
+        blobs=(b"1", b"2"), tasks=[{"op": "infer", "model": MODEL}, {"op": "infer", "model": MODEL, "take": take}]
+    )
     first = sent("lease", effects)[0]
     assert len(first.openings) == 2
     answer = stage.answer(first)
