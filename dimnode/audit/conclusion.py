@@ -49,22 +49,25 @@ def check_conclusion(case: Case, findings: Findings) -> None:
 def chain_problems(case: Case) -> Iterator[str]:
     """One entry for each decided step, in order; ok exactly when every step has an accepted answer."""
     verdict, spec = case.root.payload, case.terms
-    entries = verdict["steps"]
-    if [entry["task"] for entry in entries] != list(range(min(len(entries), len(spec["tasks"])))):
-        yield "the steps are not 0, 1, 2, … of the spec"
-        return
-    for entry in entries:
-        yield from entry_problems(case, entry, step=entry["task"])
+    entries, steps = verdict["steps"], len(spec["tasks"])
+    accepted = 0
+    for place, entry in enumerate(entries):
+        if entry["task"] != place or place >= steps:
+            yield "the steps are not 0, 1, 2, … of the spec"
+            return
+        yield from entry_problems(case, entry, step=place)
+        if accepted < place:
+            yield "a step follows one that has no accepted answer"
         if "accepted" not in entry:
             if entry["supporters"]:
-                yield f"step {entry['task']} accepts nothing, yet has supporters"
-        elif spec["tier"] == "signed" and (entry["supporters"], entry["dissent"]) != ([entry["accepted"]], []):
-            yield f"step {entry['task']} does not accept exactly one answer"
-    if any("accepted" not in entry for entry in entries[:-1]):
-        yield "a step follows one that has no accepted answer"
-    whole = len(entries) == len(spec["tasks"]) and all("accepted" in entry for entry in entries)
-    if whole != (verdict["status"] == "ok"):
-        yield f"status {verdict['status']}, but {'every' if whole else 'not every'} step has an accepted answer"
+                yield f"step {place} accepts nothing, yet has supporters"
+            continue
+        accepted += 1
+        if spec["tier"] == "signed" and (entry["supporters"] != [entry["accepted"]] or entry["dissent"]):
+            yield f"step {place} does not accept exactly one answer"
+    if (accepted == steps) != (verdict["status"] == "ok"):
+        every = "every" if accepted == steps else "not every"
+        yield f"status {verdict['status']}, but {every} step has an accepted answer"
 
 
 def parallel_problems(case: Case) -> Iterator[str]:
@@ -169,7 +172,7 @@ def output_problems(case: Case) -> Iterator[str]:
     elif len(verdict["outputs"]) != 1:
         yield "a parallel job has one output"
     if verdict["status"] == "refused":
-        parents = [case.find(parent) for parent in verdict["parents"]]
+        parents = map(case.find, verdict["parents"])
         if not any(found and found.kind == "ruling" and not found.payload["allowed"] for found in parents):
             yield "status refused, but no refusal is among the parents"
 

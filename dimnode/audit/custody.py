@@ -10,7 +10,7 @@ from dimnode.audit.case import Case
 from dimnode.audit.findings import Findings
 from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record
-from dimnode.records.plan import replicas_per_step, sources_exist
+from dimnode.records.plan import sources_exist
 
 METHODS_OF = {
     "chained": ("first", "quorum"),
@@ -21,11 +21,11 @@ METHODS_OF = {
 
 def check_custody(case: Case, findings: Findings) -> None:
     """Leases, answers, rulings, models and parents of a verdict whose spec is sound."""
-    for lease in case.of_kind("lease"):
+    for lease in case.leases:
         findings.judge("R-LEASE", case.place(lease), lease_problems(case, lease))
-    for answer in case.of_kind("answer"):
+    for answer in case.answers:
         findings.judge("R-LEASE", case.place(answer), answer_problems(case, answer))
-    for ruling in case.of_kind("ruling"):
+    for ruling in case.rulings:
         findings.judge("R-RULING", case.place(ruling), ruling_problems(case, ruling))
     findings.judge("R-RULING", "file", cabinet_problems(case))
     findings.judge("R-EPOCH", "file", epoch_problems(case))
@@ -60,7 +60,7 @@ def spec_problems(case: Case) -> Iterator[str]:
         yield "the quorum asks for more agreeing answers than replicas"
     elif quorum is not None and (quorum["k"] < 2 or 2 * quorum["k"] <= quorum["n"]):
         yield "the quorum is no majority of at least two"
-    elif len(spec["tasks"]) * replicas_per_step(spec) > LIMITS.jobs.tasks_per_job_max:
+    elif len(spec["tasks"]) * case.replicas > LIMITS.jobs.tasks_per_job_max:
         yield f"more than {LIMITS.jobs.tasks_per_job_max} tasks, counting replicas of both rounds"
     weights = spec["rule"].get("weights_permille")
     if (weights is not None) != (method in ("weighted_vote", "weighted_average")):
@@ -76,10 +76,10 @@ def lease_problems(case: Case, lease: Record) -> Iterator[str]:
         yield "the lease is not signed by the owner"
     if payload["job"] != case.root.payload["job"]:  # which R-SPEC found to be the spec
         yield "the lease is of another job"
-    if payload["task"] >= len(spec["tasks"]) * replicas_per_step(spec):
+    step = case.step(lease)
+    if step >= len(spec["tasks"]):
         yield "the lease is for a task that the spec does not have"
         return
-    step = case.step(lease)
     if spec["tasks"][step].get("peer", payload["executor"]) != payload["executor"]:
         yield "the spec names another peer for this step"
     wanted = case.step_inputs(step)
@@ -101,8 +101,7 @@ def answer_problems(case: Case, answer: Record) -> Iterator[str]:
     for key in ("job", "task", "epoch", "inputs"):
         if payload[key] != lease.payload[key]:
             yield f"the answer's {key} is not that of its lease"
-    for parent in payload["parents"][1:]:
-        ruling = case.find(parent)
+    for ruling in map(case.find, payload["parents"][1:]):
         if ruling is None or ruling.kind != "ruling" or not ruling.payload["allowed"]:
             yield "a further parent of the answer is not a permission"
         elif ruling.payload["parents"][:1] != [lease.id]:
@@ -116,7 +115,7 @@ def ruling_problems(case: Case, ruling: Record) -> Iterator[str]:
     """
     payload = ruling.payload
     lease = _first_parent(case, ruling)
-    policies = [case.find(parent) for parent in payload["parents"][1:]]
+    policies = [*map(case.find, payload["parents"][1:])]
     if lease is None or len(policies) > 1 or (payload["allowed"] and not policies):
         yield "the ruling's parents are not a lease and a policy"
         return
@@ -136,44 +135,45 @@ def cabinet_problems(case: Case) -> Iterator[str]:
     """A step that names a cabinet is answered under a permission for that cabinet, and only for that one."""
     for answer in case.good_answers():
         wanted = case.terms["tasks"][case.step(answer)].get("cabinet")
-        rulings = [case.find(parent) for parent in answer.payload["parents"][1:]]
-        cabinets = {ruling.payload["cabinet"] for ruling in rulings if ruling is not None and ruling.kind == "ruling"}
-        if cabinets != ({wanted} if wanted is not None else set()):
+        permissions = answer.payload["parents"][1:]
+        if wanted is None and not permissions:
+            continue
+        rulings = [found for found in map(case.find, permissions) if found is not None and found.kind == "ruling"]
+        if {ruling.payload["cabinet"] for ruling in rulings} != ({wanted} if wanted is not None else set()):
             yield f"{case.place(answer)} has no permission for exactly the cabinet of its step"
 
 
 def epoch_problems(case: Case) -> Iterator[str]:
     """One lease for each task and epoch; an answer that counts was given under the newest of its task."""
     leased = set()
-    for lease in case.of_kind("lease"):
+    for lease in case.leases:
         turn = lease.payload["task"], lease.payload["epoch"]
         if turn in leased:
             yield f"task {turn[0]} has several leases of epoch {turn[1]}"
         leased.add(turn)
-    for answer in case.of_kind("answer"):
+    for answer in case.answers:
         if answer.id in case.counted and answer.payload["epoch"] < case.newest.get(answer.payload["task"], 0):
             yield f"{case.place(answer)} counts, but a newer lease of its task is here"
 
 
 def check_models(case: Case, findings: Findings) -> None:
     """Each answer names the model of its step; a manifest that is not here leaves that unexplained."""
-    tasks = case.terms["tasks"]
-    models = dict(enumerate(task.get("model") for task in tasks))
-    findings.judge(
-        "R-MODEL",
-        "file",
-        [
-            f"{case.place(answer)} names another model than its step"
-            for answer in case.of_kind("answer")
-            if answer.payload.get("model") != models.get(case.step(answer), answer.payload.get("model"))
-        ],
-    )
-    for model in {model: None for model in models.values() if model is not None}:
+    findings.judge("R-MODEL", "file", model_problems(case))
+    for model in dict.fromkeys(task["model"] for task in case.terms["tasks"] if "model" in task):
         manifest = case.find(model)
         if manifest is None:
             findings.skip("R-MODEL", "spec", "the manifest of a model is not here")
         elif manifest.kind != "manifest":
             findings.judge("R-MODEL", case.place(manifest), ["the spec takes this record for a model"])
+
+
+def model_problems(case: Case) -> Iterator[str]:
+    """An answer to a step names the step's model, or none where the step names none."""
+    tasks = case.terms["tasks"]
+    for answer in case.answers:
+        step = case.step(answer)
+        if step < len(tasks) and answer.payload.get("model") != tasks[step].get("model"):
+            yield f"{case.place(answer)} names another model than its step"
 
 
 def parent_problems(case: Case) -> Iterator[str]:
@@ -183,26 +183,27 @@ def parent_problems(case: Case) -> Iterator[str]:
     """
     records = case.receipt.records
     for identity, links in case.receipt.links.items():
-        if not records.keys() >= set(links) and records[identity].kind != "spec":
-            yield f"{case.place(records[identity])} names a record that is not here"
-    parents = case.root.payload["parents"]
-    kinds = {found.kind for parent in parents[1:] if (found := case.find(parent)) is not None}
-    if not kinds <= {"answer", "ruling"}:
-        yield "the verdict's further parents are not answers and rulings"
+        for link in links:
+            if link not in records and records[identity].kind != "spec":
+                yield f"{case.place(records[identity])} names a record that is not here"
+                break
+    verdict = case.root.payload
+    parents = verdict["parents"]
+    for parent in map(case.find, parents[1:]):
+        if parent is not None and parent.kind not in ("answer", "ruling"):
+            yield "the verdict's further parents are not answers and rulings"
+            break
     if len(set(parents)) != len(parents):
         yield "the verdict names a parent twice"
-    counted = {found.payload["parents"][0] for name in case.counted if (found := case.find(name)) and _leased(found)}
-    for identity in case.root.payload.get("abandoned", []):
+    if not verdict.get("abandoned"):
+        return
+    answered = {name for answer in case.answers if answer.id in case.counted for name in answer.payload["parents"][:1]}
+    for identity in verdict["abandoned"]:
         lease = case.find(identity)
         if lease is None or lease.kind != "lease":
             yield "the verdict abandons what is not a lease"
-        elif identity in counted:
+        elif identity in answered:
             yield "the verdict abandons a lease whose answer it counts"
-
-
-def _leased(record: Record) -> bool:
-    """It is an answer that names a lease."""
-    return record.kind == "answer" and bool(record.payload["parents"])
 
 
 def _first_parent(case: Case, record: Record) -> Record | None:

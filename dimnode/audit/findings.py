@@ -31,12 +31,15 @@ class Findings:
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
+        self.status: Literal[0, 1, 3] = 0
+        """The exit status that these checks amount to."""
 
     def judge(self, code: str, subject: str, problems: Iterable[str]) -> bool:
         """One failed check for each problem (of very many, the first), or one that passed; True when it passed."""
         told = 0
         for why in problems:
             self.checks.append(Check(code, subject, "fail", why))
+            self.status = 1
             told += 1
             if told == _PROBLEMS_TOLD_MAX:
                 break
@@ -46,9 +49,6 @@ class Findings:
 
     def skip(self, code: str, subject: str, why: str) -> None:
         """A check that could not be made."""
-        self.checks.append(Check(code, subject, "not-checked", why))
-
-    def status(self) -> Literal[0, 1, 3]:
-        """The exit status that these checks amount to."""
-        outcomes = {check.outcome for check in self.checks if check.code not in NOT_IN_THIS_VERSION}
-        return 1 if "fail" in outcomes else 3 if "not-checked" in outcomes else 0
+        self.checks.append(_new(Check, (code, subject, "not-checked", why)))
+        if code not in NOT_IN_THIS_VERSION and self.status == 0:
+            self.status = 3

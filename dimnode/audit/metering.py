@@ -76,8 +76,7 @@ def _rows(case: Case, entry: Metered) -> frozenset[int] | None:
             return None if blob is None else frozenset(_told(decode_tensors(blob)))
         opened = []
         for ref in entry.answer.payload["inputs"]:
-            cid = case.cid_of(ref)
-            blob = None if cid is None else case.receipt.blobs.get(cid, case.handed_in.get(cid))
+            blob = case.blob_of(ref)
             if blob is None:
                 return None
             opened.append({tensor.name: tensor for tensor in decode_tensors(blob)})

@@ -42,7 +42,7 @@ def verify(
     except PeerFault as fault:
         findings.checks += damage(raw, fault)
         findings.skip("R-SPEC", "file", "the file is damaged: what its records say to each other was not looked at")
-        return Report(tuple(findings.checks), findings.status(), None)
+        return Report(tuple(findings.checks), 1, None)
     findings.checks += _SOUND
     case = Case(receipt, blobs or {}, trust or {})
     if findings.judge("R-ROOT", case.place(case.root), _root_problems(case)):
@@ -52,7 +52,7 @@ def verify(
     findings.skip("R-PROOF", "file", "logs are not in this version")
     for name, least in (require or {}).items():
         findings.judge("R-REQUIRE", name, [f"{least} asked for, none here"] if least > 0 else [])
-    return Report(tuple(findings.checks), findings.status(), case)
+    return Report(tuple(findings.checks), findings.status, case)
 
 
 def _root_problems(case: Case) -> Iterator[str]:
@@ -77,18 +77,19 @@ def _check_records(case: Case, findings: Findings) -> None:
 
 def _check_blobs(case: Case, findings: Findings) -> None:
     """What is missing, or wrong beside the file; inside it, the parser refused openings and blobs that do not fit."""
-    receipt = case.receipt
-    cids = [
-        opening.cid for opening in receipt.openings.values()
-    ]  # of refs that stand in a record, or it would not parse
-    closed = len(receipt.refs) - len(cids)
-    missing = closed + sum(cid not in receipt.blobs and cid not in case.handed_in for cid in cids)
-    wrong = sorted((case.outside.keys() & cids) - case.handed_in.keys())
+    receipt, refs = case.receipt, len(case.receipt.refs)
+    closed = missing = refs - len(receipt.openings)  # which are of refs that stand in a record, or it would not parse
+    wrong = []
+    for opening in receipt.openings.values():
+        if opening.cid not in receipt.blobs and opening.cid not in case.handed_in:
+            missing += 1
+        if opening.cid in case.outside and opening.cid not in case.handed_in:
+            wrong.append(f"the bytes given for {cid_text(opening.cid)} hash to another CID")
     if closed:
-        findings.skip("R-OPENING", "file", f"{closed} of {len(receipt.refs)} references do not open (redacted)")
+        findings.skip("R-OPENING", "file", f"{closed} of {refs} references do not open (redacted)")
     else:
-        findings.judge("R-OPENING", "file", [])
+        findings.judge("R-OPENING", "file", ())
     if missing and not wrong:
-        findings.skip("R-BLOB", "file", f"{missing} of {len(receipt.refs)} blobs are not here (redacted or left out)")
+        findings.skip("R-BLOB", "file", f"{missing} of {refs} blobs are not here (redacted or left out)")
     else:
-        findings.judge("R-BLOB", "file", [f"the bytes given for {cid_text(cid)} hash to another CID" for cid in wrong])
+        findings.judge("R-BLOB", "file", sorted(set(wrong)))

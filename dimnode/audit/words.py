@@ -61,7 +61,7 @@ def not_shown_lines(case: Case | None) -> list[str]:
     lines.append("when it happened: times are what each signer's clock said" + _clock_note(case))
     if case.root.kind == "verdict":
         lines.append("that the owner kept every answer that it received")
-        voters = Counter(record.by for record in case.of_kind("answer") if record.id in case.counted)
+        voters = Counter(record.by for record in case.answers if record.id in case.counted)
         if case.spec is not None and case.spec.payload["pattern"] == "comparative" and len(voters) < voters.total():
             peer, votes = voters.most_common(1)[0]
             lines.append(f"that the votes are independent: {case.name(peer)} gave {votes} of {voters.total()}")

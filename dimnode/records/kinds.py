@@ -12,8 +12,6 @@ from dimnode.errors import PeerFault
 from dimnode.records.codec import encode, in_order, pack_ordered
 from dimnode.records.envelope import VERSION, Record, SigningKey, open_envelope, seal
 from dimnode.records.ids import (
-    BLOB_PREFIX,
-    CID_BYTES,
     PEER_ID_BYTES,
     PEER_PREFIX,
     RECORD_ID_BYTES,
@@ -24,7 +22,19 @@ from dimnode.records.ids import (
 )
 from dimnode.records.manifest_kinds import manifest_schemas
 from dimnode.records.membership_kinds import membership_schemas
-from dimnode.records.shapes import Check, any_of, boolean, exact_bytes, fields, integer, list_of, one_of, row, text
+from dimnode.records.shapes import (
+    Check,
+    any_of,
+    boolean,
+    exact_bytes,
+    fields,
+    integer,
+    list_of,
+    list_of_bytes,
+    one_of,
+    row,
+    text,
+)
 
 PATTERNS: Final = ("chained", "comparative", "collaborative")
 PRIORITIES: Final = ("low", "normal", "high")
@@ -44,11 +54,9 @@ METHODS: Final = (
 
 peer = exact_bytes(PEER_ID_BYTES, prefix=PEER_PREFIX)
 record = exact_bytes(RECORD_ID_BYTES, prefix=RECORD_PREFIX)
-blob = exact_bytes(CID_BYTES, prefix=BLOB_PREFIX)
-ref = exact_bytes(REF_BYTES)
 _name = text(128, 1)
-_refs = list_of(ref, 64)
-_records = list_of(record)
+_refs = list_of_bytes(REF_BYTES, longest=64)
+_records = list_of_bytes(RECORD_ID_BYTES, prefix=RECORD_PREFIX)
 _take = row(_name, integer(0, 127), _name, integer(-1, 2**31 - 1), integer(-1, 2**31 - 1))
 _condition = row(_name, one_of(*COMPARISONS), integer(-(2**62), 2**62))
 _comparator = fields(

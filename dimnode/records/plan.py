@@ -13,8 +13,8 @@ Spec = Mapping[str, Any]
 
 
 def replicas_per_step(spec: Spec) -> int:
-    """How many task numbers a step owns."""
-    return 2 * int(spec["quorum"]["n"]) if spec["tier"] == "quorum" else 1
+    """How many task numbers a step owns; 1 also where tier and quorum do not fit each other, as no schema forbids."""
+    return 2 * int(spec["quorum"]["n"]) if spec["tier"] == "quorum" and "quorum" in spec else 1
 
 
 def step_of(spec: Spec, task: int) -> int:

@@ -9,7 +9,6 @@ import hashlib
 import io
 import struct
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dimnode.errors import PeerFault
@@ -67,8 +66,7 @@ class Opening(NamedTuple):
         return Opening(Ref(ref), salt, cid)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The parts of a receipt: the root's id, records by id in file order, openings by ref, blobs by CID.
 
     `refs` are the blinded names that stand in the records, whether the file opens them or not; `links` are the ids
@@ -148,7 +146,14 @@ def parse_receipt(raw: bytes) -> Receipt:
     envelopes, opened, contents = _sections(body, len(MAGIC) + RECORD_ID_BYTES)
     if len(envelopes) > LIMITS.records.receipt_envelopes_max:
         raise PeerFault("receipt: envelopes too many")
-    records = {record.id: record for record in map(open_record, envelopes)}
+    records: dict[RecordId, Record] = {}
+    links: dict[RecordId, list[RecordId]] = {}
+    refs: set[Ref] = set()
+    for envelope in envelopes:
+        record = open_record(envelope)
+        records[record.id] = record
+        links[record.id] = record_links(record)
+        refs.update(blob_refs(record))
     if len(records) != len(envelopes):
         raise PeerFault("receipt: envelope repeated")
     openings = {opening.ref: opening for opening in map(Opening.from_bytes, opened)}
@@ -156,10 +161,7 @@ def parse_receipt(raw: bytes) -> Receipt:
     for found, sections in ((list(openings), opened), (list(blobs), contents)):
         if len(found) != len(sections) or found != sorted(found):
             raise PeerFault("receipt: order of sections")
-    refs: set[Ref] = set()
-    for record in records.values():
-        refs.update(blob_refs(record))
-    receipt = Receipt(root, records, openings, blobs, refs, {key: record_links(it) for key, it in records.items()})
+    receipt = Receipt(root, records, openings, blobs, refs, links)
     _check_reach(receipt)
     return receipt
 

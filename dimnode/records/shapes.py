@@ -57,6 +57,20 @@ def list_of(item: Check, longest: int = _LIST_MAX, shortest: int = 0) -> Check:
     return check
 
 
+def list_of_bytes(size: int, prefix: bytes = b"", longest: int = _LIST_MAX) -> Check:
+    """`list_of(exact_bytes(size, prefix), longest)` without a call for each entry."""
+
+    def check(value: Any) -> bool:
+        if type(value) is not list or len(value) > longest:
+            return False
+        for entry in value:
+            if type(entry) is not bytes or len(entry) != size or not entry.startswith(prefix):
+                return False
+        return True
+
+    return check
+
+
 def row(*items: Check) -> Check:
     """A list of exactly these entries in this order."""
 

@@ -116,7 +116,7 @@ def test_the_price_is_that_of_the_manifest_that_spec_and_lease_mean(
     raw = bought("row", weight=3)
     case = Case(parse_receipt(raw), {}, TRUST)
     [entry] = metered(case)
-    assert case.spec is not None and case.of_kind("lease")[0].payload["job"] == case.spec.id
+    assert case.spec is not None and case.leases[0].payload["job"] == case.spec.id
     assert case.spec.payload["tasks"][0]["model"] == entry.manifest.id == for_sale("row").id
     assert (entry.units, entry.micro, entry.currency) == (3, 250_000, "EUR")
     path = tmp_path / "job.dimr"

@@ -12,7 +12,7 @@ from dimnode.audit.report import CODES
 from dimnode.records.ids import peer_text
 
 sys.path.insert(0, str(GOLDEN))
-from scene import PEERS
+from scene import PEERS, plain, resigned
 
 RECEIPTS = sorted(path.stem for path in GOLDEN.glob("*.dimr"))
 
@@ -53,6 +53,14 @@ def test_a_refusal_is_drawn_with_its_reason(dim):
     said = dim("receipt", "show", GOLDEN / "lone_refusal.dimr").out
     assert "cohort 3 is below the minimum of 10" in said
     assert "redacted" not in said
+
+
+def test_a_signed_lie_is_drawn_like_any_other_receipt(dim, tmp_path):
+    """R-SPEC refuses a tier that lacks its quorum; whoever looks at the tree shall see it all the same."""
+    lie = tmp_path / "lie.dimr"
+    lie.write_bytes(resigned(plain(), lambda kind, said: said | {"tier": "quorum"} if kind == "spec" else said))
+    assert dim("verify", lie).code == 1
+    assert "spec" in dim("receipt", "show", lie).out
 
 
 def test_every_record_stands_in_the_json_tree_once(dim):

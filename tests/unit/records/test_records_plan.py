@@ -16,6 +16,12 @@ def test_a_step_of_tier_signed_is_one_task() -> None:
     assert list(tasks_of(chain, 1)) == [1]
 
 
+def test_a_spec_of_tier_quorum_without_a_quorum_unfolds_like_one_without_replicas() -> None:
+    """Its schema allows it and R-SPEC refuses it; whoever only draws the receipt must not fail on it."""
+    spec = {"tier": "quorum", "pattern": "chained", "inputs": [], "tasks": [{}, {}]}
+    assert replicas_per_step(spec) == 1
+
+
 def test_a_step_of_tier_quorum_has_room_for_two_rounds() -> None:
     chain = spec("chained", [{}, {}], tier="quorum", quorum={"n": 3, "k": 2})
     assert replicas_per_step(chain) == 6
