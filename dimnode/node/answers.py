@@ -17,6 +17,7 @@ from dimnode.api.port import Answer
 from dimnode.cabinets.policy import ANY
 from dimnode.errors import Refused
 from dimnode.node.blob_answers import BLOB_ARGUMENTS, BlobAnswers
+from dimnode.node.clock import wall_ms
 from dimnode.node.conduct_answers import conduct_map
 from dimnode.node.connecting import connect
 from dimnode.node.doctor import findings
@@ -190,7 +191,7 @@ class Answers:
             arguments.get("label") or "",
             arguments.get("exclude") or [],
             arguments["policy"],
-            time.time_ns() // 1_000_000,
+            wall_ms(),
         )
         self._node.swarm.renew_advert()
         policy = cid_text(cabinet.policy_record.id)
@@ -222,7 +223,7 @@ class Answers:
     # ---- standing
 
     async def _standing(self, _: Mapping[str, Any]) -> Answer:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_ms()
         standing = self._node.engine.roster.standing
         rows = []
         for member in self._node.swarm.members.alive(trio.current_time()):
@@ -241,7 +242,7 @@ class Answers:
 
     async def _explain(self, arguments: Mapping[str, Any]) -> Answer:
         peer = self._backstage.find_peer(arguments["peer"])
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_ms()
         lines = []
         for line in self._node.engine.roster.standing.explain(peer, now_ms):
             lines.append(

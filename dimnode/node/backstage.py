@@ -6,7 +6,6 @@ changed by an event in the inbox.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from dimnode.api.port import Answer, ListedFile, Token
 from dimnode.errors import PeerFault, Refused
 from dimnode.jobs.events import CancelAsked, Submitted
 from dimnode.node.answers import Answers
+from dimnode.node.clock import wall_ms
 from dimnode.node.composing import compose_or_refuse
 from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.job_answers import JobAnswers
@@ -126,7 +126,7 @@ class Backstage:
     def compose_spec(self, body: Mapping[str, Any], inputs: Sequence[bytes], token: Token) -> Submitted:
         """Hold the inputs and compose the spec; `submit` or `abandon` must follow."""
         openings = tuple(self._node.performer.hold_blob(blob) for blob in inputs)
-        common = {"net": self.net, "by": self.me, "at_ms": time.time_ns() // 1_000_000}
+        common = {"net": self.net, "by": self.me, "at_ms": wall_ms()}
         full = {**body, "inputs": [opening.ref for opening in openings]}
         try:
             identity, payload = compose_or_refuse("spec", common, full, "E-job-14", "the job")

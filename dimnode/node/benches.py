@@ -26,6 +26,7 @@ from dimnode.errors import Refused
 from dimnode.exec.orders import Facts, Finished, Key, ModelFile, ModelOrder, Order
 from dimnode.exec.pool import Pool
 from dimnode.limits import LIMITS, ExecLimits
+from dimnode.node.clock import wall_ms
 from dimnode.records.ids import PeerId, blob_cid
 from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors, encode_tensors
 
@@ -57,7 +58,7 @@ async def first_benchmark(pool: Pool, me: PeerId, limits: ExecLimits) -> dict[st
         rate, _ = await _rate(pool, plain, _OPEN_ORDERS, limits.benchmark_seconds)
         pool.unload(model.id)
         found = {"jobs_per_second": int(rate), "model": "classifier-mlp", "cores": os.cpu_count()}
-        return {**found, "at_ms": time.time_ns() // 1_000_000}
+        return {**found, "at_ms": wall_ms()}
     return {}
 
 

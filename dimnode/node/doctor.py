@@ -19,8 +19,8 @@ from dimnode import posix
 from dimnode.errors import Refused
 from dimnode.exec.runtimes.choice import PACKAGES
 from dimnode.limits import LIMITS
+from dimnode.node.clock import wall_ms
 from dimnode.node.conduct_answers import conduct_line
-from dimnode.node.gatekeeper import wall_ms
 from dimnode.node.peer_answers import clock_ahead_ms
 from dimnode.node.swarm import AGENT
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC

@@ -5,13 +5,13 @@ as that is known: at a removal, and at the moment at which a membership expires.
 """
 
 import logging
-import time
 from typing import Any
 
 import trio
 
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
+from dimnode.node.clock import wall_ms
 from dimnode.node.private_swarm import InviteWish, PrivateSwarm
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.member_door import MemberDoor
@@ -20,11 +20,6 @@ from dimnode.records.ids import PeerId, RecordId, short
 from dimnode.store.swarm_state import save_state
 
 log = logging.getLogger(__name__)
-
-
-def wall_ms() -> int:
-    """The wall clock."""
-    return time.time_ns() // 1_000_000
 
 
 class Gatekeeper:

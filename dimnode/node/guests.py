@@ -5,7 +5,6 @@ to whom it blocks are closed, no new one is made either way, and nothing that it
 """
 
 import re
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ import trio
 from dimnode.config import Config
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import Limits
+from dimnode.node.clock import wall_ms
 from dimnode.p2p.blocklist import Blocklist, Entry, Target, parse_target
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.links import BLOCKED, Links
@@ -56,14 +56,14 @@ class Guests:
         target = self._target(name, find_peer)
         if target == self._me:
             raise Refused("E-peers-07", "that is this node itself", "", "dim stop ends it")
-        entry = self._change(lambda: self.list.block(target, reason, _now_ms()))
+        entry = self._change(lambda: self.list.block(target, reason, wall_ms()))
         closed = await self._close_refused()
         return {**_shown(entry), "closed": [peer_text(peer) for peer in closed]}
 
     async def allow(self, name: str, find_peer: Callable[[str], PeerId]) -> dict[str, Any]:
         """Take a block back, and put it on the allow list where there is one. Raises `Refused`."""
         target = self._target(name, find_peer)
-        if not self._change(lambda: self.list.allow(target, _now_ms())):
+        if not self._change(lambda: self.list.allow(target, wall_ms())):
             raise Refused("E-peers-04", f"{Entry(target).text} was not blocked", "", "dim peers blocked")
         return _shown(Entry(target))
 
@@ -140,7 +140,3 @@ def _shown(entry: Entry) -> dict[str, Any]:
         "at_ms": entry.at_ms or None,
         "source": entry.source,
     }
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

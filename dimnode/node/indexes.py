@@ -17,6 +17,7 @@ import trio.lowlevel
 
 from dimnode.errors import DimError, PeerFault, Refused
 from dimnode.limits import Limits
+from dimnode.node.clock import wall_ms
 from dimnode.node.content import Content
 from dimnode.node.registry import Registry
 from dimnode.p2p.host.host import Host
@@ -69,7 +70,7 @@ class Indexes:
 
     def may_fetch(self, _: PeerId, root: Cid) -> bool:
         """An index is for everybody, as long as its record is valid."""
-        return any(known.root == root and known.name.valid_until_ms > _now_ms() for known in self._known.values())
+        return any(known.root == root and known.name.valid_until_ms > wall_ms() for known in self._known.values())
 
     def publishers(self) -> list[PeerId]:
         """Whose index is here."""
@@ -83,7 +84,7 @@ class Indexes:
         Raises `Refused`: E-models-42 nobody knows one, -43 it is over, -44 it is no index of a leaf, -45 nobody hands
         it out, -46 it does not hold.
         """
-        known, told, now_ms, hints = self._known.get(publisher), self._told.get(publisher), _now_ms(), [publisher]
+        known, told, now_ms, hints = self._known.get(publisher), self._told.get(publisher), wall_ms(), [publisher]
         over = None if known is None else known.name
         names = [over, told]  # what it put here counts before its turn comes
         fresh = known is not None and now_ms < min(known.name.valid_until_ms, known.asked_ms + known.name.ttl_ms)
@@ -94,7 +95,7 @@ class Indexes:
             names.append(heard.name)
             over = heard.over or over
             hints += heard.tellers
-        valid = [each for each in names if each is not None and each.valid_until_ms > _now_ms()]
+        valid = [each for each in names if each is not None and each.valid_until_ms > wall_ms()]
         name = max(valid, key=lambda each: each.age_key, default=None)
         if name is None:
             raise _nothing(publisher, over)
@@ -120,7 +121,7 @@ class Indexes:
                     await trio.lowlevel.checkpoint()
             if index.withdrawals and self.notices is not None:
                 await self.notices(index.withdrawals, publisher)
-            useless = self._note(publisher, _Known(name, root, _now_ms()))
+            useless = self._note(publisher, _Known(name, root, wall_ms()))
         finally:
             store.release(root)
             with trio.CancelScope(shield=True):
@@ -176,7 +177,7 @@ class Indexes:
         """A publisher put its record here: have its index, too, if it is linked."""
         known = self._known.get(publisher)
         if known is not None and known.name.value == name.value:  # mostly the same again, or renewed
-            self._note(publisher, _Known(name, known.root, _now_ms()))
+            self._note(publisher, _Known(name, known.root, wall_ms()))
             return
         room = publisher in self._keeping or len(self._keeping) < self._limits.kept_max
         if self._nursery is None or not room or not self.linked(publisher):
@@ -222,7 +223,3 @@ def _remove(store: BlobStore, roots: Iterable[Cid]) -> None:
     for root in roots:
         with suppress(Refused):
             store.remove(root)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

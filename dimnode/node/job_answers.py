@@ -15,7 +15,7 @@ from dimnode.api.port import Answer
 from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, quote
 from dimnode.errors import Refused
-from dimnode.node.gatekeeper import wall_ms
+from dimnode.node.clock import wall_ms
 from dimnode.node.long_reads import end_of
 from dimnode.node.receipts import gone
 from dimnode.records.envelope import Record, open_envelope

@@ -15,11 +15,11 @@ import trio
 
 from dimnode.api.port import Answer, ListedFile
 from dimnode.errors import PeerFault, Refused
+from dimnode.node.clock import wall_ms
 from dimnode.node.composing import compose_or_refuse
 from dimnode.node.library import check_place
 from dimnode.node.model_card import ModelCard, card_of
 from dimnode.node.model_files import SourceFile, role_of
-from dimnode.node.model_leave import now_ms
 from dimnode.node.model_schema import compared
 from dimnode.node.publishers import Publishers
 from dimnode.p2p.host.streams import DialFailed, StreamLost
@@ -106,9 +106,9 @@ class ModelAnswers:
 
         try:
             if isinstance(source, Path):
-                record = await library.add_model(card, source, now_ms(), progress)
+                record = await library.add_model(card, source, wall_ms(), progress)
             else:
-                record = await library.add_uploads(card, source, now_ms(), progress)
+                record = await library.add_uploads(card, source, wall_ms(), progress)
         finally:
             self._node.models.adding.pop(name, None)
         return self._published(record)
@@ -140,7 +140,7 @@ class ModelAnswers:
         if old.id not in self._node.library.models:
             raise Refused("E-models-29", f"the files of {said.title} are not here", "", f"dim models pull {said.title}")
         rows = [[file.path, file.role, file.root, file.size_bytes] for file in said.files]
-        return self._published(await self._node.library.republish(card, said.format, rows, now_ms()))
+        return self._published(await self._node.library.republish(card, said.format, rows, wall_ms()))
 
     async def _withdraw(self, asked: Mapping[str, Any]) -> Answer:
         record = self._mine(asked["model"])
@@ -191,7 +191,7 @@ class ModelAnswers:
 
     def _signed(self, kind: str, body: dict[str, Any]) -> Record:
         key = self._node.key
-        common = {"net": self._node.net, "by": key.peer, "at_ms": now_ms()}
+        common = {"net": self._node.net, "by": key.peer, "at_ms": wall_ms()}
         _, payload = compose_or_refuse(kind, common, body, "E-models-07", f"the {kind}")
         return open_record(seal(key, kind, payload), kind=kind, check_signature=False)
 
@@ -228,7 +228,7 @@ class ModelAnswers:
             "format": said.format,
             "origin": said.origin,
             "access": said.access,
-            "allowed": self._node.registry.access(said.id, self._node.me, "infer", now_ms()).allowed,
+            "allowed": self._node.registry.access(said.id, self._node.me, "infer", wall_ms()).allowed,
             "licence": said.licence,
             "summary": said.summary,
             "labels": list(said.labels),
@@ -247,7 +247,7 @@ class ModelAnswers:
         record = await self._publishers.look_up(asked["model"], partial(self._find, gone_too=True))
         said, registry, me = Manifest.of(record), self._node.registry, self._node.me
         peers = [self._backstage.label(peer) for peer in self._holders().get(record.id, [])]
-        may = {operation: registry.access(said.id, me, operation, now_ms()) for operation in OPERATIONS}
+        may = {operation: registry.access(said.id, me, operation, wall_ms()) for operation in OPERATIONS}
         gone = registry.withdrawn(said.by, said.id)
         return self._row(record, peers) | {
             "version": said.version,
@@ -300,7 +300,7 @@ class ModelAnswers:
             await self._node.models.pull(record.id)
             return {"model": cid_text(record.id), "name": title_of(record), "state": "here"}
         peer = self._backstage.find_peer(asked["peer"])
-        grants = self._node.registry.passes(self._node.me, {record.id: FETCH}, now_ms())
+        grants = self._node.registry.passes(self._node.me, {record.id: FETCH}, wall_ms())
         assert self._node.host is not None
         try:
             shown = [record.envelope, *grants]

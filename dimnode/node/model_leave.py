@@ -4,7 +4,6 @@ Rule: a model's files are served to whoever may have it: everybody, a peer with 
 somebody who may let it travel.
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -13,17 +12,13 @@ import trio
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import PeerLimits
+from dimnode.node.clock import wall_ms
 from dimnode.node.library import Library
 from dimnode.records.access import FETCH, Access
 from dimnode.records.envelope import Record
 from dimnode.records.ids import Cid, PeerId, RecordId
 from dimnode.records.kinds import open_record
 from dimnode.records.plan import replicas_per_step, step_of
-
-
-def now_ms() -> int:
-    """Wall clock."""
-    return time.time_ns() // 1_000_000
 
 
 class ModelLeave:
@@ -54,7 +49,7 @@ class ModelLeave:
         )
 
     def _access(self, peer: PeerId, model: RecordId) -> Access:
-        return self._registry.access(model, peer, FETCH, now_ms())
+        return self._registry.access(model, peer, FETCH, wall_ms())
 
     def leased(self, peer: PeerId, submitter: PeerId, models: Iterable[RecordId]) -> None:
         """This node leases a task to a peer, which may have to fetch the model from here."""
@@ -95,7 +90,7 @@ class ModelLeave:
 
         Whoever has seen a spec can lease its tasks: so the lease is the submitter's own, or of a peer that itself may.
         """
-        said, age_ms = lease.payload, abs(now_ms() - lease.payload["at_ms"])
+        said, age_ms = lease.payload, abs(wall_ms() - lease.payload["at_ms"])
         task = said["task"]
         steps = spec.payload["tasks"]
         if said["executor"] != peer or said["job"] != spec.id or task >= replicas_per_step(spec.payload) * len(steps):

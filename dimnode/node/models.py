@@ -14,9 +14,10 @@ from dimnode.config import Config
 from dimnode.errors import DimError, PeerFault, Refused
 from dimnode.jobs.effects import Run
 from dimnode.limits import Limits
+from dimnode.node.clock import wall_ms
 from dimnode.node.content import SHARED, Content
 from dimnode.node.library import MODEL_PIN, Library
-from dimnode.node.model_leave import ModelLeave, now_ms
+from dimnode.node.model_leave import ModelLeave
 from dimnode.node.registry import Registry
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
@@ -103,7 +104,7 @@ class Models:
         """For who asked: only what it may have itself, and only of a size that its manifest states and is allowed."""
         try:
             record = self._registry.manifests.get(model) or await self._manifest_from(model, [peer])
-            access = self._registry.access(model, peer, FETCH, now_ms())
+            access = self._registry.access(model, peer, FETCH, wall_ms())
             if (no := self._too_large(record) or self._no_room_for(record)) is not None:
                 raise no
             if not access.allowed:
@@ -186,7 +187,7 @@ class Models:
         for root, theirs in (*self._guarded(roots), *(self._guarded_parts(roots) if for_others else ())):
             if theirs.access == "public" or theirs.by == manifest.by:
                 continue
-            if not self._registry.access(theirs.id, manifest.by, FETCH, now_ms()).allowed:
+            if not self._registry.access(theirs.id, manifest.by, FETCH, wall_ms()).allowed:
                 cause = f"{cid_text(root)} is a file of {theirs.title}, which is {theirs.access}"
                 what = f"{manifest.title} names another publisher's file"
                 raise Refused("E-models-38", what, cause, f"dim models rm {theirs.title}, if it is not needed")
@@ -340,7 +341,7 @@ class Models:
             await self._manifest_from(run.model, [run.owner])
         if (no := self.fetch_problem(run.model, run.owner)) is not None:
             raise no
-        access = self._registry.access(run.model, run.submitter, FETCH, now_ms())
+        access = self._registry.access(run.model, run.submitter, FETCH, wall_ms())
         if not access.allowed:
             raise Refused(access.code, access.cause, "")
         self._for_others += not own

@@ -7,7 +7,6 @@ hour and renewed at a third of it: of a publisher that went away nobody believes
 
 import io
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -16,6 +15,7 @@ import trio
 
 from dimnode.errors import DimError, PeerFault
 from dimnode.limits import Limits
+from dimnode.node.clock import wall_ms
 from dimnode.node.content import Content
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
@@ -109,7 +109,7 @@ class OwnIndex:
     def _renew_in_seconds(self) -> float:
         """Until a third of the time is over. A clock that was set back, or far ahead, makes it now."""
         assert self.record is not None
-        left = (self.record.valid_until_ms - _now_ms()) / 1000
+        left = (self.record.valid_until_ms - wall_ms()) / 1000
         renew = left - (self._limits.valid_seconds - self._limits.renew_seconds)
         return renew if renew <= self._limits.renew_seconds else 0.0
 
@@ -119,7 +119,7 @@ class OwnIndex:
         await trio.to_thread.run_sync(self._keep, root, content)
         before = self.record.sequence if self.record is not None else 0
         sequence = min(max(before, heard_sequence) + 1, _SEQUENCE_MAX)
-        valid_until_ms = _now_ms() + self._limits.valid_seconds * 1000
+        valid_until_ms = wall_ms() + self._limits.valid_seconds * 1000
         name = Name(path_of(root), sequence, valid_until_ms, self._limits.ttl_seconds * 1000)
         raw = seal_name(self._key, name)
         await self._journal.commit({"names": [(_ROW, sequence, raw)]})
@@ -137,7 +137,3 @@ class OwnIndex:
         for other, reasons in store.pins().items():
             if other != root and INDEX_PIN in reasons:
                 store.unpin(other, INDEX_PIN)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -6,7 +6,6 @@ itself is fetched from its author.
 
 import logging
 import random
-import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from dimnode.exec.runtimes.choice import extras_of
 from dimnode.jobs.events import AdvertHeard, Event
 from dimnode.jobs.job import walls_in
 from dimnode.limits import Limits
+from dimnode.node.clock import wall_ms
 from dimnode.node.library import Library
 from dimnode.p2p.conduct import Judgement, Offence
 from dimnode.p2p.gossip import (
@@ -132,7 +132,7 @@ class Swarm:
             body["x_fetch_bytes"] = most
         body["x_extras"] = list(self.extras)
         body["x_devices"] = dict(self.devices)
-        at_ms = time.time_ns() // 1_000_000
+        at_ms = wall_ms()
         identity, payload = compose("advert", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
         self._advert = (identity, seal(self._key, "advert", payload))
         here = self._library.usable() if self.slots else ()  # also a private one, of which nobody else hears
@@ -195,13 +195,13 @@ class Swarm:
         assert self._host is not None
         assert self._advert is not None
         free, load = self._load()
-        at_ms = time.time_ns() // 1_000_000
+        at_ms = wall_ms()
         message = heartbeat(self._key, self._net, at_ms, self._advert[0], free, load)
         await self._host.publish(HEARTBEAT_TOPIC, message)
 
     async def _announce(self) -> None:
         assert self._host is not None
-        at_ms = time.time_ns() // 1_000_000
+        at_ms = wall_ms()
         if self._states:
             pairs = [(job, self._states.pop(job)) for job in list(self._states)[:JOBS_PER_MESSAGE]]
             await self._host.publish(JOBS_TOPIC, announcement(self._key, self._net, at_ms, pairs))
@@ -213,7 +213,7 @@ class Swarm:
 
     def validate(self, topic: str, peer: bytes, message: bytes) -> Judgement:
         """Gossip that is not a valid record of its source, or no news, is not passed on."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_ms()
         judgement, record = judge_gossip(topic, peer, message, self._net, self._freshness, now_ms)
         if record is not None:
             self._validated = (message, record)
@@ -231,7 +231,7 @@ class Swarm:
             self._heartbeat(peer, record.payload)
 
     def _heartbeat(self, peer: PeerId, said: Mapping[str, Any]) -> None:
-        ahead_ms = said["at_ms"] - time.time_ns() // 1_000_000
+        ahead_ms = said["at_ms"] - wall_ms()
         if ahead_ms < -self._limits.peers.heartbeat_age_ms_max:
             return  # replayed, after its author was forgotten
         mono = trio.current_time()

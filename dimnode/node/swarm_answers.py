@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dimnode.api.port import Answer
 from dimnode.errors import Refused
-from dimnode.node.gatekeeper import Gatekeeper, wall_ms
+from dimnode.node.clock import wall_ms
+from dimnode.node.gatekeeper import Gatekeeper
 from dimnode.node.private_swarm import InviteWish, invite_answer, open_swarm, removed_answer
 from dimnode.p2p.host.addresses import check_dial
 from dimnode.records.ids import PeerId, peer_bytes, peer_text

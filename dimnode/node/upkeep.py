@@ -5,7 +5,6 @@ more than the bound, nothing is left to take out, and that is said once.
 """
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import trio
 
 from dimnode.limits import Limits
+from dimnode.node.clock import wall_ms
 from dimnode.store.journal import Journal
 from dimnode.store.pruning import disposable
 
@@ -41,7 +41,7 @@ class Upkeep:
         if used_bytes <= self.bytes_max:
             return 0
         wanted_bytes = used_bytes - self.bytes_max * self._limits.store.prune_to_permille // 1000
-        kept_since_ms = time.time_ns() // 1_000_000 - int(self._limits.jobs.answer_keep_seconds * 1000)
+        kept_since_ms = wall_ms() - int(self._limits.jobs.answer_keep_seconds * 1000)
         search = partial(disposable, self._path, before, kept_since_ms, wanted_bytes)
         # mypy 1.x loses the keywords that follow trio's variadic arguments.
         found = await trio.to_thread.run_sync(search, abandon_on_cancel=True)  # type: ignore[call-arg]

@@ -3,9 +3,8 @@
 Rule: the journal keeps every query; refused ones count towards the day, since a refusal tells something too.
 """
 
-import time
-
 from dimnode.limits import LIMITS
+from dimnode.node.clock import wall_ms
 from dimnode.store.journal import Journal
 
 _DAY_MS = 86_400_000
@@ -24,7 +23,7 @@ class CabinetUse:
 
     def now_ms(self) -> int:
         """Wall clock, for policies that expire and quotas by day."""
-        return time.time_ns() // 1_000_000
+        return wall_ms()
 
     def so_far(self, cabinet: str, now_ms: int) -> tuple[int, list[int]]:
         """Queries in the last 24 hours, and the row sets of earlier allowed ones."""

@@ -14,6 +14,7 @@ from typing import Any
 from dimnode.jobs.effects import Note
 from dimnode.jobs.events import Key
 from dimnode.limits import JobLimits
+from dimnode.node.clock import wall_ms
 from dimnode.records.ids import PeerId, RecordId
 
 Watcher = Callable[[dict[str, Any]], None]
@@ -72,7 +73,7 @@ class Watchers:
     def note(self, note: Note) -> None:
         """One line in a job's life."""
         event = {
-            "at_ms": time.time_ns() // 1_000_000,
+            "at_ms": wall_ms(),
             "job": note.job,
             "what": note.what,
             "task": note.task,

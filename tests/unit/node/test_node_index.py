@@ -361,7 +361,7 @@ def test_an_index_is_served_while_its_record_is_valid_and_no_other_blob_by_its_n
     reading.resolve()
     assert reading.disk.content.may_fetch(THIEF.peer, blob_cid(raw))
     later = now_ms() + 61_000
-    monkeypatch.setattr("dimnode.node.indexes._now_ms", lambda: later)
+    monkeypatch.setattr("dimnode.node.indexes.wall_ms", lambda: later)
     assert not reading.disk.content.may_fetch(THIEF.peer, blob_cid(raw))
 
 

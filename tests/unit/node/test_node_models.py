@@ -15,10 +15,10 @@ from dimnode.config import Config
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
 from dimnode.node.begun import Begun
+from dimnode.node.clock import wall_ms
 from dimnode.node.content import Content
 from dimnode.node.for_others import ForOthers
 from dimnode.node.library import Library, LocalModel
-from dimnode.node.model_leave import now_ms
 from dimnode.node.models import Models
 from dimnode.p2p.host.streams import StreamLost
 from dimnode.p2p.models import serve_models
@@ -37,7 +37,7 @@ ROOT = blob_cid(CONTENT)
 
 
 def signed(key: SigningKey, kind: str, of_version: int = 1, **body: Any) -> Record:
-    common = {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": body.pop("at_ms", now_ms())}
+    common = {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": body.pop("at_ms", wall_ms())}
     _, payload = compose(kind, common, body, version=of_version)
     return open_record(seal(key, kind, payload, of_version), kind=kind)
 
@@ -133,7 +133,7 @@ def test_who_has_seen_a_spec_leases_the_files_to_nobody(models) -> None:
     assert not opens(models, EXECUTOR, lease(own, THIEF), own, grant())
     other = spec(model=RecordId(OPEN_SWARM_ID))
     assert not opens(models, EXECUTOR, lease(other), other, grant())  # another model
-    assert not opens(models, EXECUTOR, lease(job, at_ms=now_ms() - 3_600_000), job, grant())  # an old lease
+    assert not opens(models, EXECUTOR, lease(job, at_ms=wall_ms() - 3_600_000), job, grant())  # an old lease
     assert not opens(models, EXECUTOR, lease(job, task=5), job, grant())
 
 
