@@ -81,7 +81,7 @@ def _tell_of_cut_texts(client: Client, model: str, gathered: Gathered) -> None:
     pre = client.ask("models.show", model=model)["pre"]
     most = min((step["max_tokens"] for step in pre if step["op"] == "tokenise"), default=words)
     if words > most:
-        talk(f"a text has {words} words, and the model reads {most} tokens: what comes after them is cut off")
+        talk(f"a text has {words} words, and the model reads {most} tokens, one or more a word: the rest is cut off")
 
 
 def _are_many(takes: Sequence[Source], inputs: Sequence[str]) -> bool:
