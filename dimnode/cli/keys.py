@@ -5,11 +5,11 @@ Rule: a key's secret is printed once, on stdout, and kept nowhere.
 
 import argparse
 import contextlib
-import re
 import time
 from pathlib import Path
 from typing import Final
 
+from dimnode.cli.durations import FORM, span_ms
 from dimnode.cli.node import home_of
 from dimnode.cli.output import clock, say, say_json, shown, table, talk
 from dimnode.client import Client
@@ -18,7 +18,6 @@ from dimnode.limits import LIMITS
 from dimnode.store.home import prepare_home
 from dimnode.store.keys import SCOPES, ApiKey, KeyBook, has_keys
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DEFAULT_SCOPES: Final = ("submit", "read")
 _NAME_LETTERS_MAX: Final = 64
 
@@ -120,10 +119,9 @@ def revoke(chosen: argparse.Namespace) -> int:
 def _expiry_ms(text: str, now_ms: int) -> int:
     if text == "never":
         return 0
-    found = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
-    if found is None or int(found[1]) == 0:
-        raise ConfigError("E-keys-02", f"--expires {text} is not understood", "", "30m, 12h, 7d, 4w or never")
-    return now_ms + int(found[1]) * _UNITS[found[2]] * 1000
+    if (span := span_ms(text)) is None:
+        raise ConfigError("E-keys-02", f"--expires {text} is not understood", FORM, "30m, 12h, 7d, 4w or never")
+    return now_ms + span
 
 
 def _until(key: ApiKey) -> str:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dimnode.cli.node import duration, open_client
+from dimnode.cli.durations import span_text
+from dimnode.cli.node import open_client
 from dimnode.cli.output import coloured, counted, facts, say, say_json, shown, size_text, table, talk
 from dimnode.client import Client
 
@@ -122,7 +123,7 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("peer id", found["peer"] + (f"  ({found['name']})" if found["name"] else "")),
         ("swarm", found["swarm"]),
         ("http", found.get("http") or "shut"),
-        ("version", f"{found['version']}, up for {duration(found['up_seconds'])}"),
+        ("version", f"{found['version']}, up for {span_text(found['up_seconds'])}"),
         *[("address" if not place else "", address) for place, address in enumerate(found["addresses"])],
         ("peers", peers),
         ("jobs", f"{found['jobs_open']} open"),

@@ -8,10 +8,10 @@ import time
 from typing import Any
 
 from dimnode.cli.blobs import watched
+from dimnode.cli.durations import FORM, span_ms
 from dimnode.cli.node import open_client
 from dimnode.cli.output import clock, facts, say, say_json, shown, size_text, table, talk
-from dimnode.cli.swarms import duration_ms
-from dimnode.errors import ConfigError, Refused
+from dimnode.errors import ConfigError
 
 _FORM = ("format", "architecture", "dtype", "quantisation")
 
@@ -150,13 +150,9 @@ def grant(chosen: argparse.Namespace) -> int:
 
 
 def _term_ms(text: str) -> int:
-    try:
-        return duration_ms(text)
-    except Refused:
-        cause = "a number and a unit: s, m, h, d or w"
-        raise ConfigError(
-            "E-models-07", f"{text!r} is no duration", cause, "--expires 90d, or --expires never"
-        ) from None
+    if (span := span_ms(text)) is None:
+        raise ConfigError("E-models-07", f"{text!r} is no duration", FORM, "--expires 90d, or --expires never")
+    return span
 
 
 def revoke(chosen: argparse.Namespace) -> int:

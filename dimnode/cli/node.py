@@ -220,10 +220,3 @@ def _locked(home: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def duration(seconds: float) -> str:
-    """As people say it."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

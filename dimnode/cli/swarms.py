@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from dimnode.cli.durations import FORM, span_ms
 from dimnode.cli.node import home_of
 from dimnode.cli.output import facts, say, say_json, shown, table, talk
 from dimnode.client import Client
@@ -21,7 +22,6 @@ from dimnode.errors import ConfigError, NoNode, PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.ids import PeerId, cid_text, peer_bytes, peer_text
 
-_UNITS_MS: Final[Mapping[str, int]] = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 _STDIN_CHARACTERS_MAX: Final = 65_536
 
 
@@ -155,9 +155,9 @@ def invite(chosen: argparse.Namespace) -> int:
     """One string that lets another machine join."""
     addresses = chosen.address or []
     wish = {
-        "expires_ms": duration_ms(chosen.expires),
+        "expires_ms": _duration_ms(chosen.expires),
         "uses": chosen.uses,
-        "member_ms": duration_ms(chosen.member_expires) if chosen.member_expires else 0,
+        "member_ms": _duration_ms(chosen.member_expires) if chosen.member_expires else 0,
         "label": chosen.label or "",
     }
     try:
@@ -317,12 +317,11 @@ def _offline(chosen: argparse.Namespace) -> Iterator[Any]:
 # ---- words
 
 
-def duration_ms(text: str) -> int:
-    """`90s`, `30m`, `12h`, `7d`, `2w`. Raises `Refused` E-swarm-27."""
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip())
-    if found is None or not int(found[1]):
-        raise Refused("E-swarm-27", f"{text!r} is no duration", "a number and a unit: s, m, h, d or w", "--expires 7d")
-    return int(found[1]) * _UNITS_MS[found[2]]
+def _duration_ms(text: str) -> int:
+    """Of an invite or a membership. Raises `Refused` E-swarm-27."""
+    if (span := span_ms(text)) is None:
+        raise Refused("E-swarm-27", f"{text!r} is no duration", FORM, "--expires 7d")
+    return span
 
 
 def _peer(text: str) -> PeerId:

@@ -5,8 +5,7 @@ import json
 import pytest
 from fake_node import FakeNode, refusal
 
-from dimnode.cli.swarms import duration_ms
-from dimnode.errors import Refused
+from dimnode.cli.durations import span_ms
 from dimnode.store.home import locked
 from dimnode.store.swarm_state import load_state, state_path
 
@@ -126,6 +125,19 @@ def test_a_running_node_is_asked_and_its_no_is_passed_on(dim, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "1.5d", "7 d", "9999999d"])
 def test_a_duration_is_a_number_and_a_unit(text):
-    with pytest.raises(Refused, match="E-swarm-27"):
-        duration_ms(text)
-    assert [duration_ms(good) for good in ("90s", "2w", " 1h ")] == [90_000, 1_209_600_000, 3_600_000]
+    assert span_ms(text) is None
+    assert [span_ms(good) for good in ("90s", "2w", " 1h ")] == [90_000, 1_209_600_000, 3_600_000]
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [
+        (("swarm", "invite"), "E-swarm-27"),
+        (("keys", "new"), "E-keys-02"),
+        (("models", "grant", "scribe", "PEER"), "E-models-07"),
+    ],
+)
+def test_an_end_that_is_no_duration_is_told_by_its_commands_code(dim, tmp_path, typed, code):
+    with FakeNode(tmp_path) as node:
+        assert code_of(dim(*typed, "--expires", "soon")) == code
+        assert not node.requests
