@@ -73,12 +73,15 @@ def _bench(models: Any) -> None:
     bench = _leaf(models, "bench", "labour:bench", "latency and throughput of a model here, beside the bare runtime")
     bench.add_argument("model", metavar="MODEL")
     bench.add_argument("--batches", type=_numbers, default=[1, 2, 4, 8], metavar="1,2,4,8", help="rows in a run")
-    bench.add_argument("--size", type=int, default=16, help="of every other dimension that the model leaves free")
-    bench.add_argument("--seconds", type=float, default=0.5, help="for each figure")
+    bench.add_argument("--size", type=int, default=16, help="of other free dimensions (default 16)")
+    bench.add_argument("--seconds", type=float, default=0.5, help="for each figure (default 0.5)")
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(part) for part in _comma_list(text)]
+    try:
+        return [int(part) for part in _comma_list(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers, as in 1,2,4,8") from None
 
 
 def _comma_list(text: str) -> list[str]:
@@ -121,12 +124,12 @@ def _peers(nouns: Any) -> None:
     peers = _leaf(nouns, "peers", "peers:peers", "who else is there; block, allow, blocked: who is let in")
     peers.add_argument("--watch", action="store_true", help="then a line for each change until Ctrl-C")
     verbs = peers.add_subparsers(title="commands", metavar="COMMAND", dest="verb")
-    target = "a peer id, its last letters, a name, an IP address, or a network such as 192.0.2.0/24"
+    network = "an IP address, or a network such as 192.0.2.0/24"
     block = _leaf(verbs, "block", "peers:block", "keep a peer or an address out, at once and for good", nested=True)
-    block.add_argument("target", metavar="PEER|ADDRESS", help=target)
+    block.add_argument("target", metavar="PEER|ADDRESS", help=f"a peer id, its last letters, a name, {network}")
     block.add_argument("--reason", default="", help="for `dim peers blocked`; nobody else is told")
     allow = _leaf(verbs, "allow", "peers:allow", "take a block back, or add to the settings' allow list", nested=True)
-    allow.add_argument("target", metavar="PEER|ADDRESS", help=target)
+    allow.add_argument("target", metavar="PEER|ADDRESS", help=f"a whole peer id, {network}")
     _leaf(verbs, "blocked", "peers:blocked", "who is kept out, and why", nested=True)
 
 
@@ -261,7 +264,7 @@ def _models_one(models: Any) -> None:
     leaf["withdraw"].add_argument("--reason", default="", help="everybody can read it")
     leaf["withdraw"].add_argument("--replacement", metavar="NAME", help="what to use instead")
     for verb in ("grant", "revoke"):
-        leaf[verb].add_argument("peer", help="a peer id, its last letters, or a name")
+        leaf[verb].add_argument("peer", help="a whole peer id: a name or a few letters could be somebody else's")
     what = "of fetch, infer, evaluate (default: all)"
     leaf["grant"].add_argument("--for", dest="operations", type=_comma_list, metavar="A,B", help=what)
     leaf["grant"].add_argument("--expires", default="90d", metavar="TIME", help="30m, 12h, 7d … or never (default 90d)")

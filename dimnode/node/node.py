@@ -1,7 +1,7 @@
 """A node: composition root and nursery tree. Whatever runs in this process is opened here.
 
-Rule: shutdown order is indentation. run ⊃ store ⊃ exec pool ⊃ p2p host ⊃ links ⊃ loop ⊃ control door: each is closed
-before what it stands on. The zygote was started before trio and before the key is read (`starting.py`).
+Rule: shutdown order is indentation. run ⊃ store ⊃ exec pool ⊃ p2p host ⊃ {links, loop, doors}: each is closed before
+what it stands on. The zygote was started before trio and before the key is read (`starting.py`), and ends after all.
 """
 
 import gc

@@ -14,7 +14,8 @@ from dimnode.cabinets.policy import parse_policy
 from dimnode.config import Config
 
 ROOT = Path(__file__).resolve().parents[3]
-GUIDES = [ROOT / "docs" / "operator.md", ROOT / "docs" / "submitter.md", ROOT / "bootstrap" / "README.md"]
+OPERATORS = ROOT / "docs" / "operator.md"
+GUIDES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "bootstrap" / "README.md"]
 NAMES = {name.removeprefix("dim ") for name in LEAVES}
 PROSE = {"prints"}
 NOUNS = {name.split()[0] for name in NAMES}
@@ -27,7 +28,7 @@ def typed_lines():
         for line in guide.read_text(encoding="utf-8").splitlines():
             inside ^= line.startswith("```")
             found = re.match(r"(?:echo .* \| )?(dim .*?)(?:  +#.*)?$", line)
-            if inside and found:
+            if inside and found and "▶" not in line:  # a drawing
                 yield found[1].strip()
 
 
@@ -36,6 +37,18 @@ def test_a_command_of_a_guide_can_be_typed(line):
     words = shlex.split(re.sub(r"[\[\]]", "", line))
     name = max((name for name in LEAVES if line.startswith(name)), key=len)
     LEAVES[name].parse_args(words[len(name.split()) :])
+
+
+def test_every_option_is_told_of_in_a_guide():
+    told = "\n".join(guide.read_text(encoding="utf-8") for guide in GUIDES)
+    options = {
+        option
+        for parser in LEAVES.values()
+        for action in parser._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+    assert {option for option in options - {"--help"} if not re.search(rf"{option}(?![\w-])", told)} == set()
 
 
 def hints():
@@ -60,7 +73,7 @@ def test_every_hint_names_a_command_that_exists():
 
 
 def test_the_settings_table_of_the_operators_guide_is_complete():
-    text = GUIDES[0].read_text(encoding="utf-8")
+    text = OPERATORS.read_text(encoding="utf-8")
     table = text[text.index("| key | default") : text.index("## Models")]
     documented = {
         key for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)
@@ -69,7 +82,7 @@ def test_the_settings_table_of_the_operators_guide_is_complete():
 
 
 def test_the_policy_of_the_operators_guide_is_one():
-    blocks = re.findall(r"```toml\n(.*?)```", GUIDES[0].read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```toml\n(.*?)```", OPERATORS.read_text(encoding="utf-8"), re.DOTALL)
     [policy] = [block for block in blocks if "min_cohort" in block]
     for example in ('["12D3KooW…"]', '["bagaqiera…"]'):
         policy = policy.replace(example, '"any"')
