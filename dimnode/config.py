@@ -160,7 +160,9 @@ def default_home() -> Path:
 
 
 def socket_path(home: Path) -> Path:
-    """Where the control socket is; elsewhere when the home's path is too long for a socket."""
+    """Where the control socket is; elsewhere when the home's path is too long for a socket. From wherever somebody
+    names a home, it is the same place. Raises `ConfigError` E-store-08."""
+    home = home.absolute()
     path = home / "control.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
         return path

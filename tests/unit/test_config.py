@@ -185,6 +185,15 @@ def test_a_too_long_home_has_its_socket_in_the_runtime_directory(monkeypatch, tm
     assert socket_path(long) == socket_path(long) != socket_path(long.with_name("i" * 100))
 
 
+def test_a_home_that_is_named_from_where_it_lies_has_the_same_socket(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1")
+    deep = tmp_path / ("h" * 100)
+    deep.mkdir()
+    monkeypatch.chdir(deep)
+    assert socket_path(Path("node")) == socket_path(deep / "node")
+    assert socket_path(Path("node")).parent == Path("/run/user/1")
+
+
 def test_without_a_runtime_directory_the_socket_is_in_a_private_folder(monkeypatch, tmp_path) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         monkeypatch.setattr(tempfile, "tempdir", short)
