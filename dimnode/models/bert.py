@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from dimnode.errors import Refused
@@ -61,7 +62,7 @@ def bert_to_onnx(folder: Path, out: Path) -> BertShape:
     try:
         shape = BertShape.of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         tensors = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError, SafetensorError) as error:
         raise Refused(
             "E-models-05", f"{folder} is no BERT directory", str(error), "config.json and model.safetensors"
         ) from None

@@ -71,6 +71,8 @@ class BlobAnswers:
 
     async def _add(self, asked: Mapping[str, Any]) -> Answer:
         pin = "" if asked.get("pin") is False else USER
+        if "\0" in asked["path"]:
+            raise Refused("E-store-32", "no file has a name with a NUL in it", "", "name the file itself")
         return await self._content.add(Path(asked["path"]), pin, bool(asked.get("share")))
 
     async def _get(self, asked: Mapping[str, Any]) -> Answer:

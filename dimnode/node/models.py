@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from dimnode.config import Config
-from dimnode.errors import DimError, PeerFault, Refused
+from dimnode.errors import ConfigError, DimError, PeerFault, Refused
 from dimnode.jobs.effects import Run
 from dimnode.limits import Limits
 from dimnode.node.clock import wall_ms
@@ -329,8 +329,9 @@ class Models:
         problem: Refused | None = None
         try:
             await self.for_job(run, shown)
-        except Refused as no:
-            problem = no
+        except (Refused, ConfigError) as no:  # a damaged book of blobs is the operator's to mend, and ends no node
+            said = no.complaint
+            problem = no if isinstance(no, Refused) else Refused(said.code, said.what, said.cause, said.hint)
         self.fetched(run, problem)
 
     async def for_job(self, run: Run, evidence: Sequence[bytes]) -> None:

@@ -145,6 +145,18 @@ def test_the_example_card_is_what_the_folder_of_minilm_says_by_itself(monkeypatc
     assert {**card(Path(found.origin).parent / "model"), "name": "minilm-hf"} == said
 
 
+def test_a_damaged_file_of_weights_is_refused_and_no_bug_of_ours(tmp_path: Path) -> None:
+    from dimnode.models.bert import bert_to_onnx
+
+    shape = {"hidden_size": 4, "num_attention_heads": 1, "num_hidden_layers": 1, "max_position_embeddings": 8}
+    shape |= {"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    for damaged in (b"", b"\xff" * 64, (8).to_bytes(8, "little") + b"{nothing"):
+        (tmp_path / "model.safetensors").write_bytes(damaged)
+        with pytest.raises(Refused, match="E-models-05"):
+            bert_to_onnx(tmp_path, tmp_path / "out.onnx")
+
+
 def test_a_config_whose_words_are_no_words_is_refused_or_left_out_and_ends_nothing(tmp_path: Path) -> None:
     for place, named in enumerate(([[]], [{}], [7], [None], {})):
         assert config_in(folder(tmp_path / str(place), {**TEXT, "architectures": named})) is None

@@ -13,6 +13,7 @@ import trio.testing
 
 from dimnode.config import Config
 from dimnode.errors import ConfigError, Refused
+from dimnode.jobs.effects import Run
 from dimnode.limits import LIMITS
 from dimnode.node.begun import Begun
 from dimnode.node.clock import wall_ms
@@ -25,7 +26,7 @@ from dimnode.p2p.models import serve_models
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
-from dimnode.store.blob_book import Blob
+from dimnode.store.blob_book import BOOK_FILE, Blob
 from dimnode.store.blobs import BlobStore
 from dimnode.store.home import prepare_home
 from dimnode.store.journal import Journal
@@ -434,6 +435,38 @@ def test_a_damaged_book_of_blobs_refuses_a_fetch_and_ends_no_node(models) -> Non
 
     with pytest.RaisesGroup(pytest.RaisesExc(Refused, match="E-store-37")):
         trio.run(fetched)
+
+
+def damage(store: BlobStore) -> None:
+    """Overwrite the open book of blobs from outside, as a failing disk does."""
+    database = store._book._database
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (store.folder.parent / BOOK_FILE).open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(100)
+        file.write(b"\xff" * (size - 100))
+    database.execute("PRAGMA shrink_memory")
+
+
+def test_a_damaged_book_of_blobs_refuses_a_lease_and_ends_no_node(models) -> None:
+    record, told = manifest("public", PUBLISHER, b"wanted"), list[Refused | None]()
+    models._config = Config(fetch_models="anyone")
+    models._registry.hear(record, FRIEND.peer)
+    models.fetched = lambda _, problem: told.append(problem)
+    job = spec(model=record.id)
+    key, task = (job.id, 0, 1), ((), (), "", (), "normal", FRIEND.peer, False, 1000)
+    run = Run(key, RecordId(lease(job).id), FRIEND.peer, FRIEND.peer, "infer", record.id, *task)
+    damage(models._content.store)
+    with pytest.raises(ConfigError, match="E-store-37"):
+        models._content.store.find(blob_cid(b"wanted"))
+
+    async def taken() -> None:
+        async with trio.open_nursery() as nursery:
+            models._nursery = models._content._nursery = nursery
+            models.begin(run)
+
+    trio.run(taken)
+    assert [problem.complaint.code for problem in told if problem] == ["E-store-37"]
 
 
 def test_a_connection_that_breaks_in_a_question_is_no_fault_of_the_peer() -> None:
