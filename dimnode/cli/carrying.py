@@ -18,7 +18,7 @@ from dimnode.cli.output import clock, say_json, shown, talk
 from dimnode.cli.results import forms, in_votes, labels_of, listed, named_labels, show_output, texts_of, weighs_votes
 from dimnode.client import Client, Ended, Pending, no_verdict
 from dimnode.errors import ConfigError, DimError, Refused, RunFailed
-from dimnode.records.ids import RecordId, Ref, blob_cid, short
+from dimnode.records.ids import PEER_LETTERS_MIN, PeerId, RecordId, Ref, blob_cid, peer_letters, short
 from dimnode.records.receipt import Receipt, parse_receipt
 
 GRACE_SECONDS = 5.0
@@ -128,15 +128,15 @@ def names_of_peers(client: Client) -> dict[str, str]:
     """What peers call themselves, by the last letters of their ids; this node is `self`, and nobody else is."""
     rows = [row for row in client.peers() if row["name"]]
     often = Counter(["self", *(row["name"] for row in rows)])
-    tails = {row["peer"][-8:]: row["name"] for row in rows}
+    tails = {row["peer"][-PEER_LETTERS_MIN:]: row["name"] for row in rows}
     names = {tail: name if often[name] == 1 else f"{name} …{tail}" for tail, name in tails.items()}
-    return names | {client.status()["peer"][-8:]: "self"}
+    return names | {client.status()["peer"][-PEER_LETTERS_MIN:]: "self"}
 
 
 def event_line(event: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """One event in one line."""
     peer = event["peer"]
-    tail = short(peer) if isinstance(peer, bytes) else peer or ""
+    tail = peer_letters(PeerId(peer)) if isinstance(peer, bytes) else peer or ""
     where = f" by {shown(names.get(tail, tail))}" if tail and event["what"] == "answered" else ""
     where = where or (f" to {shown(names.get(tail, tail))}" if tail else "")
     task = f" task {event['task']} epoch {event['epoch']}" if event["epoch"] else ""

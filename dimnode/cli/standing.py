@@ -10,6 +10,7 @@ from typing import Any
 from dimnode.cli.node import open_client
 from dimnode.cli.output import bold, clock, say, say_json, shown, table
 from dimnode.cli.trust import named_peer
+from dimnode.records.ids import PEER_LETTERS_MIN
 
 
 def ls(chosen: argparse.Namespace) -> int:
@@ -20,7 +21,14 @@ def ls(chosen: argparse.Namespace) -> int:
         say_json({"standing": rows})
         return 0
     cells = [
-        [row["name"], f"…{row['peer'][-8:]}", row["context"], f"{row['mean']:.2f}", row["events"], _bar(row)]
+        [
+            row["name"],
+            f"…{row['peer'][-PEER_LETTERS_MIN:]}",
+            row["context"],
+            f"{row['mean']:.2f}",
+            row["events"],
+            _bar(row),
+        ]
         for row in rows
     ]
     empty = "no opinion yet: nobody has answered a job of this node"

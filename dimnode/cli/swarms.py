@@ -20,7 +20,7 @@ from dimnode.cli.output import facts, say, say_json, shown, table, talk
 from dimnode.client import Client
 from dimnode.errors import ConfigError, NoNode, PeerFault, Refused
 from dimnode.limits import LIMITS
-from dimnode.records.ids import PeerId, cid_text, peer_bytes, peer_text
+from dimnode.records.ids import PEER_LETTERS_MIN, PeerId, cid_text, peer_bytes, peer_text
 
 _STDIN_CHARACTERS_MAX: Final = 65_536
 
@@ -241,7 +241,7 @@ def members(chosen: argparse.Namespace) -> int:
 def _member_row(row: Mapping[str, Any]) -> list[Any]:
     until = _day(row["expires_ms"]) if row["expires_ms"] else "no end"
     linked = "this node" if row["me"] else row["linked"]
-    return [row["name"], f"…{row['peer'][-8:]}", row["role"], _day(row["since_ms"]), until, linked]
+    return [row["name"], f"…{row['peer'][-PEER_LETTERS_MIN:]}", row["role"], _day(row["since_ms"]), until, linked]
 
 
 def show(chosen: argparse.Namespace) -> int:
@@ -281,11 +281,11 @@ def show(chosen: argparse.Namespace) -> int:
         for row in found["removed"]:
             what = "withdrawn" if row["what"] == "invite" else "removed"
             reason = f" ({shown(row['reason'])})" if row["reason"] else ""
-            say(f"{what} {row['what']} …{row['id'][-8:]} on {_day(row['at_ms'])}{reason}")
+            say(f"{what} {row['what']} …{row['id'][-PEER_LETTERS_MIN:]} on {_day(row['at_ms'])}{reason}")
     for code, count in found.get("refused", {}).items():
         talk(f"refused {count} connection{'s' if count != 1 else ''}: {code}")
     for peer, words in found.get("turned_away_by", {}).items():
-        talk(f"…{peer[-8:]} does not take this node in: {shown(words)}")
+        talk(f"…{peer[-PEER_LETTERS_MIN:]} does not take this node in: {shown(words)}")
     return 0
 
 

@@ -19,7 +19,7 @@ from dimnode.node.clock import wall_ms
 from dimnode.node.long_reads import end_of
 from dimnode.node.receipts import gone
 from dimnode.records.envelope import Record, open_envelope
-from dimnode.records.ids import PeerId, RecordId, cid_text, peer_letters, peer_text, short
+from dimnode.records.ids import PeerId, RecordId, cid_text, peer_letters, peer_text
 from dimnode.records.manifest import title_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class JobAnswers:
                     "publisher": self.label(model.by) if model else "",
                     "publishers": self._node.registry.publishers(entry.model) if model else 0,
                     "cabinet": task.get("cabinet", ""),
-                    "peers": [self.label(peer, peer_letters) for peer in peers],
+                    "peers": list(map(self.label, peers)),
                     "pinned": "peer" in task,
                 }
             )
@@ -204,16 +204,16 @@ class JobAnswers:
         """See `end_of`."""
         return end_of(self._node.journal, job)
 
-    def label(self, peer: Any, letters: Callable[[PeerId], str] = short) -> str:
-        """A name that this peer alone claims, or the end of its id; who takes another's name is shown with both."""
+    def label(self, peer: PeerId) -> str:
+        """A name that it alone claims, or as many letters of its id as commands take; both if others claim it."""
         own = self._node.config.name or "self"
         if peer == self._node.me:
             return own
         member = self._node.swarm.members.get(peer)
         if member is None or not member.name:
-            return letters(peer)
+            return peer_letters(peer)
         taken = member.name in (own, "self") or self._node.swarm.members.claims(member.name) > 1
-        return f"{member.name} …{letters(peer)}" if taken else member.name
+        return f"{member.name} …{peer_letters(peer)}" if taken else member.name
 
 
 def event_of(record: Record, label: Callable[[PeerId], str]) -> Answer:

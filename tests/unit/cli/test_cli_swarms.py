@@ -6,6 +6,7 @@ import pytest
 from fake_node import FakeNode, refusal
 
 from dimnode.cli.durations import span_ms
+from dimnode.records.ids import named_by, peer_bytes
 from dimnode.store.home import locked
 from dimnode.store.swarm_state import load_state, state_path
 
@@ -32,6 +33,19 @@ def test_an_invitation_stands_alone_on_stdout_and_its_meaning_beside_it(swarm):
     assert invited.out.startswith("dim1:")
     assert "2 machines" in invited.err
     assert "like a password" in invited.err
+
+
+def test_tables_show_peers_by_letters_that_commands_take(dim, swarm, tmp_path):
+    founder, _, _ = swarm
+    me = json.loads(dim("swarm", "show", "--home", founder, "--json").out)["me"]
+    row = {"name": "", "peer": me, "context": "model", "mean": 0.5, "events": 1, "barred_until_ms": 0}
+    (tmp_path / "node").mkdir()
+    with FakeNode(tmp_path / "node", rep__ls={"result": {"standing": [row]}}):
+        standing = dim("rep", "ls", "--home", tmp_path / "node")
+        assert standing.code == 0, standing
+    for said in (dim("swarm", "members", "--home", founder).out, standing.out):
+        letters = next(word for word in said.split() if word.startswith("…") and me.endswith(word[1:]))
+        assert named_by(peer_bytes(me), letters[1:])
 
 
 def test_a_joined_home_knows_its_swarm_and_what_comes_next(dim, swarm):

@@ -9,7 +9,7 @@ from dimnode.errors import Refused
 from dimnode.node.backstage import Backstage
 from dimnode.node.job_answers import JobAnswers
 from dimnode.records.envelope import SigningKey
-from dimnode.records.ids import named_by, peer_letters, peer_text
+from dimnode.records.ids import named_by, peer_text
 
 ME, ALBA, BRIO, TWIN = (SigningKey.from_seed(bytes([n]) * 32).peer for n in range(1, 5))
 
@@ -45,13 +45,13 @@ def test_fewer_letters_are_refused_with_the_whole_id_that_ends_so(backstage, let
     assert code == "E-peers-01" and peer_text(ALBA) in cause
 
 
-def test_a_plan_shows_peers_by_letters_that_commands_take(backstage) -> None:
+def test_plans_and_records_of_jobs_show_peers_by_letters_that_commands_take(backstage) -> None:
     claims = {"twin": 2}
     members = SimpleNamespace(get={TWIN: SimpleNamespace(name="twin")}.get, claims=claims.get)
     node: Any = SimpleNamespace(me=ME, config=SimpleNamespace(name="mine"), swarm=SimpleNamespace(members=members))
     jobs = JobAnswers(node, backstage)
     for peer, shown in ((BRIO, ""), (TWIN, "twin …")):
-        said = jobs.label(peer, peer_letters)
+        said = jobs.label(peer)
         assert said == shown + peer_text(peer)[-12:]
         assert named_by(peer, said.removeprefix("twin …"))
 
