@@ -3,7 +3,7 @@
 import random
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -307,6 +307,31 @@ def test_a_source_address_has_only_so_many_connections_and_a_peer_as_well() -> N
             with pytest.raises(DialFailed):
                 await visitor("one too many")
             assert victim.conduct().refusals[CODES[Offence.CROWDING]] == 2
+
+    run(scenario)
+
+
+def test_a_source_that_dials_many_times_at_once_gets_no_more_connections_than_one_by_one() -> None:
+    async def scenario() -> None:
+        limits = host_limits(connections_per_source_max=3)
+        async with AsyncExitStack() as stack:
+            victim = await stack.enter_async_context(open_host(seed("v"), LOOPBACK, HANDLERS, limits=limits, dht=False))
+            crowd = [
+                await stack.enter_async_context(open_host(seed(f"{number}"), [], {}, dht=False)) for number in range(8)
+            ]
+
+            async def dial(host: Host) -> None:
+                with suppress(DialFailed):
+                    await host.connect(victim.addresses()[0])
+
+            async with trio.open_nursery() as nursery:
+                for host in crowd:
+                    nursery.start_soon(dial, host)
+            await until(lambda: not victim.conduct().half_open)
+            assert len(victim.connected()) == 3
+            assert victim.conduct().refusals[CODES[Offence.CROWDING]] == 5
+            assert victim.conduct().offences == {Offence.CROWDING.value: 5}
+            await until(lambda: sum(len(host.connected()) for host in crowd) == 3)
 
     run(scenario)
 

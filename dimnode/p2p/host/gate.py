@@ -18,6 +18,7 @@ from socket import MSG_PEEK, SO_RCVLOWAT, SOL_SOCKET
 from typing import Any, Final
 
 import trio
+from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 
 from dimnode.limits import HostLimits
@@ -70,14 +71,15 @@ class Cutter:
 
 
 class _HalfOpen:
-    """A socket between its accept and the end of its handshake; `scope` ends it."""
+    """A socket between its accept and the end of its handshake; `scope` ends it, `fault` is what that is then."""
 
-    __slots__ = ("done", "scope", "source", "spoke")
+    __slots__ = ("done", "fault", "scope", "source", "spoke")
 
     def __init__(self, source: str, seconds_max: float) -> None:
         self.source = source
         self.scope = trio.CancelScope(deadline=trio.current_time() + seconds_max)
         self.done = self.spoke = False
+        self.fault = Offence.HALF_OPEN
 
 
 class Gate:
@@ -159,8 +161,10 @@ class Gate:
             raise InboundConnectionEnded
 
         async def guarded_add(muxed: Any, direction: str = "unknown") -> Any:
+            if not self._establish():
+                await muxed.session.close()
+                raise SwarmException("too many connections from this address")
             await self._drop_surplus(swarm, muxed.peer_id)
-            self._establish()
             return await add(muxed, direction)
 
         # Stock counts half-open sockets among the connections: a few hundred would keep everybody out.
@@ -177,7 +181,7 @@ class Gate:
 
     async def _serve_socket(self, socket: Any, handle: Callable[[], Awaitable[None]]) -> None:
         source = source_of(socket)
-        if self._established_of[source] >= self._limits.connections_per_source_max:
+        if self._is_crowded(source):
             self._refuse(source, Offence.CROWDING)
             await close_quietly(socket)
             return
@@ -195,7 +199,7 @@ class Gate:
                 _decrease(self._established_of, source)
             else:
                 self._finish(task)
-                self._refuse(source, Offence.HALF_OPEN)
+                self._refuse(source, entry.fault)
                 await close_quietly(socket)
 
     def _make_room(self, source: str) -> None:
@@ -223,13 +227,24 @@ class Gate:
             self.offend(peer.to_bytes(), Offence.CROWDING)
             await live[0].muxed_conn.session.close()
 
-    def _establish(self) -> None:
-        """The handshake that this task served is over; there is none for a connection that we dialled."""
+    def _is_crowded(self, source: str) -> bool:
+        return self._established_of[source] >= self._limits.connections_per_source_max
+
+    def _establish(self) -> bool:
+        """The handshake that this task served is over; there is none for a connection that we dialled.
+
+        False when its source has become crowded: others of it, let in at the same time, were faster.
+        """
         entry = self._finish(trio.lowlevel.current_task())
-        if entry is not None:
-            entry.done = True
-            entry.scope.deadline = inf
-            self._established_of[entry.source] += 1
+        if entry is None:
+            return True
+        if self._is_crowded(entry.source):
+            entry.fault = Offence.CROWDING
+            return False
+        entry.done = True
+        entry.scope.deadline = inf
+        self._established_of[entry.source] += 1
+        return True
 
     def _refuse(self, source: str, offence: Offence) -> None:
         self.conduct.counts[offence] += 1  # a source address is no peer: it is counted, and bounded by its places
