@@ -5,7 +5,7 @@ Rule: nothing in dimnode grows, waits or retries without a number from this file
 
 from dataclasses import dataclass, field
 
-from dimnode.overlay_limits import ConductLimits, HostLimits, IndexLimits, ReachLimits, SwarmLimits
+from dimnode.overlay_limits import ConductLimits, HostLimits, IndexLimits, ReachLimits, SwarmLimits, VerifyLimits
 
 __all__ = [
     "LIMITS",
@@ -469,6 +469,7 @@ class Limits:
     wire: WireLimits = field(default_factory=WireLimits)
     exec: ExecLimits = field(default_factory=ExecLimits)
     transforms: TransformLimits = field(default_factory=TransformLimits)
+    verify: VerifyLimits = field(default_factory=VerifyLimits)
     batch: BatchLimits = field(default_factory=BatchLimits)
     host: HostLimits = field(default_factory=HostLimits)
     peers: PeerLimits = field(default_factory=PeerLimits)

@@ -1,5 +1,6 @@
-"""The bounds of the overlay: host, conduct, private swarms, reachability. A part of `limits.py`, whose rule holds here.
+"""The bounds of the overlay (host, conduct, private swarms, reachability) and of `dim verify` on many files.
 
+A part of `limits.py`, whose rule holds here.
 Rule: nobody imports this but `limits.py`.
 """
 
@@ -215,3 +216,16 @@ class IndexLimits:
     turn_seconds_min: float = 2.0
     heard_per_checkpoint: int = 32
     fetch_gap_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyLimits:
+    """`dim verify` on a folder, or on more files than it reports on one by one."""
+
+    reported_max: int = 16
+    receipts_max: int = 250_000
+    alone_bytes: int = 1024 * 1024
+    piece_receipts: int = 64
+    piece_bytes: int = 1024 * 1024
+    pieces_waiting_per_core: int = 3
+    told_max: int = 1000

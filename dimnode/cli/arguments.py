@@ -353,7 +353,7 @@ def _job(nouns: Any) -> None:
 
 def _receipts(nouns: Any) -> None:
     verify = _leaf(nouns, "verify", "verify:verify", "check receipts, offline: no node, no network, no keys needed")
-    verify.add_argument("file", type=Path, nargs="+", metavar="FILE")
+    verify.add_argument("file", type=Path, nargs="+", metavar="FILE", help="or a folder: all *.dimr in it")
     verify.add_argument("--trust", type=Path, metavar="peers.toml", help="names of the keys that you trust")
     verify.add_argument("--blobs", type=Path, metavar="DIR", help="blobs that were left out of the file, named by CID")
     verify.add_argument("--require", action="append", default=[], metavar="NAME=N", help="not in this version")

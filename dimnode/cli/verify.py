@@ -9,16 +9,23 @@ import argparse
 from dimnode.audit.files import read_blobs, read_receipt, read_trust
 from dimnode.audit.report import report_lines, report_map
 from dimnode.audit.verifier import verify as check
-from dimnode.cli.output import bold, say, say_json
+from dimnode.cli.output import bold, say, say_json, talk
 from dimnode.errors import ConfigError
+from dimnode.limits import LIMITS
 
 _WORST = {0: 0, 3: 1, 1: 2}
 
 
 def verify(chosen: argparse.Namespace) -> int:
-    """Check each file; the report of each."""
+    """Check each file; the report of each, or of very many a line for each that does not verify."""
     _refuse_requirements(chosen.require)
     trust = read_trust(chosen.trust) if chosen.trust else {}
+    if len(chosen.file) > LIMITS.verify.reported_max or any(path.is_dir() for path in chosen.file):
+        from dimnode.cli.verify_many import verify_many  # only here: its imports take longer than one receipt
+
+        if trust:
+            talk("names of keys stand in the reports of single receipts only")
+        return verify_many(chosen)
     worst, documents = 0, []
     for path in chosen.file:
         raw = read_receipt(path)
