@@ -97,6 +97,7 @@ def peer_bytes(text: str) -> PeerId:
     return peer
 
 
+@lru_cache(maxsize=1024)
 def cid_text(cid: bytes) -> str:
     """Multibase base32 (lower case, no padding), the usual spelling of a CIDv1."""
     return "b" + base64.b32encode(cid).decode().lower().rstrip("=")

@@ -61,7 +61,7 @@ def bare_app() -> FastAPI:
         *(routes_health, routes_openai, routes_classic, routes_docs),
     )
     for routes in routers:
-        app.include_router(routes.router)
+        app.router.routes.extend(routes.router.routes)  # one flat list: included routers are asked twice for a path
     app.add_exception_handler(DimError, _refused)
     app.add_exception_handler(PeerFault, _fault)
     app.add_exception_handler(RequestValidationError, _invalid)

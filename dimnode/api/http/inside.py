@@ -100,6 +100,11 @@ async def caller_of(connection: HTTPConnection) -> Caller:
     return found
 
 
+async def both_of(connection: HTTPConnection) -> tuple[Inside, Caller]:
+    """For the routes of jobs: the framework takes longer to solve two dependencies than a key's look-up takes."""
+    return await inside_of(connection), await caller_of(connection)
+
+
 House = Annotated[Inside, Depends(inside_of)]
 Who = Annotated[Caller, Depends(caller_of)]
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, WebSocket
 from starlette.responses import Response
 
 from dimnode.api.http.events import EventStream, job_events, send_over_socket
-from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Inside, Who, answer
+from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Inside, Who, answer, both_of
 from dimnode.api.http.routes_blobs import input_blobs
 from dimnode.api.http.shapes import CancelOut, EventsOut, JobIn, JobOut, JobsOut, PlanOut
 from dimnode.api.jobfile import read_job
@@ -51,8 +51,6 @@ async def validate(house: House, who: Who, job: JobIn) -> Response:
     "/jobs", summary="Submit a job", response_model=JobOut, status_code=202, responses={200: {"model": JobOut}}
 )
 async def submit(
-    house: House,
-    who: Who,
     request: Request,
     job: JobIn,
     wait: Wait = 0.0,
@@ -62,6 +60,7 @@ async def submit(
 
     The same Idempotency-Key with the same body is the same job, for ever.
     """
+    house, who = await both_of(request)
     digest = hashlib.sha256(await request.body()).digest()
     blobs = await input_blobs(house, who, job.blobs)
     found, ended = await house.submission.submit(

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from dimnode.api.http.caller import model_names
-from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Inside, Who, answer
+from dimnode.api.http.inside import ERRORS, RECEIPT_HEADER, House, Inside, Who, answer, both_of
 from dimnode.api.http.shapes import Shape
 from dimnode.api.http.text import no_tokens, takes_text
 from dimnode.errors import Refused
@@ -119,8 +119,9 @@ def not_embedded(ended: Mapping[str, Any]) -> Refused:
 
 
 @router.post("/embeddings", summary="Embed texts", response_model=EmbeddingsOut)
-async def embeddings(house: House, who: Who, body: EmbeddingsIn) -> Response:
+async def embeddings(request: Request, body: EmbeddingsIn) -> Response:
     """Texts, or tokens, to vectors, by a model of the swarm."""
+    house, who = await both_of(request)
     who.need("submit")
     who.need_model(house.submission.names_of(body.model))
     record = house.node.find_model(body.model)
