@@ -6,7 +6,7 @@ Rule: tokenizers are data, read by a library; nothing of a stranger's model runs
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -98,12 +98,21 @@ def no_tokens(cause: str = "") -> Refused:
     return Refused("E-http-16", "no node that has the model can cut text into tokens", cause, hint)
 
 
+@dataclass(slots=True)
+class _Coming:
+    """A tokenizer that is being fetched for whoever asked first."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    no: Refused | None = None
+
+
 class Texts:
     """Tokenizers of the models that were asked for lately."""
 
     def __init__(self, node: NodePort) -> None:
         self._node = node
         self._kept: OrderedDict[bytes, Any] = OrderedDict()
+        self._coming: dict[bytes, _Coming] = {}
 
     async def cut(self, model: Record, texts: Sequence[str] | Sequence[Sequence[int]]) -> Cut | Plain:
         """Tokens of each text, at most as many as the model takes. Raises `Refused` for a model that takes no text.
@@ -127,9 +136,29 @@ class Texts:
         return Cut(tuple(tuple(_shortened(row.ids, most)) for row in found))
 
     async def _tokenizer(self, model: Record, name: str) -> Any:
-        if model.id in self._kept:
-            self._kept.move_to_end(model.id)
-            return self._kept[model.id]
+        """Fetched once, however many ask at once: a peer refuses a crowd that wants the same file of it."""
+        while model.id not in self._kept:
+            coming = self._coming.get(model.id)
+            if coming is None:
+                return await self._fetch(model, name)
+            await coming.over.wait()
+            if coming.no is not None:
+                raise coming.no
+        self._kept.move_to_end(model.id)
+        return self._kept[model.id]
+
+    async def _fetch(self, model: Record, name: str) -> Any:
+        coming = self._coming[model.id] = _Coming()
+        try:
+            return await self._load(model, name)
+        except Refused as no:
+            coming.no = no
+            raise
+        finally:
+            del self._coming[model.id]
+            coming.over.set()
+
+    async def _load(self, model: Record, name: str) -> Any:
         try:
             from tokenizers import Tokenizer
         except ImportError:
