@@ -418,6 +418,7 @@ class HttpLimits:
     stop_seconds_max: float = 0.5
     socket_message_bytes_max: int = 64 * 1024
     callers_remembered_max: int = 4096
+    notes_before_checkpoint: int = 500
     burst_seconds: float = 10.0
     requests_per_minute: int = 6000
     wrong_keys_per_minute: int = 60

@@ -32,13 +32,26 @@ if TYPE_CHECKING:
 class Account:
     """`api.http.submission.Account` over the key book."""
 
-    def __init__(self, book: KeyBook) -> None:
-        self._book = book
+    def __init__(self, book: KeyBook, limits: HttpLimits) -> None:
+        self._book, self._notes_max = book, limits.notes_before_checkpoint
+        self._notes, self._many = 0, trio.lowlevel.ParkingLot()
         self.job, self.repeated, self.jobs_of = book.job, book.repeated, book.jobs_of
 
     def note(self, job: bytes, key: str, repeat: str, digest: bytes, at_ms: int) -> None:
         """Remember who asked."""
         self._book.note_job(Asked(job, key, repeat, digest, at_ms))
+        self._notes += 1
+        if self._notes >= self._notes_max:
+            self._many.unpark_all()
+
+    async def watch(self) -> None:
+        """Keep the book's log short, in a thread, because the disk takes its time; until cancelled."""
+        while True:
+            while self._notes < self._notes_max:
+                await self._many.park()
+            self._notes = 0
+            with suppress(Refused):  # who notes next is told of it
+                await trio.to_thread.run_sync(self._book.checkpoint)
 
 
 class Shelf:
@@ -129,8 +142,10 @@ class HttpPlace:
         limits = self._node.limits
         uploads = Uploads(self._node.home, limits.http, limits.store.free_bytes_min)
         shelf = Shelf(self._book, uploads, limits.http)
-        door = HttpDoor(self._backstage, self._book, Account(self._book), shelf, settings, limits)
+        account = Account(self._book, limits.http)
+        door = HttpDoor(self._backstage, self._book, account, shelf, settings, limits)
         nursery.start_soon(shelf.watch)
+        nursery.start_soon(account.watch)
         await nursery.start(door.serve)
         self._door = door
         return self.url

@@ -23,6 +23,7 @@ Row = tuple[Any, ...]
 _PREFIX: Final = "dim"
 _ID_BYTES: Final = 5
 _SECRET_BYTES: Final = 32
+_PAGES_UNCHECKED_MAX: Final = 16_384
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS keys(
   id TEXT PRIMARY KEY, name TEXT NOT NULL, digest BLOB NOT NULL, scopes TEXT NOT NULL, models TEXT NOT NULL,
@@ -81,6 +82,8 @@ class KeyBook:
             self._database.execute("PRAGMA journal_mode=WAL")
             # A crash of the machine may lose the last rows: a job is then the operator's alone. Nothing is forgeable.
             self._database.execute("PRAGMA synchronous=NORMAL")
+            # Nor does a note wait for the disk: `checkpoint` does that, in a thread, long before this many pages.
+            self._database.execute(f"PRAGMA wal_autocheckpoint={_PAGES_UNCHECKED_MAX}")
             self._database.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError("E-store-09", f"{path} cannot be used", str(error), "dim doctor") from None
@@ -88,6 +91,17 @@ class KeyBook:
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
+
+    def checkpoint(self) -> None:
+        """Write what was noted from the log into the file, over a connection of its own: for a thread.
+
+        Raises `Refused` E-store-09.
+        """
+        try:
+            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", uri=True)) as database:
+                database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            raise _unusable(error) from None
 
     # ---- keys
 
@@ -197,7 +211,11 @@ class KeyBook:
         try:
             return self._database.execute(query, tuple(arguments)).fetchall()
         except sqlite3.Error as error:
-            raise Refused("E-store-09", "the list of keys cannot be used", str(error), "dim doctor", 1000) from None
+            raise _unusable(error) from None
+
+
+def _unusable(error: sqlite3.Error) -> Refused:
+    return Refused("E-store-09", "the list of keys cannot be used", str(error), "dim doctor", 1000)
 
 
 def has_keys(home: Path) -> bool:

@@ -243,7 +243,7 @@ async def open_stage(home: Path, http: HttpLimits = LIMITS.http, **settings: Any
     node, book = FakeNode(), KeyBook(home)
     found = HttpSettings(listen="127.0.0.1:0", **settings)
     shelf = Shelf(book, Uploads(home, http), http)
-    door = HttpDoor(node, book, Account(book), shelf, found, replace(LIMITS, http=http))
+    door = HttpDoor(node, book, Account(book, http), shelf, found, replace(LIMITS, http=http))
     async with trio.open_nursery() as nursery:
         await nursery.start(door.serve)
         yield Stage(door, node, book, nursery)

@@ -1,13 +1,18 @@
 """The key book: what it keeps, and what nobody can read out of it."""
 
 import stat
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dimnode.errors import Refused
+from dimnode.limits import LIMITS
+from dimnode.node.httpdoor import Account
 from dimnode.store.keys import KEYS_FILE, ApiKey, Asked, KeyBook, has_keys
 
 KEY = ApiKey("", "lab", frozenset({"submit", "read"}), ("triage", "b:1"), 10, 100, 0, 60, 4)
@@ -76,3 +81,40 @@ def test_a_job_is_noted_once_with_who_asked(book: KeyBook) -> None:
     assert book.repeated("other", "again") is None
     assert book.jobs_of("k", 10) == [second, first]
     assert book.jobs_of("k", 10, before_ms=6) == [first]
+
+
+def test_notes_wait_in_the_log_until_a_checkpoint_and_then_the_log_begins_again(tmp_path: Path) -> None:
+    with closing(KeyBook(tmp_path)) as book:
+        book.checkpoint()
+        file, log = tmp_path / KEYS_FILE, tmp_path / f"{KEYS_FILE}-wal"
+
+        def note(first: int) -> None:
+            for number in range(first, first + 1000):
+                book.note_job(Asked(b"%d" % number, "key", "", b"d" * 32, number))
+
+        before = file.stat().st_size
+        note(0)
+        assert file.stat().st_size == before, "SQLite itself would have written the log back after 1,000 pages"
+        book.checkpoint()
+        assert file.stat().st_size > before
+        longest = log.stat().st_size
+        note(1000)
+        assert log.stat().st_size <= longest * 1.5
+        assert book.job(b"3") is not None and book.job(b"1999") is not None
+
+
+def test_a_door_that_noted_much_makes_a_checkpoint(tmp_path: Path) -> None:
+    async def main() -> None:
+        with closing(KeyBook(tmp_path)) as book, trio.fail_after(10):
+            book.checkpoint()
+            before = (tmp_path / KEYS_FILE).stat().st_size
+            account = Account(book, replace(LIMITS.http, notes_before_checkpoint=200))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(account.watch)
+                for number in range(200):
+                    account.note(b"%d" % number, "key", "", b"d" * 32, number)
+                while (tmp_path / KEYS_FILE).stat().st_size == before:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
