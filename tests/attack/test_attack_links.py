@@ -14,7 +14,7 @@ from dimnode.config import socket_path
 from dimnode.errors import PeerFault, Refused
 from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.frames import TaskFrame
-from dimnode.records.ids import PeerId, blob_cid, cid_bytes, peer_bytes, peer_letters, peer_text, short
+from dimnode.records.ids import PeerId, blob_cid, cid_bytes, peer_bytes, peer_letters, peer_text
 from dimnode.records.kinds import open_record
 from dimnode.records.tensors import Tensor, encode_tensors
 from tests.attack.attacker import Attacker, answer_frame, lease_frame, opening, record, run, spec
@@ -243,7 +243,7 @@ def _look_at_twins(alba: RealNode, peers: list[PeerId]) -> None:
         return [row for row in alba.client.models() if row["name"].startswith("lookalike")]
 
     until(lambda: len(rows()) == 2, JOB_SECONDS, "both manifests are heard")
-    tails = [short(peer) for peer in peers]
+    tails = [peer_letters(peer) for peer in peers]
     assert {row["publisher_name"] for row in rows()} == {f"twin …{tail}" for tail in tails}
     assert all(tail in _dim(alba, "models", "ls") for tail in tails)
     with pytest.raises(Refused) as caught:
