@@ -56,9 +56,10 @@ from dimnode.p2p.gossip import TOPICS
 from dimnode.p2p.host.addresses import check_dial, local_ip
 from dimnode.p2p.host.host import Host, open_host
 from dimnode.p2p.introduction import INFO, serve_info
-from dimnode.p2p.links import PING, TASK, Links
+from dimnode.p2p.links import TASK, Links
 from dimnode.p2p.member_door import MEMBER, OpenDoor
 from dimnode.p2p.models import MODEL, serve_models
+from dimnode.p2p.pings import PING
 from dimnode.p2p.reach import DIALBACK, Reach
 from dimnode.p2p.ticks import tick_after
 from dimnode.records.envelope import Record, SigningKey
@@ -209,7 +210,7 @@ class Node:
                 self.config.listen,
                 {
                     TASK: self.links.serve_task,
-                    PING: self.links.serve_ping,
+                    PING: self.links.pings.serve,
                     INFO: serve_info(self.swarm.introduction, self.registry.notices_for),
                     DIALBACK: self.reach.serve_dialback,
                     BLOB: serve_blobs(self.grants, self._granted_blob, self.library.small_file, self.content.server),

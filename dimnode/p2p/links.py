@@ -1,15 +1,11 @@
-"""Links: one kept task stream and one ping stream to each peer.
+"""Links: one kept task stream to each peer, with its pings beside it (`pings.py`).
 
 Rule: the peer with the smaller id opens both streams, so two nodes never hold two links. Frames to a peer without a
 link are dropped: when a link stands again the owner asks (`resume`), so nothing is queued for the absent. A broken
 frame drops the link; a bad record is handed on by name.
-
-libp2p never notices a peer that was stopped or whose cable was cut, so each link is pinged every second: after two
-seconds of silence it ends, and with it the connection. Who pings notices within 3 s, who is pinged within 3.5 s.
 """
 
 import logging
-import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -21,6 +17,7 @@ from dimnode.limits import LIMITS, Limits
 from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, ProtocolRefused, Stream, StreamEnded, StreamLost
+from dimnode.p2p.pings import PING, ClockSamples, Pings, wall_clock_ms
 from dimnode.p2p.ticks import next_tick
 from dimnode.records.ids import PeerId, peer_text
 from dimnode.wire import END, FrameDecoder
@@ -28,13 +25,6 @@ from dimnode.wire import END, FrameDecoder
 log = logging.getLogger(__name__)
 
 TASK: Final = "/dim/task/1"
-PING: Final = "/dim/ping/1"
-PING_BYTES: Final = 32
-_RTT_BYTES: Final = 4
-_CLOCK_BYTES: Final = 8
-_ASKING_CLOCK: Final = slice(_RTT_BYTES, _RTT_BYTES + _CLOCK_BYTES)
-_ANSWERING_CLOCK: Final = slice(_RTT_BYTES + _CLOCK_BYTES, _RTT_BYTES + 2 * _CLOCK_BYTES)
-"""Where a ping carries the round trip measured last (us) and the clocks of both sides (ms since 1970; 0: not said)."""
 
 LEFT: Final = "it left"
 BLOCKED: Final = "it is blocked"
@@ -42,22 +32,6 @@ _BROKE: Final = "it broke the protocol"
 
 OnFrame = Callable[["Link", bytes], Awaitable[None]]
 OnLink = Callable[[PeerId, bool], None]
-
-
-class ClockSamples:
-    """How far a peer's clock is ahead of ours: the newest measures, each with the round trip that it took."""
-
-    def __init__(self, most: int) -> None:
-        self._samples: deque[tuple[float, float]] = deque(maxlen=most)
-
-    def add(self, round_trip_ms: float, ahead_ms: float) -> None:
-        """Note one measure; its error is at most half of the round trip."""
-        self._samples.append((round_trip_ms, ahead_ms))
-
-    @property
-    def ahead_ms(self) -> float | None:
-        """The measure with the smallest error, None before the first (as in NTP's clock filter; RFC 5905, 10)."""
-        return min(self._samples)[1] if self._samples else None
 
 
 class Link:
@@ -148,7 +122,7 @@ class Link:
 
 
 class Links:
-    """All links of a node. `serve_*` are the host's stream handlers; `connection` its connection callback."""
+    """All links of a node. `serve_task` and `pings.serve` are stream handlers, `connection` the host's callback."""
 
     def __init__(
         self,
@@ -156,14 +130,14 @@ class Links:
         on_frame: OnFrame,
         on_link: OnLink,
         limits: Limits = LIMITS,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._me = me
-        self._wall_ms = wall_ms
         self._on_frame = on_frame
         self._on_link = on_link
         self._limits = limits
         self._links: dict[PeerId, Link] = {}
+        self.pings = Pings(self._links.get, limits.peers, wall_ms)
         self._opening: set[PeerId] = set()
         self._dropping: set[PeerId] = set()
         self._foreign: set[PeerId] = set()  # relays that speak nothing of ours, and are needed all the same
@@ -253,23 +227,6 @@ class Links:
         await self._live(Link(stream, self._limits), None)
         await self._drop_connection(peer, stream)
 
-    async def serve_ping(self, stream: Stream) -> None:
-        """Echo 32 bytes at a time, with our clock put in; see `_ANSWERING_CLOCK` for what they say."""
-        peer = PeerId(stream.peer)
-        while True:
-            chunk = await stream.read(PING_BYTES)
-            while len(chunk) < PING_BYTES:
-                chunk += await stream.read(PING_BYTES - len(chunk))
-            if (link := self._links.get(peer)) is not None:
-                link.pinged.set()
-                said_us = int.from_bytes(chunk[:_RTT_BYTES], "big")
-                link.rtt_ms = said_us / 1000 if said_us else None
-                if link.rtt_ms is not None and (theirs_ms := int.from_bytes(chunk[_ASKING_CLOCK], "big")):
-                    link.clock.add(link.rtt_ms, theirs_ms + link.rtt_ms / 2 - self._wall_ms())
-            answer = bytearray(chunk)
-            answer[_ANSWERING_CLOCK] = self._wall_ms().to_bytes(_CLOCK_BYTES, "big")
-            await stream.write(bytes(answer))
-
     async def _live(self, link: Link, ping: Stream | None) -> None:
         """Run one link from its first to its last frame. `ping` is the ping stream when it is ours to ping."""
         old = self._links.get(link.peer)
@@ -282,9 +239,9 @@ class Links:
                 async with trio.open_nursery() as nursery:  # the link's writer and its pings beside its reader
                     nursery.start_soon(self._write, link)
                     if ping is not None:
-                        nursery.start_soon(self._ping, link, ping)
+                        nursery.start_soon(self.pings.ask, link, ping)
                     else:
-                        nursery.start_soon(self._expect_pings, link)
+                        nursery.start_soon(self.pings.expect, link)
                     await self._read(link)
                     nursery.cancel_scope.cancel()
         finally:
@@ -319,72 +276,6 @@ class Links:
         except StreamLost as error:
             log.info("link lost while writing: %s", error, extra=_about(link.peer))
         link.cut("its connection broke")
-
-    async def _ping(self, link: Link, stream: Stream) -> None:
-        """Ping each second; silence ends the link."""
-        limits = self._limits.peers
-        try:
-            while True:
-                sent, sent_ms = trio.current_time(), self._wall_ms()
-                said_us = min(int((link.rtt_ms or 0) * 1000), 2**32 - 1)
-                said = said_us.to_bytes(_RTT_BYTES, "big") + sent_ms.to_bytes(_CLOCK_BYTES, "big")
-                answer = await self._answer_to(link, stream, said.ljust(PING_BYTES, b"\0"))
-                link.rtt_ms = (trio.current_time() - sent) * 1000
-                if theirs_ms := int.from_bytes(answer[_ANSWERING_CLOCK], "big"):
-                    link.clock.add(link.rtt_ms, theirs_ms - sent_ms - link.rtt_ms / 2)
-                await trio.sleep(limits.ping_interval_seconds)
-        except trio.TooSlowError:
-            log.info("a peer is silent: its link ends", extra=_about(link.peer))
-            link.cut(f"it was silent for {limits.ping_wait_seconds:g} s")
-        except (StreamLost, StreamEnded):
-            log.info("a peer answers no pings: its link ends", extra=_about(link.peer))
-            link.cut("its connection broke")
-        finally:
-            await stream.reset()  # never waits
-
-    async def _answer_to(self, link: Link, stream: Stream, question: bytes) -> bytes:
-        """Put one ping and return its answer. Raises `trio.TooSlowError` when the peer is silent."""
-        heard, answer = link.heard_bytes, bytearray()
-        limits = self._limits.peers
-        busy = (link.rtt_ms or 0) > limits.ping_busy_rtt_seconds * 1000
-        with trio.move_on_after(max(limits.ping_wait_seconds, limits.ping_wait_busy_seconds * busy)):
-            await stream.write(question)
-            while len(answer) < PING_BYTES:
-                answer += await stream.read(PING_BYTES - len(answer))
-        if len(answer) < PING_BYTES and await self._is_late(link, heard, busy):
-            with trio.move_on_after(limits.ping_wait_seconds):
-                while len(answer) < PING_BYTES:
-                    answer += await stream.read(PING_BYTES - len(answer))
-        if len(answer) < PING_BYTES:
-            raise trio.TooSlowError
-        return bytes(answer)
-
-    async def _is_late(self, link: Link, heard: int, busy: bool) -> bool:
-        """Whether the peer is late rather than gone: something came from it, and one side is known to be busy.
-
-        What lies in our own socket, because we are late ourselves, counts as well.
-        """
-        began, pause_seconds = trio.current_time(), self._limits.peers.ping_again_seconds
-        await trio.sleep(pause_seconds)
-        late_here = trio.current_time() - began > 2 * pause_seconds
-        return link.heard_bytes > heard and (busy or late_here)
-
-    async def _expect_pings(self, link: Link) -> None:
-        """The side that is pinged: no ping for three seconds and a half means that the other side is gone."""
-        limits = self._limits.peers
-        patience_seconds = limits.ping_interval_seconds + limits.ping_wait_seconds + 0.5
-        while True:
-            heard = link.heard_bytes
-            with trio.move_on_after(patience_seconds):
-                await link.pinged.wait()
-            if not link.pinged.is_set() and await self._is_late(link, heard, busy=False):
-                with trio.move_on_after(limits.ping_wait_seconds):
-                    await link.pinged.wait()
-            if not link.pinged.is_set():
-                break
-            link.pinged = trio.Event()
-        log.info("a peer pings no more: its link ends", extra=_about(link.peer))
-        link.cut(f"it was silent for {patience_seconds:g} s")
 
     async def _drop_connection(self, peer: PeerId, carried: Stream | None = None) -> None:
         """Without a link the connection has no use; a silent one must not look alive. Others of the peer stay."""

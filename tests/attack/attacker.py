@@ -14,7 +14,8 @@ from dimnode.limits import LIMITS
 from dimnode.p2p.frames import TaskFrame, read_task_frame
 from dimnode.p2p.host.host import Host, open_host
 from dimnode.p2p.introduction import INFO, serve_info
-from dimnode.p2p.links import PING, TASK, Link, Links
+from dimnode.p2p.links import TASK, Link, Links
+from dimnode.p2p.pings import PING
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import PeerId, blob_cid
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
@@ -118,7 +119,7 @@ class Attacker:
         """Be linked to the node as long as the block runs."""
         links = Links(self.peer, self._frame, self._link)
         self._links = links
-        served = {TASK: links.serve_task, PING: links.serve_ping, INFO: serve_info(lambda: self.advert), **handlers}
+        served = {TASK: links.serve_task, PING: links.pings.serve, INFO: serve_info(lambda: self.advert), **handlers}
         listen = ["/ip4/127.0.0.1/tcp/0"]
         async with (
             open_host(self.seed, listen, served, dht=False, on_connection=links.connection) as host,

@@ -12,7 +12,7 @@ from dimnode.node.jobdoor import JOB
 from dimnode.p2p.frames import TaskFrame
 from dimnode.p2p.host.streams import Stream, StreamEnded
 from dimnode.p2p.introduction import INFO
-from dimnode.p2p.links import PING_BYTES
+from dimnode.p2p.pings import PING_BYTES
 from dimnode.records.ids import cid_bytes, peer_bytes, peer_text
 from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 from tests.attack.attacker import Attacker, lease_frame, opening, run, spec

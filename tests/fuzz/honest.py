@@ -15,7 +15,7 @@ import trio
 
 from dimnode.p2p.host.host import DialFailed, Host, Stream, StreamEnded, StreamLost, open_host
 from dimnode.p2p.introduction import INFO
-from dimnode.p2p.links import PING, PING_BYTES
+from dimnode.p2p.pings import PING, PING_BYTES
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import peer_bytes
 from dimnode.wire import END, pack_frame

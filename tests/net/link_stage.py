@@ -9,7 +9,8 @@ import trio
 
 from dimnode.limits import LIMITS, Limits
 from dimnode.p2p.host.host import Host, open_host
-from dimnode.p2p.links import PING, TASK, Link, Links
+from dimnode.p2p.links import TASK, Link, Links
+from dimnode.p2p.pings import PING
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import PeerId
 
@@ -63,7 +64,7 @@ async def site(seed: bytes, limits: Limits = LIMITS, **handlers: Any) -> AsyncIt
         made = Site()
         clock = {"wall_ms": handlers["wall_ms"]} if "wall_ms" in handlers else {}
         made.links = links = Links(SigningKey.from_seed(seed).peer, made.frame, made.notice, limits, **clock)
-        served = {TASK: handlers.get("task", links.serve_task), PING: handlers.get("ping", links.serve_ping)}
+        served = {TASK: handlers.get("task", links.serve_task), PING: handlers.get("ping", links.pings.serve)}
         served = {protocol: handler for protocol, handler in served.items() if handler is not None}
         listen = ["/ip4/127.0.0.1/tcp/0"]
         opened = open_host(seed, listen, served, dht=False, on_connection=links.connection, limits=limits)

@@ -384,7 +384,7 @@ def test_peers_that_only_make_use_of_each_other_commit_no_offence() -> None:
                     await host.publish("t", chance.randbytes(20))
                     peer = chance.choice(hosts[:1] if host is not hosts[0] else hosts[1:]).peer
                     if peer in host.connected():
-                        # A use that is cancelled, or whose connection the last host closes under it, is no offence either.
+                        # A use that is cancelled, or whose connection its peer closes, is no offence either.
                         with trio.move_on_after(chance.random() * 0.1), suppress(StreamLost, DialFailed):
                             await assert_echo(host, peer, lazy=bool(chance.randrange(2)))
                     if host is hosts[3]:

@@ -10,7 +10,8 @@ from link_stage import SEEDS, linked, linked_again, pair, patient, run, site, so
 
 from dimnode.errors import PeerFault
 from dimnode.p2p.host.streams import DialFailed, StreamEnded, StreamLost
-from dimnode.p2p.links import BLOCKED, LEFT, PING, PING_BYTES, TASK
+from dimnode.p2p.links import BLOCKED, LEFT, TASK
+from dimnode.p2p.pings import PING, PING_BYTES
 from dimnode.wire import END, pack_frame
 
 pytestmark = pytest.mark.slow

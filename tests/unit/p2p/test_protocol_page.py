@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dimnode.limits import LIMITS
 from dimnode.node import jobdoor
-from dimnode.p2p import blobs, frames, gossip, links
+from dimnode.p2p import blobs, frames, gossip, pings
 from dimnode.p2p.frames import TaskFrame, read_task_frame
 from dimnode.p2p.host.circuit_messages import DCUTR, HOP, STOP
 from dimnode.p2p.host.multistream import GREETING
@@ -95,7 +95,7 @@ def test_numbers_that_have_no_name_are_those_of_the_code() -> None:
     assert f"up to {frames._FIELDS_MAX} in `/dim/task/1`, {jobdoor._FIELDS_MAX} in the request" in PAGE
     assert f"1–{frames._WORD_CHARACTERS} characters" in PAGE
     assert f"{gossip.JOBS_PER_MESSAGE} jobs a message" in PAGE
-    assert f"Messages of {links.PING_BYTES} bytes" in PAGE
+    assert f"Messages of {pings.PING_BYTES} bytes" in PAGE
     assert cid_text(OPEN_SWARM_ID) in PAGE
     assert [heartbeat_seconds(members) for members in (1, 50, 1000)] == [1, 10, 30]
     assert "clamp(N/5, 1, 30)" in PAGE
