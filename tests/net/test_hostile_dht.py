@@ -118,6 +118,26 @@ def test_an_answer_about_ourselves_or_with_wrong_addresses_changes_nothing() -> 
     lied_to(answer, scenario)
 
 
+@pytest.mark.parametrize("way", ["/p2p-circuit", "/ip4/127.0.0.1/tcp/1/p2p-circuit"])
+def test_a_provider_at_an_address_that_leads_nowhere_is_named_without_it(way: str) -> None:
+    def answer(question: Message) -> bytes:
+        found = Message()
+        found.type = question.type
+        if question.type == Message.MessageType.GET_PROVIDERS:
+            entry = found.providerPeers.add()
+            entry.id = stranger(7)
+            entry.addrs.extend(Multiaddr(each).to_bytes() for each in (way, "/ip4/127.0.0.1/tcp/2"))
+        return encode_varint_prefixed(found.SerializeToString())
+
+    async def scenario(victim: Host, lying: Host, honest: Host) -> None:
+        assert await victim.dht_providers(b"a key") == [stranger(7)]
+        addresses = [address.partition("/p2p/")[0] for address in victim.addresses_of(stranger(7))]
+        assert "/ip4/127.0.0.1/tcp/2" in addresses and not any("circuit" in address for address in addresses)
+        await assert_echo(victim, honest.peer)
+
+    lied_to(answer, scenario)
+
+
 def test_a_hint_to_another_peers_address_is_found_out_by_the_dial() -> None:
     async def scenario() -> None:
         async with open_host(seed("somebody"), LOOPBACK, HANDLERS) as somebody:

@@ -49,7 +49,8 @@ def parse_dial(text: str) -> tuple[ID, Multiaddr]:
     way, circuit, end = str(address).partition(CIRCUIT)
     if circuit and ("/p2p/" not in way or CIRCUIT in end):
         raise DialFailed(f"E-net-06: the address names no relay, or several (/p2p/…{CIRCUIT}): {text}")
-    peer_text = _value(Multiaddr(end), "p2p") if circuit and end else None if circuit else _value(address, "p2p")
+    last = parse(end) if circuit else address
+    peer_text = None if last is None else _value(last, "p2p")
     if peer_text is None:
         raise DialFailed(f"the address names no peer (/p2p/…): {text}")
     try:
