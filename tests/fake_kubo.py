@@ -1,8 +1,8 @@
 """A daemon with Kubo's HTTP interface, as js-ipfs 0.18.1 was seen to speak it, with faults on demand.
 
 Answers have the same status codes, headers, JSON and framing (`add` and `dag/import` in chunks with a trailer, CIDs of
-pins in base58, errors as {"Message","Code","Type"} with status 500). `interop/kubo.py` runs the same adapter against
-js-ipfs itself.
+pins in base58, errors as {"Message","Code","Type"} with status 500). `interop/kubo_peer.py` runs the same adapter
+against js-ipfs itself.
 """
 
 import base64

@@ -1,6 +1,7 @@
 """Style as a test: what a reviewer would say again and again is said here once."""
 
 import ast
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,10 @@ LISTED_BROAD_CATCHES = {
     "dimnode/cli/tables.py",  # arro3's panics
     "dimnode/cli/main.py",  # the last line of defence before a person
 }
+POINTED_TO = re.compile(
+    r"(?<![\w/.-])(?:tests|docs|dimnode|benchmarks|interop|examples|bootstrap|decisions|clients)/[\w/.-]+"
+    r"\.(?:py|md|js|mjs|ts|toml|service|json)\b"
+)
 
 
 def name_of(path: Path) -> str:
@@ -132,6 +137,13 @@ def test_init_files_are_empty_but_for_the_lazy_client():
     for path in PRODUCT:
         if path.name == "__init__.py" and path.parent.name != "dimnode":
             assert not path.read_text(encoding="utf-8").strip(), name_of(path)
+
+
+def test_a_file_that_the_project_points_to_is_there():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "decisions").glob("*.md")]
+    for path in (*PRODUCT, *pages):
+        for named in POINTED_TO.findall(path.read_text(encoding="utf-8")):
+            assert (ROOT / named).exists(), f"{name_of(path)} points to {named}"
 
 
 def test_the_repository_speaks_of_the_project_alone():

@@ -1,7 +1,7 @@
 """What transforms work on: one thing per item, and the codes of what can be wrong with it.
 
 Rule: every word is defined on one item alone. Items of one shape may lie in one array, which is only faster: the same
-numbers come out (tests/properties/test_transforms_properties.py). Pure: no I/O, no clock.
+numbers come out (tests/unit/exec/test_exec_transforms.py). Pure: no I/O, no clock.
 """
 
 from collections.abc import Callable
