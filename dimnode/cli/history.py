@@ -10,7 +10,7 @@ from typing import Any
 from dimnode.cli.carrying import Order, conclude, conclude_without_answer, event_line, names_of_peers
 from dimnode.cli.node import open_client
 from dimnode.cli.output import clock, facts, say, say_json, size_text, table, talk
-from dimnode.client import Ended
+from dimnode.client import Client, Ended
 from dimnode.errors import Refused
 
 _ANSWER_GONE = "E-job-15"
@@ -73,22 +73,28 @@ def events(chosen: argparse.Namespace) -> int:
     """What has happened; with --follow until the job has ended."""
     with open_client(chosen) as client:
         found = client.job(chosen.job)
-        live = client.follow(found["job"])  # from here on nothing is missed
-        past = client.events(chosen.job)
-        if not chosen.follow:
-            if chosen.json:
-                say_json({"events": past})
-            for event in [] if chosen.json else past:
-                say(event_line(event, {}))
+        if chosen.follow:
+            _follow(client, found["job"], chosen.json)
             return 0
-        names = names_of_peers(client)
-        told = {_key(event) for event in past}
-        for event in past:
-            _tell_event(event, names, chosen.json)
-        for news in live:
-            if news is not None and _key(news) not in told:
-                _tell_event(news, names, chosen.json)
+        past = client.events(found["job"])
+    if chosen.json:
+        say_json({"events": past})
+        return 0
+    for event in past:
+        say(event_line(event, {}))
     return 0
+
+
+def _follow(client: Client, job: str, as_json: bool) -> None:
+    """What was, then what comes, each event once."""
+    live = client.follow(job)  # asked for first, so that nothing is missed between the two
+    past, names = client.events(job), names_of_peers(client)
+    told = {_key(event) for event in past}
+    for event in past:
+        _tell_event(event, names, as_json)
+    for news in live:
+        if news is not None and _key(news) not in told:
+            _tell_event(news, names, as_json)
 
 
 def _key(event: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dimnode.cli.node import open_client
-from dimnode.cli.output import clock, say, say_json, shown, table, talk
+from dimnode.cli.output import clock, counted, say, say_json, shown, table, talk
 from dimnode.exec.sandbox import WALLS
 from dimnode.records.ids import PEER_LETTERS_MIN
 
@@ -40,7 +40,7 @@ def block(chosen: argparse.Namespace) -> int:
         return 0
     say(said["target"])
     closed = len(said["closed"])
-    talk("blocked" + (f", {closed} connection{'s' if closed > 1 else ''} closed" if closed else ""))
+    talk("blocked" + (f", {counted(closed, 'connection')} closed" if closed else ""))
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from dimnode.cli.durations import FORM, span_ms
 from dimnode.cli.node import home_of
-from dimnode.cli.output import facts, say, say_json, shown, table, talk
+from dimnode.cli.output import counted, facts, say, say_json, shown, table, talk
 from dimnode.client import Client
 from dimnode.errors import ConfigError, NoNode, PeerFault, Refused
 from dimnode.limits import LIMITS
@@ -168,8 +168,7 @@ def invite(chosen: argparse.Namespace) -> int:
     if chosen.json:
         say_json(found)
         return 0
-    uses = found["uses"]
-    machines = "1 machine" if uses == 1 else f"{uses} machines"
+    machines = counted(found["uses"], "machine")
     talk(f"joins {machines} to {found['swarm']!r} {_until(found['expires_ms'])}; treat it like a password:")
     say(found["invitation"])
     if all("/ip4/127." in address or "/ip6/::1/" in address for address in found["addresses"]):
@@ -283,7 +282,7 @@ def show(chosen: argparse.Namespace) -> int:
             reason = f" ({shown(row['reason'])})" if row["reason"] else ""
             say(f"{what} {row['what']} …{row['id'][-PEER_LETTERS_MIN:]} on {_day(row['at_ms'])}{reason}")
     for code, count in found.get("refused", {}).items():
-        talk(f"refused {count} connection{'s' if count != 1 else ''}: {code}")
+        talk(f"refused {counted(count, 'connection')}: {code}")
     for peer, words in found.get("turned_away_by", {}).items():
         talk(f"…{peer[-PEER_LETTERS_MIN:]} does not take this node in: {shown(words)}")
     return 0
