@@ -1,4 +1,4 @@
-// Made by types.mjs out of openapi.json, sha256 5b3d1f99328054eff86080ef832a4a2a4eb0370add4ea7119b7bf85fd28cfe45
+// Made by types.mjs out of openapi.json, sha256 dee81c8562d5592f2d3330a50b91c887d30ecea1aad853ff8b9fcaa8b4e64bf2
 export interface paths {
     "/dim/v1/jobs/validate": {
         parameters: {
