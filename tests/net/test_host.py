@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import trio
 import trio.testing
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
 
 from dimnode.limits import LIMITS
 from dimnode.p2p.host.host import (
@@ -366,6 +368,23 @@ def test_wildcard_addresses_are_announced_as_those_of_the_interfaces() -> None:
             assert not [address for address in a.addresses() if "0.0.0.0" in address]
             await b.connect_peer(a.peer, a.addresses())
             await assert_echo(b, a.peer)
+
+    run(scenario)
+
+
+def test_addresses_that_a_peer_says_of_itself_and_that_lead_nowhere_are_not_its_addresses() -> None:
+    async def scenario() -> None:
+        nowhere = ["/ip4/1.2.3.4/tcp/1/dns4/p2p-circuit-x", "/tls/sni/p2p-circuit.example", "/p2p-circuit"]
+        async with open_host(seed("a"), [], {}, dht=False) as a, open_host(seed("b"), LOOPBACK, HANDLERS) as b:
+            told = b.addresses()
+            b._core.get_addrs = lambda: [Multiaddr(address) for address in (*nowhere, "/ip4/1.2.3.4/tcp/1", *told)]
+            await a.connect(told[0])
+            store = a._core.get_peerstore()
+            with trio.fail_after(5):
+                while len(store.addrs(ID(b.peer))) < len(nowhere) + 2:  # noqa: ASYNC110 identify tells nobody when it is done
+                    await trio.sleep(0.02)
+            addresses = [address.partition("/p2p/")[0] for address in a.addresses_of(b.peer)]
+            assert sorted(addresses) == sorted(["/ip4/1.2.3.4/tcp/1", told[0].partition("/p2p/")[0]])
 
     run(scenario)
 

@@ -101,6 +101,16 @@ def with_peer(address: Multiaddr, peer: ID) -> str:
     return f"{without_peer(address)}/p2p/{peer.to_base58()}"
 
 
+def dial_text(address: Multiaddr, peer: ID) -> str | None:
+    """The full text by which `peer` can be dialled there; None when that leads nowhere: a stranger may have sent it."""
+    try:
+        text = with_peer(address, peer)
+        parse_dial(text)
+    except Exception:  # noqa: BLE001 boundary: bytes of a stranger, looked at by a library as late as now
+        return None
+    return text
+
+
 def ip_of(address: Multiaddr) -> str:
     """The IP address that it leads to, "" when that is not known (a name, a relay)."""
     return "" if is_circuit(address) else _value(address, "ip4") or _value(address, "ip6") or ""

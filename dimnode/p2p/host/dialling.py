@@ -16,7 +16,7 @@ from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from multiaddr import Multiaddr
 
 from dimnode.limits import HostLimits
-from dimnode.p2p.host.addresses import ip_of, is_circuit, parse_dial, with_peer
+from dimnode.p2p.host.addresses import dial_text, ip_of, is_circuit, parse_dial, with_peer
 from dimnode.p2p.host.paths import rank, relayed
 from dimnode.p2p.host.streams import DialFailed
 from dimnode.p2p.host.yamux import Refusal, all_welcome
@@ -59,12 +59,13 @@ class Dialler:
         return [] if found is None or is_circuit(found) else [with_peer(found, peer)]
 
     def known_addresses(self, peer: ID) -> list[str]:
-        """Return what the peer store has, as text."""
+        """Return what the peer store has and can be dialled, as text."""
         try:
             found = self._core.get_peerstore().addrs(peer)
         except Exception:  # noqa: BLE001 boundary: libp2p's way to say unknown or expired
             return []
-        return [with_peer(address, peer) for address in found[: self._limits.addresses_per_peer_max]]
+        texts = (dial_text(address, peer) for address in found[: self._limits.addresses_per_peer_max])
+        return [text for text in texts if text is not None]
 
     async def connect(self, peer: ID, texts: Sequence[str]) -> None:
         """Connect to `peer` at one of `texts` unless connected. Raises `DialFailed`; a cancel leaves no connection."""

@@ -27,7 +27,7 @@ from multiaddr import Multiaddr
 
 from dimnode.limits import HostLimits
 from dimnode.p2p.conduct import Offence
-from dimnode.p2p.host.addresses import parse_dial, with_peer
+from dimnode.p2p.host.addresses import dial_text
 from dimnode.p2p.host.dialling import Dialler
 from dimnode.p2p.host.kad_messages import KeptStreams, message
 from dimnode.p2p.host.streams import DialFailed
@@ -47,11 +47,10 @@ PING: Final = Message.MessageType.PING
 def address_text(packed: bytes, peer: ID) -> str | None:
     """A packed address of a peer as text that can be dialled, None when it is none. Remembered, like `position`."""
     try:
-        text = with_peer(Multiaddr(packed), peer)
-        parse_dial(text)  # a way through a relay that it does not name leads nowhere
+        address = Multiaddr(packed)
     except Exception:  # noqa: BLE001 boundary: bytes of a stranger, parsed by a library
         return None
-    return text
+    return dial_text(address, peer)
 
 
 def distance(key: bytes, peer: ID) -> int:
