@@ -51,6 +51,7 @@ class NameShelf:
         if there is not None and there.raw == raw:  # mostly the same again: no signature is checked for it
             if teller == publisher:
                 self._count(publisher, there, teller)
+                self._make_room(teller)
             return raw
         if len(raw) > self._limits.dht_value_bytes_max:
             raise PeerFault("ipns: size")

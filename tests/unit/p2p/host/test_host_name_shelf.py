@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dimnode.errors import PeerFault
@@ -128,6 +128,7 @@ def test_a_publisher_that_brings_its_record_itself_takes_it_out_of_a_strangers_s
 
 @pytest.mark.slow
 @settings(max_examples=50)
+@example([(0, 1, 0), (1, 0, 0), (2, 1, 0), (1, 1, 0)])  # its own record, from another's share into a full one
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 3)), max_size=60))
 def test_the_shelf_and_each_share_of_it_stay_within_their_bounds(puts: list[tuple[int, int, int]]) -> None:
     shelf = NameShelf(FEW)
