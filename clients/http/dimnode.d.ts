@@ -1,4 +1,4 @@
-// Made by types.mjs out of openapi.json, sha256 dee81c8562d5592f2d3330a50b91c887d30ecea1aad853ff8b9fcaa8b4e64bf2
+// Made by types.mjs out of openapi.json, sha256 ec372e332657f619a193a935b22e25348ccdd1e6dd3123213f14087d121535eb
 export interface paths {
     "/dim/v1/jobs/validate": {
         parameters: {
@@ -1584,6 +1584,12 @@ export interface components {
             bytes: number;
             /** Tensors */
             tensors: components["schemas"]["TensorOut"][];
+            /**
+             * Predicted
+             * @description the tensor `label` in the names of the classes; left out where the model has none
+             * @default []
+             */
+            predicted?: string[];
         };
         /**
          * PeerOut
@@ -2574,15 +2580,18 @@ export interface operations {
                      *           "bytes": 42,
                      *           "tensors": [
                      *             {
-                     *               "name": "y",
+                     *               "name": "label",
                      *               "dtype": "int64",
                      *               "shape": [
                      *                 1
                      *               ],
                      *               "values": [
-                     *                 7
+                     *                 1
                      *               ]
                      *             }
+                     *           ],
+                     *           "predicted": [
+                     *             "malignant"
                      *           ]
                      *         }
                      *       ],
@@ -2612,15 +2621,18 @@ export interface operations {
                      *           "bytes": 42,
                      *           "tensors": [
                      *             {
-                     *               "name": "y",
+                     *               "name": "label",
                      *               "dtype": "int64",
                      *               "shape": [
                      *                 1
                      *               ],
                      *               "values": [
-                     *                 7
+                     *                 1
                      *               ]
                      *             }
+                     *           ],
+                     *           "predicted": [
+                     *             "malignant"
                      *           ]
                      *         }
                      *       ],
@@ -2685,15 +2697,18 @@ export interface operations {
                      *           "bytes": 42,
                      *           "tensors": [
                      *             {
-                     *               "name": "y",
+                     *               "name": "label",
                      *               "dtype": "int64",
                      *               "shape": [
                      *                 1
                      *               ],
                      *               "values": [
-                     *                 7
+                     *                 1
                      *               ]
                      *             }
+                     *           ],
+                     *           "predicted": [
+                     *             "malignant"
                      *           ]
                      *         }
                      *       ],
@@ -4368,15 +4383,18 @@ export interface operations {
                      *           "bytes": 42,
                      *           "tensors": [
                      *             {
-                     *               "name": "y",
+                     *               "name": "label",
                      *               "dtype": "int64",
                      *               "shape": [
                      *                 1
                      *               ],
                      *               "values": [
-                     *                 7
+                     *                 1
                      *               ]
                      *             }
+                     *           ],
+                     *           "predicted": [
+                     *             "malignant"
                      *           ]
                      *         }
                      *       ],

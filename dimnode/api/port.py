@@ -66,6 +66,9 @@ class NodePort(Protocol):
     async def fetch_end(self, job: RecordId) -> Answer | None:
         """As `job_end`; outputs that are long are read in a thread."""
 
+    def class_names(self, job: RecordId) -> list[str]:
+        """What the classes of a job's answer are called, by the manifests of its models; empty where none says it."""
+
     async def fetch_receipt(self, job: RecordId) -> bytes:
         """As `receipt`; one that is long is made in a thread."""
 

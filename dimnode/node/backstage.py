@@ -169,6 +169,10 @@ class Backstage:
         """See `LongReads.end`."""
         return await self._long.end(job)
 
+    def class_names(self, job: RecordId) -> list[str]:
+        """See `JobAnswers.class_names`."""
+        return self._jobs.class_names(job)
+
     async def fetch_receipt(self, job: RecordId) -> bytes:
         """See `LongReads.receipt`."""
         return await self._long.receipt(job)

@@ -204,6 +204,13 @@ class JobAnswers:
         """See `end_of`."""
         return end_of(self._node.journal, job)
 
+    def class_names(self, job: RecordId) -> list[str]:
+        """Of the last step whose model has names for its classes, as its publisher signed them."""
+        envelope = self._node.journal.envelope(job)
+        tasks = [] if envelope is None else open_envelope(envelope, check_signature=False).payload.get("tasks", [])
+        manifests = (self._node.registry.manifests.get(task.get("model", b"")) for task in reversed(tasks))
+        return next((list(found.payload["labels"]) for found in manifests if found and found.payload["labels"]), [])
+
     def label(self, peer: PeerId) -> str:
         """A name that it alone claims, or as many letters of its id as commands take; both if others claim it."""
         own = self._node.config.name or "self"

@@ -39,6 +39,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield started
 
 
+CLASSES = ["benign", "malignant"]
+
+
 def card_of(name: str, **more: Any) -> tuple[dict[str, Any], Path]:
     from dimnode.demo.assets_index import read_model_card
 
@@ -241,7 +244,9 @@ def test_uploads_become_a_model_that_peers_run_as_far_as_its_publisher_lets_them
             {"path": path, "blob": http.post("/dim/v1/blobs", content=raw, headers=stream).json()["blob"]}
             for path, raw in parts
         ]
-        added = http.post("/dim/v1/models", json={"files": files, "name": "over-http", "access": "restricted"})
+        added = http.post(
+            "/dim/v1/models", json={"files": files, "name": "over-http", "access": "restricted", "labels": CLASSES}
+        )
         assert added.status_code == 201, added.text
         shown = http.get("/dim/v1/models/over-http").json()
         assert [(row["path"], row["role"]) for row in shown["files"]] == [
@@ -265,6 +270,9 @@ def test_uploads_become_a_model_that_peers_run_as_far_as_its_publisher_lets_them
         job = {"tasks": [{"model": "over-http", "peer": "brio"}], "input": {"x": [[1.0] * MODEL_FEATURES]}}
         ended = http.post("/dim/v1/jobs", json=job, params={"wait": 20})
         assert ended.json().get("status") == "ok", ended.text
+        [output] = ended.json()["outputs"]
+        [label] = next(tensor["values"] for tensor in output["tensors"] if tensor["name"] == "label")
+        assert output["predicted"] == [CLASSES[label]]
         assert len(http.post(f"{place}/revoke", json=to_brio).json()["revoked"]) == 1
         assert http.post(f"{place}/revoke", json=to_brio).status_code == 404
         assert http.post(f"{place}/withdraw", json={"reason": "a test"}).status_code == 200

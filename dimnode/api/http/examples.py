@@ -99,8 +99,8 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """By the name of the body's shape."""
 
-_TENSOR: Final = {"name": "y", "dtype": "int64", "shape": [1], "values": [7]}
-_OUTPUT: Final = {"blob": BLOB, "bytes": 42, "tensors": [_TENSOR]}
+_TENSOR: Final = {"name": "label", "dtype": "int64", "shape": [1], "values": [1]}
+_OUTPUT: Final = {"blob": BLOB, "bytes": 42, "tensors": [_TENSOR], "predicted": ["malignant"]}
 _EVENT: Final = {"at_ms": _AT_MS, "task": 0, "epoch": 0, "peer": PEER, "text": ""}
 _EVENTS: Final = [{"id": 1, "what": "submitted"} | _EVENT, {"id": 2, "what": "leased"} | _EVENT]
 _CLASSIC: Final = {"jobId": JOB, "status": "completed", "pattern": "chained", "code": "", "reason": ""}

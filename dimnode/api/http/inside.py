@@ -21,7 +21,7 @@ from dimnode.api.http.meter import Meter
 from dimnode.api.http.shapes import ErrorOut
 from dimnode.api.http.submission import Account, Submission
 from dimnode.api.http.text import Texts
-from dimnode.api.http.values import output_map
+from dimnode.api.http.values import add_names, output_map
 from dimnode.api.port import Answer, NodePort
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import HttpLimits
@@ -75,6 +75,7 @@ class Inside:
             "outputs": [await self._output(blob) for blob in ended["outputs"] if blob is not None],
             "receipt": f"/dim/v1/jobs/{text}/receipt",
         }
+        add_names(found["outputs"], lambda: self.node.class_names(job))
         if ended.get("code"):
             found |= {"code": ended["code"], "reason": ended.get("reason", "")}
         return found

@@ -117,6 +117,9 @@ class OutputOut(Shape):
     blob: str = Field(description="its id, for GET /dim/v1/jobs/{job}/blobs/{blob}")
     bytes: int
     tensors: list[TensorOut]
+    predicted: list[str] = Field(
+        default=[], description="the tensor `label` in the names of the classes; left out where the model has none"
+    )
 
 
 class JobOut(Shape):

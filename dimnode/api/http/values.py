@@ -4,6 +4,7 @@ Rule: a number that JSON cannot hold (NaN, infinity) is null; what is too long t
 named by its CID, and its bytes are passed over, not copied. Pure: no I/O, no clock.
 """
 
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -24,6 +25,18 @@ def output_map(blob: bytes) -> dict[str, Any]:
         values = _values(view[start:end], dtype, shape) if fits else None
         tensors.append({"name": name, "dtype": dtype, "shape": list(shape), "values": values})
     return {"blob": cid_text(blob_cid(blob)), "bytes": len(blob), "tensors": tensors}
+
+
+def add_names(outputs: Sequence[dict[str, Any]], classes: Callable[[], Sequence[str]]) -> None:
+    """`predicted` to each output whose tensor `label` is of classes that all have a name. Asked once, if at all."""
+    found = [(out, tensor["values"]) for out in outputs for tensor in out["tensors"] if tensor["name"] == "label"]
+    names = classes() if found else ()
+    for output, labels in found:
+        if isinstance(labels, list) and all(isinstance(row, list) and len(row) == 1 for row in labels):
+            labels = [row[0] for row in labels]
+        plain = isinstance(labels, list) and all(type(number) is int and 0 <= number < len(names) for number in labels)
+        if names and plain:
+            output["predicted"] = [names[number] for number in labels]
 
 
 def _values(raw: memoryview, dtype: str, shape: tuple[int, ...]) -> Any:

@@ -110,6 +110,9 @@ class FakeNode:
     async def fetch_end(self, job: RecordId) -> Answer | None:
         return self.job_end(job)
 
+    def class_names(self, job: RecordId) -> list[str]:
+        return list(MODEL.payload["labels"])
+
     async def fetch_receipt(self, job: RecordId) -> bytes:
         return self.receipt(job)
 
