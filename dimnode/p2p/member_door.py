@@ -165,9 +165,8 @@ class MemberDoor:
         return said
 
     def _note_no(self, peer: PeerId, code: str, words: str) -> None:
-        if len(self.turned_away_by) >= LIMITS.peers.peers_max:
-            self.turned_away_by.pop(next(iter(self.turned_away_by)))
-        self.turned_away_by[peer] = said = f"{code}: {words[:_WORDS_MAX]}"
+        said = f"{code}: {words[:_WORDS_MAX]}"
+        _remember(self.turned_away_by, peer, said)
         if code in OF_THE_INVITE:
             self._own_invite(said)
 
@@ -266,6 +265,14 @@ class MemberDoor:
         await host.disconnect(peer)
 
 
+def _remember(turned_away_by: dict[PeerId, str], peer: PeerId, said: str) -> None:
+    """The newest refusals; of too many the oldest goes."""
+    turned_away_by.pop(peer, None)
+    if len(turned_away_by) >= LIMITS.peers.peers_max:
+        del turned_away_by[next(iter(turned_away_by))]
+    turned_away_by[peer] = said
+
+
 async def _until_read(stream: Stream) -> None:
     """Finish our side and wait until the other one has: a connection that ends at once takes the words with it."""
     await stream.close()
@@ -288,8 +295,7 @@ class OpenDoor:
             match await Talk(stream).hear():
                 case ["no", str(code), str(words), *_] if code.startswith("E-swarm-") and len(code) <= 16:
                     log.warning("%s does not take this node in: %s %s", short(stream.peer), code, words[:_WORDS_MAX])
-                    if len(self.turned_away_by) < LIMITS.peers.peers_max:
-                        self.turned_away_by[PeerId(stream.peer)] = f"{code}: {words[:_WORDS_MAX]}"
+                    _remember(self.turned_away_by, PeerId(stream.peer), f"{code}: {words[:_WORDS_MAX]}")
                 case ["chain", *_]:
                     await Talk(stream).say("no", "E-swarm-16", "this node is in the open swarm", [])
                 case _:

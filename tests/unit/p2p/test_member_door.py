@@ -1,5 +1,6 @@
 """What a member tells another one later, also one that does not listen."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -7,7 +8,9 @@ import trio.testing
 from swarm_stage import ALBA, FOUNDER, T0, Paper
 
 from dimnode.limits import LIMITS
-from dimnode.p2p.member_door import MemberDoor
+from dimnode.p2p.member_door import MemberDoor, OpenDoor
+from dimnode.records.ids import PEER_PREFIX, PeerId
+from dimnode.wire import pack_frame
 
 
 class Unread:
@@ -45,3 +48,27 @@ def test_a_stream_to_a_member_that_reads_nothing_is_given_up_when_its_time_is_ov
 
     trio.run(tell, clock=trio.testing.MockClock(autojump_threshold=0))
     assert [stream.given_up for stream in host.opened] == [True]
+
+
+@dataclass(slots=True)
+class Saying:
+    """A stream on which a peer says one thing."""
+
+    peer: bytes
+    said: bytes
+
+    async def read(self, _: int) -> bytes:
+        return self.said
+
+
+def test_of_more_refusals_than_are_kept_the_oldest_are_forgotten_and_each_peers_last_counts() -> None:
+    door, most = OpenDoor(), LIMITS.peers.peers_max
+    peers = [PEER_PREFIX + number.to_bytes(32) for number in range(most + 1)]
+
+    async def hear() -> None:
+        for code, peer in [("E-swarm-10", peer) for peer in peers] + [("E-swarm-12", peers[most])]:
+            await door.serve(Saying(peer, pack_frame(["no", code, "go away", []])))  # type: ignore[arg-type]
+
+    trio.run(hear)
+    assert list(door.turned_away_by) == peers[1:]
+    assert door.turned_away_by[PeerId(peers[most])] == "E-swarm-12: go away"
