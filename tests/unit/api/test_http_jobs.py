@@ -210,3 +210,23 @@ async def _next_event(lines: Any) -> str:
         if line.startswith("data: "):
             return str(json.loads(line[6:])["what"])
     raise httpx.ReadError("the stream is over")
+
+
+@pytest.mark.parametrize(
+    ("status", "queries"),
+    [
+        (200, ("", "wait=5", "wait=05", "wait=5.5", "wait=%35", "wait=60", "other=1", "wait=1&other=1")),
+        (400, ("wait=61", "wait=9999", "wait=-1", "wait=x", "wait=")),
+    ],
+)
+def test_however_the_seconds_to_wait_are_written_they_count_or_are_named(
+    tmp_path: Path, status: int, queries: tuple[str, ...]
+) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            for query in queries:
+                found = await client.post(f"/dim/v1/jobs?{query}", json=JOB)
+                assert found.status_code == status, query
+                assert status == 200 or found.json()["error"]["param"] == "query.wait"
+
+    on_stage(tmp_path, act)
