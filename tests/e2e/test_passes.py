@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.http_clients import Kept
+from benchmarks.http_door import new_key
 from benchmarks.jobs import MODEL, per_job, two_nodes
 from dimnode.client import tensor_rows
 from dimnode.demo.assets_index import read_model_card
@@ -39,3 +41,34 @@ def test_a_lone_job_takes_at_most_four_loop_passes_on_either_node_and_leaves_not
             assert statistics.median(passes) <= PASSES_MAX, (name, passes)
         eventually(lambda: owner.client.status()["held_entries"] == 0)
         eventually(lambda: executor.client.status()["held_entries"] == 0)
+
+
+def test_a_job_over_http_takes_no_more_passes_and_commits_than_one_by_the_client(tmp_path: Path):
+    row = [list(read_patients()[0].features)]
+    with two_nodes(tmp_path, 'http_listen = "127.0.0.1:0"\n') as (owner, executor):
+        card = read_model_card(MODEL)
+        executor.client.add_model(card_map(card), card.path)
+        eventually(lambda: bool(owner.client.models()))
+        key, url = new_key(owner)
+        door = Kept(url, key)
+
+        def by_client() -> str:
+            return owner.client.run({"tasks": [{"model": MODEL}]}, [tensor_rows(row)], receipt=False).status
+
+        def over_http() -> str:
+            door.send("/dim/v1/jobs?wait=30", {"tasks": [{"model": MODEL}], "input": {"x": row}})
+            return str(door.answer()["status"])
+
+        found: dict[str, list[tuple[float, float]]] = {"client": [], "http": []}
+        by_client(), over_http()
+        for _ in range(TURNS):
+            for name, ask in (("client", by_client), ("http", over_http)):
+                before = owner.client.status()
+                assert {ask() for _ in range(JOBS)} == {"ok"}
+                after = owner.client.status()
+                found[name].append(tuple(per_job(before, after, each, JOBS) for each in ("loop_passes", "commits")))
+        door.close()
+        # The least of the turns: heartbeats and the like are passes and commits of their own, and none of a job's.
+        (passes, commits), least = (tuple(map(min, zip(*found[name], strict=True))) for name in ("http", "client"))
+        assert passes <= min(PASSES_MAX, least[0] + 0.3), found
+        assert commits <= least[1] + 0.3, found
