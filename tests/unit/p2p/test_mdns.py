@@ -1,6 +1,13 @@
 """What goes into multicast DNS, and what is believed of what comes out."""
 
 import hashlib
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
 
 from dimnode.limits import LIMITS
 from dimnode.p2p.mdns import LocalNetwork, local_ip, properties, read_properties, service_type
@@ -51,3 +58,34 @@ def test_a_found_peer_is_told_once_until_its_addresses_change_and_the_memory_is_
     for n in range(2 * LIMIT.mdns_peers_max):
         network._hear(str(n), (ADDRESS,))
     assert len(network._heard) == LIMIT.mdns_peers_max
+
+
+def test_a_network_that_does_not_close_keeps_nobody_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, never = trio.Event(), threading.Event()
+
+    class Stuck:
+        """A responder whose goodbye nobody takes."""
+
+        def close(self) -> None:
+            never.wait(20)
+
+    def stuck(_: LocalNetwork, made: list[Any], __: list[str]) -> None:
+        made.append(Stuck())
+        trio.from_thread.run_sync(opened.set)
+
+    monkeypatch.setattr(LocalNetwork, "_open", stuck)
+    network = LocalNetwork(ME, OPEN_SWARM_ID, lambda _: None, replace(LIMIT, mdns_start_seconds_max=0.2))
+
+    async def life() -> None:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(network.run, [ADDRESS])
+                await opened.wait()
+                nursery.cancel_scope.cancel()
+
+    began = time.monotonic()
+    try:
+        trio.run(life)
+    finally:
+        never.set()
+    assert time.monotonic() - began < 5
