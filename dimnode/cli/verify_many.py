@@ -109,7 +109,8 @@ def verdicts(files: Sequence[Path], blobs: Path | None, processes: int) -> Itera
     waiting: deque[Future[list[Verdict]]] = deque()
     with _processes(processes) as pool:
         for piece in _pieces(files):
-            waiting.append(pool.submit(_verify_piece, piece, blobs))
+            with _deaf_to_ctrl_c():
+                waiting.append(pool.submit(_verify_piece, piece, blobs))
             if len(waiting) >= processes * _BOUNDS.pieces_waiting_per_core:
                 yield from waiting.popleft().result()
         while waiting:
@@ -118,13 +119,8 @@ def verdicts(files: Sequence[Path], blobs: Path | None, processes: int) -> Itera
 
 @contextmanager
 def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh interpreters that leave Ctrl-C to this one: begun while it is ignored, which they inherit."""
+    """Fresh interpreters, which end with what they are at when this one is interrupted."""
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        pool.submit(cores)
-    finally:
-        signal.signal(signal.SIGINT, before)
     try:
         yield pool
     except BrokenExecutor:
@@ -132,6 +128,16 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
         raise RunFailed("E-verify-05", "not all receipts were verified", cause, "dim verify fewer at once") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A piece may begin a process, and that inherits what is ignored: a terminal interrupts all, one shall speak."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _few(files: Sequence[Path]) -> bool:
