@@ -1,6 +1,7 @@
 """The journal: what was committed is there, whole, whatever happens afterwards."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -147,8 +148,7 @@ def test_a_full_disk_is_the_operators_to_mend_and_hurts_nothing_confirmed(tmp_pa
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 def test_a_really_full_disk_raises_while_it_commits_and_when_it_closes(tmp_path) -> None:
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)]
-    mounted = subprocess.run(command, capture_output=True, check=False)
-    if mounted.returncode:
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no right to mount")
     try:
         journal = Journal(tmp_path / "j.db")
