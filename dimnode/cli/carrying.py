@@ -13,13 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dimnode.cli.node import home_of
+from dimnode.cli.node import home_of, open_client
 from dimnode.cli.output import clock, say_json, shown, talk
-from dimnode.cli.results import forms, in_votes, labels_of, listed, named_labels, show_output, texts_of, weighs_votes
+from dimnode.cli.results import (
+    columns_of,
+    fitting,
+    forms,
+    in_votes,
+    labels_of,
+    listed,
+    named_labels,
+    show_output,
+    texts_of,
+    weighs_votes,
+)
 from dimnode.client import Client, Ended, Pending, no_verdict
 from dimnode.errors import ConfigError, DimError, Refused, RunFailed
 from dimnode.records.ids import PEER_LETTERS_MIN, PeerId, RecordId, Ref, blob_cid, peer_letters, short
 from dimnode.records.receipt import Receipt, parse_receipt
+from dimnode.records.tensors import decode_tensors
 
 GRACE_SECONDS = 5.0
 _QUIET_SECONDS = 1.0
@@ -161,18 +173,28 @@ def conclude(chosen: argparse.Namespace, ended: Ended, order: Order, plan: Mappi
     if not is_about(receipt, ended, order.blobs):
         what = "the receipt is about another job or another answer, so the answer is not shown"
         raise RunFailed("E-cli-50", what, "", f"dim receipt show {path}")
-    labels, texts = labels_of(receipt), texts_of(receipt)
+    labels, texts, columns = labels_of(receipt), texts_of(receipt), _columns_heard(chosen, receipt, ended.outputs)
     if chosen.json:
         answer = listed(ended.outputs[0], texts) if ended.outputs else None
         if answer is not None and weighs_votes(receipt):
             answer = in_votes(answer)
-        _say_document(ended, plan, path if kept else None, report.status, labels, answer)
+        _say_document(ended, plan, path if kept else None, report.status, labels, answer, columns)
     elif ended.outputs:
         for blob in ended.outputs:
-            show_output(blob, labels, order.rows, texts, order.names, weighted=weighs_votes(receipt))
+            show_output(blob, labels, order.rows, texts, order.names, columns=columns, weighted=weighs_votes(receipt))
     outcome = "verified" if report.status == 0 else "authentic but incomplete"
     talk(f"receipt {path}  {outcome}" if kept else f"receipt {outcome}, not written")
     return tell_status(ended) or (0 if kept else 1)
+
+
+def _columns_heard(chosen: argparse.Namespace, receipt: Receipt, outputs: Sequence[bytes]) -> list[str]:
+    """By what this node heard of the sites; nothing is asked for other jobs."""
+    if not outputs or not any(tensor.name == "mean" for tensor in decode_tensors(outputs[0])):
+        return []
+    with open_client(chosen) as client:
+        heard = {row["peer"]: row["cabinets"] for row in client.peers()}
+        heard[client.status()["peer"]] = {row["name"]: row["columns"] for row in client.cabinets()}
+    return fitting(outputs[0], columns_of(receipt, heard))
 
 
 def conclude_without_answer(chosen: argparse.Namespace, no: Refused, raw: bytes) -> int:
@@ -242,6 +264,7 @@ def _say_document(
     status: int,
     labels: Sequence[str],
     answer: Mapping[str, Any] | None,
+    columns: Sequence[str],
 ) -> None:
     document: dict[str, Any] = {"job": ended.job, "status": ended.status, "verdict": ended.verdict}
     if ended.code:
@@ -249,6 +272,8 @@ def _say_document(
     document |= {"answer": answer, "labels": list(labels)}
     if ended.outputs and (named := named_labels(ended.outputs[0], labels)) is not None:
         document["predicted"] = named
+    if columns:
+        document["columns"] = list(columns)
     if ended.outputs and answer is None:
         document["answer_forms"] = forms(ended.outputs[0])
     document |= {"receipt": None if path is None else str(path), "verified": status == 0}

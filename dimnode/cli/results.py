@@ -11,8 +11,10 @@ from typing import Any, TypeGuard
 from dimnode.cli.output import counted, facts, plain, say, shown, table, talk
 from dimnode.client import read_output
 from dimnode.errors import RunFailed
+from dimnode.records.ids import peer_text
 from dimnode.records.item_rows import as_text
 from dimnode.records.items import SIZES
+from dimnode.records.plan import step_of
 from dimnode.records.receipt import Receipt
 from dimnode.records.tensors import decode_tensors
 from dimnode.records.transforms import text_names
@@ -32,6 +34,29 @@ def labels_of(receipt: Receipt) -> list[str]:
         if manifest is not None and manifest.kind == "manifest" and manifest.payload["labels"]:
             return list(manifest.payload["labels"])
     return []
+
+
+def columns_of(receipt: Receipt, heard: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
+    """What the means of a `statistics` job are of: the columns that all sites say their cabinets have.
+
+    heard: by peer and cabinet, as adverts have them; no record of the job states it. Empty where sites differ.
+    """
+    specs = [record.payload for record in receipt.records.values() if record.kind == "spec"]
+    if len(specs) != 1 or any(task["op"] != "statistics" for task in specs[0]["tasks"]):
+        return []
+    answers = [(record.by, record.payload) for record in receipt.records.values() if record.kind == "answer"]
+    found = set()
+    for peer, said in answers:
+        cabinet = specs[0]["tasks"][step_of(specs[0], said["task"])].get("cabinet", "")
+        if said["status"] == "ok":
+            found.add(tuple(heard.get(peer_text(peer), {}).get(cabinet, ())))
+    return list(found.pop()) if len(found) == 1 else []
+
+
+def fitting(blob: bytes, columns: Sequence[str]) -> list[str]:
+    """These columns when the output is a mean of each: a column of words has none, and is told of all the same."""
+    shapes = {tensor.name: tensor.shape for tensor in decode_tensors(blob)}
+    return list(columns) if columns and shapes == {"mean": (len(columns),)} else []
 
 
 def texts_of(receipt: Receipt) -> list[str]:
@@ -104,10 +129,11 @@ def show_output(
     texts: Sequence[str] = (),
     names: Sequence[str] = (),
     *,
+    columns: Sequence[str] = (),
     weighted: bool = False,
 ) -> None:
-    """One output. `rows` are the numbers that the rows had in the input file, or `names` the items' files; `weighted`:
-    a tally is one of weights."""
+    """One output. `rows` are the numbers that the rows had in the input file, or `names` the items' files; `columns`:
+    what means are of; `weighted`: a tally is one of weights."""
     tensors = listed(blob, texts)
     if tensors is None:
         for line in forms(blob):
@@ -120,16 +146,18 @@ def show_output(
         _show_counts(tensors["counts"], tensors["rows"][0], labels)
         return
     count = _common_rows(tensors)
-    columns = [column for name, value in tensors.items() for column in _columns(name, value, labels)] if count else []
-    if not 0 < len(columns) <= _COLUMNS_MAX:
+    cells = [column for name, value in tensors.items() for column in _columns(name, value, labels)] if count else []
+    if not 0 < len(cells) <= _COLUMNS_MAX:
         for name, value in tensors.items():
             say(f"{shown(name)}  {json.dumps(plain(value))}")
         return
     numbers: Sequence[Any] = rows if len(rows) == count else range(1, count + 1)
-    if len(names) == count:
-        numbers = [shown(name) for name in names]
-    lines = [[str(number), *(column[1][place] for column in columns)] for place, number in enumerate(numbers)]
-    table(["file" if len(names) == count else "row", *(column[0] for column in columns)], lines)
+    first = "row"
+    for word, called in (("file", names), ("column", fitting(blob, columns))):
+        if len(called) == count:
+            first, numbers = word, [shown(name) for name in called]
+    lines = [[str(number), *(column[1][place] for column in cells)] for place, number in enumerate(numbers)]
+    table([first, *(column[0] for column in cells)], lines)
 
 
 def named_labels(blob: bytes, labels: Sequence[str]) -> list[str] | None:

@@ -1,5 +1,6 @@
 """The command line from end to end: two real nodes, every command, and what goes wrong in daily life."""
 
+import csv
 import json
 import re
 import signal
@@ -126,6 +127,22 @@ def test_a_collaborative_job_file_counts_without_moving_rows(pair, tmp_path):
     planned = pair[1].dim("job", "validate", job)
     assert planned.code == 0, planned
     assert "on cabinet ward" in planned.out
+
+
+def test_means_of_a_cabinet_are_shown_with_its_columns(pair, tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "pattern: collaborative\ntasks:\n  - {op: statistics, cabinet: ward}\nrule: {method: federated_average}\n"
+    )
+    with PATIENTS.open(newline="") as file:
+        header = next(csv.reader(file))
+    columns = [column for column in header if column not in ("diagnosis", "patient", "seen_in_training")]
+    for node in pair:  # whose cabinet it is, and who heard of it
+        document = node.dim("job", "run", job, "--json").json
+        assert document["columns"] == columns and len(document["answer"]["mean"]) == len(columns)
+    lines = pair[1].dim("job", "run", job).out.splitlines()
+    assert lines[0].split() == ["column", "mean"]
+    assert [line.rsplit(maxsplit=1)[0].strip() for line in lines[1:]] == columns
 
 
 def test_a_detached_job_is_found_by_its_id(pair, rows):
