@@ -85,6 +85,7 @@ class Connection(TCPServer):
                 if _wants_socket(request):
                     await self._socket()
                     return
+                self._wire.unparsed = b""  # nobody reads it again, and an answer may take a minute
                 is_last = count >= self.config.keep_alive_max_requests or self._ending.begun
                 scheme = "https" if self._is_tls else "http"
                 exchange = Exchange(self._wire, request, is_last, scheme=scheme, **self._ends)
