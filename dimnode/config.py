@@ -30,7 +30,7 @@ _LISTS: Final = (
     *("listen", "bootstrap", "block", "allow", "http_hosts", "http_origins", "relays"),
     *("prewarm", "pinned_models"),
 )
-_TABLES: Final = ("kubo", "quotas")
+_TABLES: Final = ("bitswap", "kubo", "quotas")
 """Settings that are tables of the file: no variable of their name sets them."""
 _API: Final = re.compile(
     r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[0-9A-Za-z:.-]{1,253})/tcp/(?P<port>\d{1,5})(?:/(?P<scheme>https?))?"
@@ -55,6 +55,15 @@ class KuboConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Keep an IPNS name that points to the index of this node's public models."""
     private_swarm: bool = False
     """Do all this in a private swarm, too: what a daemon holds, the public network can ask it for."""
+
+
+class BitswapConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[bitswap]`: IPFS peers that are no dimnodes (docs/content.md). Of no effect in a private swarm."""
+
+    serve: bool = False
+    """Hand out to them what everybody may fetch here, and let them stay connected for it."""
+    fetch: bool = False
+    """Allow `dim blobs get CID --from MULTIADDRESS` to ask one of them."""
 
 
 class QuotaTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,6 +122,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     http_private_key: str = ""
     http_insecure: bool = False
     kubo: KuboConfig = KuboConfig()
+    bitswap: BitswapConfig = BitswapConfig()
     onnx_device: Literal["auto", "cpu", "cuda", "coreml"] = "auto"
     """What ONNX models run on; `auto`: CUDA where it is and works behind the walls, else the processor."""
     torch_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -208,7 +218,7 @@ def load_config(home: Path, flags: Mapping[str, Any] | None = None) -> Config:
         variable = f"DIM_{key.replace('.', '_').upper()}"
         in_environment = inner in from_environment.get(first, ()) if inner else first in from_environment
         place = "a flag" if first in from_flags else variable if in_environment else home / CONFIG_FILE
-        tables: dict[str, type[msgspec.Struct]] = {"kubo": KuboConfig, "quotas": QuotasTable}
+        tables: dict[str, type[msgspec.Struct]] = {"bitswap": BitswapConfig, "kubo": KuboConfig, "quotas": QuotasTable}
         struct, word = (tables.get(first, Config), inner) if inner else (Config, key)
         known = [field.encode_name for field in msgspec.structs.fields(struct)]
         near = get_close_matches(word, known, 1) if word not in known else []
@@ -288,6 +298,8 @@ def render_config(config: Config) -> str:
     lines += [
         f"{field.name} = {_toml(getattr(config.kubo, field.name))}" for field in msgspec.structs.fields(KuboConfig)
     ]
+    lines += ["", "# IPFS peers that are no dimnodes (docs/content.md)", "[bitswap]"]
+    lines += [f"{key} = {_toml(getattr(config.bitswap, key))}" for key in ("serve", "fetch")]
     return "\n".join([*lines, *_quota_lines(config.quotas)]) + "\n"
 
 

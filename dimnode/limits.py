@@ -5,11 +5,21 @@ Rule: nothing in dimnode grows, waits or retries without a number from this file
 
 from dataclasses import dataclass, field
 
-from dimnode.overlay_limits import ConductLimits, HostLimits, IndexLimits, ReachLimits, SwarmLimits, VerifyLimits
+from dimnode.overlay_limits import (
+    BitswapLimits,
+    ConductLimits,
+    HostLimits,
+    IndexLimits,
+    KuboLimits,
+    ReachLimits,
+    SwarmLimits,
+    VerifyLimits,
+)
 
 __all__ = [
     "LIMITS",
     "ApiLimits",
+    "BitswapLimits",
     "CabinetLimits",
     "ConductLimits",
     "ConsensusLimits",
@@ -19,6 +29,7 @@ __all__ = [
     "HttpLimits",
     "IndexLimits",
     "JobLimits",
+    "KuboLimits",
     "Limits",
     "PeerLimits",
     "ReachLimits",
@@ -435,34 +446,6 @@ class HttpLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class KuboLimits:
-    """Calls to an operator's Kubo daemon (docs/kubo.md)."""
-
-    calls_at_once_max: int = 4
-    connect_seconds_max: float = 2.0
-    stall_seconds_max: float = 15.0
-    call_seconds_max: float = 20.0
-    local_seconds_max: float = 3.0
-    network_seconds_max: float = 12.0
-    fetch_seconds_min: float = 30.0
-    fetch_bytes_per_second_min: int = 2 * 1024 * 1024
-    pin_seconds_max: float = 120.0
-    publish_seconds_max: float = 120.0
-    send_seconds_min: float = 60.0
-    send_bytes_per_second_min: int = 2 * 1024 * 1024
-    answer_bytes_max: int = 1536 * 1024
-    add_leaves_max: int = 174  # the narrowest tree in use has this many links; a file of more leaves is drawn otherwise
-    name_seconds_valid: int = 48 * 3600
-    name_renew_seconds: float = 12 * 3600.0
-    look_seconds_min: float = 15.0
-    look_seconds_max: float = 120.0
-    waiting_max: int = 1024
-    pins_noted_max: int = 8192
-    receipts_at_once: int = 64
-    notes_bytes_max: int = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
 class Limits:
     """All sections; pass the section a room needs, not the whole."""
 
@@ -476,6 +459,7 @@ class Limits:
     peers: PeerLimits = field(default_factory=PeerLimits)
     conduct: ConductLimits = field(default_factory=ConductLimits)
     exchange: ExchangeLimits = field(default_factory=ExchangeLimits)
+    bitswap: BitswapLimits = field(default_factory=BitswapLimits)
     index: IndexLimits = field(default_factory=IndexLimits)
     jobs: JobLimits = field(default_factory=JobLimits)
     store: StoreLimits = field(default_factory=StoreLimits)

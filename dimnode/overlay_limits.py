@@ -1,4 +1,4 @@
-"""The bounds of the overlay (host, conduct, private swarms, reachability) and of `dim verify` on many files.
+"""The bounds of the overlay (host, conduct, private swarms, reachability, IPFS), and of `dim verify` on many files.
 
 A part of `limits.py`, whose rule holds here.
 Rule: nobody imports this but `limits.py`.
@@ -126,6 +126,60 @@ class ConductLimits:
     def weight(self, offence: str) -> float:
         """Points of an offence, by its name."""
         return float(getattr(self, offence))
+
+
+@dataclass(frozen=True, slots=True)
+class BitswapLimits:
+    """IPFS peers that are no dimnodes (docs/content.md, decisions/0013-bitswap.md)."""
+
+    peers_max: int = 32
+    idle_seconds_max: float = 60.0
+    look_seconds: float = 5.0
+    streams_per_peer_max: int = 4
+    answering_streams_max: int = 16
+    question_bytes_max: int = 256 * 1024
+    message_bytes_max: int = 4 * 1024 * 1024
+    message_seconds_max: float = 60.0
+    block_bytes_max: int = 2 * 1024 * 1024
+    answer_bytes: int = 1024 * 1024
+    cid_bytes_max: int = 128
+    entries_max: int = 4096
+    entries_per_second_max: float = 2000.0
+    wants_max: int = 1024
+    blocks_indexed_max: int = 262_144
+    index_again_seconds: float = 0.25
+    blocks_asked_max: int = 16
+    linger_seconds: float = 1.0
+    link_seconds_max: float = 1.0
+    silence_seconds_max: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class KuboLimits:
+    """Calls to an operator's Kubo daemon (docs/kubo.md)."""
+
+    calls_at_once_max: int = 4
+    connect_seconds_max: float = 2.0
+    stall_seconds_max: float = 15.0
+    call_seconds_max: float = 20.0
+    local_seconds_max: float = 3.0
+    network_seconds_max: float = 12.0
+    fetch_seconds_min: float = 30.0
+    fetch_bytes_per_second_min: int = 2 * 1024 * 1024
+    pin_seconds_max: float = 120.0
+    publish_seconds_max: float = 120.0
+    send_seconds_min: float = 60.0
+    send_bytes_per_second_min: int = 2 * 1024 * 1024
+    answer_bytes_max: int = 1536 * 1024
+    add_leaves_max: int = 174  # the narrowest tree in use has this many links; a file of more leaves is drawn otherwise
+    name_seconds_valid: int = 48 * 3600
+    name_renew_seconds: float = 12 * 3600.0
+    look_seconds_min: float = 15.0
+    look_seconds_max: float = 120.0
+    waiting_max: int = 1024
+    pins_noted_max: int = 8192
+    receipts_at_once: int = 64
+    notes_bytes_max: int = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

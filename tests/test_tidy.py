@@ -14,7 +14,7 @@ CORES = ("records", "consensus", "jobs", "cabinets", "wire.py")
 PURE_FILES = {
     *("p2p/membership.py", "p2p/frames.py", "p2p/gossip.py", "p2p/host/yamux_frames.py"),
     *("p2p/admission.py", "p2p/blocklist.py", "p2p/conduct.py", "p2p/exchange.py", "p2p/invitation.py"),
-    "p2p/blob_places.py",
+    *("p2p/blob_places.py", "p2p/bitswap_words.py"),
     *("api/http/buckets.py", "api/http/caller.py", "api/http/closing.py", "api/http/complaints.py"),
     *("api/http/loads.py", "p2p/host/name_shelf.py"),
 }

@@ -208,7 +208,7 @@ def _blobs(nouns: Any) -> None:
     add.add_argument("--no-pin", action="store_true", help="it may go when room is needed")
     get = _leaf(blobs, "get", "blobs:get", "fetch a blob from the peers that have it; resumes after Ctrl-C")
     get.add_argument("-o", "--output", type=Path, metavar="PATH", help="also copy it there")
-    get.add_argument("--from", dest="source", action="append", metavar="PEER", help="ask this peer, too; repeatable")
+    get.add_argument("--from", dest="source", action="append", metavar="PEER", help="ask this peer or address, too")
     get.add_argument("--pin", action="store_true", help="keep it")
     _leaf(blobs, "ls", "blobs:ls", "what is here, and why it is kept")
     pin = _leaf(blobs, "pin", "blobs:pin", "keep a blob")

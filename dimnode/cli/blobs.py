@@ -148,10 +148,20 @@ def stat(chosen: argparse.Namespace) -> int:
             ("free on the disk", size_text(found["free_bytes"])),
             ("served", f"{size_text(found['served_bytes'])} in {found['served_leaves']} leaves"),
             ("refused", found["refused"]),
+            *_of_bitswap(found),
             ("not ours in the folder", found["foreign"]),
         ]
     )
     return 0
+
+
+def _of_bitswap(found: dict[str, Any]) -> list[tuple[str, object]]:
+    """What IPFS peers were given, when they are."""
+    if "bitswap_bytes" not in found:
+        return []
+    blocks = counted(found["bitswap_blocks"], "block")
+    peers = counted(found["bitswap_peers"], "peer")
+    return [("served by bitswap", f"{size_text(found['bitswap_bytes'])} in {blocks}; {peers} now")]
 
 
 # ---- how far it is

@@ -13,8 +13,9 @@ import trio
 
 from dimnode.api.port import Answer
 from dimnode.errors import PeerFault, Refused
-from dimnode.node.content import SHARED
-from dimnode.records.ids import Cid, cid_bytes, cid_text, ends_wrongly, is_cid
+from dimnode.node.bitswap import blocks_from, figures, peer_at
+from dimnode.node.content import SHARED, Source
+from dimnode.records.ids import Cid, PeerId, cid_bytes, cid_text, ends_wrongly, is_cid
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
@@ -55,7 +56,7 @@ class BlobAnswers:
 
     def __init__(self, node: Node, backstage: Backstage) -> None:
         self._content, self._store, self._backstage = node.content, node.content.store, backstage
-        self._models = node.models
+        self._models, self._node = node.models, node
         self.operations = {
             "blobs.add": self._add,
             "blobs.get": self._get,
@@ -77,13 +78,26 @@ class BlobAnswers:
 
     async def _get(self, asked: Mapping[str, Any]) -> Answer:
         root = read_cid(asked["blob"])
-        peers = [self._backstage.find_peer(str(name)) for name in asked.get("peers") or []]
-        path = await self._content.fetch(root, None, peers, pin=USER if asked.get("pin") else "")
+        names = [str(name) for name in asked.get("peers") or []]
+        peers = [self._backstage.find_peer(name) for name in names if not name.startswith("/")]
+        first = await self._at([name for name in names if name.startswith("/")], peers)
+        path = await self._content.fetch(root, None, peers, pin=USER if asked.get("pin") else "", first=first)
         if asked.get("share"):
             await trio.to_thread.run_sync(self._content.share, root)
             self._content.announce(root)
         size = (await trio.to_thread.run_sync(path.stat)).st_size
         return {"blob": cid_text(root), "bytes": size, "path": str(path)}
+
+    async def _at(self, addresses: list[str], peers: list[PeerId]) -> Source | None:
+        """Connect to who is at these addresses: a dimnode is one more of `peers`, an IPFS peer is asked first."""
+        first: Source | None = None
+        for address in addresses:
+            peer = await peer_at(self._node, address)
+            if self._node.links.get(peer) is not None:
+                peers.append(peer)
+            else:
+                first = blocks_from(self._node, peer)
+        return first
 
     async def _ls(self, _: Mapping[str, Any]) -> Answer:
         blobs, pins = await trio.to_thread.run_sync(lambda: (self._store.all(), self._store.pins()))
@@ -155,6 +169,7 @@ class BlobAnswers:
             "served_bytes": served.bytes,
             "refused": served.refused,
             "fetching": len(self._content.progress()),
+            **figures(self._node.bitswap),
         }
 
     async def _progress(self, _: Mapping[str, Any]) -> Answer:

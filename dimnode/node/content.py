@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 SHARED: Final = "shared"
 """The pin of what the operator lets everybody fetch."""
+NOBODY: Final = PeerId(b"")
+"""A peer that no lease and no grant can name."""
 MayFetch = Callable[[PeerId, Cid], bool]
 Source = Callable[[Cid, int | None, Callable[[int, int], None]], Awaitable[bool]]
 """A place nearer than any peer: (root, size if known, whom to tell how far it is) -> whether the store has it now."""
@@ -48,6 +50,7 @@ class _Fetch:
 
     root: Cid
     size_bytes: int | None
+    first: Source | None
     hints: dict[PeerId, None]
     began: float
     waiting: int = 0
@@ -94,6 +97,10 @@ class Content:
         """Whether the peer is served this blob."""
         return root in self._shared or any(rule(peer, root) for rule in self.rules)
 
+    def public(self, root: Cid) -> bool:
+        """Whether everybody is: by no lease and no grant."""
+        return self.may_fetch(NOBODY, root)
+
     def share(self, root: Cid) -> None:
         """From now on everybody may fetch it, and the DHT says that it is here. Blocks."""
         blob = self.store.find(root)
@@ -136,17 +143,19 @@ class Content:
         hints: Sequence[PeerId] = (),
         progress: Callable[[int, int], None] | None = None,
         pin: str = "",
+        first: Source | None = None,
     ) -> Path:
         """The blob's flat file, fetched if it is not here. Waits for a fetch that runs; the last to leave ends it.
 
-        hints: peers to ask first. progress: bytes so far and in all, now and then. pin: why it is to be kept.
+        hints: peers to ask first. progress: bytes so far and in all, now and then. pin: why it is to be kept. first: a
+        place to look at before all others; of no effect when a fetch runs already.
         Raises `Refused`: nobody hands it out (E-p2p-61), it is not what was announced (E-p2p-62), too many fetches
         (E-p2p-63), or the disk is full (E-store-31). What came until then stays for the next time.
         """
         if (path := await trio.to_thread.run_sync(self._here, root, size_bytes)) is None:
             while (ending := self._fetches.get(root)) is not None and ending.scope.cancel_called:
                 await ending.over.wait()  # the last one who waited has just left it
-            await self._wait_for(self._joined(root, size_bytes, hints), progress)
+            await self._wait_for(self._joined(root, size_bytes, hints, first), progress)
             path = await trio.to_thread.run_sync(self._here, root, size_bytes)
         if path is None:  # evicted between the two: the bound is far too small
             raise Refused("E-store-31", "there is no room for the blob", "max_cache_gb", "a greater max_cache_gb")
@@ -163,13 +172,13 @@ class Content:
             raise Refused("E-p2p-62", f"{cid_text(root)} is not what was announced", cause, "")
         return self.store.path(root)
 
-    def _joined(self, root: Cid, size_bytes: int | None, hints: Sequence[PeerId]) -> _Fetch:
+    def _joined(self, root: Cid, size_bytes: int | None, hints: Sequence[PeerId], first: Source | None) -> _Fetch:
         fetch = self._fetches.get(root)
         if fetch is None:
             if len(self._fetches) >= self._limits.fetches_waiting_max:
                 raise Refused("E-p2p-63", "too many blobs are being fetched", "", "later", 1000)
             assert self._nursery is not None, "not attached"
-            fetch = self._fetches[root] = _Fetch(root, size_bytes, {}, trio.current_time())
+            fetch = self._fetches[root] = _Fetch(root, size_bytes, first, {}, trio.current_time())
             self._nursery.start_soon(self._run, fetch)
         fetch.hints.update(dict.fromkeys(hints))
         return fetch
@@ -213,7 +222,7 @@ class Content:
             for watcher in fetch.watchers:
                 watcher(done, all_of)
 
-        for source in self.sources:
+        for source in self.sources if fetch.first is None else (fetch.first, *self.sources):
             if await source(fetch.root, fetch.size_bytes, tell):
                 return True
         return False

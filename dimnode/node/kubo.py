@@ -20,7 +20,8 @@ from dimnode.audit.redact import redact
 from dimnode.config import KuboConfig
 from dimnode.errors import Complaint, Refused
 from dimnode.limits import LIMITS, KuboLimits
-from dimnode.node.kubo_fetch import KuboFetch, Tell
+from dimnode.node.block_fetch import Tell
+from dimnode.node.kubo_fetch import KuboFetch
 from dimnode.node.kubo_index import index_of
 from dimnode.records.envelope import Record
 from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid, cid_bytes, cid_text, peer_text, short

@@ -25,6 +25,7 @@ from dimnode.jobs.engine import Engine
 from dimnode.jobs.events import Now, PeerDown, PeerUp
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.backstage import Backstage
+from dimnode.node.bitswap import bitswap_of
 from dimnode.node.content import Content
 from dimnode.node.costs import KnownCosts
 from dimnode.node.courier import Courier
@@ -50,11 +51,12 @@ from dimnode.node.swarm import Swarm, jitter
 from dimnode.node.upkeep import Upkeep
 from dimnode.node.usage import CabinetUse
 from dimnode.node.watch import Watchers
+from dimnode.p2p.bitswap_words import BITSWAP
 from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
 from dimnode.p2p.discovery import Discovery
 from dimnode.p2p.gossip import TOPICS
 from dimnode.p2p.host.addresses import check_dial, local_ip
-from dimnode.p2p.host.host import Host, open_host
+from dimnode.p2p.host.host import Host, everything, open_host
 from dimnode.p2p.introduction import INFO, serve_info
 from dimnode.p2p.links import TASK, Links
 from dimnode.p2p.member_door import MEMBER, OpenDoor
@@ -128,7 +130,7 @@ class Node:
         self.watchers = Watchers(limits.jobs)
         self.grants = Grants()
         self.blobs, self.content = blobs, Content(blobs, limits)
-        self.kubo = bridge_of(self)
+        self.kubo, self.bitswap = bridge_of(self), bitswap_of(self)
         self.own_index = OwnIndex(self.key, self.net, journal, self.content, self.registry.published, limits)
         self.indexes = Indexes(self.net, self.registry, self.content, limits)
         self.indexes.linked, self.indexes.notices = self.swarm.linked, self.hear_notices
@@ -217,6 +219,7 @@ class Node:
                     MODEL: serve_models(self.models.answer),
                     MEMBER: (self.gatekeeper.door if self.gatekeeper else self.open_door).serve,
                     **jobdoor.handlers(),
+                    **({BITSWAP: self.bitswap.serve} if self.bitswap else {}),
                 },
                 topics=TOPICS,
                 on_gossip=self.swarm.hear,
@@ -227,6 +230,7 @@ class Node:
                 refusal=self.guests.refusal,
                 admission=self.gatekeeper.door if self.gatekeeper else None,
                 network_keys=self.gatekeeper.keys if self.gatekeeper and self.gatekeeper.has_keys else None,
+                narrow=self.bitswap.narrow if self.bitswap else everything,
                 limits=self.limits,
             )
             await stack.enter_async_context(self.kubo.opened())
@@ -264,6 +268,9 @@ class Node:
         )
         self.discovery = discovery
         self.swarm.strangers = discovery.want
+        if self.bitswap is not None:
+            self.bitswap.attach(host, nursery, lambda peer: self.links.get(peer) is not None)
+            self.links.meet, self.links.stays = self.bitswap.meet, self.bitswap.stays
         self.links.attach(host, nursery)
         self.content.attach(host, nursery, discovery.reach)
         self.indexes.attach(host, nursery)

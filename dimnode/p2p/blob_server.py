@@ -89,7 +89,7 @@ class BlobServer:
     ) -> None:
         self._open_source, self.may_fetch, self._limits = open_source, may_fetch, limits
         self.owed: MayFetch = nobody
-        self._places = Places(limits)
+        self.places = Places(limits)
         self.served = Served()
 
     async def serve(self, stream: Stream, first: Any) -> None:
@@ -98,7 +98,7 @@ class BlobServer:
         if not isinstance(asked, Open) or not self.may_fetch(peer, asked.root):
             return await self._refuse(stream)
         group = group_of(stream.comes_from)
-        if not self._places.take(peer, group, self.owed(peer, asked.root)):
+        if not self.places.take(peer, group, self.owed(peer, asked.root)):
             return await self._refuse(stream)
         try:
             source = await trio.to_thread.run_sync(self._open_source, asked.root)
@@ -110,7 +110,7 @@ class BlobServer:
             finally:
                 source.close()
         finally:
-            self._places.leave(peer, group)
+            self.places.leave(peer, group)
         return None
 
     async def _refuse(self, stream: Stream) -> None:

@@ -140,7 +140,9 @@ class Links:
         self.pings = Pings(self._links.get, limits.peers, wall_ms)
         self._opening: set[PeerId] = set()
         self._dropping: set[PeerId] = set()
-        self._foreign: set[PeerId] = set()  # relays that speak nothing of ours, and are needed all the same
+        self._foreign: set[PeerId] = set()  # who speaks nothing of ours, and is needed or stays all the same
+        self.meet: Callable[[PeerId], None] = lambda _: None  # told of each such peer
+        self.stays: Callable[[PeerId], bool] = lambda _: False  # whether it is let stay
         self._partings: OrderedDict[PeerId, str] = OrderedDict()
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
@@ -159,6 +161,10 @@ class Links:
     def all(self) -> list[Link]:
         """All links that stand."""
         return list(self._links.values())
+
+    def is_foreign(self, peer: PeerId) -> bool:
+        """Whether a connected peer refused to have a link."""
+        return peer in self._foreign
 
     def parting(self, peer: PeerId) -> str:
         """Why the last link to this peer ended: one clause for a person, `LEFT` after a farewell, "" when unknown."""
@@ -196,6 +202,7 @@ class Links:
         except (DialFailed, StreamLost) as error:
             if isinstance(error, ProtocolRefused):
                 self._foreign.add(peer)
+                self.meet(peer)
             log.info("no link: %s", error, extra=_about(peer))
             self._part(peer, f"no link over its connection: {error}")
             if task is not None:
@@ -213,7 +220,7 @@ class Links:
         while True:
             await next_tick(self._limits.peers.ping_interval_seconds)
             for peer in self._host.connected():
-                if PeerId(peer) in self._foreign and not self._host.reach.needed(peer):
+                if PeerId(peer) in self._foreign and not self._kept(PeerId(peer)):
                     self._foreign.discard(PeerId(peer))  # asked once more, it is dropped
                 known = PeerId(peer) in self._links or PeerId(peer) in self._dropping or PeerId(peer) in self._foreign
                 if not known:
@@ -277,10 +284,14 @@ class Links:
             log.info("link lost while writing: %s", error, extra=_about(link.peer))
         link.cut("its connection broke")
 
+    def _kept(self, peer: PeerId) -> bool:
+        assert self._host is not None
+        return self._host.reach.needed(peer) or self.stays(peer)
+
     async def _drop_connection(self, peer: PeerId, carried: Stream | None = None) -> None:
         """Without a link the connection has no use; a silent one must not look alive. Others of the peer stay."""
         if self._host is not None and peer not in self._links:
-            if peer in self._foreign and self._host.reach.needed(peer):
+            if peer in self._foreign and self._kept(peer):
                 return
             self._foreign.discard(peer)
             self._dropping.add(peer)

@@ -11,7 +11,7 @@ Source: https://github.com/multiformats/multistream-select
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import trio
@@ -85,6 +85,10 @@ class CoveredStream:
         self.muxed_stream.reset_nowait()
 
 
+Narrow = Callable[[bytes], Collection[str] | None]
+"""Which protocols a peer may open; None: all that are served."""
+
+
 class Acceptor:
     """Takes the inbound streams of one host, and opens those that libp2p's services ask for."""
 
@@ -94,6 +98,7 @@ class Acceptor:
         self._limits = limits
         self._offend = offend
         self._new_stream = core.new_stream
+        self.narrow: Narrow = lambda _: None
         self._swarm.acceptor = core.acceptor = self
         core.new_stream = self.new_stream
 
@@ -120,7 +125,9 @@ class Acceptor:
             if not muxed.write_nowait(said, later=True):
                 await muxed.write(said)
 
-        return await answer_proposals(muxed, self._handlers, self._limits, with_the_first_answer)
+        only = self.narrow(muxed.muxed_conn.peer_id.to_bytes())
+        offered = self._handlers if only is None else [each for each in only if each in self._handlers]
+        return await answer_proposals(muxed, offered, self._limits, with_the_first_answer)
 
     async def new_stream(self, peer: ID, protocols: Sequence[str]) -> Any:
         """What libp2p's services call: without its books, and in one round trip. Raises `StreamFailure`."""

@@ -18,6 +18,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from dimnode.limits import LIMITS, Limits
 from dimnode.p2p.conduct import Conduct, Offence
 from dimnode.p2p.host import hardening, pnet
+from dimnode.p2p.host.accepting import Narrow
 from dimnode.p2p.host.addresses import parse_dial, parse_listen
 from dimnode.p2p.host.admission_gate import Admission, AdmissionGate
 from dimnode.p2p.host.core import ConnectionWatch, Handler, OnConnection, adapt, close_connections, make_core
@@ -230,6 +231,10 @@ class Host:
         return Heard() if self._dht is None else await self._dht.resolve(PeerId(publisher))
 
 
+def everything(peer: bytes) -> None:
+    """Let a peer open whatever is served."""
+
+
 def nobody_listens(publisher: PeerId, name: Name) -> None:
     """Pass over an IPNS record that came."""
 
@@ -250,6 +255,7 @@ async def open_host(
     refusal: Refusal = all_welcome,
     admission: Admission | None = None,
     network_keys: Keys | None = None,
+    narrow: Narrow = everything,
     limits: Limits = LIMITS,
 ) -> AsyncIterator[Host]:
     """Run a host as long as the block runs. `seed` (32 bytes) is the Ed25519 secret and so the peer id.
@@ -259,7 +265,8 @@ async def open_host(
     brought its IPNS record here itself; these and `on_gossip` must not block or raise.
     `refusal` is asked before a dial and, both ways, as soon as Noise has proved a peer's id; see `Refusal`.
     `admission` judges each peer after Noise, before any protocol answers it or asks it; `network_keys` returns the
-    pre-shared keys of a private network, the newest first.
+    pre-shared keys of a private network, the newest first. `narrow` is asked at each inbound stream which protocols
+    the peer may open.
 
     Raises `ListenFailed` when an address is taken, `ConfigError` for a malformed address or another libp2p.
     """
@@ -271,6 +278,7 @@ async def open_host(
     core = make_core(seed, handlers.keys(), limits, gate, welcome)
     for protocol, handler in handlers.items():
         core.set_stream_handler(protocol, adapt(protocol, handler))
+    core.acceptor.narrow = narrow
     swarm = core.get_network()
     door = None if admission is None else AdmissionGate(swarm, admission, limits.swarm)
     if network_keys is not None:

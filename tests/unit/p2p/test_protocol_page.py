@@ -6,6 +6,7 @@ from pathlib import Path
 from dimnode.limits import LIMITS
 from dimnode.node import jobdoor
 from dimnode.p2p import blobs, frames, gossip, pings
+from dimnode.p2p.bitswap_words import BITSWAP
 from dimnode.p2p.frames import TaskFrame, read_task_frame
 from dimnode.p2p.host.circuit_messages import DCUTR, HOP, STOP
 from dimnode.p2p.host.multistream import GREETING
@@ -42,14 +43,14 @@ def test_every_protocol_of_ours_is_in_the_table_and_no_other() -> None:
 
 def test_every_protocol_and_topic_has_its_table() -> None:
     sections = PAGE.split("\n## ")
-    wanted = [each for each in sections if each.startswith(("`/dim/", "Gossip", "DHT"))]
-    assert len(wanted) == 10
+    wanted = [each for each in sections if each.startswith(("`/dim/", "`/ipfs/bitswap", "Gossip", "DHT"))]
+    assert len(wanted) == 11
     head = re.compile(r"^\| (topic \| )?message \| from \| to \| fields \| limits \| errors \|$", re.MULTILINE)
     assert [section.partition("\n")[0] for section in wanted if not head.search(section)] == []
 
 
 def test_every_protocol_of_libp2p_that_we_speak_is_named() -> None:
-    for protocol in (*SERVICES, HOP, STOP, DCUTR, GREETING):
+    for protocol in (*SERVICES, HOP, STOP, DCUTR, GREETING, BITSWAP):
         assert f"`{protocol}`" in PAGE
 
 
@@ -74,7 +75,7 @@ def test_every_limit_on_the_page_has_the_value_of_the_code() -> None:
 
 
 def test_every_limit_that_the_page_speaks_of_is_in_its_table() -> None:
-    sections = "wire|host|peers|jobs|records|swarm|reach|api"
+    sections = "wire|host|peers|jobs|records|swarm|reach|api|bitswap"
     named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)`", BEFORE_LIMITS))
     assert named - OPERATIONS == LIMIT_ROWS.keys()
 
