@@ -13,13 +13,14 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import trio
 
 from dimnode.client import Client
 from dimnode.records.ids import cid_bytes, peer_bytes
-from tests.e2e.harness import JOB_SECONDS, NOISE, RealNode, bounded_client, patient, real_nodes, triage, until
+from tests.e2e.harness import JOB_SECONDS, NOISE, Nodes, RealNode, bounded_client, patient, real_nodes, triage, until
 
 from .stranger import Stranger
 
@@ -110,7 +111,8 @@ async def warm(node: RealNode, models: list[bytes], seed: int) -> None:
     """One session of each kind, and as many floods as there will be at once."""
     stranger = Stranger(node.addresses[0], peer_bytes(node.peer), models, random.Random(seed))
     async with trio.open_nursery() as nursery:
-        for plan in (stranger.talk_garbage, stranger.lie, stranger.flood, stranger.flood, *stranger.brute.plans):
+        plans = (stranger.talk_garbage, stranger.lie, stranger.trade, stranger.flood, stranger.flood)
+        for plan in (*plans, *stranger.brute.plans):
             nursery.start_soon(stranger.try_session, plan)
         with trio.move_on_after(2.0):
             await stranger.hold_sockets()
@@ -124,7 +126,7 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     logging.disable(logging.CRITICAL)  # the stock peer complains about how it is treated
-    with tempfile.TemporaryDirectory() as folder, real_nodes(Path(folder), {"alba": True}) as nodes:
+    with tempfile.TemporaryDirectory() as folder, _attacked(Path(folder)) as nodes:
         node = nodes["alba"]
         nodes.offer("alba")
         models = [cid_bytes(row["model"]) for row in node.client.models()]
@@ -148,6 +150,13 @@ def main() -> int:
         print(f"{len(times)} honest jobs, median {times[len(times) // 2]:.3f} s, slowest {times[-1]:.3f} s")
     print("\n".join(problems) or "the node took it")
     return 1 if problems else 0
+
+
+def _attacked(folder: Path) -> AbstractContextManager[Nodes]:
+    """A node that answers IPFS peers, too."""
+    (folder / "alba").mkdir(mode=0o700)
+    (folder / "alba" / "config.toml").write_text("[bitswap]\nserve = true\n")
+    return real_nodes(folder, {"alba": True})
 
 
 def _offer_cabinet(client: Client, folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgpack
+from libp2p.bitswap.pb import bitswap_pb2
 from libp2p.kad_dht.pb import kademlia_pb2
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, StopMessage
@@ -28,8 +29,9 @@ MESHSUB, KAD, PUSH, IDENTIFY, LIBP2P_PING = (
     "/ipfs/ping/1.0.0",
 )
 HOP, STOP, DCUTR = "/libp2p/circuit/relay/0.2.0/hop", "/libp2p/circuit/relay/0.2.0/stop", "/libp2p/dcutr"
+BITSWAP = "/ipfs/bitswap/1.2.0"
 OURS: Final = (TASK, PING, INFO, BLOB, JOB, MODEL, DIALBACK)
-THEIRS: Final = (MESHSUB, KAD, PUSH, IDENTIFY, LIBP2P_PING, HOP, STOP, DCUTR)
+THEIRS: Final = (MESHSUB, KAD, PUSH, IDENTIFY, LIBP2P_PING, HOP, STOP, DCUTR, BITSWAP)
 _WORDS: Final = ("lease", "answer", "ruling", "accepted", "progress", "refused", "ack", "resume", "cancel", "unknown")
 
 
@@ -211,6 +213,25 @@ def circuit_message(chance: random.Random, protocol: str) -> bytes:
     return bytes(asked.SerializeToString())
 
 
+def bitswap_message(chance: random.Random) -> bytes:
+    """Wants, blocks and presences: of nothing, of what is there, by the thousand, beyond every bound."""
+
+    def cid() -> bytes:
+        prefix = bytes.fromhex(chance.choice(("01551220", "01701220", "1220", "01551b20")))
+        return prefix + chance.randbytes(32) if chance.randrange(9) else some_bytes(chance, 300)
+
+    message = bitswap_pb2.Message()
+    message.wantlist.full = not chance.randrange(4)
+    for _ in range(chance.choice((0, 1, 3, 40, 2000, 6000))):
+        want = message.wantlist.entries.add(block=cid(), priority=chance.randrange(100), cancel=not chance.randrange(5))
+        want.wantType, want.sendDontHave = chance.randrange(2), bool(chance.randrange(2))
+    for _ in range(chance.choice((0, 0, 0, 1, 3))):
+        message.payload.add(prefix=cid()[: chance.choice((4, 4, 0, 40))], data=some_bytes(chance, 90_000))
+    for _ in range(chance.choice((0, 1, 50))):
+        message.blockPresences.add(cid=cid(), type=chance.randrange(2))
+    return bytes(message.SerializeToString())
+
+
 def kad_record(chance: random.Random, message: kademlia_pb2.Message) -> bytes:
     """An IPNS record to be kept, or a question for one: true, changed, over, of any of thousands of publishers."""
     key = SigningKey.from_seed(chance.randrange(5000).to_bytes(32))
@@ -230,6 +251,8 @@ def their_frame(chance: random.Random, protocol: str) -> bytes:
             body = gossip_rpc(chance)
         case "/ipfs/kad/1.0.0":
             body = kad_message(chance)
+        case "/ipfs/bitswap/1.2.0":
+            body = bitswap_message(chance)
         case "/ipfs/id/push/1.0.0":
             body = some_bytes(chance, 200)
         case "/libp2p/circuit/relay/0.2.0/hop" | "/libp2p/circuit/relay/0.2.0/stop" | "/libp2p/dcutr":

@@ -32,7 +32,7 @@ from dimnode.records.ids import PeerId
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
 
 from .brute import Brute, serve_poison
-from .garbage import BLOB, IDENTIFY, INFO, JOB, KAD, MESHSUB, MODEL, OURS, PING, TASK, THEIRS, frame, own_frame
+from .garbage import BITSWAP, BLOB, IDENTIFY, INFO, JOB, KAD, MESHSUB, MODEL, OURS, PING, TASK, THEIRS, frame, own_frame
 from .liar import Liar
 
 SESSION_SECONDS: Final = 5.0
@@ -54,8 +54,8 @@ class Stranger:
 
     async def run(self) -> None:
         """Session after session, until cancelled."""
-        plans = (self.talk_garbage, self.lie, self.flood, self.gossip, *self.brute.plans)
-        weights = (5, 4, 1, 2, *([1] * len(self.brute.plans)))
+        plans = (self.talk_garbage, self.lie, self.flood, self.gossip, self.trade, *self.brute.plans)
+        weights = (5, 4, 1, 2, 3, *([1] * len(self.brute.plans)))
         while True:
             await self.try_session(self._chance.choices(plans, weights)[0])
 
@@ -106,16 +106,24 @@ class Stranger:
 
     async def talk_garbage(self, host: Any, liar: Liar) -> None:
         """Malformed, cut off, endless and random frames on every protocol."""
+        every = [each for each in self.protocols if each != BITSWAP]  # who opens that may open nothing else
         while True:
-            protocol = self._chance.choice((*self.protocols, *OURS, MESHSUB, MESHSUB, KAD, KAD))
-            with trio.move_on_after(_STREAM_SECONDS):
-                stream = await self._open(host, protocol)
-                try:
-                    for _ in range(self._chance.randrange(1, 6)):
-                        await self._write(stream, frame(self._chance, protocol), protocol)
-                    await (stream.reset() if self._chance.randrange(2) else stream.close())
-                except StreamError:
-                    self.sent["streams reset by the node"] += 1
+            await self._talk(host, self._chance.choice((*every, *OURS, MESHSUB, MESHSUB, KAD, KAD)))
+
+    async def trade(self, host: Any, liar: Liar) -> None:
+        """The same on bitswap, as a peer that speaks nothing of ours."""
+        while True:
+            await self._talk(host, BITSWAP)
+
+    async def _talk(self, host: Any, protocol: str) -> None:
+        with trio.move_on_after(_STREAM_SECONDS):
+            stream = await self._open(host, protocol)
+            try:
+                for _ in range(self._chance.randrange(1, 6)):
+                    await self._write(stream, frame(self._chance, protocol), protocol)
+                await (stream.reset() if self._chance.randrange(2) else stream.close())
+            except StreamError:
+                self.sent["streams reset by the node"] += 1
 
     async def lie(self, host: Any, liar: Liar) -> None:
         """A link as it should be, on which nothing is true; jobs of our own beside it."""
@@ -196,7 +204,12 @@ class Stranger:
         async def model(stream: Any) -> None:
             await self._quietly(self._write, stream, own_frame(self._chance, MODEL), MODEL)
 
-        return {TASK: task, PING: ping, INFO: tell, BLOB: blob, MODEL: model, KAD: poison}
+        async def hoard(stream: Any) -> None:
+            if self._chance.randrange(2):
+                await self._quietly(stream.read, 100)
+            await trio.sleep(_STREAM_SECONDS)
+
+        return {TASK: task, PING: ping, INFO: tell, BLOB: blob, MODEL: model, KAD: poison, BITSWAP: hoard}
 
     async def _quietly(self, act: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
