@@ -103,12 +103,12 @@ class Discovery:
 
     async def run(self) -> None:
         """Join, then look around: often while alone or just started, rarely afterwards."""
-        try:
-            async with trio.open_nursery() as nursery:  # peers that were lost are won back beside the rounds
-                self._nursery = nursery
+        async with trio.open_nursery() as nursery:  # peers that were lost are won back beside the rounds
+            self._nursery = nursery
+            try:
                 await self._rounds()
-        finally:
-            self._nursery = None  # links may outlive this by a moment when the node stops
+            finally:
+                self._nursery = None  # links may outlive this by a moment when the node stops
 
     async def _rounds(self) -> None:
         wait_seconds = self._limits.peers.redial_seconds_min

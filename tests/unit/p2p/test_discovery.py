@@ -184,9 +184,13 @@ def test_a_peer_that_is_lost_while_the_node_stops_is_let_go() -> None:
 
     async def life() -> None:
         discovery = Discovery(network, (), (), lambda _: None, random.Random(1))
-        with trio.move_on_after(1.0):
-            await discovery.run()
-        discovery.lost(peer(1))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(discovery.run)
+            await trio.sleep(1.0)
+            nursery.cancel_scope.cancel()
+            for _ in range(10):  # in whatever order tasks end
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                discovery.lost(peer(1))
 
     trio.run(life, clock=trio.testing.MockClock(autojump_threshold=0))
     assert not network.dials
