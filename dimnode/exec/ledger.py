@@ -7,6 +7,7 @@ models that load for ever would be a way to be served before everybody.
 
 import os
 from dataclasses import replace
+from typing import Final
 
 from dimnode.exec.admission import cost_name
 from dimnode.exec.batching import Batches
@@ -15,6 +16,8 @@ from dimnode.exec.member import Member, Result
 from dimnode.exec.memory import machine_bytes, process_bytes, process_peak_bytes
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
 from dimnode.limits import ExecLimits
+
+_CORES: Final = os.cpu_count() or 1  # asked once: the system reads a file for each answer
 
 
 def believed(member: Member, result: Result, now: float) -> Result:
@@ -25,7 +28,7 @@ def believed(member: Member, result: Result, now: float) -> Result:
     began. No run uses more processors than there are.
     """
     left_us = max(0, int((now - member.serving_since) * 1e6) - member.claimed_us)
-    run_us, cpu_us = min(result.run_us, left_us), min(result.cpu_us, left_us * (os.cpu_count() or 1))
+    run_us, cpu_us = min(result.run_us, left_us), min(result.cpu_us, left_us * _CORES)
     member.claimed_us += run_us
     if (run_us, cpu_us) == (result.run_us, result.cpu_us):
         return result

@@ -1,7 +1,8 @@
 """What the engine wants done: imperatives that the loop performs after the commit.
 
-Rule: effects are performed in order, and nothing but `Append` happens before the batch is on disk. A `Send` to a peer
-without a link is dropped: the owner's `resume` on the next link repairs it, so there is no retry queue anywhere.
+Rule: nothing but `Append` happens before the batch is on disk. Then what people wait for is performed (`Note`, `Reply`,
+`Refuse`), then the rest, either in its order; no effect may need another one of its batch to have been performed. A
+`Send` to a peer without a link is dropped: the owner's `resume` on the next link repairs it; there is no retry queue.
 Pure: no I/O, no clock.
 """
 

@@ -12,7 +12,8 @@ import signal
 from collections.abc import Callable
 
 from dimnode.errors import ConfigError
-from dimnode.node.library import Library, LocalModel
+from dimnode.node.library import Library
+from dimnode.node.model_orders import LocalModel
 from dimnode.records.envelope import open_envelope
 from dimnode.records.ids import PeerId
 from dimnode.records.manifest import Manifest

@@ -18,11 +18,10 @@ from dimnode.exec.memory import graphics, graphics_used_bytes, machine_bytes
 from dimnode.exec.orders import Finished, Order, PoolStats
 from dimnode.exec.runtimes.choice import extras_installed
 from dimnode.node.benches import bench_model, first_benchmark, own_key, read_benchmark, write_benchmark
-from dimnode.node.model_orders import model_order
 from dimnode.records.ids import PeerId, RecordId, peer_text
 
 if TYPE_CHECKING:
-    from dimnode.node.library import LocalModel
+    from dimnode.node.model_orders import LocalModel
     from dimnode.node.node import Node
 
 log = logging.getLogger(__name__)
@@ -115,7 +114,7 @@ class Labour:
         order = Order(
             own_key(),
             "load",
-            model_order(model),
+            model.order,
             (),
             (),
             None,
@@ -152,7 +151,7 @@ class Labour:
         try:
             seconds = min(max(seconds, 0.05), limits.bench_seconds_max)
             with self._node.library.in_use(model):
-                found = await bench_model(self._node.pool, model_order(model), fit, free_size, seconds, self._node.me)
+                found = await bench_model(self._node.pool, model.order, fit, free_size, seconds, self._node.me)
         finally:
             self._benching = False
         return {"model": name, **found}

@@ -7,7 +7,6 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ from dimnode.node.composing import compose_or_refuse
 from dimnode.node.for_others import ForOthers
 from dimnode.node.model_card import ModelCard, body_of, check_card, check_sha256, gather_for
 from dimnode.node.model_files import Gathered, SourceFile, format_of, gather_listed
+from dimnode.node.model_orders import LocalModel
 from dimnode.node.registry import Registry
 from dimnode.p2p.blobs import PartOf
 from dimnode.records.envelope import Record, SigningKey, seal
@@ -42,15 +42,6 @@ Keep = Callable[[Path, Progress], Blob]
 MODEL_PIN: Final = "model "
 _FOR_OTHERS: Final = "others"
 """Why a model is here, in the journal: somebody else's job or wish had it fetched."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalModel:
-    """A model whose files are on this machine, by their paths in the manifest; `roots`: the blobs that they are."""
-
-    manifest: Record
-    files: Mapping[str, Path]
-    roots: tuple[Cid, ...]
 
 
 class Library:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from dimnode.jobs.effects import Append, Effect, Forget, Remember
+from dimnode.jobs.effects import Append, Effect, Forget, Note, Refuse, Remember, Reply
 from dimnode.jobs.engine import Engine
 from dimnode.jobs.events import Event, Now, TimePassed
 from dimnode.limits import Limits
+from dimnode.node.diary import Diary
 from dimnode.node.inbox import Inbox
 from dimnode.node.rows import lazy_rows, rows_of, seal_into
 from dimnode.records.envelope import SigningKey
@@ -43,6 +44,7 @@ class Loop:
         self._commit_by: float | None = None
         self.kept_manifests: Callable[[Append], Rows] = lambda _: {}
         self.concluded: Callable[[Append], None] = lambda _: None
+        self.diary = Diary()
         self._breathe_at = 0.0
         self.passes = 0
         self.events = 0
@@ -75,27 +77,29 @@ class Loop:
         handle = self._engine.handle
         for event in batch:
             effects += handle(event, now)
-            await self._breathe()
+            if time.perf_counter() >= self._breathe_at:
+                await self._breathe()
         await self._settle(effects)
 
     async def _breathe(self) -> None:
-        """Let others run when this pass has kept them waiting for long: a batch may take many milliseconds.
+        """Let others run. Called when this pass has kept them waiting for long: a batch may take many milliseconds.
 
         Not cancelled there, so that a pass is whole. What others see meanwhile is what they see while it commits.
         """
-        if time.perf_counter() >= self._breathe_at:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            self._breathe_at = time.perf_counter() + self._limits.jobs.loop_hold_seconds_max
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        self._breathe_at = time.perf_counter() + self._limits.jobs.loop_hold_seconds_max
 
     async def _settle(self, effects: list[Effect]) -> None:
-        """Commit the binding appends of a batch, then perform the rest in order."""
+        """Commit the binding appends of a batch, then perform the rest: what people wait for first, else in order."""
         rows: Rows = {}
+        told: list[Effect] = []
         rest: list[Effect] = []
         verdicts: list[Append] = []
         lazy: list[Rows] = []
         binding = False
         for effect in effects:
-            await self._breathe()
+            if time.perf_counter() >= self._breathe_at:
+                await self._breathe()
             match effect:
                 case Append():
                     envelope = seal_into(effect, self._key, self._vault)
@@ -111,6 +115,8 @@ class Loop:
                         binding = True
                 case Forget() | Remember():
                     lazy.append(lazy_rows(effect))
+                case Note() | Reply() | Refuse():
+                    told.append(effect)
                 case _:
                     rest.append(effect)
         for found in lazy:  # in one go: the journal must not write half of what belongs together
@@ -120,11 +126,21 @@ class Loop:
             self._fault(rows)
         else:
             await trio.lowlevel.checkpoint()
-        for effect in rest:
-            self._perform(effect)
-            await self._breathe()
+        await self._perform_all(told)
+        if verdicts:  # who waits for one of them is answered before this node turns to its peers
+            await _let_woken_run()
+        await self._perform_all(rest)
         for verdict in verdicts:
             self.concluded(verdict)
+        if len(self.diary):
+            await _let_woken_run()  # frames leave when their writers run
+            self.diary.write()
+
+    async def _perform_all(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            self._perform(effect)
+            if time.perf_counter() >= self._breathe_at:
+                await self._breathe()
 
     async def _commit(self, rows: Rows) -> None:
         with trio.CancelScope(shield=True):
@@ -139,6 +155,12 @@ class Loop:
             self._commit_by = trio.current_time() + self._limits.store.lazy_commit_seconds_max
         moments = [moment for moment in (self._engine.due(), self._commit_by) if moment is not None]
         return min(moments, default=None)
+
+
+async def _let_woken_run() -> None:
+    """Until every task that was woken has run. Twice, because the order within a pass of trio is random."""
+    await trio.lowlevel.cancel_shielded_checkpoint()
+    await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def engine_rng() -> random.Random:

@@ -3,20 +3,35 @@
 Rule: what a runtime is told of a model comes from its signed manifest and from nowhere else.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from dimnode.exec.orders import Facts, ModelFile, ModelOrder
-from dimnode.node.library import LocalModel
+from dimnode.records.envelope import Record
+from dimnode.records.ids import Cid
 from dimnode.records.manifest import Manifest
 
 
-def model_order(model: LocalModel) -> ModelOrder:
-    """What an order says of this model."""
-    manifest = Manifest.of(model.manifest)
-    # The first file is the one that a runtime opens.
-    ordered = (manifest.main, *(file for file in manifest.files if file != manifest.main))
-    files = tuple(ModelFile(file.path, file.role, str(model.files[file.path]), bytes(file.root)) for file in ordered)
-    return ModelOrder(manifest.id.hex(), manifest.runtime, files, _facts(model.manifest.payload), manifest.size_bytes)
+@dataclass(frozen=True)
+class LocalModel:
+    """A model whose files are on this machine, by their paths in the manifest; `roots`: the blobs that they are."""
+
+    manifest: Record
+    files: Mapping[str, Path]
+    roots: tuple[Cid, ...]
+
+    @cached_property
+    def order(self) -> ModelOrder:
+        """What an order says of this model; each of a thousand a second says the same."""
+        manifest = Manifest.of(self.manifest)
+        # The first file is the one that a runtime opens.
+        ordered = (manifest.main, *(file for file in manifest.files if file != manifest.main))
+        files = tuple(ModelFile(file.path, file.role, str(self.files[file.path]), bytes(file.root)) for file in ordered)
+        facts = _facts(self.manifest.payload)
+        return ModelOrder(manifest.id.hex(), manifest.runtime, files, facts, manifest.size_bytes)
 
 
 def _facts(said: Any) -> Facts:

@@ -5,7 +5,6 @@ what it stands on. The zygote was started before trio and before the key is read
 """
 
 import gc
-import logging
 import signal
 import sys
 import time
@@ -65,7 +64,7 @@ from dimnode.p2p.pings import PING
 from dimnode.p2p.reach import DIALBACK, Reach
 from dimnode.p2p.ticks import tick_after
 from dimnode.records.envelope import Record, SigningKey
-from dimnode.records.ids import Cid, PeerId, RecordId, cid_text, peer_text
+from dimnode.records.ids import Cid, PeerId, RecordId, peer_text
 from dimnode.records.kinds import OPEN_SWARM_ID, VERDICT_STATUS
 from dimnode.records.membership_kinds import OPEN_SWARM_NAME
 from dimnode.store.blobs import BlobStore
@@ -73,8 +72,6 @@ from dimnode.store.home import load_seed
 from dimnode.store.journal import Journal, Rows
 from dimnode.store.peers import PeerCache
 from dimnode.store.vault import Vault
-
-log = logging.getLogger(__name__)
 
 SWITCH_SECONDS = 0.0005
 
@@ -173,6 +170,7 @@ class Node:
         )
         self.loop.kept_manifests = self._manifests_of
         self.loop.concluded = lambda append: self.swarm.verdict(append.key[0], append.id)
+        self.loop.diary = self.performer.diary
         self.host: Host | None = None
         self.pool: Pool | None = None
         self.discovery: Discovery | None = None
@@ -320,8 +318,11 @@ class Node:
         return (*self.config.bootstrap, *(address for address in invited if not address.endswith(mine)))
 
     async def _loop(self, effects: list[Any]) -> None:
-        await self.loop.start(effects)
-        await self.loop.run()
+        try:
+            await self.loop.start(effects)
+            await self.loop.run()
+        finally:
+            self.loop.diary.write()
 
     async def _wait_for_signal(self) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -392,11 +393,11 @@ class Node:
     def _note(self, note: Note) -> None:
         self.watchers.note(note)
         if note.what == "submitted":
-            log.info("a job began", extra={"job": cid_text(note.job), "status": "open"})
+            self.performer.diary.job_began(note.job)
             job = self.engine.owner.book.find(note.job)
             self.swarm.opened(note.job, job is not None and job.spec["visibility"] == "swarm")
         elif note.what in VERDICT_STATUS:
-            log.info("a job ended", extra={"job": cid_text(note.job), "status": note.what})
+            self.performer.diary.job_ended(note.job, note.what)
             self.swarm.job_state(note.job, note.what)
 
 

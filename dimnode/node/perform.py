@@ -3,7 +3,6 @@
 Rule: nothing here decides. Whatever comes back (a result, a comparison, a refusal) returns to the loop as an event.
 """
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -33,18 +32,17 @@ from dimnode.jobs.effects import (
 )
 from dimnode.jobs.events import Combined, Compared, Event, Key, Ruled, RunFinished, RunRefused
 from dimnode.limits import LIMITS, Limits
-from dimnode.node.library import Library, LocalModel
-from dimnode.node.model_orders import model_order
+from dimnode.node.diary import Diary
+from dimnode.node.library import Library
+from dimnode.node.model_orders import LocalModel
 from dimnode.node.receipts import gone
 from dimnode.node.usage import CabinetUse
 from dimnode.p2p.frames import TaskFrame
-from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid, cid_text
+from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid
 from dimnode.records.receipt import Opening
 from dimnode.records.tensors import decode_tensors
 from dimnode.store.journal import Journal
 from dimnode.store.vault import Vault
-
-log = logging.getLogger(__name__)
 
 
 class Door(Protocol):
@@ -84,6 +82,7 @@ class Performer:
         self.leased: Callable[[PeerId, PeerId, Iterable[RecordId]], None] = lambda _peer, _submitter, _models: None
         self._consults: dict[Key, Consult] = {}
         self.pool: Pool | None = None
+        self.diary = Diary()
         self.model_to_run: Callable[[LocalModel], LocalModel] = lambda asked: asked
 
     def perform(self, effect: Effect) -> None:
@@ -179,7 +178,7 @@ class Performer:
         order = Order(
             key=run.key,
             op=run.op,  # type: ignore[arg-type]  # the spec's schema allows exactly the pool's operations
-            model=model_order(model) if model is not None else None,
+            model=model.order if model is not None else None,
             inputs=tuple(self._bytes(cid) for cid in run.inputs),
             take=tuple(Take(*row) for row in run.take),
             rows=rows,
@@ -220,7 +219,7 @@ class Performer:
         """The pool's callback: a result becomes an event."""
         key = (RecordId(done.key[0]), done.key[1], done.key[2])
         self._library.blobs.release(*self._in_use.pop(key, ()))
-        log.info("a task ended", extra={"job": cid_text(key[0]), "task": key[1], "status": done.status})
+        self.diary.task_ended(key, done.status)
         consult = self._consults.pop(key, None)
         if done.status == "refused":  # it did not run, and nothing was decided: the owner may ask again, or elsewhere
             self._put(RunRefused(key, done.code, done.message, self._limits.jobs.retry_after_ms_min))
@@ -229,6 +228,7 @@ class Performer:
             self._rule(consult, done)
             return
         if done.status == "cancelled":
+            self.diary.write()  # no event follows, and so no pass of the loop
             return
         output = self.hold_blob(done.output) if done.status == "ok" else None
         event = RunFinished(

@@ -12,6 +12,7 @@ import pytest
 
 from dimnode.audit.verifier import verify
 from tests.e2e.harness import MODEL, MODEL_FEATURES, Nodes, RealNode, real_nodes
+from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -145,11 +146,17 @@ def test_the_log_names_requests_and_jobs_and_never_says_what_was_in_them(nodes: 
         said = http.post("/dim/v1/jobs", json=body, params={"wait": 20}).json()
         assert said["status"] == "ok"
         assert http.post("/dim/v1/jobs", json=body | {"input": {"x": [[canary]]}}).status_code == 400
+    end = f'"message": "a job ended", "job": "{said["job"]}"'  # written after who waited was answered
+    eventually(lambda: end in alba.log.read_text(encoding="utf-8"))
     text = alba.log.read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     about = [line for line in lines if line.get("job") == said["job"]]
-    assert [line["status"] for line in about if line["logger"] == "dimnode.node.node"] == ["open", "ok"]
+    life = ("a job began", "a job ended")
+    assert [(line["message"], line["status"]) for line in about if line["message"] in life] == [
+        ("a job began", "open"),
+        ("a job ended", "ok"),
+    ]
     request = next(line for line in about if line.get("request") == "canary-1")
     assert (request["route"], request["status"]) == ("/dim/v1/jobs", 200)
     assert request["ms"] > 0

@@ -1,5 +1,6 @@
-"""THE loop lets others run while a batch takes long, and a pass that began is whole."""
+"""THE loop lets others run while a batch takes long, a pass that began is whole, and people are answered first."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -7,14 +8,15 @@ from typing import Any, cast
 import pytest
 import trio
 
-from dimnode.jobs.effects import Effect, Note
+from dimnode.jobs.effects import Append, Effect, Note, Release, Reply, Send
 from dimnode.jobs.engine import Engine
 from dimnode.jobs.events import Event, Now, TimePassed
 from dimnode.limits import LIMITS
+from dimnode.node.diary import Diary
 from dimnode.node.inbox import Inbox
 from dimnode.node.loop import Loop
 from dimnode.records.envelope import SigningKey
-from dimnode.records.ids import RecordId
+from dimnode.records.ids import PeerId, RecordId, cid_text
 from dimnode.store.journal import Journal
 from dimnode.store.vault import Vault
 
@@ -91,3 +93,39 @@ def test_a_batch_is_handled_to_its_end_also_when_the_node_stops_meanwhile(journa
     bench = Bench(journal, EACH_SECONDS)
     turns_of_others(bench, 2, cancel=True)
     assert bench.engine.handled == EVENTS
+
+
+def test_people_are_answered_before_peers_and_the_log_comes_last(journal: Journal) -> None:
+    job, peer, seen = RecordId(b"job"), PeerId(b"peer"), list[Any]()
+    send, note, reply = Send(peer, "ack", (job, 0, 1)), Note(job, "answered"), Reply(None, job, "ok", job, ())
+    release, verdict = Release(), Append("verdict", job, (job, 0, 0), b"payload", end="ok")
+    bench = Bench(journal, 0.0)
+    bench.loop._perform = seen.append
+    bench.loop.diary.job_ended(job, "ok")
+    bench.loop.diary.write = lambda: seen.append("log")  # type: ignore[method-assign]
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.loop.start, [send, verdict, note, reply, release])
+            while "log" not in seen:
+                await trio.lowlevel.checkpoint()
+                if seen and seen[-1] in (reply, release):
+                    seen.append("a writer")
+
+    trio.run(main)
+    assert seen == [note, reply, "a writer", send, release, "a writer", "log"]
+
+
+def test_the_diary_writes_each_line_once_with_its_fields(caplog: pytest.LogCaptureFixture) -> None:
+    diary, job = Diary(), RecordId(b"job")
+    with caplog.at_level(logging.INFO, "dimnode.node.diary"):
+        diary.job_began(job)
+        diary.task_ended((job, 3, 1), "ok")
+        diary.job_ended(job, "failed")
+        assert not caplog.records
+        diary.write()
+        diary.write()
+    found = [(line.getMessage(), vars(line)["job"], vars(line)["status"]) for line in caplog.records]
+    name = cid_text(job)
+    assert found == [("a job began", name, "open"), ("a task ended", name, "ok"), ("a job ended", name, "failed")]
+    assert vars(caplog.records[1])["task"] == 3

@@ -19,7 +19,8 @@ from dimnode.node.begun import Begun
 from dimnode.node.clock import wall_ms
 from dimnode.node.content import Content
 from dimnode.node.for_others import ForOthers
-from dimnode.node.library import Library, LocalModel
+from dimnode.node.library import Library
+from dimnode.node.model_orders import LocalModel
 from dimnode.node.models import Models
 from dimnode.p2p.host.streams import StreamLost
 from dimnode.p2p.models import serve_models

@@ -1,5 +1,6 @@
 """Ids, envelopes and the schema of each kind."""
 
+import base64
 import hashlib
 from typing import Any
 
@@ -189,6 +190,13 @@ def test_a_signature_may_be_skipped_only_on_request() -> None:
 def test_a_secret_key_does_not_print_itself() -> None:
     assert KEY.secret.hex() not in repr(KEY)
     assert repr(KEY.secret) not in repr(KEY)
+
+
+def test_the_text_of_an_id_is_base32_whatever_its_length() -> None:
+    for size in range(40):
+        raw = hashlib.sha256(bytes([size])).digest() * 2
+        expected = base64.b32encode(raw[:size]).decode().lower().rstrip("=")
+        assert cid_text(raw[:size]) == f"b{expected}"
 
 
 def test_texts_of_ids_are_read_back() -> None:
