@@ -79,7 +79,8 @@ class LocalNetwork:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limits.mdns_start_seconds_max):
                 for each in opened:
-                    await trio.to_thread.run_sync(each.close, abandon_on_cancel=True)  # else no deadline ends it
+                    # Abandoned, or no deadline would end it.
+                    await trio.to_thread.run_sync(each.close, abandon_on_cancel=True)  # type: ignore[call-arg]
 
     def _open(self, opened: list[Zeroconf], addresses: list[str]) -> None:
         """In a thread: it takes seconds."""
