@@ -284,6 +284,7 @@ class JobLimits:
     lease_seconds_max: float = 150.0  # the task timeout and one time to live; a node takes its own task timeout
     lease_window_per_peer: int = 64
     accepted_after_ms: int = 5
+    accepted_again_ms_min: int = 100
     task_attempts_max: int = 8
     tasks_per_job_max: int = 64
     open_jobs_max: int = 16_384

@@ -181,7 +181,8 @@ class Executor:
             work = self._current(key)
             assert work is not None and work.state is not WorkState.ANSWERED, "a result drops this deadline"
             effects.append(Send(work.owner, "accepted", key))
-            self._report_at.set(key, now.mono + self._limits.jobs.lease_ttl_ms / 1000 / _PROGRESS_PER_TTL)
+            again_ms = max(self._limits.jobs.accepted_again_ms_min, work.ttl_ms / _PROGRESS_PER_TTL)
+            self._report_at.set(key, now.mono + again_ms / 1000)
         for key in self._keep_until.pop(now.mono):
             work = self._current(key)
             assert work is not None, "who lets go of work drops its deadline"

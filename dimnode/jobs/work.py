@@ -28,6 +28,7 @@ SAME_BITS: Final = "x_deterministic"
 class Work:
     """One lease that this node executes or has answered.
 
+    `ttl_ms` is the lease's time to live, which each `accepted` renews at its owner; 0 when it is read from the journal.
     `spec` is None once there is a result: then nothing is held, and the result is named for whoever asks for it.
     `rulings` are this node's own, `refused` when the last of them said no.
     """
@@ -38,6 +39,7 @@ class Work:
     job: RecordId
     task: int
     state: WorkState
+    ttl_ms: int = 0
     spec: Mapping[str, Any] | None = None
     inputs: tuple[Opening, ...] = ()
     answer: RecordId | None = None
@@ -96,6 +98,7 @@ def begun(event: LeaseReceived) -> Work:
         job=event.job,
         task=event.task,
         state=WorkState.CONSULTING if "cabinet" in template else WorkState.RUNNING,
+        ttl_ms=event.ttl_ms,
         spec=event.spec,
         inputs=event.openings,
     )

@@ -271,7 +271,13 @@ class Stage:
     # ---- owners and the pool, as the executor hears them
 
     def lease(
-        self, owner: PeerId = A, task: int = 0, epoch: int = 1, blobs: tuple[bytes, ...] = (b"input",), **changes: Any
+        self,
+        owner: PeerId = A,
+        task: int = 0,
+        epoch: int = 1,
+        blobs: tuple[bytes, ...] = (b"input",),
+        ttl_ms: int = 30_000,
+        **changes: Any,
     ) -> LeaseReceived:
         """A lease from another owner; its records and input blobs are held. The spec's nonce stays the same."""
         self.count += 1
@@ -280,10 +286,10 @@ class Stage:
         spec["inputs"] = [found.ref for found in openings]
         common = {key: spec.pop(key) for key in ("net", "by", "at_ms")}
         job = self._foreign_spec(common, spec)
-        said = {"job": job, "task": task, "epoch": epoch, "executor": self.me, "ttl_ms": 30_000}
+        said = {"job": job, "task": task, "epoch": epoch, "executor": self.me, "ttl_ms": ttl_ms}
         lease = self._foreign("lease", owner, {**said, "inputs": spec["inputs"]})
         self.holds.update(found.cid for found in openings)
-        return LeaseReceived(owner, lease, job, task, epoch, 30_000, {**common, **spec}, openings)
+        return LeaseReceived(owner, lease, job, task, epoch, ttl_ms, {**common, **spec}, openings)
 
     def _foreign_spec(self, common: dict[str, Any], spec: dict[str, Any]) -> RecordId:
         identity, payload = compose("spec", common, spec)

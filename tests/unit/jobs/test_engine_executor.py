@@ -110,16 +110,19 @@ def test_a_result_that_nobody_waits_for_is_let_go() -> None:
 # ---- words while it runs
 
 
-def test_a_short_run_sends_no_word_and_a_longer_one_says_accepted_after_5_to_25_ms() -> None:
+@pytest.mark.parametrize(("ttl_ms", "again_seconds"), [(30_000, 10), (3_000, 1), (1, 0.1)])
+def test_a_longer_run_says_accepted_after_5_to_25_ms_and_three_times_in_its_leases_own_time_to_live(
+    ttl_ms: int, again_seconds: float
+) -> None:
     stage = Stage([A])
-    lease = stage.lease()
+    lease = stage.lease(ttl_ms=ttl_ms)
     stage.do(lease)
     due = stage.engine.due()
     assert due is not None and 0.005 <= due - stage.now.mono <= 0.026
     stage.later(due - stage.now.mono)
     assert [send.peer for send in sent("accepted", stage.do(TimePassed()))] == [A]
     due = stage.engine.due()
-    assert due is not None and due - stage.now.mono == pytest.approx(10, abs=0.1)  # three times in a time to live
+    assert due is not None and due - stage.now.mono == pytest.approx(again_seconds, abs=0.03)
     stage.later(due - stage.now.mono)
     assert sent("accepted", stage.do(TimePassed()))
 
