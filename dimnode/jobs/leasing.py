@@ -39,7 +39,7 @@ class Leasing:
         self._stranded: dict[Key, PeerId] = {}
         self._ends: Deadlines[tuple[PeerId, Key]] = Deadlines()
         self._busy_ends: Deadlines[PeerId] = Deadlines()
-        self._late: OrderedDict[RecordId, None] = OrderedDict()
+        self._late: OrderedDict[RecordId, tuple[PeerId, Key]] = OrderedDict()
         self._patience: float | None = None
         self.given_up: list[Job] = []
 
@@ -191,17 +191,18 @@ class Leasing:
 
     def abandon(self, job: Job, task: Task) -> None:
         """End a lease that may still be answered: late answers to it are kept once, unaccepted."""
-        assert task.lease is not None
+        assert task.lease is not None and task.peer is not None
         self.end(job, task)
         if len(job.abandoned) < self._limits.jobs.abandoned_leases_listed_max:
             job.abandoned.append(task.lease)
-        self._late[task.lease] = None
+        self._late[task.lease] = (task.peer, job.key(task))
         if len(self._late) > self._limits.jobs.late_leases_remembered_max:
             self._late.popitem(last=False)
 
-    def take_late(self, lease: RecordId) -> bool:
-        """True once for each lease of ours that was abandoned."""
-        if lease not in self._late:
+    def take_late(self, lease: RecordId, peer: PeerId, key: Key) -> bool:
+        """True once for each lease of ours that was abandoned, for its own executor under its own key: a lease's id is no
+        secret, and its one place is not for strangers, nor for answers to other jobs."""
+        if self._late.get(lease) != (peer, key):
             return False
         del self._late[lease]
         return True

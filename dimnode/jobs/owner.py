@@ -101,7 +101,7 @@ class Owner:
         ack = Send(event.peer, "ack", event.key)
         leased = self._leasing.find(event.peer, event.key)
         if leased is None:  # an answer to an abandoned lease is kept once; what nobody asked for leaves nothing
-            kept = appends_too_late(event) if self._leasing.take_late(event.lease) else []
+            kept = appends_too_late(event) if self._leasing.take_late(event.lease, event.peer, event.key) else []
             return [*kept, ack, let_go(event)]
         job, task = leased
         if rule := misfit(job, task, event):

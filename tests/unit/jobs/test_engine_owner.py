@@ -250,6 +250,17 @@ def test_many_jobs_leave_no_deadline_and_a_bounded_memory() -> None:
     assert stage.engine.owner.book.remembered == 10
 
 
+def test_the_place_of_a_late_answer_is_its_executors_alone_and_under_its_own_key() -> None:
+    stage = Stage([A, B])
+    first = sent("lease", stage.submit())[0]
+    stage.do(PeerDown(first.peer))
+    open_lease = sent("lease", stage.submit(nonce=b"n" * 16))[0]
+    late = stage.answer(first)
+    for liar, key in [(C, late.key), (late.peer, open_lease.key), (late.peer, (*late.key[:2], 7))]:
+        assert not appended("answer", stage.do(replace(stage.answer(first), peer=liar, key=key)))
+    assert [row.key for row in appended("answer", stage.do(late))] == [first.key]
+
+
 def test_late_leases_are_remembered_up_to_a_limit() -> None:
     stage = Stage([A, B], limits=Limits(jobs=JobLimits(late_leases_remembered_max=3)))
     leases = [sent("lease", stage.submit())[0] for _ in range(10)]
