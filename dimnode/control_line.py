@@ -2,15 +2,19 @@
 
 Whoever waits for an answer reads the socket and sorts what comes in for everybody else, so that no thread of its own
 is needed, and a question may come from any thread.
+
+A node may be stopped or hang without hanging up. A question may also take long. So whoever waits asks on a second
+connection whether anybody is there, whenever nothing has come for a while: `NoNode` E-cli-07 when nobody is.
 """
 
 import contextlib
 import select
 import shlex
 import socket as sockets
+import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from threading import Condition, Lock
@@ -18,7 +22,7 @@ from typing import Any, Final
 
 from dimnode.config import default_home, socket_path
 from dimnode.errors import NoNode, PeerFault, Refused
-from dimnode.limits import LIMITS
+from dimnode.limits import LIMITS, ApiLimits
 from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 
 _READ_BYTES: Final = 1024 * 1024
@@ -47,17 +51,19 @@ class Slot:
 class Line:
     """The connection to the node of `home` (default: DIM_HOME). Raises `NoNode` when none answers."""
 
-    def __init__(self, home: Path | str | None, socket: Path | str | None) -> None:
-        path = socket or socket_path(Path(home) if home else default_home())
-        self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    def __init__(self, home: Path | str | None, socket: Path | str | None, limits: ApiLimits = LIMITS.api) -> None:
+        self._path, self._limits = str(socket or socket_path(Path(home) if home else default_home())), limits
         try:
-            self._socket.connect(str(path))
+            self._socket = _connected(self._path, limits.probe_seconds_max)
+        except BlockingIOError:
+            raise self._silence() from None
         except OSError as error:
-            self._socket.close()
-            cause = f"nothing listens on {path} ({error.strerror})"
+            cause = f"nothing listens on {self._path} ({error.strerror})"
             elsewhere = home is not None and Path(home).absolute() != default_home().absolute()
             hint = f"dim up --home {shlex.quote(str(home))}" if elsewhere else "dim up, or --home DIR of another node"
             raise NoNode("E-cli-01", "no node is running here", cause, hint) from None
+        self._alive_at = time.monotonic()  # when something came last, or was asked while nobody waited
+        self._silent = False
         self._decoder = FrameDecoder(LIMITS.api.request_bytes_max)
         self._numbers = count(1)
         self._slots: dict[int, Slot] = {}
@@ -87,14 +93,21 @@ class Line:
         """Nobody waits for the answer to this request any more."""
         self._slots.pop(number, None)
 
-    def send(self, frames: bytes, slots: Iterable[Slot]) -> None:
+    def send(self, frames: bytes, slots: Sequence[Slot]) -> None:
         """Write the frames of these slots, all at once. Raises `NoNode` when the connection broke."""
         now = time.monotonic()
         for slot in slots:
             slot.sent = now
+        if len(self._slots) <= len(slots):  # nothing else is owed: silence begins here
+            self._alive_at = now
+        rest = memoryview(frames)
         try:
             with self._sending:
-                self._socket.sendall(frames)
+                while rest:
+                    try:
+                        rest = rest[self._socket.send(rest) :]
+                    except BlockingIOError:  # it reads nothing: it is stopped, or has as many jobs of ours as it takes
+                        self._probe()
         except OSError:
             raise self._gone() from None
 
@@ -121,19 +134,38 @@ class Line:
                     self._sort(chunk)
 
     def _receive(self, left_seconds: float | None) -> bytes:
-        """Some bytes; none when the time is up. Raises `NoNode` at the end of the connection."""
+        """Some bytes; none when the time is up. Raises `NoNode` at the end of the connection, or of its patience."""
+        quiet_seconds = self._alive_at + self._limits.silence_seconds_max - time.monotonic()
+        seconds = quiet_seconds if left_seconds is None else min(left_seconds, quiet_seconds)
         try:
-            if left_seconds is not None:
-                poll = select.poll()  # not select(): a process with many files open is no reason to fail
-                poll.register(self._socket, select.POLLIN)
-                if not poll.poll(max(1.0, left_seconds * 1000)):
-                    return b""
+            if not _readable([self._socket], seconds):
+                if quiet_seconds <= seconds:
+                    self._probe()
+                return b""
             chunk = self._socket.recv(_READ_BYTES)
         except OSError:
             chunk = b""
         if not chunk:
             raise self._gone()
+        self._alive_at = time.monotonic()
         return chunk
+
+    def _probe(self) -> None:
+        """Ask on a second connection whether anybody is there; an answer that comes on the first will do.
+
+        Raises `NoNode` E-cli-07, after hanging up, when there is none in time.
+        """
+        seconds = self._limits.probe_seconds_max
+        try:
+            with _connected(self._path, seconds) as probe:
+                probe.sendall(pack_frame({"id": 1, "op": "ping"}))
+                alive = _readable([probe, self._socket], seconds)
+        except OSError:  # no longer listens, or takes nobody in
+            alive = _readable([self._socket], 0)
+        if not alive:
+            self._silent = True
+            raise self._gone()
+        self._alive_at = time.monotonic()
 
     def _sort(self, chunk: bytes) -> None:
         """Put what came in where it is waited for."""
@@ -157,10 +189,45 @@ class Line:
                     slot.sink.append(slot)
 
     def _gone(self) -> NoNode:
+        if self._silent:
+            self.close()
+            return self._silence()
         what = "this client is closed" if self._lost else "the connection to the node broke"
         self.close()
         cause = "the node stopped or crashed; jobs that it had taken in go on when it is up again"
         return NoNode("E-cli-02", what, cause, "dim status, then dim job ls")
+
+    def _silence(self) -> NoNode:
+        what = "the node does not answer"
+        cause = f"something listens on {self._path}, but its process is stopped, or hangs; its jobs are kept"
+        return NoNode("E-cli-07", what, cause, "let its process go on (kill -CONT), or end it and dim up")
+
+
+def _connected(path: str, seconds: float) -> sockets.socket:
+    """A connection of which no connect or send makes no progress for longer than this: then it is BlockingIOError.
+
+    Not by `settimeout`, for which connecting to a listener with a full backlog fails at once.
+    """
+    made = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    whole, part = divmod(seconds, 1.0)
+    made.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, struct.pack("ll", int(whole), int(part * 1_000_000)))
+    try:
+        made.connect(path)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _readable(waited: Iterable[sockets.socket], seconds: float) -> bool:
+    """Whether something came to one of these, or it was hung up, within this time."""
+    poll = select.poll()  # not select(): a process with many files open is no reason to fail
+    try:
+        for each in waited:
+            poll.register(each, select.POLLIN)
+    except ValueError:  # another thread has closed it
+        return True
+    return bool(poll.poll(max(0.0, seconds * 1000)))
 
 
 def _message(body: bytes) -> dict[str, Any]:

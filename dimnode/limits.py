@@ -387,6 +387,8 @@ class ApiLimits:
     """The people's doors."""
 
     clients_waiting_max: int = 128
+    silence_seconds_max: float = 4.0  # after which a client asks whether its node is still there
+    probe_seconds_max: float = 6.0
     accept_again_seconds: float = 0.2
     request_bytes_max: int = 72 * 1024 * 1024
     client_unread_bytes_max: int = 128 * 1024 * 1024

@@ -70,10 +70,9 @@ def _opened(home: Path) -> tuple[str, DimError | None]:
     try:
         with Client(home) as client:
             return str(client.ask("http.open")["url"]), None
-    except NoNode:
-        return "", None
     except DimError as error:
-        return "", error
+        nobody = isinstance(error, NoNode) and error.complaint.code == "E-cli-01"
+        return "", None if nobody else error
 
 
 def ls(chosen: argparse.Namespace) -> int:

@@ -200,8 +200,10 @@ class Leasing:
             self._late.popitem(last=False)
 
     def take_late(self, lease: RecordId, peer: PeerId, key: Key) -> bool:
-        """True once for each lease of ours that was abandoned, for its own executor under its own key: a lease's id is no
-        secret, and its one place is not for strangers, nor for answers to other jobs."""
+        """True once for each lease of ours that was abandoned, for its own executor under its own key.
+
+        A lease's id is no secret, and its one place is not for strangers, nor for answers to other jobs.
+        """
         if self._late.get(lease) != (peer, key):
             return False
         del self._late[lease]

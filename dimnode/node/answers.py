@@ -70,6 +70,7 @@ class Answers:
         self._started = time.monotonic()
         self.models = ModelAnswers(node, backstage)
         self._operations = {
+            "ping": self._ping,
             "status": self._status,
             "doctor": self._doctor,
             "connect": self._connect,
@@ -103,6 +104,10 @@ class Answers:
         return await operation(arguments)
 
     # ---- the node
+
+    async def _ping(self, _: Mapping[str, Any]) -> Answer:
+        """Clients ask whether anybody is there when something else takes long."""
+        return {}
 
     async def _status(self, _: Mapping[str, Any]) -> Answer:
         return self.status()

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cli_nodes import ANY_PORT, MODELS, NO_FEATURES, PATIENTS, Nodes, dim, environment, wait_for
@@ -267,6 +268,19 @@ def test_dim_stop_returns_when_the_node_is_gone(nodes):
     assert node.dim("stop").code == 0
     assert node.process.wait(10) == 0
     refused(node.dim("status"), 5, "E-cli-01")
+
+
+def test_commands_whose_node_is_stopped_by_a_signal_say_so_and_it_goes_on_afterwards(nodes):
+    frozen = nodes.start("frozen")
+    frozen.process.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor() as threads:
+            said = list(threads.map(lambda words: frozen.dim(*words), [["status"], ["peers", "--watch"], ["doctor"]]))
+    finally:
+        frozen.process.send_signal(signal.SIGCONT)
+    for each in said:
+        refused(each, 5, "E-cli-07")
+    assert frozen.dim("status").code == 0
 
 
 def test_the_python_client_runs_a_job_on_a_real_node(pair, rows, tmp_path):

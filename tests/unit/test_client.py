@@ -1,7 +1,9 @@
 """The client against a node that speaks the real protocol over a real socket."""
 
+import contextlib
 import queue
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -11,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from dimnode.client import Client, read_output, tensor_rows
+from dimnode.config import socket_path
+from dimnode.control_line import Line
 from dimnode.errors import ConfigError, NoNode, Refused, RunFailed
-from dimnode.limits import LIMITS
+from dimnode.limits import LIMITS, ApiLimits
 from dimnode.records.tensors import ITEM_BYTES, Tensor, encode_tensors
 from dimnode.wire import pack_frame
 
@@ -99,6 +103,84 @@ def test_a_connection_that_breaks_says_how_to_find_the_jobs(tmp_path):
         assert "dim job ls" in caught.value.complaint.hint
         with pytest.raises(NoNode):
             client.status()
+
+
+BRISK = ApiLimits(silence_seconds_max=0.05, probe_seconds_max=0.2)
+_LISTENER = """
+import socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[1])
+listening.listen(int(sys.argv[2]))
+print("listens", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def stopped_process(home, backlog):
+    """A process that listens where the node of this home would, and does not run."""
+    words = [sys.executable, "-c", _LISTENER, str(socket_path(home)), str(backlog)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "listens\n"
+            process.send_signal(signal.SIGSTOP)
+            yield
+        finally:
+            process.kill()
+            socket_path(home).unlink(missing_ok=True)
+
+
+def brisk(home):
+    client = Client(home)
+    client._line._limits = BRISK
+    return client
+
+
+QUESTIONS = {
+    "an answer": lambda client: client.status(),
+    "a job": lambda client: client.run(JOB),
+    "a job, looking in": lambda client: [client.submit(JOB).poll(0.02) for _ in range(1000)],
+    "many jobs": lambda client: list(client.run_many([(JOB, [b""])])),
+    "what happens to a job": lambda client: list(client.follow(JOB_ID, 0.02)),
+    "that so much is read": lambda client: client.submit(JOB, [bytes(8 * 1024 * 1024)]),
+}
+
+
+@pytest.mark.parametrize("wanted", QUESTIONS)
+def test_a_node_whose_process_is_stopped_is_told_whatever_one_waits_for(tmp_path, wanted):
+    with stopped_process(tmp_path, 8), brisk(tmp_path) as client, pytest.raises(NoNode) as caught:
+        QUESTIONS[wanted](client)
+    complaint = caught.value.complaint
+    assert complaint.code == "E-cli-07" and len(complaint.lines()) == 3
+    assert "kill -CONT" in complaint.hint
+
+
+def test_a_stopped_node_that_takes_no_more_connections_in_is_told_too(tmp_path):
+    with stopped_process(tmp_path, 0), contextlib.ExitStack() as lines:
+
+        def connect_until_it_is_full():
+            while True:
+                lines.enter_context(contextlib.closing(Line(tmp_path, None, BRISK)))
+
+        with pytest.raises(NoNode) as caught:
+            connect_until_it_is_full()
+    assert caught.value.complaint.code == "E-cli-07"
+
+
+def test_a_node_that_only_takes_long_is_waited_for(tmp_path):
+    asked = threading.Event()
+
+    def slow(_):
+        assert asked.wait(20)
+        return {"result": {"models": 3}}
+
+    def pinged(_):
+        if len(node.asked("ping")) > 2:
+            asked.set()
+        return {"result": {}}
+
+    with FakeNode(tmp_path, status=slow, ping=pinged) as node, brisk(tmp_path) as client:
+        assert client.status() == {"models": 3}
 
 
 def test_bytes_that_are_no_frame_close_the_connection(tmp_path):
