@@ -76,6 +76,9 @@ class SlowSource:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
+    def leaf_at_once(self, leaf: int, room: memoryview) -> None:
+        """A disk takes its time."""
+
     def leaf(self, leaf: int) -> bytes:
         now = time.monotonic()
         self._free_at = max(now, self._free_at) + self._seconds

@@ -249,6 +249,7 @@ class ExchangeLimits:
     endgame_leaves_max: int = 4
     duplicates_max: int = 4
     leaves_waiting_max: int = 3
+    gather_seconds: float = 0.005  # how long the first leaf waits for company on its way to be checked and written
     read_bytes: int = 256 * 1024
     silence_seconds_max: float = 15.0
     leaf_seconds_max: float = 60.0

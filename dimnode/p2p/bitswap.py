@@ -149,9 +149,7 @@ class Bitswap:
                 while (length := length_in(said, most)) is None:
                     said += await stream.read(1)
                 raw = bytearray(length)
-                room = memoryview(raw)
-                while room:
-                    room = room[await stream.read_into(room) :]
+                await stream.fill(memoryview(raw))
         except StreamEnded:
             raise PeerFault("bitswap: cut off") from None
         return raw

@@ -8,7 +8,6 @@ Who is asked is decided by `exchange.py`; what is kept, by the sink.
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import trio
@@ -39,6 +38,7 @@ class _Arrival(NamedTuple):
     leaf: int
     content: memoryview
     room: bytearray
+    at: float
 
 
 class Sink(Protocol):
@@ -314,7 +314,7 @@ class Download:
                 self._rooms.append(room)
                 self.exchange.absent(peer, leaf)
             else:
-                await self._arrived_in.send(_Arrival(peer, leaf, content, room))
+                await self._arrived_in.send(_Arrival(peer, leaf, content, room, trio.current_time()))
 
     async def _ask(self, peer: PeerId, stream: BlobStream, asked: deque[int]) -> None:
         """As much as it may have, once it has at most half of that to do: so several questions are one message."""
@@ -341,15 +341,16 @@ class Download:
         return had_at
 
     async def _keep(self) -> None:
-        """Check and write what arrives: all that waits in one go, for each way to a thread and back takes time.
+        """Check and write what arrives: a few leaves in one go, for each way to a thread and back takes time.
 
         One thread, not several: they would wait for each other in the file system, and spin while they do.
         """
         async for first in self._arrived:
             batch = [first]
-            with suppress(trio.WouldBlock):
-                while len(batch) <= self._limits.leaves_waiting_max:
-                    batch.append(self._arrived.receive_nowait())
+            assert self.exchange is not None
+            with trio.move_on_after(self._limits.gather_seconds):
+                while len(batch) <= self._limits.leaves_waiting_max and len(batch) < self.exchange.missing:
+                    batch.append(await self._arrived.receive())
             try:
                 faults = await trio.to_thread.run_sync(self._write, batch)
             except Refused as no:
@@ -373,10 +374,9 @@ class Download:
 
     def _count(self, batch: Sequence[_Arrival], faults: Sequence[PeerFault | None]) -> None:
         assert self.exchange is not None
-        now = trio.current_time()
         for arrival, fault in zip(batch, faults, strict=True):
             if fault is None:
-                self.exchange.take(arrival.peer, arrival.leaf, now)
+                self.exchange.take(arrival.peer, arrival.leaf, arrival.at)
             else:
                 self.exchange.leave(arrival.peer)
                 self._liar(arrival.peer, fault)

@@ -8,7 +8,7 @@ and the last of them are for those who were not served much (`blob_places.py`).
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import trio
 
@@ -31,14 +31,14 @@ from dimnode.p2p.blob_words import (
 )
 from dimnode.p2p.host.streams import Stream, StreamEnded, StreamLost
 from dimnode.records.ids import Cid, PeerId
-from dimnode.records.unixfs import Layout, Tree
+from dimnode.records.unixfs import LEAF_BYTES, Layout, Tree
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
 
 log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """Leaves of a blob that is here, whole or in part. `leaf` and `close` may block."""
+    """Leaves of a blob that is here, whole or in part. `leaf` may block for a disk."""
 
     tree: Tree
     layout: Layout
@@ -55,6 +55,9 @@ class Source(Protocol):
 
     def leaf(self, leaf: int) -> bytes:
         """Its bytes. Raises `OSError`."""
+
+    def leaf_at_once(self, leaf: int, room: memoryview) -> memoryview | None:
+        """The same, in `room`, if that takes no waiting; None when it does."""
 
     def close(self) -> None:
         """No more."""
@@ -124,24 +127,35 @@ class BlobServer:
         return self._limits
 
 
+class _Answer(NamedTuple):
+    """What is to be sent, and memory that is free again when it is."""
+
+    pieces: tuple[bytes | memoryview, ...]
+    room: bytearray | None = None
+
+
+_NOT_HERE: Final = _Answer((pack_frame([ABSENT]),))
+
+
 class _Serving:
     """One stream. One task loads what is asked for, one writes, so that disk and wire work at the same time."""
 
     def __init__(self, stream: Stream, peer: PeerId, root: Cid, source: Source, server: BlobServer) -> None:
         self._stream, self._peer, self._root, self._source, self._server = stream, peer, root, source, server
         self._limits = server.limits
+        self._rooms: list[bytearray] = []
         self._places = {place: at for at, place in enumerate(source.layout.places())} if source.layout.is_tree else {}
 
     async def run(self) -> None:
         bits = b"" if self._source.whole else pack_bits(self._source.have())
         here = pack_frame([HERE, self._source.tree.file_bytes, bits])
-        loaded_in, loaded = trio.open_memory_channel[list[bytes]](1)
+        loaded_in, loaded = trio.open_memory_channel[_Answer](1)
         fault: PeerFault | None = None
         try:
             async with trio.open_nursery() as nursery:  # the writer; it ends with what was loaded
                 nursery.start_soon(self._write, loaded)
                 async with loaded_in:
-                    await loaded_in.send([here])
+                    await loaded_in.send(_Answer((here,)))
                     await self._load(loaded_in)
         except* (StreamEnded, StreamLost, trio.TooSlowError) as gone:
             log.debug("serving a blob ended: %r", gone.exceptions[0])
@@ -151,7 +165,7 @@ class _Serving:
         if fault is not None:
             raise fault
 
-    async def _load(self, loaded: trio.MemorySendChannel[list[bytes]]) -> None:
+    async def _load(self, loaded: trio.MemorySendChannel[_Answer]) -> None:
         decoder = FrameDecoder(self._limits.question_bytes_max)
         allowed_at = trio.current_time()
         while not decoder.ended:
@@ -165,32 +179,41 @@ class _Serving:
                 if now - allowed_at > self._limits.permission_seconds:
                     allowed_at = now
                     if not self._server.may_fetch(self._peer, self._root):
-                        await loaded.send([END])
+                        await loaded.send(_Answer((END,)))
                         return
                 await loaded.send(await self._answer(unpack_body(body, 1)))
-        await loaded.send([END])
+        await loaded.send(_Answer((END,)))
 
-    async def _answer(self, asked: Any) -> list[bytes]:
+    async def _answer(self, asked: Any) -> _Answer:
         match read_question(asked):
             case Leaf(index) if self._source.has(index):
-                try:
-                    content = await trio.to_thread.run_sync(self._source.leaf, index)
-                except OSError:
-                    return [pack_frame([ABSENT])]
-                self._server.served.leaves += 1
-                self._server.served.bytes += len(content)
-                return [pack_frame([LEAF, index, len(content)]), content]
+                return await self._leaf(index)
             case Node(level, index) if (level, index) in self._places:
-                return [pack_frame([NODE, self._source.tree.nodes[self._places[level, index]]])]
+                return _Answer((pack_frame([NODE, self._source.tree.nodes[self._places[level, index]]]),))
             case Have():
-                return [pack_frame([HAVE, b"" if self._source.whole else pack_bits(self._source.have())])]
+                have = b"" if self._source.whole else pack_bits(self._source.have())
+                return _Answer((pack_frame([HAVE, have]),))
             case Open():
                 raise PeerFault("blob: opened twice")
             case _:
-                return [pack_frame([ABSENT])]
+                return _NOT_HERE
 
-    async def _write(self, loaded: trio.MemoryReceiveChannel[list[bytes]]) -> None:
-        async for pieces in loaded:
+    async def _leaf(self, index: int) -> _Answer:
+        """What is in memory already is copied at once: a way to a thread and back takes longer."""
+        room = self._rooms.pop() if self._rooms else bytearray(LEAF_BYTES)
+        content: bytes | memoryview | None = self._source.leaf_at_once(index, memoryview(room))
+        try:
+            if content is None:
+                content = await trio.to_thread.run_sync(self._source.leaf, index)
+        except OSError:
+            return _NOT_HERE
+        self._server.served.leaves += 1
+        self._server.served.bytes += len(content)
+        return _Answer((pack_frame([LEAF, index, len(content)]), content), room)
+
+    async def _write(self, loaded: trio.MemoryReceiveChannel[_Answer]) -> None:
+        async for pieces, room in loaded:
             with trio.fail_after(self._limits.leaf_seconds_max):
-                for piece in pieces:
-                    await self._stream.write(piece)
+                await self._stream.write(*pieces)
+            if room is not None:
+                self._rooms.append(room)  # three at most: what is loaded, what waits, and what is written

@@ -118,15 +118,14 @@ class BlobStream:
 
     def __init__(self, stream: Stream, limits: ExchangeLimits = LIMITS.exchange) -> None:
         self._stream, self._limits = stream, limits
-        self._began = self._heard = trio.current_time()
+        self._began = trio.current_time()
         self._waits = False
 
     def overdue(self, now: float) -> bool:
         """Whether the peer was silent for too long, or takes too long over one answer."""
         limits = self._limits
-        return self._waits and (
-            now - self._heard > limits.silence_seconds_max or now - self._began > limits.leaf_seconds_max
-        )
+        heard = max(self._began, self._stream.heard_at)
+        return self._waits and (now - heard > limits.silence_seconds_max or now - self._began > limits.leaf_seconds_max)
 
     @property
     def bytes_in(self) -> int:
@@ -183,7 +182,7 @@ class BlobStream:
         await self._stream.reset()
 
     def _begin(self) -> None:
-        self._began = self._heard = trio.current_time()
+        self._began = trio.current_time()
         self._waits = True
 
     async def _frame(self, bytes_max: int) -> Any:
@@ -203,9 +202,7 @@ class BlobStream:
     async def _fill(self, room: memoryview) -> None:
         """A memory view's slices are views: nothing is copied here."""
         self._waits = True
-        while room:
-            room = room[await self._stream.read_into(room) :]
-            self._heard = trio.current_time()
+        await self._stream.fill(room)
         self._waits = False
 
 

@@ -20,6 +20,7 @@ TREE: Final = ".dag"
 PART: Final = ".part"
 HAVE: Final = ".have"
 ADDING: Final = ".adding"
+_NO_WAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -105,6 +106,14 @@ def read_at(descriptor: int, offset: int, size: int) -> bytes:
             raise OSError(errno.EIO, "the file is shorter than it was")
         found += more
     return found
+
+
+def read_at_once(descriptor: int, offset: int, room: memoryview) -> bool:
+    """Fill `room` if all of it is in memory: without waiting for a disk. False when it is not, or nobody can tell."""
+    try:
+        return bool(_NO_WAIT) and os.preadv(descriptor, [room], offset, _NO_WAIT) == len(room)
+    except OSError:  # also what a file system says that cannot tell
+        return False
 
 
 def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:

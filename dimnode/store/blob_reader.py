@@ -48,6 +48,11 @@ class Reader:
         """Its bytes. Raises `OSError`."""
         return files.read_at(self._descriptor, leaf * LEAF_BYTES, self.layout.size(0, leaf))
 
+    def leaf_at_once(self, leaf: int, room: memoryview) -> memoryview | None:
+        """The same, in `room`, if it is in memory: without waiting for the disk."""
+        content = room[: self.layout.size(0, leaf)]
+        return content if files.read_at_once(self._descriptor, leaf * LEAF_BYTES, content) else None
+
     def close(self) -> None:
         """Idempotent."""
         if self._descriptor >= 0:

@@ -65,7 +65,9 @@ def test_of_three_providers_one_lies_and_one_dies_and_the_bytes_come(tmp_path: P
             given.set()
             return content
 
-        givers += [full(tmp_path / "a"), full(tmp_path / "b", twist=lie), full(tmp_path / "c", twist=die)]
+        # All three by way of a thread: one that reads at once would leave the liar too little to lie about.
+        honest = full(tmp_path / "a", twist=lambda leaf, content: content)
+        givers += [honest, full(tmp_path / "b", twist=lie), full(tmp_path / "c", twist=die)]
         async with staged(tmp_path / "d", *givers) as fetcher:
             await fetcher.fetch(ROOT, [giver.peer for giver in givers[1:]] + [givers[0].peer])
             assert fetched_bytes(fetcher.store, ROOT) == CONTENT
@@ -411,6 +413,35 @@ def test_a_peer_has_few_streams_and_a_flood_of_questions_is_bounded(tmp_path: Pa
                 await stream.reset()
 
     run(scenario)
+
+
+def test_a_provider_reads_all_leaves_into_the_same_three_pieces_of_memory(tmp_path: Path) -> None:
+    rooms: list[Any] = []
+
+    async def scenario() -> None:
+        giver = full(tmp_path / "a")
+        opened = giver.store.reader
+
+        def watched(root: Cid) -> Any:
+            source = opened(root)
+            assert source is not None
+            read = source.leaf_at_once
+
+            def leaf_at_once(leaf: int, room: memoryview) -> memoryview | None:
+                rooms.append(room.obj)
+                return read(leaf, room)
+
+            source.leaf_at_once = leaf_at_once  # type: ignore[method-assign]
+            return source
+
+        giver.server._open_source = watched
+        async with staged(tmp_path / "b", giver) as fetcher:
+            await fetcher.fetch(ROOT, [giver.peer])
+            assert fetched_bytes(fetcher.store, ROOT) == CONTENT
+
+    run(scenario)
+    assert len(rooms) >= LEAVES
+    assert len({id(room) for room in rooms}) <= 3
 
 
 def test_the_loop_stays_responsive_while_a_blob_comes(tmp_path: Path) -> None:

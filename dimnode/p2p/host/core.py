@@ -48,7 +48,7 @@ def make_core(
     `ours` are the protocols whose failing handlers are worth a warning; `refusal` is asked about each peer after Noise.
     """
     key_pair = create_new_key_pair(seed)
-    noise = EventNoise(key_pair, create_noise_key_pair().private_key, limits.host.session_unsent_bytes_max)
+    noise = EventNoise(key_pair, create_noise_key_pair().private_key, limits.host)
     store = BoundedPeerStore(
         ID.from_pubkey(key_pair.public_key), limits.host.known_peers_max, limits.host.addresses_per_peer_max
     )

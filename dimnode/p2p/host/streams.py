@@ -64,6 +64,11 @@ class Stream:
         return str(remote[0]) if remote is not None else ""
 
     @property
+    def heard_at(self) -> float:
+        """When bytes came last that `fill` waited for, or when the stream was made; in trio's seconds."""
+        return self._muxed.heard_at
+
+    @property
     def bytes_in(self) -> int:
         """Payload bytes read so far, without the negotiation of the protocol."""
         return self._muxed.bytes_in
@@ -82,19 +87,22 @@ class Stream:
         except (MuxedStreamError, MuxedConnError) as error:
             raise StreamLost(str(error)) from None
 
-    async def read_into(self, room: memoryview) -> int:
-        """The same into the caller's memory: how many bytes came. `room` must not be empty."""
+    async def fill(self, room: memoryview) -> None:
+        """Fill all of the caller's memory. Raises as `read`; what came until then is lost, and so it is by a cancel."""
         try:
-            return await self._muxed.read_into(room)
+            await self._muxed.fill(room)
         except MuxedStreamEOF:
             raise StreamEnded from None
         except (MuxedStreamError, MuxedConnError) as error:
             raise StreamLost(str(error)) from None
 
-    async def write(self, b: bytes) -> None:
-        """Send all of `b`; waits while the peer does not read. Raises `StreamLost`, also after our own `close`."""
+    async def write(self, *parts: bytes | memoryview) -> None:
+        """Send all of it; waits while the peer does not read. Raises `StreamLost`, also after our own `close`.
+
+        What a memory view shows must not change until this returns, and never when it raises or is cancelled.
+        """
         try:
-            await self._muxed.write(b)
+            await self._muxed.write(*parts)
         except (MuxedStreamError, MuxedConnError) as error:
             raise StreamLost(str(error)) from None
 

@@ -250,7 +250,7 @@ class YamuxConnection(IMuxedConn):
                     self._act(frame, woken)
         finally:
             for stream in woken:
-                stream.wake_reader()
+                stream.wake()
         if len(woken) > 1:
             # Their answers share one message: the first one does not flush, the pump does, one pass later.
             self.session.corked = True
@@ -267,6 +267,7 @@ class YamuxConnection(IMuxedConn):
                 if stream is not None:
                     if delta:
                         stream.widen(delta)
+                        woken.add(stream)
                     self._act_on_end(stream, flags, woken)
                 if not (delta or flags):
                     self._count_idle()
@@ -298,8 +299,8 @@ class YamuxConnection(IMuxedConn):
                 stream.reset_nowait()
                 return
             self.bytes_in += size
-            stream.arrive(piece.payload)
-            woken.add(stream)
+            if stream.arrive(piece.payload):
+                woken.add(stream)
         elif not piece.flags and not piece.length:
             self._count_idle()
         if piece.last:
@@ -365,7 +366,10 @@ class YamuxConnection(IMuxedConn):
     def send(self, header: bytes, payload: bytes = b"", *, later: bool = False) -> None:
         """Send a frame now, or together with the answers of the other streams that were just woken."""
         self.bytes_out += len(payload)
-        self.session.put(header, payload)
+        if payload:
+            self.session.put(header, payload)
+        else:
+            self.session.put(header)
         if later or self.session.corked:
             self.session.kick()
         else:

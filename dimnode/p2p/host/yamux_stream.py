@@ -65,7 +65,10 @@ class YamuxStream(IMuxedStream):
         self._head_at = 0  # how much of the first chunk was read
         self.abandoned_at: float | None = None
         self._expected: bytes | None = None
+        self._room: memoryview | None = None  # what the reader waits to have filled: payload goes there at once
+        self.heard_at = self.widened_at  # when payload came that somebody waited for
         self._small_writes = 0
+        self._outbox: deque[memoryview] = deque()  # of the one `write` that waits
         self._write_lock = trio.Lock()
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
@@ -85,24 +88,43 @@ class YamuxStream(IMuxedStream):
         """What the peer was granted and has not used, updates that are under way to it included."""
         return self._receive_window
 
-    def arrive(self, payload: bytes) -> None:
-        """Keep payload for the reader; the connection wakes it when the whole batch is in."""
+    def arrive(self, payload: bytes) -> bool:
+        """Keep payload for the reader. Whether to wake it, which the connection does when the whole batch is in."""
         if self.abandoned_at is not None:
-            return
-        self._chunks.append(payload)
-        self.unread_bytes += len(payload)
-        self.muxed_conn.unread_bytes += len(payload)
+            return False
+        size = len(payload)
+        self.unread_bytes += size
+        self.muxed_conn.unread_bytes += size
+        if self._room is None:
+            self._chunks.append(payload)
+            return True
+        self.heard_at = trio.current_time()
+        taken = min(size, len(self._room))
+        self._room[:taken] = payload if taken == size else payload[:taken]
+        self._room = self._room[taken:]
+        if taken < size:
+            self._chunks.append(payload[taken:])
+        self._account_read(taken)
+        return not self._room
 
     def widen(self, delta: int) -> None:
         """The peer lets us send `delta` more bytes. Raises `FrameError` when the sum overflows."""
         self._send_window += delta
         if self._send_window > _SEND_WINDOW_MAX:
             raise FrameError("yamux-window-overflow")
-        self._writers.unpark_all()
 
-    def wake_reader(self) -> None:
-        """Let the reader look again."""
+    def wake(self) -> None:
+        """A batch of frames is in: let the reader look again, and send what waited for window.
+
+        That leaves at once: only the last of it, or a full socket, is worth a turn of the writing task. But once for a
+        batch, or a peer that grants single bytes would have a message sent for each.
+        """
         self._readers.unpark_all()
+        if self._send_window and self._writers:
+            if self._outbox and not (self.finished_here or self.gone or self.lost):
+                self._push()
+            if self._send_window or not self._outbox:
+                self._writers.unpark_all()
 
     def lose(self) -> None:
         """Reset by the peer, or the connection is gone. What came before a FIN stays."""
@@ -168,16 +190,35 @@ class YamuxStream(IMuxedStream):
         self._account_read(filled)
         return filled
 
+    async def fill(self, room: memoryview) -> None:
+        """Wait until all of the caller's memory is filled: one turn of its task, however many pieces it comes in.
+
+        Raises as `read`; what came until then is lost, and so it is after a cancel.
+        """
+        while room and (self._chunks or self._expected is not None):
+            room = room[await self.read_into(room) :]
+        self._room = room
+        try:
+            while self._room:
+                self._check_readable()
+                self._session.flush_if_pending()
+                await self._readers.park()
+        finally:
+            self._room = None
+
     async def _wait_for_chunks(self) -> None:
         if self._chunks:
             await trio.lowlevel.checkpoint_if_cancelled()
         while not self._chunks:
-            if self.finished_there:
-                raise MuxedStreamEOF("the peer finished")
-            if self.lost:
-                raise MuxedStreamReset("reset, or connection lost")
+            self._check_readable()
             self._session.flush_if_pending()
             await self._readers.park()
+
+    def _check_readable(self) -> None:
+        if self.finished_there:
+            raise MuxedStreamEOF("the peer finished")
+        if self.lost:
+            raise MuxedStreamReset("reset, or connection lost")
 
     async def peek(self, n: int) -> bytes:
         """Wait until `n` bytes are there, or no more will come; return up to `n` of them and leave them in place."""
@@ -258,7 +299,7 @@ class YamuxStream(IMuxedStream):
 
     # Writing
 
-    def write_nowait(self, data: bytes, *, later: bool = False) -> bool:
+    def write_nowait(self, data: bytes | memoryview, *, later: bool = False) -> bool:
         """Send a small message without waiting, or do nothing and return False (large, no window, socket full).
 
         `later` lets it leave with the next message of the connection, at latest in the next pass of the event loop.
@@ -281,8 +322,10 @@ class YamuxStream(IMuxedStream):
             self.muxed_conn.send(encode_header(Kind.DATA, 0, self.stream_id, size), payload, later=later)
         return True
 
-    async def write(self, data: bytes) -> None:
-        """Hand all of `data` to the connection, waiting for window and socket. Raises as `write_nowait`.
+    async def write(self, *parts: bytes | memoryview) -> None:
+        """Hand all bytes of `parts` to the connection, waiting for window and socket. Raises as `write_nowait`.
+
+        What a memory view shows must not change until this returns, and never when it raises or is cancelled.
 
         A small message costs no task switch, except every 32nd, so that a writer in a loop lets others run.
         """
@@ -291,30 +334,50 @@ class YamuxStream(IMuxedStream):
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
-        if not self.write_nowait(data):
-            async with self._write_lock:
-                # Slices of `data` may wait in the session after we return: they must not change under it.
-                await self._write_waiting(memoryview(data if type(data) is bytes else bytes(data)))
+        if len(parts) == 1 and self.write_nowait(parts[0]):
+            return
+        async with self._write_lock:
+            self._outbox.extend(_unchanging(part) for part in parts if part)
+            try:
+                await self._empty_outbox()
+                if any(type(part) is memoryview for part in parts):
+                    await self._session.wait_encrypted()
+            finally:
+                self._outbox.clear()
 
-    async def _write_waiting(self, view: memoryview) -> None:
-        while view:
+    async def _empty_outbox(self) -> None:
+        while True:
             self._check_writable()
+            if self._send_window and self._session.has_room():
+                self._push()
+                await trio.lowlevel.checkpoint()
+            if not self._outbox:
+                return
             if self._send_window == 0:
                 self._session.flush_if_pending()
                 await self._writers.park()
-                continue
-            if not self._session.has_room():
+            elif not self._session.has_room():
                 await self._wait_room()
-                continue
-            while view and self._send_window and self._session.has_room():
-                size = min(len(view), self._send_window, PAYLOAD_BYTES_MAX)
-                self._send_window -= size
-                self.bytes_out += size
-                self.muxed_conn.bytes_out += size
-                self._session.put(encode_header(Kind.DATA, 0, self.stream_id, size), view[:size])
-                view = view[size:]
-            self._session.flush()
-            await trio.lowlevel.checkpoint()
+
+    def _push(self) -> None:
+        """Send of what waits as much as window and session take now."""
+        while self._outbox and self._send_window and self._session.has_room():
+            size = min(self._send_window, PAYLOAD_BYTES_MAX)
+            pieces: list[bytes | memoryview] = []
+            left = size
+            while self._outbox and left:
+                piece = self._outbox.popleft()
+                if len(piece) > left:
+                    self._outbox.appendleft(piece[left:])
+                    piece = piece[:left]
+                pieces.append(piece)
+                left -= len(piece)
+            size -= left
+            self._send_window -= size
+            self.bytes_out += size
+            self.muxed_conn.bytes_out += size
+            self._session.put(encode_header(Kind.DATA, 0, self.stream_id, size), *pieces)
+        self._session.flush()
 
     async def _wait_room(self) -> None:
         try:
@@ -371,3 +434,8 @@ class YamuxStream(IMuxedStream):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _unchanging(part: bytes | bytearray | memoryview) -> memoryview:
+    """Slices of what is written wait in the session."""
+    return part if type(part) is memoryview else memoryview(part if type(part) is bytes else bytes(part))

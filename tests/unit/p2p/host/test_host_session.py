@@ -8,7 +8,7 @@ import pytest
 import trio
 from host_pair import LIMITS, connections, pipe_carriers, read_exactly, run, sessions, socket_carriers
 
-from dimnode.p2p.host.noise_session import PLAIN_BYTES_MAX, NoiseSession, SessionLost
+from dimnode.p2p.host.noise_session import BATCH_BYTES, PLAIN_BYTES_MAX, NoiseSession, SessionLost
 
 
 async def collect(session: NoiseSession, size: int) -> bytes:
@@ -109,7 +109,7 @@ def test_an_idle_connection_keeps_less_than_64_kib() -> None:
                 after = tracemalloc.take_snapshot()
             tracemalloc.stop()
         grown = sum(difference.size_diff for difference in after.compare_to(before, "filename"))
-        scratch = 2 * 4 * (2 + 65535)  # once per host, shared by all its connections
+        scratch = 2 * BATCH_BYTES  # once per host, shared by all its connections
         assert (grown - scratch) / 2 < 64 * 1024
 
     run(transfer)
