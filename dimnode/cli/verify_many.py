@@ -132,12 +132,13 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """A piece may begin a process, and that inherits what is ignored: a terminal interrupts all, one shall speak."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A piece may begin a process, and that inherits what is held back: a terminal interrupts all, one shall speak.
+    A Ctrl-C of this moment is not lost, it comes at the end of it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _few(files: Sequence[Path]) -> bool:

@@ -138,3 +138,16 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_python(tmp_path):
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all of them
     out, err = running.communicate(timeout=30)  # to the end of the pipes, which every process of it holds
     assert (running.returncode, out, err) == (130, "", "")
+
+
+def test_ctrl_c_while_a_process_begins_comes_afterwards():
+    begun = []
+
+    def begin():
+        with verify_many._deaf_to_ctrl_c():
+            os.kill(os.getpid(), signal.SIGINT)
+            begun.append("a process")
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    assert begun
