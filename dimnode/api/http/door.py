@@ -1,4 +1,4 @@
-"""The HTTP door: FastAPI inside the node's nursery, on connections of h11 and Hypercorn.
+"""The HTTP door: FastAPI on Hypercorn's trio connections, inside the node's nursery.
 
 Rule: no exception, slow client or lost connection on this side of the door ever ends the node; closing takes at most
 the stop limit.

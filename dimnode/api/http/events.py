@@ -99,7 +99,6 @@ class EventStream(Response):
         """Send until either side has had enough."""
         del self.headers["content-length"]
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": b"", "more_body": True})  # the header, before the first event
         async with aclosing(self._events) as events, trio.open_nursery() as nursery:  # the events, and the hanging up
             nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
             async for event in events:

