@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -276,6 +277,33 @@ def test_a_host_that_never_relays_says_so_and_foreign_peers_say_that_they_do_not
             a._core.remove_stream_handler("/libp2p/circuit/relay/0.2.0/hop")
             with pytest.raises(ProtocolRefused, match="E-net-08"):
                 await b.reach.reserve(a.peer)
+
+    run(scenario)
+
+
+def test_gossip_goes_on_when_a_write_is_the_first_to_find_out_that_its_stream_is_dead() -> None:
+    """As for a node that was stopped: the peer, back on a new connection, has said by then what it wants to hear."""
+
+    async def scenario() -> None:
+        heard: list[bytes] = []
+
+        def hear(topic: str, source: bytes, message: bytes) -> None:
+            heard.append(message)
+
+        async with (
+            open_host(seed("a"), LOOPBACK, {}, topics=["t"], on_gossip=hear) as a,
+            open_host(seed("b"), LOOPBACK, {}, topics=["t"]) as b,
+        ):
+            await b.connect(a.addresses()[0])
+            while not b.gossip_neighbours("t"):  # noqa: ASYNC110 libp2p has no event for it
+                await trio.sleep(0.02)
+            dead = b._gossip.pubsub.peers[ID(a.peer)]
+            await dead.reset()
+            for number in count():
+                await b.publish("t", b"%d" % number)
+                await trio.sleep(0.1)
+                if b._gossip.pubsub.peers.get(ID(a.peer)) not in (None, dead) and heard:
+                    break
 
     run(scenario)
 

@@ -35,6 +35,28 @@ class SafePubsub(Pubsub):
         super().__init__(*args, **kwargs)
         self._judge = judge
         self._accept = accept
+        self._told_on: dict[Any, Any] = {}  # the stream on which a peer says what it subscribes to; the newest
+
+    async def stream_handler(self, stream: Any) -> None:
+        """Listen to a peer until its stream ends; what it subscribed to there holds as long as its connection."""
+        peer_id = stream.muxed_conn.peer_id
+        self._told_on[peer_id] = stream
+        try:
+            await super().stream_handler(stream)
+        finally:
+            if self._told_on.get(peer_id) is stream:
+                del self._told_on[peer_id]
+                if not self._peer_is_connected(peer_id):
+                    self._forget_all_subscriptions(peer_id)
+
+    def _forget_all_subscriptions(self, peer_id: Any) -> None:
+        """Stock does this, too, when only our own stream to the peer broke, that of an older connection, say.
+
+        The peer, whose stream is whole, never says again what it wants: it was heard, and never heard us any more.
+        """
+        told_on = self._told_on.get(peer_id)
+        if told_on is None or told_on.muxed_conn.is_closed:
+            super()._forget_all_subscriptions(peer_id)
 
     async def push_msg(self, msg_forwarder: Any, msg: Any) -> None:
         """Take a message in: judge it, remember it, deliver it, pass it on."""

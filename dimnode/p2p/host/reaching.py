@@ -114,20 +114,11 @@ class Reaching:
         return [*self.circuits.places, *others]
 
     def _renew_gossip(self, peer: ID) -> None:
-        """A connection of `peer` ended and another one stands: gossip moves there.
-
-        libp2p finds out when it writes next, and then forgets what the peer has subscribed to, which the peer does not
-        say again.
-        """
+        """A connection of `peer` ended and another one stands: gossip moves there, before a write finds it out."""
         pubsub = self._gossip.pubsub
         stream = pubsub.peers.get(peer)
-        if stream is None or not stream.muxed_conn.is_closed:
-            return
-        subscribed = [topic for topic, peers in pubsub.peer_topics.items() if peer in peers]
-        pubsub._handle_dead_peer(peer)  # as the peer is connected, this opens a new stream to it
-        for topic in subscribed:
-            pubsub.peer_topics.setdefault(topic, set()).add(peer)
-            pubsub._peer_subscription_count[peer] = len(subscribed)
+        if stream is not None and stream.muxed_conn.is_closed:
+            pubsub._handle_dead_peer(peer)  # as the peer is connected, this opens a new stream to it
 
 
 def announce_circuits(core: Any, circuits: Circuits, kept_seconds: float) -> None:
