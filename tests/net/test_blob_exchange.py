@@ -51,24 +51,37 @@ def test_a_blob_of_any_size_comes_whole_and_every_byte_once(tmp_path: Path, cont
 
 
 def test_of_three_providers_one_lies_and_one_dies_and_the_bytes_come(tmp_path: Path) -> None:
-    given = threading.Event()
+    """The honest one is the slowest: else it may give all leaves before the liar is asked for its second one."""
+    given, caught, died = threading.Event(), threading.Event(), threading.Event()
+    told = [0]
+
+    class Lied(list[PeerId]):
+        def append(self, liar: PeerId) -> None:
+            super().append(liar)
+            caught.set()
 
     def lie(leaf: int, content: bytes) -> bytes:
-        return bytes([content[0] ^ 1]) + content[1:] if leaf % 3 == 2 else content
+        told[0] += 1
+        return content if told[0] == 1 else bytes([content[0] ^ 1]) + content[1:]
+
+    def wait(leaf: int, content: bytes) -> bytes:
+        assert caught.wait(20) and died.wait(20)
+        return content
 
     async def scenario() -> None:
         givers: list[Provider] = []
 
         def die(leaf: int, content: bytes) -> bytes:
             if given.is_set():
+                died.set()  # before: what serves this leaf ends with the connection
                 trio.from_thread.run(givers[2].host.disconnect, fetcher.host.peer)
             given.set()
             return content
 
-        # All three by way of a thread: one that reads at once would leave the liar too little to lie about.
-        honest = full(tmp_path / "a", twist=lambda leaf, content: content)
+        honest = full(tmp_path / "a", twist=wait)
         givers += [honest, full(tmp_path / "b", twist=lie), full(tmp_path / "c", twist=die)]
         async with staged(tmp_path / "d", *givers) as fetcher:
+            fetcher.lied = Lied()
             await fetcher.fetch(ROOT, [giver.peer for giver in givers[1:]] + [givers[0].peer])
             assert fetched_bytes(fetcher.store, ROOT) == CONTENT
             assert fetcher.lied == [givers[1].peer]
