@@ -186,7 +186,8 @@ class Client:
     ) -> Iterator[Ended]:
         """Run many jobs, `concurrency` at a time, over this one connection; yields in the order in which they end.
 
-        A job may come with its nonce: (job, blobs, nonce).
+        A job may come with its nonce: (job, blobs, nonce). One that is not taken in, here or by the node, is an `Ended`
+        with status refused, as every other end is one; only a lost node raises, `NoNode`.
         """
         waiting = enumerate(jobs)
         sink: deque[Slot] = deque()
@@ -289,17 +290,24 @@ class Client:
     # ---- the connection
 
     def _fill(self, waiting: Iterator[tuple[int, Any]], most: int, sink: "deque[Slot]", receipt: bool) -> int:
-        """Send up to `most` more jobs in one write; how many there were."""
-        slots, frames = list[Slot](), list[bytes]()
+        """Send up to `most` more jobs in one write; how many there were, with those that are refused unsent."""
+        slots, frames, taken = list[Slot](), list[bytes](), 0
         for index, (job, blobs, *nonce) in islice(waiting, most):
             slot = Slot(sink, index)
             extra: dict[str, Any] = {"nonce": nonce[0]} if nonce else {}
-            checked = _checked(job, blobs)
-            frames.append(self._line.frame(slot, "job.submit", job=checked, blobs=blobs, receipt=receipt, **extra)[1])
+            taken += 1
+            try:
+                checked = _checked(job, blobs)
+                _, frame = self._line.frame(slot, "job.submit", job=checked, blobs=blobs, receipt=receipt, **extra)
+            except Refused as no:  # as if the node had said it: the others are under way, and their ends are wanted
+                slot.error = {"code": no.complaint.code, "what": no.complaint.what}
+                sink.append(slot)
+                continue
+            frames.append(frame)
             slots.append(slot)
         if frames:
             self._line.send(b"".join(frames), slots)
-        return len(slots)
+        return taken
 
 
 class Pending:
