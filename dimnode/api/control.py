@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,7 @@ class Client:
         self._written = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self._open = 0
+        self._nursery: trio.Nursery | None = None
         self._unwatch: dict[Callable[[Answer], None], Callable[[], None]] = {}
         self.gone = False
 
@@ -107,6 +108,13 @@ class Client:
 
     async def read(self, nursery: trio.Nursery) -> None:
         """Answer requests until the client hangs up."""
+        self._nursery = nursery
+        try:
+            await self._read(nursery)
+        finally:
+            self._nursery = None  # it closes now
+
+    async def _read(self, nursery: trio.Nursery) -> None:
         decoder = FrameDecoder(self._limits.api.request_bytes_max)
         while not decoder.ended:
             chunk = await self._stream.receive_some(self._limits.wire.read_bytes)
@@ -154,6 +162,11 @@ class Client:
             return
         if self._written:
             self._written.unpark_all()
+
+    def start(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Do this beside everything else for this client, if it is still there."""
+        if not self.gone and self._nursery is not None:
+            self._nursery.start_soon(work, *arguments)
 
     def leave(self) -> None:
         """The connection is over; watches end, jobs go on."""
@@ -219,8 +232,8 @@ class Client:
                 compiled = await compile_aside(job, self._node, blobs_of(request))
                 if "nonce" in request:  # meanwhile it may have come on another connection
                     known = self._node.known_job(nonce)
-            if known is not None and (ended := self._node.job_end(known)) is not None:
-                self.put({"id": waiting.identity, "result": waiting.with_receipt(known, ended)})
+            if known is not None and (ended := await self._node.fetch_end(known)) is not None:
+                self.put({"id": waiting.identity, "result": await waiting.with_receipt(known, ended)})
                 return
             if known is not None:  # open, whoever could run it by now
                 event = self._node.rejoin(known, waiting)
@@ -280,33 +293,46 @@ class Waiting:
             self._told = True
             self._client.put({"id": self.identity, "result": {"job": job, "status": "submitted"}})
 
-    def _finish(self) -> None:
-        self._client.done()
+    def _unwatch(self) -> None:
         for stop in self._stops:
             stop()
 
     def ended(self, reply: Reply, outputs: tuple[bytes, ...]) -> None:
-        """The job is over."""
-        self._finish()
-        if not self._wanted:
-            self.tell_begun(reply.job)  # two submissions with one nonce: the events were those of the other's id
-            return
+        """The job is over. Called by the loop, which a long receipt must not make late."""
+        self._unwatch()
         ended: Answer = {"job": reply.job, "status": reply.status, "verdict": reply.verdict, "outputs": list(outputs)}
         if reply.code:
             ended |= {"code": reply.code, "reason": reply.reason}
-        self._client.put({"id": self.identity, "result": self.with_receipt(reply.job, ended)})
+        if not self._wanted:
+            self.tell_begun(reply.job)  # two submissions with one nonce: the events were those of the other's id
+            self._client.done()
+        elif self._request.get("receipt"):
+            self._client.start(self._hand_over, reply.job, ended)
+        else:
+            self._client.put({"id": self.identity, "result": ended})
+            self._client.done()
+
+    async def _hand_over(self, job: RecordId, ended: Answer) -> None:
+        """The request stays open meanwhile: so many answers are held as a client may have requests."""
+        try:
+            self._client.put({"id": self.identity, "result": await self.with_receipt(job, ended)})
+        except DimError as error:
+            self._client.put({"id": self.identity, "error": complaint_of(error)})
+        finally:
+            self._client.done()
 
     def refused(self, refuse: Refuse) -> None:
         """The job was not taken."""
-        self._finish()
+        self._unwatch()
+        self._client.done()
         if self._told:
             return
         error = Refused(refuse.code, refuse.what, refuse.cause, refuse.hint, refuse.retry_after_ms)
         self._client.put({"id": self.identity, "error": complaint_of(error)})
 
-    def with_receipt(self, job: RecordId, ended: Answer) -> Answer:
+    async def with_receipt(self, job: RecordId, ended: Answer) -> Answer:
         """The answer, with the receipt when the client asked for it."""
-        return {**ended, "receipt": self._node.receipt(job)} if self._request.get("receipt") else ended
+        return {**ended, "receipt": await self._node.fetch_receipt(job)} if self._request.get("receipt") else ended
 
 
 def blobs_of(request: Mapping[str, Any]) -> list[bytes]:

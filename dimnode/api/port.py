@@ -57,23 +57,20 @@ class NodePort(Protocol):
     def known_job(self, nonce: bytes) -> RecordId | None:
         """The job that this node's own submission with this nonce named."""
 
-    def job_end(self, job: RecordId) -> Answer | None:
-        """How a job ended, from the journal. Raises `Refused` when its outputs are no longer kept."""
-
     def has_ended(self, job: RecordId) -> bool:
         """Whether the journal holds its verdict."""
 
     async def fetch_end(self, job: RecordId) -> Answer | None:
-        """As `job_end`; outputs that are long are read in a thread."""
+        """How a job ended, from the journal, None while it is open; what is long is read in a thread.
+
+        Raises `Refused` when its outputs are no longer kept.
+        """
 
     def class_names(self, job: RecordId) -> list[str]:
         """What the classes of a job's answer are called, by the manifests of its models; empty where none says it."""
 
     async def fetch_receipt(self, job: RecordId) -> bytes:
-        """As `receipt`; one that is long is made in a thread."""
-
-    def receipt(self, job: RecordId) -> bytes:
-        """The receipt of an ended job. Raises `Refused`."""
+        """The receipt of an ended job; one that is long is made in a thread. Raises `Refused`."""
 
     def watch(self, job: RecordId, watcher: Callable[[Answer], None]) -> Callable[[], None]:
         """Live events of a job; call the result to stop."""

@@ -21,8 +21,6 @@ from dimnode.node.clock import wall_ms
 from dimnode.node.composing import compose_or_refuse
 from dimnode.node.httpdoor import HttpPlace
 from dimnode.node.job_answers import JobAnswers
-from dimnode.node.long_reads import LongReads
-from dimnode.node.receipts import make_receipt
 from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.records.envelope import Record, open_envelope
@@ -52,7 +50,6 @@ class Backstage:
         self.me, self.net = node.me, node.net
         self._jobs = JobAnswers(node, self)
         self._answers = Answers(node, self, self._jobs)
-        self._long = LongReads(node.journal, node.limits.store)
         self.http = HttpPlace(node, self)
 
     def control_door(self, path: Path) -> ControlDoor:
@@ -157,17 +154,13 @@ class Backstage:
         found = self._node.journal.job_of_nonce(self.me, nonce)
         return None if found is None else RecordId(found)
 
-    def job_end(self, job: RecordId) -> Answer | None:
-        """How a job ended, with its outputs. Raises `Refused` when these are no longer kept."""
-        return self._jobs.whole_end(job)
-
     def has_ended(self, job: RecordId) -> bool:
         """From the journal."""
         return self._node.journal.end_of(job) is not None
 
     async def fetch_end(self, job: RecordId) -> Answer | None:
         """See `LongReads.end`."""
-        return await self._long.end(job)
+        return await self._node.long_reads.end(job)
 
     def class_names(self, job: RecordId) -> list[str]:
         """See `JobAnswers.class_names`."""
@@ -175,11 +168,7 @@ class Backstage:
 
     async def fetch_receipt(self, job: RecordId) -> bytes:
         """See `LongReads.receipt`."""
-        return await self._long.receipt(job)
-
-    def receipt(self, job: RecordId) -> bytes:
-        """See `receipts.make_receipt`."""
-        return make_receipt(self._node.journal, job)
+        return await self._node.long_reads.receipt(job)
 
     def watch(self, job: RecordId, watcher: Callable[[Answer], None]) -> Callable[[], None]:
         """Live events."""
@@ -193,7 +182,7 @@ class Backstage:
 
     async def job_blob(self, job: RecordId, cid: bytes) -> bytes | None:
         """See `LongReads.blob`."""
-        return await self._long.blob(job, Cid(cid))
+        return await self._node.long_reads.blob(job, Cid(cid))
 
     async def add_model(self, card: Mapping[str, Any], files: Sequence[ListedFile]) -> Answer:
         """See `Library.add_uploads`."""

@@ -16,8 +16,6 @@ from dimnode.consensus.selection import Need
 from dimnode.consensus.tiers import check_quorum, quote
 from dimnode.errors import Refused
 from dimnode.node.clock import wall_ms
-from dimnode.node.long_reads import end_of
-from dimnode.node.receipts import gone
 from dimnode.records.envelope import Record, open_envelope
 from dimnode.records.ids import PeerId, RecordId, cid_text, peer_letters, peer_text
 from dimnode.records.manifest import title_of
@@ -142,7 +140,7 @@ class JobAnswers:
                 }
                 for record in records
             ],
-            "end": _without_outputs(self.end(job)),
+            "end": _without_outputs(await self._node.long_reads.whatever_is_left(job)),
             "frames_in": _counts(trail.bytes_in, self.label) if trail else [],
             "frames_out": _counts(trail.bytes_out, self.label) if trail else [],
         }
@@ -180,29 +178,18 @@ class JobAnswers:
 
     async def _result(self, arguments: Mapping[str, Any]) -> Answer:
         job = self._backstage.find_job(arguments["job"])
-        ended = self.whole_end(job)
+        ended = await self._backstage.fetch_end(job)
         if ended is None:
             raise Refused("E-job-12", "this job has no verdict yet, or is not known here", "", "dim job ls")
         return ended
 
     async def _receipt(self, arguments: Mapping[str, Any]) -> Answer:
-        return {"receipt": self._backstage.receipt(self._backstage.find_job(arguments["job"]))}
+        return {"receipt": await self._backstage.fetch_receipt(self._backstage.find_job(arguments["job"]))}
 
     async def _cancel(self, arguments: Mapping[str, Any]) -> Answer:
         job = self._backstage.find_job(arguments["job"])
         await self._backstage.cancel(job)
         return {"job": cid_text(job), "cancelling": self._node.engine.owner.book.find(job) is not None}
-
-    def whole_end(self, job: RecordId) -> Answer | None:
-        """As `end`. Raises `Refused` E-job-15 when the output's bytes made room for newer jobs."""
-        ended = self.end(job)
-        if ended is not None and None in ended["outputs"]:
-            raise gone(ended["status"])
-        return ended
-
-    def end(self, job: RecordId) -> Answer | None:
-        """See `end_of`."""
-        return end_of(self._node.journal, job)
 
     def class_names(self, job: RecordId) -> list[str]:
         """Of the last step whose model has names for its classes, as its publisher signed them."""

@@ -20,7 +20,6 @@ from dimnode.jobs.effects import Refuse, Reply
 from dimnode.jobs.events import Submitted
 from dimnode.jobs.intake import spec_problem
 from dimnode.limits import LIMITS, Limits
-from dimnode.node.receipts import make_receipt
 from dimnode.node.registry import grants_in
 from dimnode.p2p.host.streams import Stream
 from dimnode.p2p.introduction import one_frame
@@ -112,7 +111,7 @@ class JobDoor:
             return
         end = node.journal.end_of(job)
         assert end is not None, "whoever waits for a job is answered after the commit that ended it"
-        receipt = make_receipt(node.journal, job)
+        receipt = await node.long_reads.receipt(job)
         with trio.fail_after(node.limits.peers.blob_seconds_max):
             await stream.write(pack_frame(["ended", end[1], len(receipt)]))
             for start in range(0, len(receipt), _CHUNK_BYTES):

@@ -25,9 +25,13 @@ class LongReads:
         self._journal, self._limits = journal, limits
         self._places = trio.CapacityLimiter(limits.long_reads_at_once_max)
 
+    async def whatever_is_left(self, job: RecordId) -> Answer | None:
+        """See `end_of`."""
+        return await self._read(job, lambda reader: end_of(reader, job))
+
     async def end(self, job: RecordId) -> Answer | None:
         """As `end_of`. Raises `Refused` E-job-15 when the output's bytes made room for newer jobs."""
-        ended = await self._read(job, lambda reader: end_of(reader, job))
+        ended = await self.whatever_is_left(job)
         if ended is not None and None in ended["outputs"]:
             raise gone(ended["status"])
         return ended

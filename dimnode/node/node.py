@@ -38,6 +38,7 @@ from dimnode.node.jobdoor import JobDoor
 from dimnode.node.kubo_answers import bridge_of
 from dimnode.node.labour import Labour
 from dimnode.node.library import Library
+from dimnode.node.long_reads import LongReads
 from dimnode.node.loop import Loop, engine_rng
 from dimnode.node.models import Models
 from dimnode.node.own_index import OwnIndex
@@ -175,6 +176,7 @@ class Node:
         self.pool: Pool | None = None
         self.discovery: Discovery | None = None
         self._nursery: trio.Nursery | None = None
+        self.long_reads = LongReads(journal, limits.store)
         self.upkeep = Upkeep(journal, home / "journal.db", int(config.max_cache_gb * 1024**3), limits)
         self.http: HttpPlace | None = None
         self.labour = Labour(self)

@@ -101,22 +101,16 @@ class FakeNode:
     def known_job(self, nonce: bytes) -> RecordId | None:
         return self.nonces.get(nonce)
 
-    def job_end(self, job: RecordId) -> Answer | None:
-        return self.ends.get(job)
-
     def has_ended(self, job: RecordId) -> bool:
         return job in self.ends
 
     async def fetch_end(self, job: RecordId) -> Answer | None:
-        return self.job_end(job)
+        return self.ends.get(job)
 
     def class_names(self, job: RecordId) -> list[str]:
         return list(MODEL.payload["labels"])
 
     async def fetch_receipt(self, job: RecordId) -> bytes:
-        return self.receipt(job)
-
-    def receipt(self, job: RecordId) -> bytes:
         if job not in self.ends:
             raise Refused("E-job-12", "no verdict yet")
         return b"receipt of " + job
