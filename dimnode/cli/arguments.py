@@ -21,12 +21,22 @@ exit codes: 0 ok · 1 failed or refuted · 2 usage or configuration · 3 incompl
 """
 
 
+_MISTAKE_MAX = 400  # letters: what was typed may be a whole document
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but a mistake is told like every other error."""
 
     def error(self, message: str) -> NoReturn:
         """Raises `ConfigError` E-cli-10."""
-        raise ConfigError("E-cli-10", f"{self.prog}: {message}", "", f"{self.prog} --help")
+        raise ConfigError("E-cli-10", f"{self.prog}: {message[:_MISTAKE_MAX]}", "", f"{self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """What a command does not know is its own mistake: argparse would let `dim` itself complain of it."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"there is no argument {' '.join(unknown)}")
+        return found, unknown
 
 
 def build_parser() -> Parser:

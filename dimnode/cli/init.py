@@ -40,6 +40,7 @@ def init(chosen: argparse.Namespace) -> int:
         hint = "dim up, or dim init --force to write new settings (the key stays)"
         raise ConfigError("E-cli-20", f"{home} is set up already", f"{path} exists", hint)
     _check_http(chosen)
+    _check_addresses(chosen)
     prepare_home(home)
     tls = _tls(chosen, home)
     config = _config(chosen, tls)
@@ -72,6 +73,17 @@ def exposed(config: Config) -> list[str]:
     how = "TLS" if config.http_certificate else "in clear"
     whom = _NOTHING if is_loopback(config.http_listen) else f"whoever reaches {config.http_listen}"
     return [*lines, f"HTTP: {whom}, {how}, once a key exists (dim keys new)"]
+
+
+def _check_addresses(chosen: argparse.Namespace) -> None:
+    """What `dim up` would not listen on, or join through, is not written down. Raises `ConfigError` E-p2p-03, -05."""
+    if not chosen.listen and not chosen.bootstrap:
+        return
+    from dimnode.p2p.host.addresses import check_dial, parse_listen
+
+    parse_listen(chosen.listen or ())
+    for address in chosen.bootstrap or ():
+        check_dial(address)
 
 
 def _config(chosen: argparse.Namespace, tls: Tls) -> Config:

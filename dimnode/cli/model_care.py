@@ -114,7 +114,9 @@ def verify(chosen: argparse.Namespace) -> int:
     else:
         table(("file", "root", "state"), [[row["path"], row["root"], row["state"]] for row in found["files"]])
         if not found["holds"]:
-            talk(f"a file is damaged or missing; it is offered no longer. hint: dim models pull {found['name']}")
+            gone = all(row["state"] == "missing" for row in found["files"])
+            what = "none of its files is here" if gone else "a file is damaged or missing; it is offered no longer"
+            talk(f"{what}. hint: dim models pull {found['name']}")
     return 0 if found["holds"] else 1
 
 

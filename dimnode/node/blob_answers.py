@@ -16,12 +16,12 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.node.bitswap import blocks_from, figures, peer_at
 from dimnode.node.content import SHARED, Source
 from dimnode.records.ids import Cid, PeerId, cid_bytes, cid_text, ends_wrongly, is_cid
+from dimnode.store.blob_files import USER_PIN
 
 if TYPE_CHECKING:
     from dimnode.node.backstage import Backstage
     from dimnode.node.node import Node
 
-USER: Final = "user"
 _NOTHING: Final = type(None)
 _CID: Final[Mapping[str, tuple[type, ...]]] = {"blob": (str,)}
 BLOB_ARGUMENTS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
@@ -71,7 +71,7 @@ class BlobAnswers:
         }
 
     async def _add(self, asked: Mapping[str, Any]) -> Answer:
-        pin = "" if asked.get("pin") is False else USER
+        pin = "" if asked.get("pin") is False else USER_PIN
         if "\0" in asked["path"]:
             raise Refused("E-store-32", "no file has a name with a NUL in it", "", "name the file itself")
         return await self._content.add(Path(asked["path"]), pin, bool(asked.get("share")))
@@ -81,7 +81,7 @@ class BlobAnswers:
         names = [str(name) for name in asked.get("peers") or []]
         peers = [self._backstage.find_peer(name) for name in names if not name.startswith("/")]
         first = await self._at([name for name in names if name.startswith("/")], peers)
-        path = await self._content.fetch(root, None, peers, pin=USER if asked.get("pin") else "", first=first)
+        path = await self._content.fetch(root, None, peers, pin=USER_PIN if asked.get("pin") else "", first=first)
         if asked.get("share"):
             await trio.to_thread.run_sync(self._content.share, root)
             self._content.announce(root)
@@ -117,7 +117,7 @@ class BlobAnswers:
         return {"blobs": rows, "wanted": wanted}
 
     async def _pin(self, asked: Mapping[str, Any]) -> Answer:
-        root, reason = read_cid(asked["blob"]), asked.get("reason") or USER
+        root, reason = read_cid(asked["blob"]), asked.get("reason") or USER_PIN
         if reason == SHARED:
             await trio.to_thread.run_sync(self._content.share, root)
             self._content.announce(root)
@@ -126,7 +126,7 @@ class BlobAnswers:
         return await self._pins_of(root)
 
     async def _unpin(self, asked: Mapping[str, Any]) -> Answer:
-        root, reason = read_cid(asked["blob"]), asked.get("reason") or USER
+        root, reason = read_cid(asked["blob"]), asked.get("reason") or USER_PIN
         found = await self._pins_of(root)
         if reason not in found["pins"]:
             cause = f"it is pinned for: {', '.join(found['pins'])}" if found["pins"] else "it is not pinned at all"

@@ -30,6 +30,7 @@ from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest, file_roots, title_of
 from dimnode.records.manifest_kinds import MANIFEST_VERSION
 from dimnode.store.blob_book import Blob
+from dimnode.store.blob_files import MODEL_PIN
 from dimnode.store.blobs import BlobStore
 from dimnode.store.hashing import Progress, silent
 from dimnode.store.home import model_file
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 
 Keep = Callable[[Path, Progress], Blob]
 """How a file comes into the store."""
-MODEL_PIN: Final = "model "
 _FOR_OTHERS: Final = "others"
 """Why a model is here, in the journal: somebody else's job or wish had it fetched."""
 

@@ -16,7 +16,7 @@ from dimnode.jobs.effects import Run
 from dimnode.limits import Limits
 from dimnode.node.clock import wall_ms
 from dimnode.node.content import SHARED, Content
-from dimnode.node.library import MODEL_PIN, Library
+from dimnode.node.library import Library
 from dimnode.node.model_leave import ModelLeave
 from dimnode.node.registry import Registry
 from dimnode.p2p.host.host import Host
@@ -27,6 +27,7 @@ from dimnode.records.envelope import Record
 from dimnode.records.ids import Cid, PeerId, RecordId, cid_text
 from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest, file_roots
+from dimnode.store.blob_files import MODEL_PIN
 from dimnode.store.vault import Vault
 
 log = logging.getLogger(__name__)

@@ -90,7 +90,11 @@ class Publishers:
             if no.complaint.code != "E-models-01":
                 raise
         cause = "it is not in its publisher's index, and no peer told of it"
-        raise Refused("E-models-01", f"unknown model {name!r}", cause, f"dim models ls --publisher {publisher}")
+        if not peer_text(whose).endswith(publisher):
+            cause = (
+                f"{publisher!r} is what a peer calls itself, as any other may; say its peer id, or the last 12 letters"
+            )
+        raise Refused("E-models-01", f"unknown model {name!r}", cause, f"dim models ls --publisher {peer_text(whose)}")
 
 
 def own_index(node: Node) -> Answer | None:

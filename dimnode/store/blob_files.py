@@ -6,6 +6,7 @@ All of it blocks: call it in a thread.
 
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ TREE: Final = ".dag"
 PART: Final = ".part"
 HAVE: Final = ".have"
 ADDING: Final = ".adding"
+USER_PIN: Final = "user"
+MODEL_PIN: Final = "model "  # and the model's id
 _NO_WAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -177,7 +180,15 @@ def refusal_of(error: OSError, what: str) -> Refused:
     return Refused("E-store-39", f"{what}: the disk refused", error.strerror or str(error), "dim doctor")
 
 
-def disk_full(what: str) -> Refused:
-    """Nothing half-written is left where it would count."""
-    hint = "free space, or dim blobs gc; unpinned blobs go first: dim blobs ls"
-    return Refused("E-store-31", f"{what}: the disk is full", "", hint, 5000)
+def unpin_hint(root: Cid, reason: str) -> str:
+    """The command that takes this pin away, as it is to be typed."""
+    if reason.startswith(MODEL_PIN):
+        return f"dim models rm {reason.removeprefix(MODEL_PIN)}"
+    named = "" if reason == USER_PIN else f" --reason {shlex.quote(reason)}"
+    return f"dim blobs unpin {cid_text(root)}{named}"
+
+
+def disk_full(what: str, cause: str = "") -> Refused:
+    """Nothing half-written is left where it would count. To let unpinned blobs go would not have been enough."""
+    hint = "free space on the disk of the node's home; what the node itself keeps there, and why: dim blobs ls"
+    return Refused("E-store-31", f"{what}: the disk is full", cause, hint, 5000)

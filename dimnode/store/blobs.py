@@ -407,7 +407,7 @@ class BlobStore:
             left = left_parts(self.folder, {*self._parts, but})
             gains = loose_bytes + sum(said.st_blocks * 512 for _, said in left)
             if self.free_bytes() + gains < least:  # nothing is thrown away for what would not fit all the same
-                raise files.disk_full(f"a blob of {wanted_bytes} bytes")
+                raise self._full(wanted_bytes)
             short = max(0, least - self.free_bytes(), loose_bytes + wanted_bytes - self.bytes_max)
             if short:
                 self.gc(max(0, loose_bytes - short))
@@ -416,7 +416,11 @@ class BlobStore:
                     return
                 path.unlink(missing_ok=True)
             if self.free_bytes() < least:
-                raise files.disk_full(f"a blob of {wanted_bytes} bytes")
+                raise self._full(wanted_bytes)
+
+    def _full(self, wanted_bytes: int) -> Refused:
+        kept = f"{self.free_bytes()} bytes are free, {self._limits.free_bytes_min} of them stay so"
+        return files.disk_full(f"a blob of {wanted_bytes} bytes", kept)
 
     def _room_for(self, more_bytes: int) -> None:
         if self.free_bytes() < more_bytes + self._limits.free_bytes_min:
@@ -429,8 +433,9 @@ class BlobStore:
             raise self._missing(cid)
         with self._lock:
             if reasons := self._book.reasons(blob.root):
-                hint = f"dim blobs unpin {cid_text(blob.root)}"
-                raise Refused("E-store-36", "the blob is pinned", ", ".join(reasons[:4]), hint)
+                raise Refused(
+                    "E-store-36", "the blob is pinned", ", ".join(reasons[:4]), files.unpin_hint(blob.root, reasons[0])
+                )
             if self._is_held(blob.root):
                 raise Refused("E-store-36", "the blob is in use by a job", "", "later", 1000)
             self._drop(blob.root)

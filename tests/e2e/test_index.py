@@ -104,5 +104,9 @@ def test_the_command_line_lists_what_one_publisher_publishes(nodes: Nodes) -> No
     said = json.loads(run("--publisher", "alba", "--json").stdout)
     assert {row["name"] for row in said["models"]} == {"atlas:1.0.0", "borealis:1.0.0"}
     assert (said["publisher"], said["index"]["left_out"]) == (nodes["alba"].peer, 0)
+    with pytest.raises(DimError) as by_name:  # a name is anybody's
+        nodes["brio"].client.ask("models.show", model="alba/atlas")
+    assert "what a peer calls itself" in by_name.value.complaint.cause
+    assert by_name.value.complaint.hint == f"dim models ls --publisher {nodes['alba'].peer}"
     unknown = run("--publisher", "nobody")
     assert (unknown.returncode, "E-models-41" in unknown.stderr) == (4, True)

@@ -68,6 +68,15 @@ def test_a_usage_mistake_is_two_lines_and_exit_code_2(dim, typed):
     assert len(said.err.splitlines()) == 2
 
 
+def test_an_argument_that_a_command_does_not_know_is_the_commands_own_mistake(dim):
+    ended = dim("blobs", "get", "bafk", "--frum", "x")
+    assert ended.code == 2
+    assert ended.err.splitlines() == [
+        "error E-cli-10: dim blobs get: there is no argument --frum x",
+        "hint: dim blobs get --help",
+    ]
+
+
 def test_each_family_of_errors_has_its_exit_code():
     codes = {ConfigError: 2, Refused: 4, NoNode: 5, RunFailed: 1}
     assert {kind: exit_code(kind("E-x-01", "what")) for kind in codes} == codes

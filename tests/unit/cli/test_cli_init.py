@@ -69,6 +69,23 @@ def test_what_up_would_refuse_for_want_of_tls_is_not_written_by_init(
     assert main(["init", "--home", str(tmp_path / "proxied"), "--http", "0.0.0.0:8710"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("flag", "address", "code"),
+    [
+        ("--listen", "/ip4/127.0.0.1/tcp/x", "E-p2p-03"),
+        ("--listen", "127.0.0.1:4710", "E-p2p-03"),
+        ("--bootstrap", "/ip4/127.0.0.1/tcp/4710", "E-p2p-05"),
+    ],
+)
+def test_addresses_that_up_would_refuse_are_not_written_by_init(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, address: str, code: str
+) -> None:
+    home = tmp_path / "home"
+    assert main(["init", "--home", str(home), flag, address]) == 2
+    assert code in capsys.readouterr().err
+    assert not home.exists()
+
+
 def test_what_is_exposed_is_said_in_words() -> None:
     inner = Config(listen=("/ip4/127.0.0.1/tcp/4710",))
     assert exposed(inner) == [

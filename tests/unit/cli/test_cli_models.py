@@ -128,3 +128,17 @@ def test_a_folder_without_a_package_of_coreml_is_none_of_coreml(dim, model):
     said = dim("models", "add", model, "--format", "coreml")
     assert "error E-models-05" in said.err
     assert "leave --format out" in said.err
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [(("missing", "missing"), "none of its files is here"), (("holds", "missing"), "a file is damaged or missing")],
+)
+def test_a_model_that_never_was_here_is_not_told_to_be_damaged(dim, tmp_path, states, said):
+    files = [{"path": f"part{n}", "root": "bafk", "state": state} for n, state in enumerate(states)]
+    found = {"name": "scribe:1", "holds": False, "files": files}
+    with FakeNode(tmp_path, models__verify={"result": found}):
+        verified = dim("models", "verify", "scribe")
+    assert verified.code == 1
+    assert said in verified.err
+    assert "dim models pull" in verified.err

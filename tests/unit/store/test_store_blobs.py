@@ -19,7 +19,7 @@ from dimnode.errors import ConfigError, PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.records.ids import Cid, blob_cid, cid_text
 from dimnode.records.unixfs import LEAF_BYTES, Tree, root_of, tree_of
-from dimnode.store.blob_files import read_nodes
+from dimnode.store.blob_files import MODEL_PIN, read_nodes
 from dimnode.store.blobs import BlobStore
 
 LIMITS_HERE = replace(LIMITS.store, free_bytes_min=0)
@@ -274,6 +274,32 @@ def test_a_pin_waits_for_a_blob_that_is_not_here_yet(store: BlobStore) -> None:
     assert no.value.complaint.code == "E-store-36"
     store.unpin(root_of(b"later"), "user")
     store.remove(root_of(b"later"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [
+        ("user", "dim blobs unpin {blob}"),
+        ("my demo", "dim blobs unpin {blob} --reason 'my demo'"),
+        (MODEL_PIN + "bagaqiera2", "dim models rm bagaqiera2"),
+    ],
+)
+def test_who_may_not_remove_a_pinned_blob_is_told_the_command_that_lets_go_of_this_pin(
+    store: BlobStore, reason: str, command: str
+) -> None:
+    root = store.add(io.BytesIO(b"kept")).root
+    store.pin(root, reason)
+    with pytest.raises(Refused) as no:
+        store.remove(root)
+    assert no.value.complaint.hint == command.format(blob=cid_text(root))
+
+
+def test_a_blob_that_does_not_fit_is_refused_with_what_is_free_and_what_stays_free(store: BlobStore) -> None:
+    with pytest.raises(Refused) as no:
+        store.make_room(1 << 60)
+    assert no.value.complaint.code == "E-store-31"
+    assert no.value.complaint.cause.endswith("bytes are free, 0 of them stay so")
+    assert "gc" not in no.value.complaint.hint  # which would let go of nothing that was not counted already
     with pytest.raises(Refused) as no:
         store.remove(root_of(b"later"))
     assert no.value.complaint.code == "E-store-34"
