@@ -41,11 +41,11 @@ class Choice:
     name: str = ""
     """The tensor's name; by default the model's only input, else x."""
     usual: tuple[str, ...] = ()
-    """The columns that the model's manifest names: those, when nobody chose and the table has them all."""
+    """The columns that the model's manifest names: those, when nobody chose others and the table has them all."""
 
     def by_name(self, header: Sequence[str]) -> tuple[str, ...]:
         """The columns of such a table to read by their names; none: those that hold numbers."""
-        if not self.columns and not self.drop and self.usual and set(self.usual) <= set(header):
+        if not self.columns and self.usual and set(self.usual) <= set(header) - set(self.drop):
             if len(self.usual) < len(header):
                 talk(f"columns as the model names them: {len(self.usual)} of {len(header)}")
             return self.usual

@@ -5,17 +5,21 @@ takes: everything else is refused here with words, before it could reach a node.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from dimnode.cli.inputs import Choice, parse_json, unreadable
-from dimnode.errors import ConfigError, Refused
+from dimnode.errors import ConfigError, DimError, Refused
 from dimnode.limits import LIMITS
 
 _PAGE: Final = "docs/job-files.md"
 _DEPTH_MAX: Final = 32
 _WHOLE_BITS: Final = 64
+_FLAG: Final = re.compile(r"--(columns|drop|row)\b(?: (?!or )([^;]+))?")
+_KEY_OF: Final = {"columns": "columns", "drop": "drop", "row": "rows"}
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -58,6 +62,18 @@ def choice_of(wanted: Mapping[str, Any]) -> Choice:
         raise ConfigError("E-cli-43", "input: rows is a list of numbers from 1", "", "rows: [1, 2]")
     names = [tuple(map(str, wanted.get(key) or ())) for key in ("columns", "drop")]
     return Choice(names[0], names[1], tuple(rows), str(wanted.get("name", "")))
+
+
+@contextmanager
+def hints_for_files() -> Iterator[None]:
+    """What `dim run` hints at as flags is said as keys of `input`: neither a job file nor `dim job` has flags."""
+    try:
+        yield
+    except DimError as error:
+        said = error.complaint
+        hint = _FLAG.sub(lambda found: f"{_KEY_OF[found[1]]}{f': [{found[2]}]' if found[2] else ''}", said.hint)
+        error.complaint = replace(said, hint=hint)
+        raise
 
 
 def _yaml(text: str, path: Path) -> Any:

@@ -17,7 +17,7 @@ from dimnode.cli import batch
 from dimnode.cli.carrying import GRACE_SECONDS, Order, carry_out, plan_lines, replicas_of
 from dimnode.cli.gather import FILE_KINDS, OTHER_TABLES, Gathered, gather, one_blob, place_of, plain_source
 from dimnode.cli.inputs import Choice, read_input
-from dimnode.cli.job_file import choice_of, file_of_job, read_job_file
+from dimnode.cli.job_file import choice_of, file_of_job, hints_for_files, read_job_file
 from dimnode.cli.node import open_client
 from dimnode.cli.output import say, say_json, talk
 from dimnode.cli.trust import pinned
@@ -213,12 +213,13 @@ def _load(client: Client, path: Path) -> tuple[dict[str, Any], list[bytes], Sequ
         row = _find_model(client, str(tasks[0].get("model", "")))
         choice = replace(choice, usual=tuple(row.get("columns", ())) if row else ())
     beside, rest = _beside(path.expanduser(), source), {key: value for key, value in job.items() if key != "input"}
-    if row and row.get("takes"):
-        blob, _ = one_blob(gather([beside], [source_from(said) for said in row["takes"]], choice))
-    elif source.suffix.lower() in OTHER_TABLES:
-        blob, _ = one_blob(gather([beside], [plain_source(row["inputs"] if row else [], choice)], choice))
-    else:
-        blob = read_input(beside, choice, row["inputs"] if row else [])
+    with hints_for_files():
+        if row and row.get("takes"):
+            blob, _ = one_blob(gather([beside], [source_from(said) for said in row["takes"]], choice))
+        elif source.suffix.lower() in OTHER_TABLES:
+            blob, _ = one_blob(gather([beside], [plain_source(row["inputs"] if row else [], choice)], choice))
+        else:
+            blob = read_input(beside, choice, row["inputs"] if row else [])
     return rest, [blob], choice.rows
 
 

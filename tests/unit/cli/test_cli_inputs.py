@@ -50,6 +50,9 @@ def test_a_table_with_the_columns_that_the_model_names_is_read_by_them(given, ca
     assert read_output(read_input(path, Choice(usual=("a", "c")), TWO)) == {"x": [[3.0, 1.0]]}
     assert "columns as the model names them: 2 of 4" in capsys.readouterr().err
     assert read_output(read_input(path, Choice(columns=("c", "seen"), usual=("a", "c")), TWO)) == {"x": [[1.0, 2.0]]}
+    assert read_output(read_input(path, Choice(drop=("who",), usual=("a", "c")), TWO)) == {"x": [[3.0, 1.0]]}
+    with pytest.raises(Refused):  # whoever drops a column that the model names has another choice in mind
+        read_input(path, Choice(drop=("a",), usual=("a", "c")), TWO)
     with pytest.raises(Refused) as caught:  # it has not all of them: what is meant has to be said
         read_input(path, Choice(usual=("a", "z")), TWO)
     said = caught.value.complaint

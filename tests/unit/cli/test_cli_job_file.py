@@ -3,7 +3,7 @@
 import pytest
 
 from dimnode.cli.inputs import Choice
-from dimnode.cli.job_file import choice_of, file_of_job, read_job_file
+from dimnode.cli.job_file import choice_of, file_of_job, hints_for_files, read_job_file
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
 from dimnode.wire import pack_frame
@@ -100,3 +100,21 @@ def test_a_job_file_beyond_what_a_node_takes_is_not_read_whole(given):
     path = given("#" * (LIMITS.api.request_bytes_max + 1))
     with pytest.raises(Refused, match="E-cli-04"):
         read_job_file(path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "keys"),
+    [
+        ("--row 1", "rows: [1]"),
+        ("keep 2 of these, in the model's order: --columns a,'c d'", "columns: [a,'c d']"),
+        ("--columns, --drop or --row", "columns, drop or rows"),
+        ("did you mean 'a'?", "did you mean 'a'?"),
+    ],
+)
+def test_hints_about_the_rows_of_a_job_file_name_its_keys_and_no_flags(flags: str, keys: str) -> None:
+    with pytest.raises(Refused) as refused, hints_for_files():
+        raise Refused("E-input-06", "what", "cause", flags)
+    said = refused.value.complaint
+    assert said.hint.endswith(keys)
+    assert "--" not in said.hint
+    assert (said.code, said.what, said.cause) == ("E-input-06", "what", "cause")
