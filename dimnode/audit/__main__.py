@@ -17,7 +17,7 @@ from dimnode.errors import ConfigError
 
 def main(arguments: list[str] | None = None) -> int:
     """Verify one file; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="dim-verify", description="Verify a dimnode receipt, offline.")
+    parser = argparse.ArgumentParser("dim-verify", description="Verify a dimnode receipt, offline.", allow_abbrev=False)
     parser.add_argument("file", type=Path)
     parser.add_argument("--trust", type=Path, metavar="peers.toml", help="names of the keys that you trust")
     parser.add_argument("--blobs", type=Path, metavar="DIR", help="blobs that were left out of the file, named by CID")

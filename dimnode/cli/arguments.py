@@ -25,7 +25,14 @@ _MISTAKE_MAX = 400  # letters: what was typed may be a whole document
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is told like every other error."""
+    """argparse, but a mistake is told like every other error, and no flag has a second, shorter name.
+
+    Whether `--json` was given has to be seen also where the arguments were not understood; and `--js` of today would mean
+    another flag, or none, when one more is added.
+    """
+
+    def __init__(self, **words: Any) -> None:
+        super().__init__(allow_abbrev=False, **words)
 
     def error(self, message: str) -> NoReturn:
         """Raises `ConfigError` E-cli-10."""

@@ -1,6 +1,7 @@
 """The tree of commands, and how errors leave it."""
 
 import argparse
+import json
 from importlib import import_module
 
 import pytest
@@ -22,6 +23,19 @@ def leaves(parser, name="dim"):
 
 
 LEAVES = dict(leaves(build_parser()))
+
+
+@pytest.mark.parametrize(
+    "words", [["status", "--js"], ["peers", "block", "x", "--rea", "y"], ["run", "m", "--prio", "1"]]
+)
+def test_flags_have_one_name_each_and_no_shorter_one(words, capsys):
+    assert main(words) == 2
+    assert "error E-cli-10: " in capsys.readouterr().err
+
+
+def test_whoever_wants_json_gets_mistakes_in_the_arguments_as_json_too(capsys):
+    assert main(["status", "--js", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "E-cli-10"
 
 
 def test_the_commands_are_those_that_the_documents_name():
