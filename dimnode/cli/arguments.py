@@ -27,8 +27,8 @@ _MISTAKE_MAX = 400  # letters: what was typed may be a whole document
 class Parser(argparse.ArgumentParser):
     """argparse, but a mistake is told like every other error, and no flag has a second, shorter name.
 
-    Whether `--json` was given has to be seen also where the arguments were not understood; and `--js` of today would mean
-    another flag, or none, when one more is added.
+    Whether `--json` was given has to be seen also where the arguments were not understood; and what `--js` means today
+    would change when one more flag is added.
     """
 
     def __init__(self, **words: Any) -> None:

@@ -7,12 +7,12 @@ memory_bytes] with
 the worker's socket; up: ["warm", traits] once, then what `Zygote.try_walls` says, or nothing.
 """
 
+import os
 import signal
 import socket
 import sys
 import tempfile
 from dataclasses import fields
-from typing import Any
 
 from dimnode import posix
 from dimnode.errors import RunFailed
@@ -37,23 +37,30 @@ class Spawning(Zygote):
         """Nothing is imported here."""
 
     def prove(self) -> tuple[dict[str, str], list[str], list[str]]:
-        """See `Zygote.prove`."""
+        """See `Zygote.prove`. Raises `RuntimeError` when the runtime cannot be imported, or takes too long for it."""
         pid, channel = self._spare()
-        with channel, tempfile.TemporaryDirectory() as directory:
-            said = _next_frame(channel)
-            if not said:
-                raise RuntimeError("a process that was to import the runtime died")
-            _, traits = said
-            channel.sendall(pack_frame(["prove", directory]))
-            reply = b"".join(iter(lambda: channel.recv(FRAME_BYTES_MAX), b""))
-        posix.wait_for(pid)
+        try:
+            with channel, tempfile.TemporaryDirectory() as directory:
+                traits = _warm(channel)
+                layers, leaks, fault = self._tried_by(channel, directory)
+        finally:  # it has said all that it will, and may hang
+            os.kill(pid, signal.SIGKILL)
+            posix.wait_for(pid)
         self._reserve = self._spare()
-        layers, leaks, fault = read_walls(reply)
         if fault:  # only a process of its own can choose again
             raise RunFailed(
                 NO_DEVICE, f"{traits['accelerator']} does not compute behind the walls of a worker: {fault}"
             )
         return traits, layers, leaks
+
+    def _tried_by(self, spare: socket.socket, directory: str) -> tuple[list[str], list[str], str]:
+        spare.settimeout(self._limits.worker_start_seconds_max / 2)
+        try:
+            spare.sendall(pack_frame(["prove", directory]))
+            return read_walls(b"".join(iter(lambda: spare.recv(FRAME_BYTES_MAX), b"")))
+        except TimeoutError:  # a driver may hang
+            layers, leaks, _ = read_walls(b"")
+            return layers, leaks, "the process that tried it did not answer"
 
     def end_all(self) -> None:
         """Workers, and the spare."""
@@ -62,35 +69,45 @@ class Spawning(Zygote):
         super().end_all()
 
     def _start(self, token: int, directory: str, required: bool, memory_bytes: int, channel: int) -> None:
+        pid = 0
         try:
-            pid, spare = self._reserve or self._spare()
+            (pid, spare), self._reserve = self._reserve or self._spare(), None
             with spare:
-                if not _next_frame(spare):  # waits for its imports, which are over but for the first
-                    raise OSError("it died")
+                _warm(spare)  # waits for its imports, which are over but for the first
                 start = pack_frame(["start", token, directory, required, memory_bytes])
                 send_with_descriptors(spare, start, [channel])
             self._reserve = self._spare()
-        except OSError as error:
-            self._channel.sendall(pack_frame(["unborn", token, error.strerror or "no process"]))
+        except (OSError, RuntimeError) as error:
+            if pid:  # nobody would ever end it: it is no worker
+                os.kill(pid, signal.SIGKILL)
+            self._channel.sendall(pack_frame(["unborn", token, str(error)]))
             return
         self._pids[token] = pid
         self._channel.sendall(pack_frame(["started", token, pid]))
 
     def _spare(self) -> tuple[int, socket.socket]:
         mine, theirs = socket.socketpair()
-        numbers = ",".join(str(getattr(self._limits, limit.name)) for limit in fields(self._limits))
-        program = [sys.executable, "-P", "-m", "dimnode.exec.spares", str(theirs.fileno())]
+        mine.settimeout(self._limits.worker_start_seconds_max)
         with theirs:
-            return posix.spawn([*program, self._runtime.FORMAT, numbers, self._device], theirs.fileno()), mine
+            return posix.spawn(self._program(theirs.fileno()), theirs.fileno()), mine
+
+    def _program(self, descriptor: int) -> list[str]:
+        numbers = ",".join(str(getattr(self._limits, limit.name)) for limit in fields(self._limits))
+        program = [sys.executable, "-P", "-m", "dimnode.exec.spares", str(descriptor)]
+        return [*program, self._runtime.FORMAT, numbers, self._device]
 
 
-def _next_frame(channel: socket.socket) -> list[Any]:
-    """One frame, empty at the end of the stream."""
+def _warm(channel: socket.socket) -> dict[str, str]:
+    """The traits of a spare that has its imports done. Raises `RuntimeError` for one that died, or takes too long."""
     frames = FrameBuffer(FRAME_BYTES_MAX)
-    while chunk := channel.recv(FRAME_BYTES_MAX):
-        for body in frames.feed(chunk):
-            return unpack_body(body)
-    return []
+    try:
+        while chunk := channel.recv(FRAME_BYTES_MAX):
+            for body in frames.feed(chunk):
+                _, traits = unpack_body(body)
+                return dict(traits)
+    except TimeoutError:
+        raise RuntimeError("a process that was to import the runtime hangs") from None
+    raise RuntimeError("a process that was to import the runtime died")
 
 
 def main(descriptor: int, name: str, numbers: str, device: str) -> None:
