@@ -134,9 +134,8 @@ class Crew:
                 for entry in tickets:
                     entry.batch = batch
                 member.hand_together(numbers[0], tickets)
-        except RunFailed as fault:
-            self._queue.landed(ticket, 0.0)
-            self._desk.fail_soon(ticket, "failed", fault.complaint.code, fault.complaint.what)
+        except (RunFailed, OSError) as error:
+            self._fail_unbegun(ticket, error, "a worker could not be given its rows")
             if member.lane[1] is not None:
                 self._dismiss(member)  # it was started for this order alone
             return
@@ -178,7 +177,7 @@ class Crew:
                 memory_bytes=memory_bytes,
             )
         except (RunFailed, OSError) as error:
-            return self._could_not_start(lane, error)
+            return self._fail_unbegun(self._queue.pop(lane), error, "no worker could be started")
         member.pinned, member.memory_bytes = lane[0] in self.pinned, self.ledger.needs(lane)
         self._members[member.token] = member
         member.flush(self._nursery)
@@ -188,13 +187,13 @@ class Crew:
         self._nursery.start_soon(self._listen, member)
         return None
 
-    def _could_not_start(self, lane: Lane, error: RunFailed | OSError) -> None:
-        ticket = self._queue.pop(lane)
+    def _fail_unbegun(self, ticket: Ticket, error: RunFailed | OSError, what: str) -> None:
+        """The order's own fault, or this system's, which has no process or file left."""
         self._queue.landed(ticket, 0.0)
         if isinstance(error, RunFailed):
             self._desk.fail_soon(ticket, "failed", error.complaint.code, error.complaint.what)
         else:
-            self._desk.fail_soon(ticket, "crashed", orders.NOT_STARTED, f"no worker could be started: {error}")
+            self._desk.fail_soon(ticket, "crashed", orders.NOT_STARTED, f"{what}: {error}")
 
     def _dismiss(self, member: Member) -> None:
         """End a worker now, without waiting for it; its place is free at once."""

@@ -6,6 +6,7 @@ it.
 """
 
 import contextlib
+import errno
 import math
 import os
 import shutil
@@ -14,7 +15,7 @@ import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -29,6 +30,8 @@ from dimnode.exec.placement import Place
 from dimnode.exec.queue import Ticket
 from dimnode.limits import LIMITS
 from dimnode.posix import anonymous_file
+
+_NONE_LEFT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 SPILL_CHUNK_BYTES = 1024 * 1024
 JOIN_BYTES_MAX = 64 * 1024
@@ -74,10 +77,15 @@ def read_result(fields: list[Any], output_bytes_max: int) -> Result:
 
 
 def open_regular(path: str, code: str, what: str) -> int:
-    """Open a file for a worker to read. Raises `RunFailed` when it is missing or no plain file (a pipe would block)."""
+    """Open a file for a worker to read. Raises `RunFailed` when it is missing or no plain file (a pipe would block).
+
+    Raises OSError when the system has none left to open: that is not the file's fault.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
+        if error.errno in _NONE_LEFT:
+            raise
         raise RunFailed(code, f"{what}: {os.strerror(error.errno or 0)}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -224,7 +232,7 @@ class Member(Place):
         return read_result(fields, output_bytes_max)
 
     def hand(self, number: int, ticket: Ticket, inline_bytes_max: int) -> None:
-        """Put an order on its way; `flush` sends it. Raises `RunFailed` when its rows cannot be opened."""
+        """Put an order on its way; `flush` sends it. Raises as `open_regular` when its rows cannot be opened."""
         order = ticket.order
         if ticket.input_bytes > inline_bytes_max and order.rows is None:
             self._outbox.append(_Parcel(None, [], number, order))
