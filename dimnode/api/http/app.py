@@ -129,7 +129,8 @@ async def _http(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> list[str]:
     """Methods of this path by the document; what the framework says there is those of its first router alone."""
     path = getattr(request.scope.get("route"), "path", "").replace(":path}", "}")
-    return sorted(map(str.upper, request.app.openapi()["paths"].get(path, {"get": {}})))
+    found = set(map(str.upper, request.app.openapi()["paths"].get(path, {"get": {}})))
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 async def _bug(_: Request, __: Exception) -> Response:

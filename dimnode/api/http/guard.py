@@ -105,6 +105,9 @@ class Threshold:
         began = time.monotonic()
         taken = 0 if scope["type"] == "websocket" else 1  # sockets have places of their own, and keep them for hours
         self._yard.open_requests += taken
+        is_head = scope.get("method") == "HEAD"
+        if is_head:  # a GET whose body stays here; the routes know no other
+            scope["method"] = "GET"
         try:
             self._look(scope)
             await self._app(scope, receive, sent)
@@ -118,6 +121,8 @@ class Threshold:
             await sent.refuse(said_bug())
         finally:
             self._yard.open_requests -= taken
+            if is_head:
+                scope["method"] = "HEAD"
             self._note(scope, sent, time.monotonic() - began)
 
     def _look(self, scope: Scope) -> None:
@@ -314,6 +319,7 @@ class _Sent:
         state["request_id"] = request_id_of(header(scope, b"x-request-id"), secrets.token_hex(8))
         self._request_id = state["request_id"].encode()
         self._socket = scope["type"] == "websocket"
+        self._bodiless = scope.get("method") == "HEAD"
         self._can_answer = "websocket.http.response" in scope.get("extensions", {})
         self._send = send
         self._begun = False
@@ -328,6 +334,8 @@ class _Sent:
             message["headers"] = [*message["headers"], *extra, (b"x-request-id", self._request_id)]
         elif kind == "websocket.accept":
             self._begun, self.status = True, 101
+        elif kind == "http.response.body" and self._bodiless:
+            message["body"] = b""
         await self._send(message)
 
     async def refuse(self, answer: Said) -> None:
@@ -353,7 +361,9 @@ def header(scope: Scope, name: bytes) -> str:
 
 def too_large(most: int) -> Refused:
     """Of a body."""
-    return Refused("E-http-06", "the body is too large", f"at most {most} bytes", "give fewer rows at a time")
+    return Refused(
+        "E-http-06", "the body is too large", f"at most {most} bytes", "fewer rows at a time, or POST /dim/v1/blobs"
+    )
 
 
 def _name_and_port(host: str, default: int) -> tuple[str, int]:

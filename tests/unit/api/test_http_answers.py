@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import trio
 
 from dimnode.api.http.complaints import said
 from dimnode.api.http.routes_openai import not_embedded
@@ -51,10 +52,11 @@ def test_one_range_of_an_upload_is_answered_and_any_other_is_passed_over(
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/dim/v1/models", "GET, POST"),
+        ("PUT", "/dim/v1/models", "GET, HEAD, POST"),
         ("DELETE", "/dim/v1/jobs/validate", "POST"),
-        ("POST", "/dim/v1/models/triage", "GET"),
-        ("POST", "/docs", "GET"),
+        ("POST", "/dim/v1/models/triage", "GET, HEAD"),
+        ("POST", "/docs", "GET, HEAD"),
+        ("HEAD", "/v1/embeddings", "POST"),
     ],
 )
 def test_a_405_says_which_methods_the_path_takes(tmp_path: Path, method: str, path: str, allowed: str) -> None:
@@ -62,9 +64,39 @@ def test_a_405_says_which_methods_the_path_takes(tmp_path: Path, method: str, pa
         async with stage.client() as client:
             found = await client.request(method, path)
         assert (found.status_code, found.headers["allow"]) == (405, allowed)
-        assert found.json()["error"]["code"] == "E-http-11"
+        assert not found.content if method == "HEAD" else found.json()["error"]["code"] == "E-http-11"
 
     on_stage(tmp_path, act)
+
+
+def test_head_is_answered_as_get_is_without_the_body_and_the_connection_goes_on(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            for path in ("/health", "/dim/v1/models", "/dim/v1/jobs/nothing", "/openapi.json"):
+                whole, head = await client.get(path), await client.head(path)
+                assert head.content == b""
+                assert head.status_code == whole.status_code
+                for name in ("content-length", "content-type"):
+                    assert head.headers[name] == whole.headers[name], path
+            told = await client.get("/metrics")
+        assert 'method="HEAD",route="/health",status="200"' in told.text
+        host = f"Host: {stage.door.url[7:]}"
+        both = await raw_lines(
+            stage, "HEAD /health HTTP/1.1", host, "", "GET /health HTTP/1.1", host, "Connection: close"
+        )
+        assert (both.count(b"HTTP/1.1 200"), both.count(b'{"ok":true}')) == (2, 1)
+
+    on_stage(tmp_path, act)
+
+
+async def raw_lines(stage: Stage, *lines: str) -> bytes:
+    """All that comes back for these header lines until the door hangs up."""
+    async with await trio.open_tcp_stream(*stage.address) as stream:
+        await stream.send_all("\r\n".join([*lines, "", ""]).encode())
+        found = b""
+        while chunk := await stream.receive_some(65536):
+            found += chunk
+    return found
 
 
 @pytest.mark.parametrize(
