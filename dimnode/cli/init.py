@@ -45,10 +45,7 @@ def init(chosen: argparse.Namespace) -> int:
     tls = _tls(chosen, home)
     config = _config(chosen, tls)
     peer = peer_text(load_key(home).peer)
-    try:
-        path.write_text(render_config(config), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError("E-cli-21", f"cannot write {path}", error.strerror or "", "choose another DIM_HOME") from None
+    _write(path, render_config(config))
     if chosen.json:
         said = {"peer": peer, "home": str(home), "config": str(path), "exposed": exposed(config)}
         say_json(said | {"certificate": tls.certificate})
@@ -60,6 +57,21 @@ def init(chosen: argparse.Namespace) -> int:
     facts(lines)
     talk("next: dim up")
     return 0
+
+
+def _write(path: Path, settings: str) -> None:
+    """All of it or nothing: what stood there stays until this is on the disk. Raises `ConfigError` E-cli-21."""
+    place = path.resolve()  # where it is a link, the file that it leads to
+    partial = place.with_suffix(".new")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(settings)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, place)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ConfigError("E-cli-21", f"cannot write {path}", error.strerror or "", "choose another DIM_HOME") from None
 
 
 def exposed(config: Config) -> list[str]:

@@ -256,7 +256,7 @@ def show(chosen: argparse.Namespace) -> int:
     pairs = [
         ("swarm", found["swarm"]),
         ("net", found["net"]),
-        ("peer id", found["me"]),
+        ("peer id", found["me"] or "none yet: dim init makes one"),
         ("standing", found["standing"]),
     ]
     if "members" in found:
@@ -290,10 +290,11 @@ def show(chosen: argparse.Namespace) -> int:
 
 def _show_offline(chosen: argparse.Namespace) -> dict[str, Any]:
     from dimnode.node.private_swarm import PrivateSwarm, open_swarm
-    from dimnode.store.home import load_key, prepare_home
+    from dimnode.store.home import has_key, load_key
 
     home = home_of(chosen)
-    prepare_home(home)
+    if not has_key(home):  # to look makes nothing
+        return open_swarm(None)
     key = load_key(home)
     swarm = PrivateSwarm.load(home, key)
     return open_swarm(key.peer) if swarm is None else swarm.describe(_now_ms())
@@ -303,13 +304,16 @@ def _show_offline(chosen: argparse.Namespace) -> dict[str, Any]:
 def _offline(chosen: argparse.Namespace) -> Iterator[Any]:
     """The private swarm of a home on which no node runs."""
     from dimnode.node.private_swarm import PrivateSwarm
-    from dimnode.store.home import load_key
+    from dimnode.store.home import has_key, load_key
 
     home = home_of(chosen)
+    open_to_all = Refused("E-swarm-20", "this node is in the open swarm", "everybody may join it", "dim swarm new NAME")
+    if not has_key(home):  # nor is a home made only to find that out
+        raise open_to_all
     with _stopped(home):
         swarm = PrivateSwarm.load(home, load_key(home))
         if swarm is None:
-            raise Refused("E-swarm-20", "this node is in the open swarm", "everybody may join it", "dim swarm new NAME")
+            raise open_to_all
         yield swarm
 
 

@@ -314,12 +314,12 @@ class PrivateSwarm:
         ]
 
 
-def open_swarm(me: PeerId) -> dict[str, Any]:
-    """What there is to say of a node in the open swarm."""
+def open_swarm(me: PeerId | None) -> dict[str, Any]:
+    """What there is to say of a node in the open swarm; without an id, of one that was never started."""
     return {
         "swarm": OPEN_SWARM_NAME,
         "net": cid_text(OPEN_SWARM_ID),
-        "me": peer_text(me),
+        "me": peer_text(me) if me is not None else None,
         "standing": "everybody is welcome",
     }
 

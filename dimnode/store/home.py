@@ -34,6 +34,11 @@ def model_file(home: Path, sha256: str) -> Path:
     return home / "models" / f"{sha256}.onnx"
 
 
+def has_key(home: Path) -> bool:
+    """Whether this is a node's home: looking makes none."""
+    return (home / KEY_FILE).exists()
+
+
 def load_seed(home: Path) -> bytes:
     """The node's 32-byte secret seed, made at first use."""
     path = home / KEY_FILE

@@ -2,6 +2,8 @@
 
 import argparse
 import datetime
+import resource
+import signal
 import ssl
 import stat
 from pathlib import Path
@@ -84,6 +86,31 @@ def test_addresses_that_up_would_refuse_are_not_written_by_init(
     assert main(["init", "--home", str(home), flag, address]) == 2
     assert code in capsys.readouterr().err
     assert not home.exists()
+
+
+def test_settings_that_cannot_be_written_whole_leave_the_old_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "--home", str(tmp_path), "--name", "first"]) == 0
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a disk that is full after 100 bytes
+    try:
+        assert main(["init", "--home", str(tmp_path), "--name", "second", "--force"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "E-cli-21" in capsys.readouterr().err
+    assert load_config(tmp_path).name == "first"
+
+
+def test_settings_that_are_a_link_are_written_where_it_leads(tmp_path: Path) -> None:
+    home, place = tmp_path / "home", tmp_path / "elsewhere.toml"
+    home.mkdir()
+    (home / "config.toml").symlink_to(place)
+    assert main(["init", "--home", str(home), "--name", "linked"]) == 0
+    assert (home / "config.toml").is_symlink() and 'name = "linked"' in place.read_text()
+    assert not (home / "config.new").exists()
 
 
 def test_what_is_exposed_is_said_in_words() -> None:

@@ -48,6 +48,19 @@ def test_tables_show_peers_by_letters_that_commands_take(dim, swarm, tmp_path):
         assert named_by(peer_bytes(me), letters[1:])
 
 
+def test_looking_at_a_swarm_makes_neither_a_home_nor_a_key(dim, tmp_path):
+    home = tmp_path / "nobody"
+    shown = json.loads(dim("swarm", "show", "--home", home, "--json").out)
+    assert (shown["swarm"], shown["me"], shown["running"]) == ("open", None, False)
+    assert "dim init" in dim("swarm", "show", "--home", home).out
+    for words in (["members"], ["invite"], ["remove", "somebody"]):
+        assert code_of(dim("swarm", *words, "--home", home)) == "E-swarm-20"
+    assert not home.exists()
+    home.mkdir()
+    assert dim("swarm", "show", "--home", home).code == 0
+    assert not list(home.iterdir())
+
+
 def test_a_joined_home_knows_its_swarm_and_what_comes_next(dim, swarm):
     founder, guest, invited = swarm
     said = dim("swarm", "join", invited.out.strip(), "--home", guest)
