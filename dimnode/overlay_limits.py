@@ -189,6 +189,7 @@ class SwarmLimits:
     admission_seconds_max: float = 3.0
     streams_before_admission_max: int = 16
     unread_before_admission_bytes_max: int = 64 * 1024
+    admins_max: int = 16  # as many as a swarm record names (records/kinds.py)
     chain_envelopes_max: int = 2
     chain_bytes_max: int = 16 * 1024
     members_max: int = 1024

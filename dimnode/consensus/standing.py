@@ -233,10 +233,6 @@ class Standing:
             if named == peer
         ]
 
-    def to_rows(self) -> list[Row]:
-        """All events in the order in which they were recorded, for the journal."""
-        return [self._books[key.peer, key.context].events[key].row for key in self._order]
-
     @classmethod
     def from_rows(cls, rows: Iterable[Sequence[object]], limits: StandingLimits = LIMITS.standing) -> "Standing":
         """Rebuild from the journal's rows, oldest first. The same rows give the same numbers, to the last bit."""

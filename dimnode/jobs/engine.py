@@ -84,7 +84,7 @@ class Engine:
             case RulingReceived():
                 return self.owner.ruled_out(event, now)
             case RunRefused():
-                return self.executor.run_refused(event, now)
+                return self.executor.run_refused(event)
             case BadRecord():
                 return self.owner.bad_record(event, now)
             case CancelAsked():
@@ -131,5 +131,5 @@ class Engine:
         # "refused" is said by an executor about our lease, and by an owner about our answer: who we are to each
         # other in this lease says which.
         if event.what in _TO_EXECUTOR or (event.what == "refused" and not self.owner.expects(event.peer, event.key)):
-            return self.executor.told(event, now)
+            return self.executor.told(event)
         return self.owner.told(event, now)

@@ -132,7 +132,7 @@ class Executor:
         if event.status not in ANSWER_STATUS:  # called off by this node: no outcome, somebody may try again
             refused = RunRefused(event.key, event.code, event.message, self._limits.jobs.retry_after_ms_min)
             release = [Release((), (event.output.cid,))] if event.output else []
-            return [*release, *self.run_refused(refused, now)]
+            return [*release, *self.run_refused(refused)]
         work.move(WorkMove.FINISH)
         work.output = event.output
         work.answer, payload = self._author.compose("answer", answer_body(work, event), now)
@@ -142,7 +142,7 @@ class Executor:
         answer = Append("answer", work.answer, work.key, payload, openings, blobs)
         return [lease, answer, _result(work), self._settle(work, now)]
 
-    def run_refused(self, event: RunRefused, now: Now) -> list[Effect]:
+    def run_refused(self, event: RunRefused) -> list[Effect]:
         """The pool has no room or cannot run this (or not count the cohort): say so, keep nothing."""
         work = self._current(event.key)
         if work is None or work.state is WorkState.ANSWERED:
@@ -153,7 +153,7 @@ class Executor:
 
     # ---- the owner's words
 
-    def told(self, event: Told, now: Now) -> list[Effect]:
+    def told(self, event: Told) -> list[Effect]:
         """The owner acknowledges, asks again, or calls the task off. Anyone else is not listened to."""
         work = self._current(event.key)
         if work is not None and work.owner != event.peer:

@@ -86,7 +86,8 @@ def _port(node: Node) -> Finding:
     """Whether others can dial us, as far as that can be known: only a connection that came from outside proves it."""
     found = node.reach.reachability()
     through = f"; reached through {len(found.relays)} relays" if found.relays else ""
-    lends = f"; relays {found.relayed_circuits} circuits for others" if found.relaying else ""
+    carried = f"{found.relayed_circuits} circuits for others, {found.relayed_bytes / 1e6:.0f} MB so far"
+    lends = f"; relays {carried}" if found.relaying else ""
     detail = f"{found.because}{through}{lends}"
     if found.state != "hidden":
         return finding("port", True, detail)

@@ -71,8 +71,8 @@ class PrivateSwarm:
                 "E-swarm-27", what, f"1 to {NAME_CHARACTERS_MAX} printable characters, and not {OPEN_SWARM_NAME!r}"
             )
         chosen = list(dict.fromkeys([key.peer, *admins]))
-        if len(chosen) > 16:
-            raise Refused("E-swarm-27", f"{len(chosen)} admins are too many", "16 are the most")
+        if len(chosen) > (most := LIMITS.swarm.admins_max):
+            raise Refused("E-swarm-27", f"{len(chosen)} admins are too many", f"{most} are the most")
         envelope = _sealed(key, "swarm", {"at_ms": now_ms}, {"name": name, "admins": chosen, "threshold": 1})
         swarm = PrivateSwarm(home, key, SwarmState(envelope))
         if psk:

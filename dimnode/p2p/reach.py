@@ -50,6 +50,7 @@ class Reachability:
     relays: tuple[PeerId, ...] = ()
     relaying: bool = False
     relayed_circuits: int = 0
+    relayed_bytes: int = 0
 
 
 class Reach:
@@ -85,7 +86,7 @@ class Reach:
             return Reachability()
         use = self._host.reach.relay.use()
         relays = tuple(PeerId(place.relay) for place in self._host.reach.places())
-        return Reachability(self._state, self._because, relays, use.willing, use.circuits)
+        return Reachability(self._state, self._because, relays, use.willing, use.circuits, use.bytes_copied)
 
     async def run(self, host: Host) -> None:
         """Look once a second; ask when there is reason to."""

@@ -163,9 +163,8 @@ def test_rows_rebuild_the_same_standing_to_the_last_bit():
         event(i, good=i % 4 > 0, kind=("late", "quorum", "canary")[i % 3], at_ms=NOW + 977 * i) for i in range(50)
     ]
     before = standing_of(*events)
-    rows = before.to_rows()
-    after = Standing.from_rows(rows)
-    assert rows == [one.row for one in events] == after.to_rows()
+    after = Standing.from_rows([one.row for one in events])
+    assert len(after) == len(events)
     assert after.explain(ALBA, NOW + DAY_MS) == before.explain(ALBA, NOW + DAY_MS)
     assert after.barred_until(ALBA, HERE, NOW) == before.barred_until(ALBA, HERE, NOW) > 0
 
@@ -183,7 +182,7 @@ def test_events_are_bounded_and_good_ones_are_forgotten_first():
         standing.record(event(number))
     assert len(standing) == 10
     assert standing.barred_until(EZRA, HERE, NOW) > 0
-    assert proof.row in standing.to_rows()
+    assert standing.explain(EZRA, NOW)[0].events == (proof,)
     (line,) = standing.explain(ALBA, NOW)
     assert (len(line.events), line.forgotten) == (9, 90)
     assert line.events[-1] == event(99)
@@ -191,8 +190,7 @@ def test_events_are_bounded_and_good_ones_are_forgotten_first():
 
 def test_when_all_events_are_bad_the_first_is_forgotten():
     standing = standing_of(*[event(i, good=False, peer=bytes([i])) for i in range(4)], events_kept_max=3)
-    assert [row[0] for row in standing.to_rows()] == [b"\1", b"\2", b"\3"]
-    assert standing.explain(b"\0", NOW) == []
+    assert [len(standing.explain(bytes([peer]), NOW)) for peer in range(4)] == [0, 1, 1, 1]
 
 
 def test_every_usual_weight_is_within_its_bound_and_proof_weighs_most():
