@@ -141,8 +141,13 @@ def _swarm(node: Node) -> Finding:
     """The DHT finds peers, gossip spreads what they say: without them a node knows only those that it is linked to."""
     assert node.host is not None
     table, neighbours = len(node.host.dht_peers()), len(node.host.gossip_neighbours(HEARTBEAT_TOPIC))
-    ok = not node.links.all() or (table > 0 and neighbours > 0)
+    linked_since = {link.peer: link.since for link in node.links.all()}
+    unheard = node.swarm.members.unheard(linked_since, trio.current_time())
+    ok = not linked_since or (table > 0 and neighbours > 0 and not unheard)
     detail = f"{table} peers in the DHT table, {neighbours} gossip neighbours"
+    if unheard:
+        names = ", ".join(member.name or f"…{short(member.peer)}" for member in unheard[:3])
+        detail += f"; linked, but their heartbeats do not come: {len(unheard)} ({names})"
     return finding("swarm", ok, detail, "wait half a minute; if it stays so: dim stop, dim up, and report it")
 
 

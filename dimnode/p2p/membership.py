@@ -4,6 +4,7 @@ Rule: a heartbeat counts only when it is newer than the last one of the same pee
 unless a link to it stands. The advert is the only truth about what a peer offers. Pure: no I/O, no clock.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
@@ -117,6 +118,12 @@ class Members:
         """Linked peers, and those whose last heartbeat is not older than three intervals."""
         oldest = mono - MISSED_MAX * heartbeat_seconds(len(self._members) + 1)
         return [member for member in self._members.values() if member.linked or member.heard_mono > oldest]
+
+    def unheard(self, linked_since: Mapping[PeerId, float], mono: float) -> list[Member]:
+        """Peers that were linked for the time of six heartbeats and of whom none came in it: gossip is not well."""
+        oldest = mono - 2 * MISSED_MAX * heartbeat_seconds(len(self._members) + 1)
+        members = (self._members.get(peer) for peer, since in linked_since.items() if since < oldest)
+        return [member for member in members if member is not None and member.heard_mono < oldest]
 
     def forget_silent(self, mono: float) -> None:
         """Drop who is neither linked nor heard: no ghosts."""

@@ -45,6 +45,17 @@ def test_a_peer_is_gone_after_three_silent_intervals_unless_it_is_linked() -> No
     assert members.get(peer(2)) is not None
 
 
+def test_who_is_linked_for_six_intervals_without_a_heartbeat_is_unheard_and_who_is_new_or_heard_is_not() -> None:
+    members = Members(ME)
+    for number in (1, 2, 3, 4):
+        members.entry(peer(number)).linked = True
+    beat(members, 2, 1, 96.0)
+    beat(members, 3, 1, 93.0)
+    since = {peer(1): 90.0, peer(2): 90.0, peer(3): 90.0, peer(4): 95.0}
+    assert [member.peer for member in members.unheard(since, 100.0)] == [peer(1), peer(3)]
+    assert members.unheard({peer(9): 1.0}, 100.0) == []
+
+
 def test_a_link_that_went_down_leaves_no_ghost() -> None:
     members = Members(ME)
     members.entry(peer(1)).linked = True
