@@ -205,6 +205,8 @@ class PeerLimits:
     model_permit_givers_max: int = 8
     lease_shown_ms_max: int = 600_000
     model_holders_asked_max: int = 8
+    model_file_seconds_max: float = 45.0  # of a small file, as a tokenizer is, from whoever has it
+    model_file_peer_seconds_max: float = 15.0
     model_fetches_max: int = 2
     model_fetch_seconds_max: float = 3600.0
     model_for_others_seconds: float = 3600.0

@@ -189,7 +189,7 @@ class Backstage:
         return await self._answers.models.add_uploads(card, files)
 
     async def model_file(self, model: Record, name: str) -> bytes:
-        """Fetched once, checked by its CID, kept in the home."""
+        """Fetched once, checked by its CID, kept in the home. Whoever asks waits `model_file_seconds_max` at most."""
         node = self._node
         file = Manifest.of(model).file(name)
         if file is None or file.size_bytes > node.limits.peers.small_file_bytes_max:
@@ -197,18 +197,27 @@ class Backstage:
         cid = file.root
         if (found := await trio.to_thread.run_sync(node.library.kept_file, cid)) is not None:
             return found
-        for member in node.swarm.members.alive(trio.current_time()):
-            if model.id not in member.models or not member.linked:
-                continue
-            assert node.host is not None
-            try:
-                found = await fetch_blob(node.host, member.peer, cid, node.limits.peers.small_file_bytes_max)
-            except (PeerFault, DialFailed, StreamLost):
-                continue
-            await trio.to_thread.run_sync(node.library.keep_file, found)
-            return found
-        what = f"no peer hands out {name!r} of this model now"
-        raise Refused("E-models-01", what, "", "a peer that offers it has to be up", 1000)
+        alive = node.swarm.members.alive(trio.current_time())
+        holders = [member.peer for member in alive if model.id in member.models and member.linked]
+        found = await self._handed_out(holders[: node.limits.peers.model_holders_asked_max], cid)
+        if found is None:
+            what, cause = f"no peer hands out {name!r} of this model now", f"{len(holders)} linked peers offer it"
+            raise Refused("E-models-01", what, cause, "a peer that offers it has to be up", 1000)
+        await trio.to_thread.run_sync(node.library.keep_file, found)
+        return found
+
+    async def _handed_out(self, holders: Sequence[PeerId], cid: Cid) -> bytes | None:
+        """A small file from the first of these that gives it: one that is silent leaves time for the others."""
+        host, limits = self._node.host, self._node.limits.peers
+        assert host is not None
+        with trio.move_on_after(limits.model_file_seconds_max):
+            for peer in holders:
+                with trio.move_on_after(limits.model_file_peer_seconds_max):
+                    try:
+                        return await fetch_blob(host, peer, cid, limits.small_file_bytes_max)
+                    except (PeerFault, DialFailed, StreamLost):
+                        continue
+        return None
 
     def readiness(self) -> Answer:
         """Alone is joined, too, for a node that was given nobody to join."""
