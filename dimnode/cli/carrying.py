@@ -68,7 +68,7 @@ def plan_lines(plan: Mapping[str, Any], replicas: int = 1) -> list[str]:
 def _where(step: Mapping[str, Any], replicas: int) -> str:
     peers = [shown(peer) for peer in step["peers"]]
     if not peers:
-        return "NOBODY offers it now"
+        return "NOBODY offers it now" + ("" if step["cabinet"] else "; a peer that may fetch it is looked for")
     where = f"at {', '.join(peers[:5])}{' …' if len(peers) > 5 else ''}"
     if len(peers) < replicas:
         return f"{where} (TOO FEW: {replicas} are needed)"

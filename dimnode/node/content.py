@@ -302,9 +302,8 @@ class Content:
         elif download.liars and set(asked) <= download.liars:
             cause = "who said to have it sent wrong bytes"
         else:
-            cause = (
-                f"{len(set(asked))} peers were asked: they are gone, have it not, or do not hand it out to this node"
-            )
+            whom = "one peer was" if len(set(asked)) == 1 else f"{len(set(asked))} peers were"
+            cause = f"{whom} asked: gone, without it, or not handing it out to this node"
         if download.done_bytes:
             cause += f"; {download.done_bytes} bytes are kept for the next time"
         return Refused("E-p2p-61", f"no peer hands out {text} now", cause, "dim peers; or name one: --from PEER", 5000)

@@ -50,6 +50,14 @@ def test_a_place_that_the_job_named_is_not_called_the_only_one():
     assert "at brio (the only one that offers it)" in plan_lines(plan)[0]
 
 
+def test_a_step_that_nobody_offers_may_still_run_where_a_model_is_fetched_but_not_without_its_cabinet():
+    step = {"op": "infer", "model": "m", "cabinet": "", "peers": []}
+    plan = {"steps": [step, step | {"cabinet": "ward"}], "cost_factor": 1, "tier": "signed", "residual_risk": ""}
+    said = plan_lines(plan)
+    assert said[0].endswith("NOBODY offers it now; a peer that may fetch it is looked for")
+    assert said[1].endswith("NOBODY offers it now")
+
+
 @pytest.mark.parametrize(
     ("takes", "inputs", "words"),
     [
