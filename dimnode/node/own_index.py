@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from dimnode.errors import DimError, PeerFault
+from dimnode.errors import DimError, PeerFault, Refused
 from dimnode.limits import Limits
 from dimnode.node.clock import wall_ms
 from dimnode.node.content import Content
@@ -131,9 +131,11 @@ class OwnIndex:
         log.debug("index …%s, number %d", short(root), sequence)
 
     def _keep(self, root: Cid, content: bytes) -> None:
-        """In the store, and the one before it let go. Blocks."""
+        """In the store, and the one before it out of it, unless somebody keeps or reads it. Blocks."""
         store = self._content.store
         store.add(io.BytesIO(content), pin=INDEX_PIN)
         for other, reasons in store.pins().items():
             if other != root and INDEX_PIN in reasons:
                 store.unpin(other, INDEX_PIN)
+                with suppress(Refused):
+                    store.remove(other)

@@ -188,6 +188,7 @@ def test_who_publishes_nothing_tells_nothing_and_who_withdrew_all_says_so(disk: 
     index = read_index(disk.store.read(own.root, 0, 1 << 20), KEY.peer, OPEN_SWARM_ID)
     assert (index.manifests, index.withdrawals) == ((), (withdrawal(only),))
     assert disk.pinned() == [own.root], "the one before it was let go"
+    assert [blob.root for blob in disk.store.all()] == [own.root], "and is of no use to anybody any more"
 
 
 async def _briefly(disk: Disk, dht: Dht) -> None:
