@@ -60,7 +60,8 @@ def ls(chosen: argparse.Namespace) -> int:
     names = ("name", "operations", "min cohort", "where", "label", "columns", "file")
     kept = ("name", "operations", "min_cohort", "where", "label")
     cells = [[*(row[key] for key in kept), len(row["columns"]), row["path"]] for row in rows]
-    table(names, cells, "no cabinets; hint: dim data add")
+    hint = "dim data add NAME FILE.csv --policy policy.toml"
+    table(names, cells, f"no cabinets of this node; dim peers shows those of others. hint: {hint}")
     return 0
 
 

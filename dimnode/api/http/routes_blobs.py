@@ -147,5 +147,7 @@ def _cid(text: str) -> Cid:
     except PeerFault:
         raw = b""
     if not raw.startswith(BLOB_PREFIX):
-        raise Refused("E-http-10", f"no blob {text[:80]!r}", "an id of a blob begins with bafkrei")
+        raise Refused(
+            "E-http-10", f"no blob {text[:80]!r}", "an id of a blob begins with bafkrei", "POST /dim/v1/blobs"
+        )
     return Cid(raw)

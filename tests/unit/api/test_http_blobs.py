@@ -50,6 +50,8 @@ def test_no_name_of_a_blob_reaches_another_file(tmp_path: Path) -> None:
                 found = await client.get(f"/dim/v1/blobs/{name}")
                 assert found.status_code in (400, 404)
                 assert b"secret" not in found.content
+            told = (await client.get("/dim/v1/blobs/x")).json()["error"]
+            assert (told["code"], told["hint"]) == ("E-http-10", "POST /dim/v1/blobs")
 
     on_stage(tmp_path, act)
 

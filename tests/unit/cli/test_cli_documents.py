@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from fake_node import FakeNode
 from test_cli_arguments import LEAVES
 
 from dimnode.audit.files import read_trust
@@ -91,3 +92,11 @@ def test_the_policy_of_the_operators_guide_is_one():
 
 def test_the_shipped_list_of_peers_can_be_read_and_is_empty():
     assert read_trust(ROOT / "bootstrap" / "peers.toml") == {}
+
+
+def test_who_has_no_cabinets_is_told_where_those_of_others_are_and_how_one_is_made(dim, tmp_path):
+    with FakeNode(tmp_path, data__ls={"result": {"cabinets": []}}):
+        said = dim("data", "ls")
+    assert said.code == 0
+    assert said.err.strip().endswith("hint: dim data add NAME FILE.csv --policy policy.toml")
+    assert "dim peers" in said.err
