@@ -13,6 +13,7 @@ is none of its doing.
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -182,7 +183,7 @@ async def fetch(addresses: list[str], root: Cid, folder: Path, megabytes: int) -
             while True:
                 most = max(most, process.memory_info().rss)
                 os.truncate(spare, max(0, (megabytes - AHEAD_MEGABYTES) * LEAF_BYTES - download.done_bytes))
-                await trio.sleep(0.02)
+                await trio.sleep(0.05)
 
         parts: list[Part] = []
 
@@ -283,6 +284,8 @@ def main() -> None:
     parser.add_argument("--fetch", nargs="+", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 50)
     if chosen.provide:
         trio.run(provide, Path(chosen.provide[0]), int(chosen.provide[1]), float(chosen.provide[2]))
     elif chosen.fetch:
