@@ -110,7 +110,8 @@ class Threshold:
             scope["method"] = "GET"
         try:
             self._look(scope)
-            await self._app(scope, receive, sent)
+            with sent.headers_only:
+                await self._app(scope, receive, sent)
         except DimError as error:
             await read_on(scope, receive, self._yard.limits)
             await sent.refuse(said(error))
@@ -324,8 +325,11 @@ class _Sent:
         self._send = send
         self._begun = False
         self.status = 0
+        self.headers_only = trio.CancelScope()  # of a HEAD: what would make the body ends once they are out
 
     async def __call__(self, message: Message) -> None:
+        if self.headers_only.cancel_called:  # a refusal, whose two messages no cancel parts
+            return
         kind = message["type"]
         if kind in ("http.response.start", "websocket.http.response.start"):
             self._begun, self.status = True, message["status"]
@@ -334,9 +338,11 @@ class _Sent:
             message["headers"] = [*message["headers"], *extra, (b"x-request-id", self._request_id)]
         elif kind == "websocket.accept":
             self._begun, self.status = True, 101
-        elif kind == "http.response.body" and self._bodiless:
-            message["body"] = b""
         await self._send(message)
+        if kind == "http.response.start" and self._bodiless:
+            await self._send({"type": "http.response.body", "body": b""})
+            self.headers_only.cancel()
+            await trio.lowlevel.checkpoint()
 
     async def refuse(self, answer: Said) -> None:
         """An error, if nothing was sent yet; else the stream just ends, and its reader sees that it was cut off."""

@@ -1,14 +1,17 @@
 """Corners of answers: ranges of an upload, methods that a path takes, bytes that are none, files that are no model."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from hypercorn.protocol.http_stream import HTTPStream
+from starlette.responses import FileResponse
 
 from dimnode.api.http.complaints import said
 from dimnode.api.http.routes_openai import not_embedded
 from dimnode.errors import RunFailed
-from tests.unit.api.http_stage import Stage, on_stage
+from tests.unit.api.http_stage import JOB, Stage, on_stage
 
 pytestmark = pytest.mark.slow
 RAW = {"Content-Type": "application/octet-stream"}
@@ -79,12 +82,53 @@ def test_head_is_answered_as_get_is_without_the_body_and_the_connection_goes_on(
                 for name in ("content-length", "content-type"):
                     assert head.headers[name] == whole.headers[name], path
             told = await client.get("/metrics")
+        async with stage.client("") as client:  # refused at the door, before any route
+            assert (await client.head("/dim/v1/models")).status_code == 401
+            assert (await client.get("/dim/v1/models")).json()["error"]["code"] == "E-http-01"
         assert 'method="HEAD",route="/health",status="200"' in told.text
         host = f"Host: {stage.door.url[7:]}"
         both = await raw_lines(
             stage, "HEAD /health HTTP/1.1", host, "", "GET /health HTTP/1.1", host, "Connection: close"
         )
         assert (both.count(b"HTTP/1.1 200"), both.count(b'{"ok":true}')) == (2, 1)
+
+    on_stage(tmp_path, act)
+
+
+def test_head_of_a_live_stream_ends_with_its_headers_and_leaves_no_watcher(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        stage.node.at_once = False
+        key = stage.key()
+        async with stage.client(key) as client:
+            job = (await client.post("/dim/v1/jobs", json=JOB)).json()["job"]
+        path, lines = f"/dim/v1/jobs/{job}/events", (f"Host: {stage.door.url[7:]}", f"Authorization: Bearer {key}")
+        head = (f"HEAD {path} HTTP/1.1", *lines, "Accept: text/event-stream", "")
+        with trio.fail_after(5):  # the job stays open: whoever waits for its end waits for ever
+            both = await raw_lines(stage, *head, f"GET {path} HTTP/1.1", *lines, "Connection: close")
+        assert both.count(b"HTTP/1.1 200") == 2
+        assert (both.count(b"text/event-stream"), both.count(b'"events"')) == (1, 1)
+        assert not any(stage.node.watching.values())
+
+    on_stage(tmp_path, act)
+
+
+def test_head_of_an_upload_says_its_size_and_reads_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            blob = (await client.post("/dim/v1/blobs", content=BYTES, headers=RAW)).json()["blob"]
+            monkeypatch.setattr(FileResponse, "chunk_size", 1)
+            kinds: list[str] = []
+            send = HTTPStream.app_send
+
+            async def noted(self: HTTPStream, message: Any) -> None:
+                kinds.append(message["type"] if message else "end")
+                await send(self, message)
+
+            monkeypatch.setattr(HTTPStream, "app_send", noted)
+            found = await client.head(f"/dim/v1/blobs/{blob}", headers={"Range": "bytes=1-8"})
+            await client.get("/health")  # over the same connection: so the first answer is over
+        assert (found.status_code, found.headers["content-length"], found.content) == (206, "8", b"")
+        assert kinds[:4] == ["http.response.start", "http.response.body", "end", "http.response.start"]
 
     on_stage(tmp_path, act)
 
