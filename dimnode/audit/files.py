@@ -26,15 +26,28 @@ def read_trust(path: Path) -> dict[bytes, str]:
 
 
 def read_blobs(folder: Path, raw: bytes) -> dict[bytes, bytes]:
-    """The blobs that a receipt left out and that lie in `folder` under their CIDs. Empty when the file is damaged."""
+    """The blobs that a receipt left out and that lie in `folder` under their CIDs. Empty when the file is damaged.
+
+    Raises `ConfigError` for one that is there and cannot be read.
+    """
     try:
         receipt = parse_receipt(raw)
     except PeerFault:
         return {}
     absent = {opening.cid for opening in receipt.openings.values()} - receipt.blobs.keys()
-    paths = {bytes(cid): folder / cid_text(cid) for cid in absent}
+    found = {bytes(cid): _blob(folder / cid_text(cid)) for cid in absent}
+    return {cid: blob for cid, blob in found.items() if blob is not None}
+
+
+def _blob(path: Path) -> bytes | None:
     longest = LIMITS.records.tensor_blob_bytes_max
-    return {cid: path.read_bytes() for cid, path in paths.items() if path.is_file() and path.stat().st_size <= longest}
+    try:
+        if not path.is_file() or path.stat().st_size > longest:
+            return None
+        return path.read_bytes()
+    except OSError as error:
+        cause = f"{path.name}: {error.strerror}"
+        raise ConfigError("E-verify-01", f"cannot read {path}", cause, "check the folder of blobs") from None
 
 
 def read_receipt(path: Path) -> bytes:

@@ -5,6 +5,7 @@ Imports only the verifier, so that it answers at once.
 """
 
 import argparse
+import os
 
 from dimnode.audit.files import read_blobs, read_receipt, read_trust
 from dimnode.audit.report import report_lines, report_map
@@ -20,7 +21,7 @@ def verify(chosen: argparse.Namespace) -> int:
     """Check each file; the report of each, or of very many a line for each that does not verify."""
     _refuse_requirements(chosen.require)
     trust = read_trust(chosen.trust) if chosen.trust else {}
-    if len(chosen.file) > LIMITS.verify.reported_max or any(path.is_dir() for path in chosen.file):
+    if len(chosen.file) > LIMITS.verify.reported_max or any(map(os.path.isdir, chosen.file)):
         from dimnode.cli.verify_many import verify_many  # only here: its imports take longer than one receipt
 
         if trust:

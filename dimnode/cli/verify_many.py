@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 def receipts_in(paths: Iterable[Path]) -> Iterator[Path]:
     """The files that were named, and all `*.dimr` below the folders, in order. Links to folders are not followed."""
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # pathlib's raises for a name that is too long, or of a closed folder
             yield path
             continue
         found = False
@@ -177,12 +177,13 @@ def _verify_piece(piece: Sequence[Path], blobs: Path | None) -> list[Verdict]:
 
 def _verify_one(path: Path, blobs: Path | None) -> Verdict:
     try:
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             raise ConfigError("E-verify-01", f"cannot read {path}", "it is no file", "check the path")
         raw = read_receipt(path)
+        beside = read_blobs(blobs, raw) if blobs else {}
     except ConfigError as error:
         return Verdict(str(path), 2, (), error.complaint.cause)
-    report = verify(raw, blobs=read_blobs(blobs, raw) if blobs else {})
+    report = verify(raw, blobs=beside)
     left = [check for check in report.checks if check.outcome != "pass" and check.code not in NOT_IN_THIS_VERSION]
     return Verdict(str(path), report.status, tuple(left) if report.status else ())
 

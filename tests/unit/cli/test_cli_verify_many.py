@@ -79,6 +79,32 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_verified(dim, folder):
     assert said.out.endswith(": 20 verified, 2 unreadable\n")
 
 
+def test_what_the_system_will_not_even_look_at_is_told_and_the_rest_is_verified(dim, folder):
+    (folder / "day0" / "far.dimr").symlink_to("far" * 100)  # as of a folder that may not be entered, stat says no
+    said = dim("verify", folder / "day0")
+    assert (said.code, said.out.splitlines()[0].split()) == (
+        2,
+        f"unreadable {folder}/day0/far.dimr File name too long".split(),
+    )
+    assert said.out.endswith(": 20 verified, 1 unreadable\n")
+    assert "E-verify-01" in dim("verify", folder / "day0" / "far.dimr").err
+
+
+def test_a_blob_that_cannot_be_read_is_named(dim, folder, tmp_path):
+    from dimnode.records.ids import cid_text
+    from dimnode.records.receipt import pack_receipt, parse_receipt
+
+    receipt = parse_receipt(PLAIN)
+    light = folder / "day0" / "light.dimr"
+    light.write_bytes(pack_receipt(receipt.root, receipt.records.values(), receipt.openings.values(), ()))
+    name = cid_text(next(iter(receipt.blobs)))
+    (tmp_path / name).symlink_to("far" * 100)
+    said = dim("verify", folder / "day0", "--blobs", tmp_path)
+    assert (said.code, f"{name}: File name too long" in said.out) == (2, True)
+    alone = dim("verify", light, "--blobs", tmp_path)
+    assert (alone.code, "E-verify-01" in alone.err) == (2, True)
+
+
 def test_blobs_beside_a_folder_complete_its_receipts(dim, folder, tmp_path):
     from dimnode.records.ids import cid_text
     from dimnode.records.receipt import pack_receipt, parse_receipt
