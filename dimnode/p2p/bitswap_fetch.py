@@ -1,7 +1,7 @@
 """Blocks from one IPFS peer: wants go out over a stream of ours, blocks come in over streams of its own.
 
-Rule: a block is who its hash says it is. One that was not asked for is a lie, and ends the session; a peer that says
-nothing for a while, or that it has not what is asked for, is asked no more.
+Rule: a block is who its hash says it is. One that was not asked for is a lie, and ends the session; a peer that for a
+while answers nothing that is asked, whatever else it says, or that has not what is asked for, is asked no more.
 """
 
 from collections import OrderedDict
@@ -73,7 +73,7 @@ class Session:
         while not wanted.over.is_set():
             left = self._heard_at + self._limits.silence_seconds_max - trio.current_time()
             if left <= 0:
-                raise self._no(f"it was silent for {self._limits.silence_seconds_max:g} s")
+                raise self._no(f"it answered nothing for {self._limits.silence_seconds_max:g} s")
             with trio.move_on_after(left):
                 await wanted.over.wait()
 
@@ -98,13 +98,12 @@ class Session:
             self._end("its connection broke")
 
     def hear(self, message: Message) -> None:
-        """What the peer sent."""
-        self._heard_at = trio.current_time()
+        """What the peer sent. Only an answer is a sign of life: empty messages could go on for ever."""
         for cid, content in message.blocks:
             self.bytes_in += len(content)
             if (wanted := self._wanted.pop(cid, None)) is not None:
                 wanted.content = content
-                wanted.over.set()
+                self._answered(wanted)
                 self._had[cid] = None
                 if len(self._had) > _REMEMBERED:
                     self._had.popitem(last=False)
@@ -112,7 +111,11 @@ class Session:
                 self._lie()
         for named, have in message.presences:
             if not have and (wanted := self._wanted.pop(Cid(named), None)) is not None:
-                wanted.over.set()
+                self._answered(wanted)
+
+    def _answered(self, wanted: _Wanted) -> None:
+        self._heard_at = trio.current_time()
+        wanted.over.set()
 
     def _lie(self) -> None:
         self.lied = True

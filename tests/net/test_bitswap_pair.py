@@ -514,7 +514,28 @@ def test_a_peer_that_has_it_not_says_so(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_says_nothing_is_not_waited_for(tmp_path: Path) -> None:
-    assert attempt(tmp_path, lambda _: []) == ("it was silent for 0.5 s", 0)
+    assert attempt(tmp_path, lambda _: []) == ("it answered nothing for 0.5 s", 0)
+
+
+def test_a_peer_that_talks_and_answers_nothing_is_not_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async def chat(stream: Stream) -> None:
+            back = await hosts[0].open_stream(stream.peer, BITSWAP)
+            while True:
+                await back.write(b"\0", *pack_answer([], [(ROOT, True)]))
+                await trio.sleep(BRISK.silence_seconds_max / 10)
+
+        hosts: list[Host] = []
+        async with (
+            open_host(bytes([61]) * 32, LISTEN, {BITSWAP: chat}, dht=False) as talker,
+            fetching(tmp_path, talker) as (bitswap, store, _),
+        ):
+            hosts.append(talker)
+            with trio.fail_after(5), pytest.raises(Refused) as no:
+                await fetch(bitswap, store, talker.peer, ROOT)
+            assert no.value.complaint.cause == "it answered nothing for 0.5 s"
+
+    run(scenario)
 
 
 def test_a_block_that_nobody_waits_for_any_more_is_called_off_once(tmp_path: Path) -> None:
