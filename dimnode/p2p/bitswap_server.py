@@ -55,7 +55,7 @@ class _Ledger:
         self.presences: dict[bytes, bool] = {}
         self.unmet: dict[bytes, Want] = {}
         self.news = trio.Event()
-        self.answering = False
+        self.answering = self.placed = False
 
     @property
     def is_empty(self) -> bool:
@@ -171,19 +171,25 @@ class BitswapServer:
 
     async def _answer(self, peer: PeerId, ledger: _Ledger) -> None:
         """Until the peer has all that there is for it, or is gone."""
-        placed = self._places.take(peer, ledger.group, False)
         try:
             while not ledger.is_empty:
-                if not placed:
-                    self.served.refused += 1
-                    for cid in list(ledger.wants):
-                        ledger.refuse(cid)
                 if not await self._one_stream(peer, ledger):
                     ledger.clear()
         finally:
             ledger.answering = False
-            if placed:
+            if ledger.placed:
+                ledger.placed = False
                 self._places.leave(peer, ledger.group)
+
+    def _admit(self, peer: PeerId, ledger: _Ledger) -> None:
+        """Blocks take a place. Without one all that is wanted is refused, also what came beside words on their way."""
+        if ledger.placed or not ledger.wants:
+            return
+        ledger.placed = self._places.take(peer, ledger.group, False)
+        if not ledger.placed:
+            self.served.refused += 1
+            for cid in list(ledger.wants):
+                ledger.refuse(cid)
 
     async def _one_stream(self, peer: PeerId, ledger: _Ledger) -> bool:
         """Whether all arrived. Responses go over a stream of ours: on its own the peer does not listen."""
@@ -199,7 +205,7 @@ class BitswapServer:
             async with trio.open_nursery() as nursery:  # the writer; it ends with what was loaded
                 nursery.start_soon(self._write, stream, loaded)
                 async with loaded_in:
-                    await self._load(ledger, loaded_in)
+                    await self._load(peer, ledger, loaded_in)
             await stream.close()
             whole = True
         except* (StreamEnded, StreamLost, trio.TooSlowError) as gone:
@@ -220,7 +226,7 @@ class BitswapServer:
                 pass
         await stream.reset()
 
-    async def _load(self, ledger: _Ledger, loaded: trio.MemorySendChannel[list[bytes]]) -> None:
+    async def _load(self, peer: PeerId, ledger: _Ledger, loaded: trio.MemorySendChannel[list[bytes]]) -> None:
         reading = _Reading(self._blocks)
         try:
             while True:
@@ -230,6 +236,7 @@ class BitswapServer:
                         await ledger.news.wait()
                     if ledger.is_empty:
                         return
+                self._admit(peer, ledger)
                 blocks = await self._next(ledger, reading)
                 await loaded.send(pack_answer(blocks, ledger.take_presences()))
         finally:

@@ -349,6 +349,24 @@ def test_without_a_place_everything_is_refused(tmp_path: Path) -> None:
     staged(tmp_path, scenario)
 
 
+def test_who_got_no_place_gets_nothing_over_its_open_answer_either_until_there_is_one(tmp_path: Path) -> None:
+    async def scenario(giver: Giver, asker: Asker) -> None:
+        taken = 0
+        while giver.server._places.take(PeerId(bytes([taken])), f"10.0.{taken}.0/24", False):
+            taken += 1
+        await asker.want(Want(ROOT))
+        await asker.until(lambda: ROOT in asker.presences)
+        await asker.want(Want(blob_cid(SMALL)))
+        await asker.until(lambda: asker.blocks or blob_cid(SMALL) in asker.presences)
+        assert (asker.blocks, giver.server.served.streams) == ({}, 1)
+        for number in range(taken):
+            giver.server._places.leave(PeerId(bytes([number])), f"10.0.{number}.0/24")
+        await asker.want(Want(blob_cid(SMALL)))
+        await asker.until(lambda: asker.blocks)
+
+    staged(tmp_path, scenario, replace(BRISK, linger_seconds=5.0))
+
+
 # ---- guests
 
 
