@@ -380,10 +380,14 @@ def _checked(job: Job, blobs: Sequence[bytes]) -> Job:
     size = sum(map(len, blobs))
     if size > LIMITS.exec.input_bytes_max:
         raise Refused("E-input-05", f"the input has {size} bytes", f"limit {LIMITS.exec.input_bytes_max}")
-    named = job.get("input")
+    named, most = job.get("input"), LIMITS.api.inline_rows_max
+    hint = "give them as blobs=[tensor_rows(rows)], or in a file: input: {file: rows.csv}"
     for name, value in named.items() if isinstance(named, Mapping) else ():
-        if isinstance(value, list) and len(value) > LIMITS.api.inline_rows_max:
-            cause = f"at most {LIMITS.api.inline_rows_max} rows are written as numbers"
-            hint = "give them as blobs=[tensor_rows(rows)], or in a file: input: {file: rows.csv}"
+        if isinstance(value, list) and len(value) > most:
+            cause = f"at most {most} rows are written as numbers"
             raise Refused("E-cli-05", f"input {name!r} has {len(value)} rows", cause, hint)
+        rows = value if isinstance(value, list) else ()
+        if (widest := max((len(row) for row in rows if isinstance(row, list | tuple)), default=0)) > most:
+            cause = f"at most {most} are written as numbers"
+            raise Refused("E-cli-05", f"input {name!r} has {widest} numbers in a row", cause, hint)
     return job

@@ -80,9 +80,13 @@ class Line:
         self._socket.close()
 
     def frame(self, slot: Slot, op: str, **arguments: Any) -> tuple[int, bytes]:
-        """The request's number and frame; its answer will arrive in `slot`."""
+        """The request's number and frame; its answer will arrive in `slot`. Raises `Refused` E-cli-04."""
         number = next(self._numbers)
-        frame = pack_frame({"id": number, "op": op, **arguments}, _FRAME_BYTES_UNCHECKED)
+        try:
+            frame = pack_frame({"id": number, "op": op, **arguments}, _FRAME_BYTES_UNCHECKED)
+        except (TypeError, ValueError, OverflowError) as error:  # a NumPy number, 2**64, a list within itself
+            hint = "texts, bytes, plain numbers, lists and maps; a NumPy array's are array.tolist()"
+            raise Refused("E-cli-04", "the request holds what no frame can carry", str(error)[:120], hint) from None
         most = LIMITS.api.request_bytes_max
         if len(frame) - 4 > most:
             raise Refused("E-cli-04", f"the request has {len(frame)} bytes", f"at most {most} go to the node at once")

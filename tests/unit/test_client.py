@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,8 @@ def test_many_jobs_run_over_one_connection_in_the_order_in_which_they_end(tmp_pa
 
 
 def test_a_job_that_is_refused_unsent_ends_as_one_that_the_node_refuses_and_the_others_go_on(tmp_path):
+    within: list[object] = []
+    within.append(within)
     large = ["x" * (LIMITS.api.request_bytes_max // 16)] * 20
     jobs = [
         (JOB, [b"0"]),
@@ -252,16 +255,23 @@ def test_a_job_that_is_refused_unsent_ends_as_one_that_the_node_refuses_and_the_
         (JOB, [bytes(LIMITS.exec.input_bytes_max + 1)]),
         ({**JOB, "label": large}, []),
         (JOB, [b"4"]),
+        ({**JOB, "input": {"x": [[1.0] * (LIMITS.api.inline_rows_max + 1)]}}, []),
+        ({**JOB, "input": {"x": [[2**64]]}}, []),
+        ({**JOB, "input": {"x": [[Fraction(1, 2)]]}}, []),
+        ({**JOB, "label": "\ud800"}, []),
+        ({**JOB, "input": {"x": within}}, []),
+        (JOB, [b"9"]),
     ]
+    codes = {1: "E-cli-05", 2: "E-input-05", 3: "E-cli-04", 5: "E-cli-05"} | dict.fromkeys(range(6, 10), "E-cli-04")
     with FakeNode(tmp_path, job__submit=lambda request: ended(int(request["blobs"][0]))) as node:
         for concurrency in (1, 2, 64):
             with Client(tmp_path) as client:
                 ends = {end.index: end for end in client.run_many(jobs, concurrency)}
-            assert {index: end.status for index, end in ends.items() if end.job} == {0: "ok", 4: "ok"}
+            assert {index: end.status for index, end in ends.items() if end.job} == {0: "ok", 4: "ok", 10: "ok"}
             refusals = {index: (end.status, end.code) for index, end in ends.items() if not end.job}
-            assert refusals == {n: ("refused", c) for n, c in enumerate(["E-cli-05", "E-input-05", "E-cli-04"], 1)}
+            assert refusals == {number: ("refused", code) for number, code in codes.items()}
             assert all(end.seconds == 0 and end.reason for end in ends.values() if not end.job)
-        assert len(node.asked("job.submit")) == 6
+        assert len(node.asked("job.submit")) == 9
 
 
 def test_threads_may_share_a_client(tmp_path):
