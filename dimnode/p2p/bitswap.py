@@ -17,7 +17,7 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS, BitswapLimits
 from dimnode.p2p.bitswap_fetch import Session
 from dimnode.p2p.bitswap_server import BitswapServer
-from dimnode.p2p.bitswap_words import BITSWAP, length_in, read_message
+from dimnode.p2p.bitswap_words import BITSWAP, Message, length_in, read_message
 from dimnode.p2p.blob_places import group_of
 from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.host import Host
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _FOR_GUESTS: Final = (BITSWAP, TASK, PING, "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0")
 """With a link, for which the task stream is opened, a peer is no guest any more."""
+_ENTRY_BYTES: Final = 40
+"""About what a want takes."""
 
 
 class Bitswap:
@@ -134,8 +136,15 @@ class Bitswap:
             raise PeerFault("bitswap: blocks that nobody asked for")
         if message.wants and self.server is not None:
             await self.server.hear(peer, group_of(stream.comes_from), message)
-            await trio.sleep(len(message.wants) / self._limits.entries_per_second_max)
+        await self._rest(message, len(raw))
         return True
+
+    async def _rest(self, message: Message, size_bytes: int) -> None:
+        """Whatever is no block that was asked for is read at the pace of wants, be it empty, hearsay or unknown."""
+        entries = float(len(message.wants) + len(message.presences))
+        if not message.blocks:
+            entries = max(1.0, entries, size_bytes / _ENTRY_BYTES)
+        await trio.sleep(entries / self._limits.entries_per_second_max)
 
     async def _read(self, peer: PeerId, stream: Stream) -> bytearray | None:
         try:
