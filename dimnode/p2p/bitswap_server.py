@@ -281,7 +281,10 @@ class _Reading:
         if self._source is None:
             return None
         try:
-            return self._source.tree.nodes[place.number] if place.is_node else self._source.leaf(place.number)
+            if place.is_node:
+                return self._source.tree.nodes[place.number]
+            # A blob that went may be coming in again: where its leaves will be are zeros.
+            return self._source.leaf(place.number) if self._source.has(place.number) else None
         except (OSError, IndexError):
             return None
 

@@ -228,6 +228,24 @@ def test_what_is_taken_back_between_question_and_answer_does_not_leave(tmp_path:
     staged(tmp_path, scenario)
 
 
+def test_a_blob_that_comes_in_again_gives_the_leaves_that_are_there_and_no_zeros(tmp_path: Path) -> None:
+    async def scenario(giver: Giver, asker: Asker) -> None:
+        await asker.want(Want(ROOT))
+        await asker.until(lambda: asker.blocks)
+        await until(lambda: not giver.server.waits(PeerId(asker.host.peer)))
+        giver.store.remove(ROOT)
+        part = giver.store.part(tree_of(io.BytesIO(CONTENT).read))
+        part.write(0, (CONTENT[:LEAF_BYTES],))
+        leaves = [blob_cid(CONTENT[at : at + LEAF_BYTES]) for at in (0, LEAF_BYTES)]
+        await asker.want(*map(Want, leaves))
+        await asker.until(lambda: len(asker.blocks) + len(asker.presences) == 3)
+        assert set(asker.blocks) == {ROOT, leaves[0]}
+        assert asker.presences == {leaves[1]: False}
+        part.close()
+
+    staged(tmp_path, scenario)
+
+
 @pytest.mark.parametrize("say_no", [False, True])
 def test_who_asked_too_early_hears_of_it_when_it_comes(tmp_path: Path, say_no: bool) -> None:
     late = blob_cid(b"late")
