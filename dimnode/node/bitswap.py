@@ -41,6 +41,7 @@ class PublicBlocks:
         self._places: dict[Cid, BlockPlace] = {}
         self._turn = trio.Lock()
         self._looked_at = float("-inf")
+        self.changes = 0
 
     async def look_again(self) -> None:
         """Take in what is new, at most every so often: a look that began after the question is an answer to it, too."""
@@ -55,7 +56,7 @@ class PublicBlocks:
                 roots = frozenset(blob.root for blob in here if self._public(blob.root))
                 if roots != self._roots:
                     self._places = await trio.to_thread.run_sync(self._placed, sorted(roots))
-                    self._roots = roots
+                    self._roots, self.changes = roots, self.changes + 1
             except (DimError, OSError) as error:  # a full or damaged disk ends no node: it is looked at again
                 log.warning("bitswap: what is here cannot be looked at now: %s", error)
 

@@ -99,6 +99,8 @@ class Bitswap:
                 if busy or (heard >= over and peer in connected):
                     continue
                 del self._heard[peer]
+                if self.server is not None:
+                    self.server.forget(peer)
                 if peer in connected and not self.linked(peer):
                     log.debug("an IPFS peer was silent: %s is disconnected", short(peer))
                     with trio.move_on_after(self._limits.look_seconds):
@@ -128,8 +130,9 @@ class Bitswap:
         if raw is None:
             return False
         message = read_message(memoryview(raw), self._limits)
-        if peer in self._heard:
-            self._heard[peer] = trio.current_time()
+        if not self._enter(peer):  # it was silent for so long that its place was given away
+            await stream.reset()
+            return False
         if (session := self._sessions.get(peer)) is not None:
             session.hear(message)
         elif message.blocks and not self._may_send(peer):

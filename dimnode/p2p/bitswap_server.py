@@ -34,7 +34,9 @@ class BlockPlace:
 
 
 class Blocks(Protocol):
-    """Blocks of blobs that everybody may have."""
+    """Blocks of blobs that everybody may have. `changes`: how often a look found others than the one before."""
+
+    changes: int
 
     async def look_again(self) -> None:
         """Something was asked for that is not known: look for what came since the last time."""
@@ -118,6 +120,11 @@ class BitswapServer:
         """Whether something is on its way to this peer."""
         return peer in self._ledgers and self._ledgers[peer].answering
 
+    def forget(self, peer: PeerId) -> None:
+        """It was silent for long: what it waits for is kept no more, or all who were ever here could leave some."""
+        if not self.waits(peer):
+            self._ledgers.pop(peer, None)
+
     def unmet(self) -> int:
         """How many wants wait for what is not here, or not everybody's."""
         return sum(len(ledger.unmet) for ledger in self._ledgers.values())
@@ -144,8 +151,12 @@ class BitswapServer:
         return cid is not None and self._blocks.place(cid) is not None
 
     async def _watch(self) -> None:
-        """Who asked for what is not here hears of it when it comes: it will not ask again soon."""
+        """Who asked for what is not here hears of it when it comes: it will not ask again soon.
+
+        Wants were judged when they came; all are judged again only when something else is here than at the last time.
+        """
         assert self._host is not None
+        judged = -1
         while True:
             if not self._ledgers:
                 self._asked = trio.Event()
@@ -158,6 +169,9 @@ class BitswapServer:
             if not any(ledger.unmet for ledger in self._ledgers.values()):
                 continue
             await self._blocks.look_again()
+            if judged == self._blocks.changes:
+                continue
+            judged = self._blocks.changes
             for peer, ledger in self._ledgers.items():
                 for want in [each for each in ledger.unmet.values() if self._is_here(each)]:
                     ledger.note(want, True)

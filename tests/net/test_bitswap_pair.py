@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -261,6 +261,37 @@ def test_who_asked_too_early_hears_of_it_when_it_comes(tmp_path: Path, say_no: b
     staged(tmp_path, scenario)
 
 
+def test_kept_wants_are_judged_again_only_when_something_else_is_here(tmp_path: Path) -> None:
+    async def scenario(giver: Giver, asker: Asker) -> None:
+        blocks, judged, looks = cast(Any, giver.server._blocks), 0, 0
+        place, look_again = blocks.place, blocks.look_again
+
+        def counted(cid: Cid) -> Any:
+            nonlocal judged
+            judged += 1
+            return place(cid)
+
+        async def looked() -> None:
+            nonlocal looks
+            await look_again()
+            looks += 1
+
+        blocks.place, blocks.look_again = counted, looked
+        late = [blob_cid(bytes([number])) for number in range(50)]
+        await asker.want(*(Want(cid, say_no=False) for cid in late))
+        await until(lambda: giver.server.unmet() == 50)
+        looked_before = looks
+        await until(lambda: looks >= looked_before + 2)  # the first of them may judge
+        judged_before, looked_before = judged, looks
+        await until(lambda: looks >= looked_before + 5)
+        assert judged == judged_before
+        giver.public.add(giver.store.add(io.BytesIO(bytes([7]))).root)
+        await asker.until(lambda: asker.blocks)
+        assert giver.server.unmet() == 49
+
+    staged(tmp_path, scenario)
+
+
 def test_what_is_called_off_is_not_sent(tmp_path: Path) -> None:
     async def scenario(giver: Giver, asker: Asker) -> None:
         leaf = blob_cid(CONTENT[:LEAF_BYTES])
@@ -416,6 +447,20 @@ def test_who_is_expected_stays_and_may_be_a_dimnode(tmp_path: Path) -> None:
             await asker.host.open_stream(giver.host.peer, OTHER)
 
     staged(tmp_path, scenario)
+
+
+def test_wants_of_a_dimnode_that_is_silent_are_kept_no_more_and_it_may_come_back(tmp_path: Path) -> None:
+    async def scenario(giver: Giver, asker: Asker) -> None:
+        giver.linked.add(asker.host.peer)
+        stream = await asker.want(Want(blob_cid(b"absent"), say_no=False))
+        await until(lambda: giver.server.unmet() == 1)
+        await until(lambda: giver.bitswap.guests() == 0)
+        assert giver.server.unmet() == 0
+        await stream.write(pack_wants([Want(blob_cid(SMALL))]))
+        await asker.until(lambda: asker.blocks)
+        assert giver.bitswap.guests() == 1
+
+    staged(tmp_path, scenario, replace(BRISK, idle_seconds_max=0.3))
 
 
 def test_a_guest_that_is_silent_is_sent_away_and_a_dimnode_is_not(tmp_path: Path) -> None:

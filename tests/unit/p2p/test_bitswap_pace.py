@@ -21,6 +21,8 @@ RATE = LIMITS.bitswap.entries_per_second_max
 class Nothing:
     """Blocks of nobody."""
 
+    changes = 0
+
     async def look_again(self) -> None:
         """Nothing came."""
 
