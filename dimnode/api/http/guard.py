@@ -270,7 +270,10 @@ def _weighed(receive: Receive, load: Load, values_max: int) -> Receive:
 
 async def read_on(scope: Scope, receive: Receive, limits: HttpLimits) -> None:
     """Before a refusal, for a moment and so many bytes, the rest of the body: who is still sending when a connection is
-    closed loses the answer that waits to be read."""
+    closed loses the answer that waits to be read. Not if it still waits to be asked for: then nobody is sending.
+    """
+    if (waits := scope["state"].get("body_waits")) is not None and waits():
+        return
     room = limits.linger_bytes_max if header(scope, b"content-length") or header(scope, b"transfer-encoding") else 0
     with trio.move_on_after(limits.linger_seconds_max):
         while room > 0:

@@ -9,9 +9,11 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from socket import socket as Socket  # noqa: N812
 from typing import Any
 
+import h11
 import trio
 from hypercorn.config import Config as ServerConfig
 from hypercorn.events import Updated
@@ -59,6 +61,41 @@ class Patience:
         await self._stream.aclose()
 
 
+class _Unhurried(h11.Connection):
+    """For Hypercorn, which would ask for every body before anybody has looked at the request, nobody waits."""
+
+    @property
+    def they_are_waiting_for_100_continue(self) -> bool:
+        """Whether a body has to be asked for."""
+        return False
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 in which a body that waits to be asked for (`Expect: 100-continue`) is asked for when it is read: who
+    has no key, or too much to say, is told so before the body and not after it."""
+
+    def __init__(self, app: Any, *arguments: Any) -> None:
+        super().__init__(app, *arguments)
+        self._app, self.app = app, self._answer  # type: ignore[assignment]
+        self.connection = _Unhurried(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+
+    def _waits(self) -> bool:
+        return bool(getattr(self.connection, "client_is_waiting_for_100_continue", False))
+
+    async def _answer(self, scope: Any, receive: Any, *more: Any) -> None:
+        async def ask_first() -> Any:
+            if self._waits():
+                with suppress(h11.LocalProtocolError):  # it has hung up
+                    await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+            return await receive()
+
+        if scope["type"] == "http" and self._waits():
+            scope["state"]["body_waits"] = self._waits
+            await self._app(scope, ask_first, *more)
+        else:
+            await self._app(scope, receive, *more)
+
+
 class Connection(TCPServer):
     """One connection that speaks HTTP/1.1 and nothing else: HTTP/2 would be a second parser that strangers reach, with
     streams that the clock of an idle connection does not see."""
@@ -76,7 +113,7 @@ class Connection(TCPServer):
                 with trio.fail_after(self.config.ssl_handshake_timeout):
                     await self.stream.do_handshake()
             async with TaskGroup() as self._task_group:
-                self.protocol: Any = H11Protocol(
+                self.protocol: Any = Protocol(
                     self.app,
                     self.config,
                     self.context,

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import socket
 import time
 from dataclasses import replace
@@ -198,6 +199,47 @@ def test_who_is_refused_in_the_middle_of_a_large_body_still_reads_why(tmp_path: 
             assert (await client.post("/dim/v1/jobs", content=body, headers=JSON)).status_code == 413
 
     on_stage(tmp_path, act, replace(LIMITS.http, json_bytes_max=2 << 20))
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "size", "status"),
+    [
+        ("no", "application/octet-stream", 9, 401),
+        ("", "text/plain", 9, 415),
+        ("", "application/octet-stream", 2**62, 413),
+        ("", "application/octet-stream", 9, 201),
+    ],
+)
+def test_a_body_that_waits_to_be_asked_for_is_asked_for_only_when_it_is_wanted(
+    tmp_path: Path, key: str, kind: str, size: int, status: int
+) -> None:
+    async def act(stage: Stage) -> None:
+        lines = [
+            "POST /dim/v1/blobs HTTP/1.1",
+            f"Host: {stage.door.url[7:]}",
+            f"Authorization: Bearer {key or stage.key()}",
+            f"Content-Type: {kind}",
+            f"Content-Length: {size}",
+            "Expect: 100-continue",
+            "",
+            "",
+        ]
+        async with await trio.open_tcp_stream(*stage.address) as stream:
+            with trio.fail_after(LIMITS.http.linger_seconds_max):  # nobody lingers for what was not asked for
+                await stream.send_all("\r\n".join(lines).encode())
+                said = await stream.receive_some(65536)
+                if status == 201:
+                    assert said.startswith(b"HTTP/1.1 100")
+                    assert said.endswith(b"\r\n\r\n")
+                    following = f"GET /health HTTP/1.1\r\nHost: {stage.door.url[7:]}\r\nConnection: close\r\n\r\n"
+                    await stream.send_all(b"123456789" + following.encode())
+                while more := await stream.receive_some(65536):
+                    said += more
+        answers = [int(found) for found in re.findall(rb"HTTP/1.1 ([0-9]{3})", said)]
+        assert answers == ([100, 201, 200] if status == 201 else [status])
+        assert (b'{"ok":true}' in said) == (status == 201)  # the connection goes on
+
+    on_stage(tmp_path, act)
 
 
 @pytest.mark.slow
