@@ -133,6 +133,7 @@ class BitswapLimits:
     """IPFS peers that are no dimnodes (docs/content.md, decisions/0013-bitswap.md)."""
 
     peers_max: int = 32
+    peers_per_group_max: int = 8
     idle_seconds_max: float = 60.0
     look_seconds: float = 5.0
     streams_per_peer_max: int = 4

@@ -41,6 +41,7 @@ class Bitswap:
         self.server, self._limits = server, limits
         self.linked: Callable[[PeerId], bool] = lambda _: False
         self._heard: dict[PeerId, float] = {}  # guests, and when each was heard last
+        self._groups: dict[PeerId, str] = {}  # the networks from which guests came
         self._streams: Counter[PeerId] = Counter()
         self._sessions: dict[PeerId, Session] = {}
         self._expected: dict[PeerId, float] = {}  # whom this node connects to, and when
@@ -69,9 +70,18 @@ class Bitswap:
             del self._expected[next(iter(self._expected))]
 
     def _enter(self, peer: PeerId) -> bool:
-        if peer not in self._heard and len(self._heard) >= self._limits.peers_max and peer not in self._sessions:
+        if peer not in self._heard and peer not in self._sessions and not self._has_room(peer):
             return False
         self._heard[peer] = trio.current_time()
+        return True
+
+    def _has_room(self, peer: PeerId) -> bool:
+        """One network has a share of the places: keys are to be had for nothing."""
+        group, limits = group_of(self._host.remote_ip(peer) if self._host is not None else ""), self._limits
+        crowded = list(self._groups.values()).count(group) >= limits.peers_per_group_max
+        if len(self._heard) >= limits.peers_max or crowded:
+            return False
+        self._groups[peer] = group
         return True
 
     def stays(self, peer: PeerId) -> bool:
@@ -99,6 +109,7 @@ class Bitswap:
                 if busy or (heard >= over and peer in connected):
                     continue
                 del self._heard[peer]
+                self._groups.pop(peer, None)
                 if self.server is not None:
                     self.server.forget(peer)
                 if peer in connected and not self.linked(peer):

@@ -477,7 +477,8 @@ def test_a_guest_that_is_silent_is_sent_away_and_a_dimnode_is_not(tmp_path: Path
     staged(tmp_path, scenario, replace(BRISK, idle_seconds_max=0.3))
 
 
-def test_there_are_few_guests_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bound", ["peers_max", "peers_per_group_max"])
+def test_there_are_few_guests_at_once_and_of_one_network_fewer(tmp_path: Path, bound: str) -> None:
     async def scenario(giver: Giver, asker: Asker) -> None:
         await asker.want(Want(blob_cid(SMALL)))
         await asker.until(lambda: asker.blocks)
@@ -485,8 +486,12 @@ def test_there_are_few_guests_at_once(tmp_path: Path) -> None:
             await turned_away(late)
             giver.bitswap.meet(PeerId(late.host.peer))
             assert not giver.bitswap.stays(PeerId(late.host.peer))
+            await asker.host.disconnect(giver.host.peer)
+            await until(lambda: giver.bitswap.guests() == 0)
+            await late.want(Want(blob_cid(SMALL)))
+            await late.until(lambda: late.blocks)
 
-    staged(tmp_path, scenario, replace(BRISK, peers_max=1))
+    staged(tmp_path, scenario, replace(BRISK, **{bound: 1}))
 
 
 def test_who_does_not_serve_answers_nobody(tmp_path: Path) -> None:
