@@ -59,14 +59,14 @@ def gather(source: Path) -> Gathered:
         found = source.lstat()
         if stat.S_ISDIR(found.st_mode):
             return _of_folder(source)
+        if not stat.S_ISREG(found.st_mode):
+            raise Refused("E-models-05", f"{source} is not a plain file", "", "check the path")
+        if not found.st_size:
+            raise Refused("E-models-05", f"{source} is empty", "", "check the path")
+        with source.open("rb") as file:
+            require_model_format(source.name, file.read(HEAD_BYTES))
     except OSError as error:
         raise Refused("E-models-05", f"cannot read {source}", error.strerror or "", "check the path") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused("E-models-05", f"{source} is not a plain file", "", "check the path")
-    if not found.st_size:
-        raise Refused("E-models-05", f"{source} is empty", "", "check the path")
-    with source.open("rb") as file:
-        require_model_format(source.name, file.read(HEAD_BYTES))
     return Gathered((SourceFile(safe_path(source.name), "model", source),), ())
 
 

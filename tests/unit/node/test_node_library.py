@@ -1,7 +1,9 @@
 """The library: models and cabinets by name; what a person gets wrong is refused by name, never a crash."""
 
+import errno
 import hashlib
 import os
+import resource
 from pathlib import Path
 
 import msgspec
@@ -422,6 +424,17 @@ def test_what_is_no_plain_model_file_is_refused(tmp_path, library, model) -> Non
     for name in ("link.onnx", "empty.onnx", "pipe.onnx", "absent.onnx"):
         assert refused(add, library, tmp_path / name) == "E-models-05"
     assert library.blobs.all() == []
+
+
+def test_a_model_that_the_system_will_not_open_is_refused_by_its_reason(model) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # refuses root, too, as a file's mode does not
+    try:
+        with pytest.raises(Refused) as caught:
+            gather(model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (caught.value.complaint.code, caught.value.complaint.cause) == ("E-models-05", os.strerror(errno.EMFILE))
 
 
 def test_a_model_with_another_digest_or_format_is_refused(library, model) -> None:
