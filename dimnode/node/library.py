@@ -235,7 +235,7 @@ class Library:
     async def drop(self, model: RecordId) -> None:
         """Hold this model no longer. Its files go when room is needed, unless a job or something else keeps them."""
         record = self.registry.manifests[model]
-        await self.begun.note(record)
+        await self.begun.note(record, for_others=model in self.for_others)
         await self._journal.commit({"models": [(model, "")]})
         self._note_why(model, "")
         self._displace(record)

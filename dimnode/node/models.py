@@ -154,7 +154,7 @@ class Models:
         peers = list(dict.fromkeys([*hints, *self.holders(model), manifest.by]))
         await self._check_claim(manifest, for_others)
         if manifest.access != "public":
-            await self._library.begun.note(record)
+            await self._library.begun.note(record, for_others=for_others)
             await self._show(manifest, peers, evidence)
         row = [0, manifest.size_bytes]
         self._pulling[model] = record, row

@@ -333,6 +333,22 @@ def test_what_is_remembered_of_begun_pulls_has_a_bound_also_on_the_disk(models) 
         assert len(journal.rows("SELECT name FROM names")) == 3
 
 
+def test_what_others_make_a_node_begin_pushes_nothing_of_its_operator_out(models) -> None:
+    journal = models._library._journal
+    ours, taken_up, *theirs = [manifest("restricted", PUBLISHER, bytes([number])) for number in range(9)]
+
+    async def note_all(begun: Begun) -> None:
+        await begun.note(ours)
+        await begun.note(taken_up, for_others=True)
+        await begun.note(taken_up)  # the operator wants it, too
+        for record in (ours, taken_up, *theirs):
+            await begun.note(record, for_others=True)
+
+    trio.run(note_all, Begun(journal, 3))
+    for _ in range(2):
+        assert [begun.id for begun in Begun(journal, 3)] == [each.id for each in (ours, taken_up, *theirs[-3:])]
+
+
 def test_nor_by_the_other_name_of_a_large_one(models, tmp_path) -> None:
     """A file that came up over HTTP goes by its tree and by the hash of its bytes, which somebody may know."""
     large = b"weights" * 200_000
