@@ -9,6 +9,7 @@ from typing import Any
 import anyio.to_thread
 import pytest
 import trio
+import trio.testing
 
 from dimnode.api.http.server import Patience
 from tests.unit.api.http_stage import JOB, Stage, on_stage
@@ -82,6 +83,7 @@ def test_a_kept_connection_is_answered_with_no_thread_few_passes_and_two_stateme
                 answer.read()
 
         await beside(lambda: ask(2))
+        await trio.testing.wait_all_tasks_blocked()  # the clock that starts once the last answer is out is theirs
         costs = Costs(stage, monkeypatch)
         trio.lowlevel.add_instrument(costs)
         await beside(lambda: ask(REQUESTS))
@@ -94,5 +96,39 @@ def test_a_kept_connection_is_answered_with_no_thread_few_passes_and_two_stateme
         assert len(costs.statements) == statements * REQUESTS, costs.statements
         # One more where the client's header and body come apart, and a few for the client's end.
         assert costs.passes <= (passes + 1) * REQUESTS + 4
+
+    on_stage(tmp_path, act)
+
+
+TASKS = b'{"tasks":[{"model":"triage"}],"input":{"x":%s}}'
+BODIES = [
+    TASKS % b"[[1.0,2.0]]",
+    b"\xef\xbb\xbf" + TASKS % b"[[1.0,2.0]]",
+    (TASKS % b"[[1.0,2.0]]").decode().encode("utf-16"),
+    TASKS % b"[[1.0,2.0]]" + b"x",
+    TASKS.replace(b"tasks", b"taks") % b"[[1.0,2.0]]",
+    b'{"tasks":[{"model":"nobodys"}],' + (TASKS % b"[[1.0,2.0]]")[1:],
+    *(TASKS % row for row in (b"[[NaN,2]]", b"[[1e999,2]]", b"[[-Infinity,2]]", b'["\\ud800"]', b'"\xff"')),
+    *(TASKS % (b"[[%s,2]]" % (b"9" * digits)) for digits in (30, 400, 5000)),
+    *(TASKS % (b"[" * deep + b"]" * deep) for deep in (63, 300, 50_000)),
+    *(b"", b"null", b"[]", b'"x"', b"7"),
+]
+
+
+def test_who_is_answered_past_the_framework_is_answered_as_by_it(tmp_path: Path) -> None:
+    """`wait=0.0` is nothing that the short way takes."""
+
+    async def act(stage: Stage) -> None:
+        statuses = set()
+        for key in (stage.key(), stage.key("read")):
+            async with stage.client(key, headers={"Content-Type": "application/json"}) as client:
+                for body in BODIES:
+                    answers = [
+                        await client.post("/dim/v1/jobs", params=asked, content=body) for asked in ({}, {"wait": "0.0"})
+                    ]
+                    short, usual = [(found.status_code, found.json().get("error")) for found in answers]
+                    assert short == usual, body[:80]
+                    statuses.add(short[0])
+        assert statuses == {200, 400, 403}
 
     on_stage(tmp_path, act)
