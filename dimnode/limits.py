@@ -288,6 +288,7 @@ class JobLimits:
     lease_window_per_peer: int = 64
     accepted_after_ms: int = 5
     accepted_again_ms_min: int = 100
+    accepted_again_per_second_max: int = 100
     task_attempts_max: int = 8
     tasks_per_job_max: int = 64
     open_jobs_max: int = 16_384

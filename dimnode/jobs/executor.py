@@ -174,6 +174,12 @@ class Executor:
         """Say what of this owner's is still here: it asks for what it waits for, and calls off the rest."""
         return [Send(peer, "progress", work.key) for work in self._works_of.get(peer, {}).values()]
 
+    def _again_ms(self, work: Work) -> float:
+        """A third of the lease's time to live; a short one, which is the owner's to write, buys no flood of words."""
+        limits, theirs = self._limits.jobs, len(self._works_of[work.owner])
+        least_ms = max(limits.accepted_again_ms_min, 1000 * theirs / limits.accepted_again_per_second_max)
+        return max(least_ms, work.ttl_ms / _PROGRESS_PER_TTL)
+
     def time_passed(self, now: Now) -> list[Effect]:
         """Tell owners that a run takes longer, and let go of answers that nobody fetched for a day."""
         effects: list[Effect] = []
@@ -181,8 +187,7 @@ class Executor:
             work = self._current(key)
             assert work is not None and work.state is not WorkState.ANSWERED, "a result drops this deadline"
             effects.append(Send(work.owner, "accepted", key))
-            again_ms = max(self._limits.jobs.accepted_again_ms_min, work.ttl_ms / _PROGRESS_PER_TTL)
-            self._report_at.set(key, now.mono + again_ms / 1000)
+            self._report_at.set(key, now.mono + self._again_ms(work) / 1000)
         for key in self._keep_until.pop(now.mono):
             work = self._current(key)
             assert work is not None, "who lets go of work drops its deadline"

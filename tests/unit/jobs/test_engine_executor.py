@@ -127,6 +127,18 @@ def test_a_longer_run_says_accepted_after_5_to_25_ms_and_three_times_in_its_leas
     assert sent("accepted", stage.do(TimePassed()))
 
 
+def test_an_owner_of_many_leases_that_live_for_a_moment_hears_so_many_words_a_second_and_no_more() -> None:
+    stage, words = Stage([A]), 0
+    for number in range(50):
+        stage.do(stage.lease(label=str(number), ttl_ms=1))
+    stage.later(0.1)
+    assert len(sent("accepted", stage.do(TimePassed()))) == 50
+    for _ in range(500):
+        stage.later(0.01)
+        words += len(sent("accepted", stage.do(TimePassed())))
+    assert 450 <= words <= 500  # in five seconds
+
+
 def test_a_run_that_ends_first_leaves_nothing_to_wake_up_for_but_the_day_of_keeping() -> None:
     stage = Stage([A])
     lease = stage.lease()
