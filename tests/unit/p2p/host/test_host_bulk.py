@@ -100,6 +100,34 @@ def test_a_cancelled_wait_leaves_the_callers_memory_alone() -> None:
     run(scenario)
 
 
+def test_what_comes_after_a_reader_left_half_way_does_not_touch_its_memory_and_is_counted_once() -> None:
+    async def scenario() -> None:
+        async with connections() as (a, b), trio.open_nursery() as nursery:
+            ours, theirs = await pair(a, b)
+            room, scope = bytearray(1000), trio.CancelScope()
+
+            async def fill() -> None:
+                with scope:
+                    await theirs.fill(memoryview(room))
+
+            nursery.start_soon(fill)
+            await trio.testing.wait_all_tasks_blocked()
+            await ours.write(b"x" * 400)
+            await trio.testing.wait_all_tasks_blocked()
+            assert room == b"x" * 400 + bytes(600)
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            room[:] = b"-" * 1000  # somebody else's by now
+            await ours.write(b"y" * 600)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (theirs.unread_bytes, b.unread_bytes) == (600, 600)
+            assert await read_exactly(theirs, 600) == b"y" * 600
+            assert room == b"-" * 1000
+            assert (theirs.unread_bytes, b.unread_bytes, theirs.bytes_in) == (0, 0, 1001)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("carriers", [lambda: socket_carriers(8192), pipe_carriers], ids=["socket", "relay"])
 def test_memory_that_was_written_may_be_used_again_at_once(carriers: object) -> None:
     async def scenario() -> None:
