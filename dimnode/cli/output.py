@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from dimnode.cli.hints import with_home
 from dimnode.records.ids import (
@@ -28,13 +28,19 @@ _BOLD, _RESET = "\033[1m", "\033[0m"
 
 def say(text: str = "") -> None:
     """One line of the result."""
-    print(text, flush=True)
+    _write(sys.stdout, text)
 
 
 def talk(text: str) -> None:
     """One line about what is going on. Reasons and codes of strangers are in it: a terminal must not obey them."""
     words = text.lstrip("\n")
-    print("\n" * (len(text) - len(words)) + harmless(with_home(words)), file=sys.stderr, flush=True)
+    _write(sys.stderr, "\n" * (len(text) - len(words)) + harmless(with_home(words)))
+
+
+def _write(stream: TextIO, line: str) -> None:
+    """A line and its end in one piece: another thread's line, in the same file perhaps, never comes between them."""
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def say_json(value: Any, indent: int | None = 2) -> None:

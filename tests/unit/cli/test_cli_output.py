@@ -1,5 +1,6 @@
 """Words, tables and JSON."""
 
+import io
 import json
 import struct
 
@@ -7,7 +8,7 @@ import pytest
 
 from dimnode.cli.carrying import plan_lines
 from dimnode.cli.models import _example
-from dimnode.cli.output import aligned, narrowed, plain, say_json, shown, size_text, table
+from dimnode.cli.output import aligned, narrowed, plain, say, say_json, shown, size_text, table, talk
 from dimnode.cli.results import in_votes, show_output
 from dimnode.records.ids import blob_cid, cid_text, peer_of_key, peer_text, record_id
 from dimnode.records.tensors import Tensor, encode_tensors
@@ -109,3 +110,22 @@ def test_sizes_have_units():
 )
 def test_a_narrow_terminal_takes_from_the_widest_columns_first(widths, room, narrow):
     assert narrowed(widths, room) == narrow
+
+
+@pytest.mark.parametrize(("speak", "stream"), [(say, "stdout"), (talk, "stderr")])
+def test_a_line_and_its_end_are_one_write(monkeypatch, speak, stream):
+    """Another thread's line once came between them, and whoever read the file for a document waited for ever."""
+    written = []
+
+    class File(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, piece):
+            written.append(bytes(piece))
+            return len(piece)
+
+    file = io.TextIOWrapper(io.BufferedWriter(File()), encoding="utf-8", line_buffering=True, write_through=True)
+    monkeypatch.setattr(f"sys.{stream}", file)
+    speak("starting …")
+    assert written == ["starting …\n".encode()]
