@@ -125,7 +125,7 @@ def test_a_line_and_its_end_are_one_write(monkeypatch, speak, stream):
             written.append(bytes(piece))
             return len(piece)
 
-    file = io.TextIOWrapper(io.BufferedWriter(File()), encoding="utf-8", line_buffering=True, write_through=True)
+    file = io.TextIOWrapper(File(), encoding="utf-8", write_through=True)  # as PYTHONUNBUFFERED has it
     monkeypatch.setattr(f"sys.{stream}", file)
     speak("starting …")
     assert written == ["starting …\n".encode()]
