@@ -27,6 +27,8 @@ from dimnode.records.ids import BLOB_PREFIX, TREE_PREFIX, Cid, PeerId, blob_cid
 from dimnode.records.unixfs import LEAF_BYTES, root_of, tree_of
 from dimnode.store.blobs import BlobStore
 
+pytestmark = pytest.mark.slow
+
 BRISK = replace(
     LIMITS.bitswap, idle_seconds_max=10.0, look_seconds=0.05, linger_seconds=0.05, silence_seconds_max=0.5,
     message_seconds_max=0.5, index_again_seconds=0.02,

@@ -147,6 +147,7 @@ QUESTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", QUESTIONS)
 def test_a_node_whose_process_is_stopped_is_told_whatever_one_waits_for(tmp_path, wanted):
     with stopped_process(tmp_path, 8), brisk(tmp_path) as client, pytest.raises(NoNode) as caught:

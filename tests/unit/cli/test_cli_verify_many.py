@@ -56,6 +56,7 @@ def test_the_json_of_a_folder_is_a_summary_and_what_did_not_pass(dim, folder):
     assert {check["code"] for check in found["receipts"][1]["checks"]} == {"R-OPENING", "R-BLOB"}
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_finds_alone_and_in_the_same_order(folder, monkeypatch):
     files = [*verify_many.receipts_in([folder])]
     alone = [*verify_many.verdicts(files, None, 1)]

@@ -51,6 +51,7 @@ def nobody_left() -> Iterator[None]:
     assert not alive
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nobody_left")
 @pytest.mark.parametrize(("program", "said"), [(HANG, "hangs"), (DIE, "died")])
 def test_a_spare_that_does_not_get_through_its_imports_says_so_in_time_and_is_ended(program: str, said: str) -> None:
@@ -58,6 +59,7 @@ def test_a_spare_that_does_not_get_through_its_imports_says_so_in_time_and_is_en
         Rehearsal(program).prove()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nobody_left")
 @pytest.mark.parametrize("tried", [WARM + HANG, WARM + TRY + HANG])
 def test_a_spare_that_hangs_behind_its_walls_has_proved_nothing(tried: str) -> None:
@@ -67,6 +69,7 @@ def test_a_spare_that_hangs_behind_its_walls_has_proved_nothing(tried: str) -> N
     zygote.end_all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nobody_left")
 def test_a_spare_that_hangs_or_died_is_no_worker_and_the_next_one_is() -> None:
     zygote = Rehearsal(HANG, DIE, WARM + TAKE + HANG, WARM + HANG)
