@@ -44,11 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--receipts", type=Path, help="keep the receipts in this folder, for benchmarks.verify")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dim-bench-") as folder:
         place = Path(folder)
         alone, before = node_figures(place), limits_of_the_machine(place)
-        jobs, after = job_figures(place, options.jobs), limits_of_the_machine(place)
+        jobs, after = job_figures(place, options.jobs, options.receipts), limits_of_the_machine(place)
     machine = {name: (before[name] + after[name]) / 2 for name in before}  # both ends of the run: a machine changes
     found = {**alone, **machine, **jobs, **in_units_of_the_machine(machine, jobs)}
     print(json.dumps(found, indent=2)) if options.json else show(found)
@@ -135,7 +136,7 @@ def two_nodes(folder: Path, settings: str = "") -> Iterator[tuple[Member, Member
             member.wait_stopped()
 
 
-def job_figures(folder: Path, jobs: int) -> dict[str, Any]:
+def job_figures(folder: Path, jobs: int, kept: Path | None = None) -> dict[str, Any]:
     """Latency one at a time, rate with 32 open, and what both cost."""
     patients = read_patients()
     inputs = [tensor_rows([list(patient.features)]) for patient in patients]
@@ -168,6 +169,10 @@ def job_figures(folder: Path, jobs: int) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         after = (owner.client.status(), executor.client.status())
         receipts = [owner.client.receipt(identity) for identity in ids]
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        for number, receipt in enumerate(receipts):
+            (kept / f"{number:05d}.dimr").write_bytes(receipt)
     assert len(ids) == jobs
     lone.sort()
     return {

@@ -1,5 +1,6 @@
 """Verifying a folder of receipts beside raw Ed25519, on one core and on all of them.
 
+    python -m benchmarks.jobs --jobs 10000 --receipts FOLDER
     python -m benchmarks.verify FOLDER
 
 Two pairs, never mixed: `verify()` on one core beside libsodium on one core, and the command `dim verify FOLDER`, its

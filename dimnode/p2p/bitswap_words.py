@@ -16,6 +16,7 @@ from typing import Final
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS, BitswapLimits
 from dimnode.records.ids import BLOB_PREFIX, TREE_PREFIX, Cid, is_cid
+from dimnode.records.varint import varint
 
 BITSWAP: Final = "/ipfs/bitswap/1.2.0"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -77,16 +78,6 @@ def _nested(number: int, body: bytes) -> bytes:
 
 def _with_length(body: bytes) -> bytes:
     return varint(len(body)) + body
-
-
-def varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first."""
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 # ---- reading

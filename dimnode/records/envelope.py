@@ -22,6 +22,7 @@ from dimnode.limits import LIMITS
 from dimnode.records.codec import check_value, decode
 from dimnode.records.ids import PEER_PREFIX, PeerId, RecordId, peer_of_key, record_id
 from dimnode.records.shapes import Check
+from dimnode.records.varint import varint
 
 VERSION: Final = 1
 """The version that a kind begins with."""
@@ -81,7 +82,7 @@ _new: Final = tuple.__new__  # what a NamedTuple's own constructor calls, at a t
 def seal(key: SigningKey, kind: str, payload: bytes, version: int = VERSION) -> bytes:
     """The envelope of a payload signed by `key`."""
     domain, kind_field = _prefix(kind, version)
-    length = _varint(len(payload))
+    length = varint(len(payload))
     signed = nacl.bindings.crypto_sign(domain + length + payload, key.secret)
     signature: bytes = signed[:_SIGNATURE_BYTES]
     return (
@@ -175,8 +176,8 @@ def _payload_header(rest: int) -> bytes:
     """Field 3 of the envelope up to the payload, when it and the payload take `rest` bytes together."""
     for width in (2, 3, 1, 4):
         length = rest - 1 - width
-        if length >= 0 and len(varint := _varint(length)) == width:
-            return b"\x1a" + varint
+        if length >= 0 and len(stated := varint(length)) == width:
+            return b"\x1a" + stated
     raise PeerFault("envelope: fields")
 
 
@@ -190,14 +191,5 @@ def _prefix(kind: str, version: int) -> tuple[bytes, bytes]:
     domain = f"dim-sig-{kind}/{version}".encode()
     payload_type = b"\x81\x04" + f"/{kind}/{version}".encode()
     assert len(domain) < 32
-    signed = _varint(len(domain)) + domain + _varint(len(payload_type)) + payload_type
-    return signed, b"\x12" + _varint(len(payload_type)) + payload_type
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    signed = varint(len(domain)) + domain + varint(len(payload_type)) + payload_type
+    return signed, b"\x12" + varint(len(payload_type)) + payload_type

@@ -20,6 +20,7 @@ from nacl.exceptions import BadSignatureError
 from dimnode.errors import PeerFault
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import PeerId, key_of_peer
+from dimnode.records.varint import varint
 
 NAME_BYTES_MAX: Final = 10 * 1024
 OVER: Final = "ipns: over"
@@ -193,15 +194,7 @@ class _Reader:
 
 
 def _field(number: int, raw: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(raw)) + raw
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
+    return varint(number << 3 | 2) + varint(len(raw)) + raw
 
 
 def _fields(raw: bytes) -> dict[int, bytes]:
@@ -209,7 +202,7 @@ def _fields(raw: bytes) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     at = 0
 
-    def varint() -> int:
+    def number_here() -> int:
         nonlocal at
         number = 0
         for shift in range(0, 70, 7):
@@ -223,10 +216,10 @@ def _fields(raw: bytes) -> dict[int, bytes]:
         raise PeerFault("ipns: number")
 
     while at < len(raw):
-        number, kind = divmod(varint(), 8)
+        number, kind = divmod(number_here(), 8)
         if number in found or kind not in (0, 2):
             raise PeerFault("ipns: field")
-        size = varint()
+        size = number_here()
         found[number] = raw[at : at + size] if kind == 2 else b""
         at += size if kind == 2 else 0
     if at > len(raw):

@@ -17,6 +17,7 @@ from typing import Final
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
 from dimnode.records.ids import BLOB_PREFIX, CID_BYTES, TREE_PREFIX, Cid, blob_cid
+from dimnode.records.varint import varint
 
 PROFILE: Final = "unixfs-v1-2025"
 LEAF_BYTES: Final = 1024 * 1024
@@ -268,11 +269,11 @@ def encode_node(links: Sequence[Link]) -> bytes:
     """A dag-pb node: the links (Hash, empty Name, Tsize), then UnixFS data (type, file size, each child's size)."""
     out = bytearray()
     for link in links:
-        body = b"\x0a\x24" + link.cid + b"\x12\x00\x18" + _varint(link.tree_bytes)
-        out += b"\x12" + _varint(len(body)) + body
+        body = b"\x0a\x24" + link.cid + b"\x12\x00\x18" + varint(link.tree_bytes)
+        out += b"\x12" + varint(len(body)) + body
     size = sum(link.file_bytes for link in links)
-    inner = _FILE + _varint(size) + b"".join(b"\x20" + _varint(link.file_bytes) for link in links)
-    return bytes(out + b"\x0a" + _varint(len(inner)) + inner)
+    inner = _FILE + varint(size) + b"".join(b"\x20" + varint(link.file_bytes) for link in links)
+    return bytes(out + b"\x0a" + varint(len(inner)) + inner)
 
 
 def read_node(raw: bytes) -> list[Link]:
@@ -303,15 +304,6 @@ def read_node(raw: bytes) -> list[Link]:
     if encode_node(links) != raw:
         raise PeerFault("unixfs: not canonical")
     return links
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 class _Cursor:

@@ -18,13 +18,14 @@ from dimnode.node.bitswap import PublicBlocks
 from dimnode.node.block_fetch import BlockFetch
 from dimnode.p2p.bitswap import Bitswap
 from dimnode.p2p.bitswap_server import BitswapServer
-from dimnode.p2p.bitswap_words import BITSWAP, Message, Want, length_in, pack_answer, pack_wants, read_message, varint
+from dimnode.p2p.bitswap_words import BITSWAP, Message, Want, length_in, pack_answer, pack_wants, read_message
 from dimnode.p2p.blob_places import Places
 from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.host import Host, ProtocolRefused, Stream, StreamEnded, StreamLost, open_host
 from dimnode.p2p.links import TASK
 from dimnode.records.ids import BLOB_PREFIX, TREE_PREFIX, Cid, PeerId, blob_cid
 from dimnode.records.unixfs import LEAF_BYTES, root_of, tree_of
+from dimnode.records.varint import varint
 from dimnode.store.blobs import BlobStore
 
 pytestmark = pytest.mark.slow

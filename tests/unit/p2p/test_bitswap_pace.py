@@ -10,10 +10,11 @@ import trio.testing
 from dimnode.limits import LIMITS
 from dimnode.p2p.bitswap import Bitswap
 from dimnode.p2p.bitswap_server import BitswapServer, BlockPlace
-from dimnode.p2p.bitswap_words import pack_answer, varint
+from dimnode.p2p.bitswap_words import pack_answer
 from dimnode.p2p.blob_places import Places
 from dimnode.p2p.host.streams import Stream, StreamEnded
 from dimnode.records.ids import Cid
+from dimnode.records.varint import varint
 
 RATE = LIMITS.bitswap.entries_per_second_max
 

@@ -11,8 +11,9 @@ from libp2p.bitswap.pb import bitswap_pb2
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
-from dimnode.p2p.bitswap_words import Want, length_in, pack_answer, pack_wants, read_message, varint
+from dimnode.p2p.bitswap_words import Want, length_in, pack_answer, pack_wants, read_message
 from dimnode.records.ids import BLOB_PREFIX, TREE_PREFIX, Cid, blob_cid
+from dimnode.records.varint import varint
 
 BOUNDS = LIMITS.bitswap
 OTHER_CID = bytes.fromhex("1220") + bytes(32)
