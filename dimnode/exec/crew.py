@@ -386,13 +386,18 @@ class Crew:
         """See `Owner`."""
         match report:
             case ["started", int(token), int(pid)] if token in self._members:
-                self._members[token].pid = pid
+                self._know_process(self._members[token], pid)
             case ["exited", int(token), int(status)] if token in self._members:
                 self._members[token].wait_status = status
                 self._members[token].exited.set()
             case ["unborn", int(token), str(reason)] if token in self._members:
                 what = f"no worker could be started: {reason}"
                 self._lose(self._members[token], "crashed", orders.NOT_STARTED, what)
+
+    def _know_process(self, member: Member, pid: int) -> None:
+        member.pid = pid
+        if member.ready:  # it was faster than its zygote's report: what it takes could not be measured till now
+            self.ledger.measure(member, trio.current_time())
 
     def zygote_knows(self, zygote: Zygote, hello: Hello) -> None:
         """See `Owner`. When nothing can come from it, what waits for it fails with the reason."""

@@ -51,9 +51,9 @@ class Ledger:
     def measure(self, member: Member, now: float) -> None:
         """Look at its memory, now and at its highest: a run may take much and give it back before anybody looks."""
         found = process_bytes(member.pid) if member.pid else None
-        member.looked_at = now
         if found is None:
             return
+        member.looked_at = now
         member.memory_bytes = member.measured_bytes = found
         member.highest_bytes = max(member.highest_bytes, process_peak_bytes(member.pid))
         if member.last_cost is None:
@@ -80,6 +80,8 @@ class Ledger:
         batch, seconds = ticket.batch, result.run_us / 1e6
         elapsed = now - ticket.started_at if ticket.started_at >= 0 else seconds
         self._queue.landed(ticket, elapsed / (batch.size if batch is not None else 1))
+        if ticket.order.op == "load":
+            return  # it ran nothing: what the model costs to load was noted when its worker became ready
         cost = cost_name(ticket.order), max(result.batch, 1) if batch is None else batch.rows
         member.last_cost = cost
         if now - member.looked_at > self._limits.memory_look_seconds:

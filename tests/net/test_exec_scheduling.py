@@ -239,6 +239,22 @@ def test_memory_pressure_unloads_the_model_used_longest_ago_and_no_pinned_one(zy
     trio.run(main)
 
 
+def test_a_worker_is_measured_as_soon_as_its_process_is_known_though_it_was_ready_first(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            await rig.run(rig.order(doubling(1), blob([[1]])))
+            crew = rig.pool._crew
+            (member,) = crew.members
+            await rig.until(lambda: member.pid)
+            pid, member.pid, member.measured_bytes = member.pid, 0, 0
+            crew.hear_of_worker(["started", member.token, pid])
+            assert member.measured_bytes > 1_000_000
+
+    trio.run(main)
+
+
 def test_a_model_that_took_more_than_there_is_is_refused_also_after_a_restart(zygote: Zygote, tmp_path: Path) -> None:
     """It gives all of it back before its first answer: nobody who looks then sees it."""
     limits, hungry = replace(LIMITS, memory_look_seconds=0.01), allocating(60_000_000)

@@ -150,6 +150,20 @@ def test_an_identity_pays_for_the_load_of_its_model_and_for_one_that_never_ends(
     member.channel.close()
 
 
+def test_a_worker_that_is_ready_before_its_process_is_known_is_weighed_when_it_is() -> None:
+    ledger = Ledger(ExecLimits(), queue := OrderQueue(10.0), GIB)
+    member, ticket = starting(queue, 100.0)
+    ledger.became_ready(member, 103.0)
+    assert ledger.costs.memory_bytes("m") is None
+    loaded = replace(ticket, order=replace(ticket.order, op="load"))
+    ledger.landed(member, loaded, claim(0), 103.1)
+    member.pid = os.getpid()
+    ledger.measure(member, 103.2)
+    assert ledger.costs.memory_bytes("m") == member.measured_bytes > 1_000_000, "an order to load is no run"
+    assert [row.model for row in ledger.costs.rows()] == ["m"]
+    member.channel.close()
+
+
 def test_a_batch_whose_worker_was_lost_is_charged_once_though_it_goes_back() -> None:
     queue = OrderQueue(10.0)
     ledger = Ledger(ExecLimits(), queue, GIB)
