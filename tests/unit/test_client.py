@@ -88,6 +88,8 @@ def test_live_events_reach_the_watcher_before_the_run_returns(tmp_path):
 def test_a_timeout_says_that_the_job_goes_on(tmp_path):
     with FakeNode(tmp_path, job__submit={"events": [EVENT]}), Client(tmp_path) as client:
         pending = client.submit(JOB, watch=lambda _: None)
+        while pending.job is None:  # who reads nothing in its time has heard of no job
+            assert pending.poll(0.02) is None
         with pytest.raises(RunFailed) as caught:
             pending.wait(0.02)
         assert caught.value.complaint.code == "E-cli-03"
@@ -107,6 +109,7 @@ def test_a_connection_that_breaks_says_how_to_find_the_jobs(tmp_path):
 
 
 BRISK = ApiLimits(silence_seconds_max=0.05, probe_seconds_max=0.2)
+PATIENT = ApiLimits(silence_seconds_max=0.05, probe_seconds_max=20.0)
 _LISTENER = """
 import socket, sys
 listening = socket.socket(socket.AF_UNIX)
@@ -131,9 +134,9 @@ def stopped_process(home, backlog):
             socket_path(home).unlink(missing_ok=True)
 
 
-def brisk(home):
+def brisk(home, limits=BRISK):
     client = Client(home)
-    client._line._limits = BRISK
+    client._line._limits = limits
     return client
 
 
@@ -181,7 +184,7 @@ def test_a_node_that_only_takes_long_is_waited_for(tmp_path):
             asked.set()
         return {"result": {}}
 
-    with FakeNode(tmp_path, status=slow, ping=pinged) as node, brisk(tmp_path) as client:
+    with FakeNode(tmp_path, status=slow, ping=pinged) as node, brisk(tmp_path, PATIENT) as client:
         assert client.status() == {"models": 3}
 
 

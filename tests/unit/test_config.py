@@ -168,6 +168,7 @@ def test_every_setting_but_the_fault_point_is_rendered() -> None:
 
 
 def test_the_home_is_dim_home_or_in_the_users_folder(monkeypatch) -> None:
+    monkeypatch.delenv("DIM_HOME", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "/x")
     assert default_home() == Path("/x/dimnode")
     monkeypatch.setenv("DIM_HOME", "~/there")

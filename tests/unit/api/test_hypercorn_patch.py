@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
@@ -39,7 +40,7 @@ def test_stock_hypercorn_does_not_stop_while_a_client_does_not_read() -> None:
             client = await trio.open_tcp_stream("127.0.0.1", int(binds[0].rpartition(":")[2]))
             await client.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             await client.receive_some(100)
-            await trio.sleep(0.3)  # until the buffers between them are full: nothing tells
+            await trio.testing.wait_all_tasks_blocked(0.2)  # until the buffers between them are full: nothing tells
             nursery.cancel_scope.cancel()
             nursery.start_soon(close_later, client, stopped)
         assert stopped.is_set()  # it only went on when the client was gone

@@ -31,6 +31,13 @@ class Rehearsal(Spawning):
         self.programs = list(programs)
         self._limits, self._pids = ExecLimits(worker_start_seconds_max=1.0), {}
 
+    def _spare(self) -> tuple[int, socket.socket]:
+        patient = self.programs[0] != HANG  # only what hangs costs its bound: a busy machine takes long to start Python
+        pid, channel = super()._spare()
+        if patient:
+            channel.settimeout(60.0)
+        return pid, channel
+
     def _program(self, descriptor: int) -> list[str]:
         return [sys.executable, "-c", self.programs.pop(0).replace("DESCRIPTOR", str(descriptor))]
 

@@ -16,7 +16,7 @@ SMALL = replace(LIMITS.jobs, batch_events_max=4, inbox_events_max=6)
 
 def run(scenario) -> None:
     async def bounded() -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await scenario()
 
     trio.run(bounded)

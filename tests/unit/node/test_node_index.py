@@ -107,7 +107,7 @@ def lives(
     async def run() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(own.run, dht)
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while len(dht.told) < until_told:  # noqa: ASYNC110 - what is waited for is what a peer would see
                     await trio.sleep(0.005)
             nursery.cancel_scope.cancel()
@@ -215,13 +215,12 @@ def test_while_few_keep_the_record_a_new_peer_is_brought_it_at_once(disk: Disk) 
     dht.before = lambda _: own.met() if len(dht.told) < 2 else None
 
     async def run() -> None:
-        with trio.move_on_after(5) as slow:
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(own.run, dht)
                 while len(dht.told) < 2:  # noqa: ASYNC110 - what is waited for is what a peer would see
                     await trio.sleep(0.005)
                 nursery.cancel_scope.cancel()
-        assert not slow.cancelled_caught
 
     trio.run(run)
     assert len(set(dht.told)) == 1
@@ -377,7 +376,7 @@ def test_the_index_of_a_linked_publisher_is_kept_for_others(reading: Reading, li
             reading.indexes.attach(reading.dht, nursery)  # type: ignore[arg-type]
             for sequence in (1, 1, 2):  # the same blob each time
                 reading.indexes.told(KEY.peer, Name(path_of(blob_cid(raw)), sequence, now_ms() + 60_000, 0))
-            with trio.move_on_after(2):
+            with trio.fail_after(60):
                 while len(reading.indexes.publishers()) < kept:  # noqa: ASYNC110 - a thread does the work
                     await trio.sleep(0.005)
             longer = Name(path_of(blob_cid(raw)), 3, now_ms() + 90_000, 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from dimnode.audit.redact import redact
 from dimnode.config import KuboConfig
@@ -76,12 +77,12 @@ class Scene:
             config, self.home, ME.peer, OPEN_SWARM_ID, self.blobs, self.offers, private=private, limits=limits
         )
 
-    def run(self, use, **settings):
+    def run(self, use, clock=None, **settings):
         async def main():
             async with self.bridge(**settings).opened() as bridge:
                 return await use(bridge)
 
-        return trio.run(main)
+        return trio.run(main, clock=clock)
 
     def round(self, **settings):
         return self.run(lambda bridge: bridge.round(), **settings)
@@ -276,11 +277,15 @@ def test_notes_that_cannot_be_read_cost_a_second_look_and_nothing_else(scene, ju
 # ---- taking blobs from there
 
 
-def taken(scene, root, size=None, **settings):
+def taken(scene, root, size=None, beside=None, **settings):
+    """What came of it, and what was told; `beside` goes on meanwhile."""
     seen = []
 
     async def use(bridge):
-        return await bridge.take(root, size, lambda done, of: seen.append((done, of)))
+        async with trio.open_nursery() as nursery:
+            if beside is not None:
+                nursery.start_soon(beside)
+            return await bridge.take(root, size, lambda done, of: seen.append((done, of)))
 
     return scene.run(use, **settings), seen
 
@@ -333,9 +338,15 @@ def test_a_daemon_that_drips_has_a_deadline_for_all_of_it_and_what_came_is_kept(
     """Each call alone may take 20 s: with a call for every MiB, no peer would be asked for hours."""
     root = root_of(LARGE)
     scene.daemon.draw(LARGE, LEAF_BYTES)
-    hurried = replace(LIMITS, fetch_seconds_min=0.3, fetch_bytes_per_second_min=2**60, calls_at_once_max=1)
+    hurried = replace(LIMITS, fetch_bytes_per_second_min=2**60, calls_at_once_max=1)
     scene.daemon.gate_after["block/get"] = 3  # the root and a leaf come at once, the next waits for the gate
-    found, seen = taken(scene, root, limits=hurried)
+    clock = trio.testing.MockClock()
+
+    async def time_passes_when_it_drips():
+        await trio.to_thread.run_sync(scene.daemon.asked_for, "block/get", 3)
+        clock.jump(hurried.fetch_seconds_min + 1)
+
+    found, seen = taken(scene, root, limits=hurried, beside=time_passes_when_it_drips, clock=clock)
     assert not found and 0 < seen[-1][0] < len(LARGE)
     assert scene.blobs.path(root) is None and scene.blobs.known_tree(root) is not None
     scene.daemon.gate_after.clear()

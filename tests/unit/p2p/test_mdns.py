@@ -67,7 +67,7 @@ def test_a_network_that_does_not_close_keeps_nobody_from_stopping(monkeypatch: p
         """A responder whose goodbye nobody takes."""
 
         def close(self) -> None:
-            never.wait(20)
+            never.wait(60)
 
     def stuck(_: LocalNetwork, made: list[Any], __: list[str]) -> None:
         made.append(Stuck())
@@ -77,7 +77,7 @@ def test_a_network_that_does_not_close_keeps_nobody_from_stopping(monkeypatch: p
     network = LocalNetwork(ME, OPEN_SWARM_ID, lambda _: None, replace(LIMIT, mdns_start_seconds_max=0.2))
 
     async def life() -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(network.run, [ADDRESS])
                 await opened.wait()
@@ -88,4 +88,4 @@ def test_a_network_that_does_not_close_keeps_nobody_from_stopping(monkeypatch: p
         trio.run(life)
     finally:
         never.set()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20

@@ -157,7 +157,7 @@ async def read_exactly(stream: Any, size: int) -> bytes:
     return bytes(got)
 
 
-def run(scenario: Callable[[], Awaitable[None]], seconds: float = 5, **options: Any) -> None:
+def run(scenario: Callable[[], Awaitable[None]], seconds: float = 60, **options: Any) -> None:
     """Run a scenario that must end within `seconds` of its clock."""
 
     async def bounded() -> None:
