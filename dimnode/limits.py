@@ -250,8 +250,7 @@ class ExchangeLimits:
     requests_seconds: float = 0.25
     endgame_leaves_max: int = 4
     duplicates_max: int = 4
-    leaves_waiting_max: int = 3
-    gather_seconds: float = 0.005  # how long the first leaf waits for company on its way to be checked and written
+    leaves_waiting_max: int = 8  # of one fetch, between the wire and the disk
     read_bytes: int = 256 * 1024
     silence_seconds_max: float = 15.0
     leaf_seconds_max: float = 60.0

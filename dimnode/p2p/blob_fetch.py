@@ -8,12 +8,13 @@ Who is asked is decided by `exchange.py`; what is kept, by the sink.
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import trio
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS, ExchangeLimits
+from dimnode.p2p.blob_keeping import Arrival, Keeper
 from dimnode.p2p.blob_words import BlobStream, Have, Leaf, Node, Open, Refusal, read_bits
 from dimnode.p2p.blobs import BLOB
 from dimnode.p2p.exchange import Exchange, Share
@@ -29,16 +30,6 @@ _GONE = (StreamEnded, StreamLost, DialFailed, Refusal, trio.TooSlowError)
 
 class TreeFault(PeerFault):
     """A node has the right hash and is none of ours."""
-
-
-class _Arrival(NamedTuple):
-    """A leaf that nobody has checked yet, in memory that is used again."""
-
-    peer: PeerId
-    leaf: int
-    content: memoryview
-    room: bytearray
-    at: float
 
 
 class Sink(Protocol):
@@ -80,7 +71,7 @@ class Download:
         self._host, self._open_sink, self._reach, self._lied, self._limits = host, open_sink, reach, lied, limits
         self._reader = TreeReader(root, LIMITS.store.blob_bytes_max)
         self._tree_turn = trio.Lock()
-        self._arrived_in, self._arrived = trio.open_memory_channel[_Arrival](limits.leaves_waiting_max)
+        self._keeper = Keeper(self._keep, self._landed, limits.leaves_waiting_max)
         self._changed = trio.Event()
         self._workers: dict[PeerId, trio.CancelScope] = {}
         self._streams: dict[PeerId, BlobStream] = {}
@@ -134,7 +125,7 @@ class Download:
             self._nursery = nursery
             self.idle_since = trio.current_time()
             nursery.start_soon(self._watch_silence)
-            nursery.start_soon(self._keep)
+            nursery.start_soon(self._check)
             while not self.done and self._failure is None:
                 await self._changed.wait()
                 self._changed = trio.Event()
@@ -314,7 +305,7 @@ class Download:
                 self._rooms.append(room)
                 self.exchange.absent(peer, leaf)
             else:
-                await self._arrived_in.send(_Arrival(peer, leaf, content, room, trio.current_time()))
+                await self._keeper.put(Arrival(peer, leaf, content, room, trio.current_time()))
 
     async def _ask(self, peer: PeerId, stream: BlobStream, asked: deque[int]) -> None:
         """As much as it may have, once it has at most half of that to do: so several questions are one message."""
@@ -340,45 +331,25 @@ class Download:
             await self._changed.wait()
         return had_at
 
-    async def _keep(self) -> None:
-        """Check and write what arrives: a few leaves in one go, for each way to a thread and back takes time.
+    async def _check(self) -> None:
+        try:
+            await self._keeper.run()
+        except* Refused as no:
+            self._failure = no.exceptions[0]
+            self._change()
 
-        One thread, not several: they would wait for each other in the file system, and spin while they do.
-        """
-        async for first in self._arrived:
-            batch = [first]
-            assert self.exchange is not None
-            with trio.move_on_after(self._limits.gather_seconds):
-                while len(batch) <= self._limits.leaves_waiting_max and len(batch) < self.exchange.missing:
-                    batch.append(await self._arrived.receive())
-            try:
-                faults = await trio.to_thread.run_sync(self._write, batch)
-            except Refused as no:
-                self._failure = no
-                self._change()
-                return
-            self._count(batch, faults)
-
-    def _write(self, batch: Sequence[_Arrival]) -> list[PeerFault | None]:
-        """Blocks. Raises `Refused` for a full disk."""
+    def _keep(self, leaf: int, content: memoryview) -> None:
+        """Blocks. Raises `PeerFault` for a wrong leaf, `Refused` for a full disk."""
         assert self.sink is not None
-        faults = list[PeerFault | None]()
-        for arrival in batch:
-            try:
-                if not self.sink.have[arrival.leaf]:
-                    self.sink.write(arrival.leaf, [arrival.content])
-                faults.append(None)
-            except PeerFault as fault:
-                faults.append(fault)
-        return faults
+        if not self.sink.have[leaf]:
+            self.sink.write(leaf, [content])
 
-    def _count(self, batch: Sequence[_Arrival], faults: Sequence[PeerFault | None]) -> None:
+    def _landed(self, arrival: Arrival, fault: PeerFault | None) -> None:
         assert self.exchange is not None
-        for arrival, fault in zip(batch, faults, strict=True):
-            if fault is None:
-                self.exchange.take(arrival.peer, arrival.leaf, arrival.at)
-            else:
-                self.exchange.leave(arrival.peer)
-                self._liar(arrival.peer, fault)
-            self._rooms.append(arrival.room)  # so many: what is checked, what waits, and one a provider
+        if fault is None:
+            self.exchange.take(arrival.peer, arrival.leaf, arrival.at)
+        else:
+            self.exchange.leave(arrival.peer)
+            self._liar(arrival.peer, fault)
+        self._rooms.append(arrival.room)  # so many: what waits, and one a provider
         self._change()

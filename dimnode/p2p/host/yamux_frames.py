@@ -19,6 +19,8 @@ ACK: Final = 2
 FIN: Final = 4
 RST: Final = 8
 
+_VIEW_BYTES_MIN: Final = 4096  # a view takes as long to make as so many bytes to copy
+
 
 class Kind(IntEnum):
     """The four frame types."""
@@ -42,12 +44,15 @@ class FrameError(Exception):
 
 
 class DataPiece(NamedTuple):
-    """Payload of one data frame, or a part; `length` is the whole. SYN counts when `first`, FIN and RST when `last`."""
+    """Payload of one data frame, or a part; `length` is the whole. SYN counts when `first`, FIN and RST when `last`.
+
+    Large payload is a view of the chunk that it came in: whoever keeps it, copies it.
+    """
 
     stream_id: int
     flags: int
     length: int
-    payload: bytes
+    payload: bytes | memoryview
     first: bool
     last: bool
 
@@ -132,10 +137,10 @@ class FrameParser:
             raise FrameError("yamux-frame-size")
         until = at + length
         if until <= end:
-            frames.append(DataPiece(stream_id, flags, length, chunk[at:until], True, True))
+            frames.append(DataPiece(stream_id, flags, length, _cut(chunk, at, until), True, True))
             return until
         # The first piece may be empty (header alone): the window is then checked before any payload arrives.
-        frames.append(DataPiece(stream_id, flags, length, chunk[at:], True, False))
+        frames.append(DataPiece(stream_id, flags, length, _cut(chunk, at, end), True, False))
         self._missing = until - end
         self._stream_id, self._flags, self._length = stream_id, flags, length
         return end
@@ -143,5 +148,10 @@ class FrameParser:
     def _continue(self, chunk: bytes, at: int, end: int, frames: list[Frame]) -> int:
         until = min(at + self._missing, end)
         self._missing -= until - at
-        frames.append(DataPiece(self._stream_id, self._flags, self._length, chunk[at:until], False, self._missing == 0))
+        payload = _cut(chunk, at, until)
+        frames.append(DataPiece(self._stream_id, self._flags, self._length, payload, False, self._missing == 0))
         return until
+
+
+def _cut(chunk: bytes, at: int, until: int) -> bytes | memoryview:
+    return chunk[at:until] if until - at < _VIEW_BYTES_MIN else memoryview(chunk)[at:until]

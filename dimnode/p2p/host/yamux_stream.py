@@ -88,22 +88,25 @@ class YamuxStream(IMuxedStream):
         """What the peer was granted and has not used, updates that are under way to it included."""
         return self._receive_window
 
-    def arrive(self, payload: bytes) -> bool:
-        """Keep payload for the reader. Whether to wake it, which the connection does when the whole batch is in."""
+    def arrive(self, payload: bytes | memoryview) -> bool:
+        """Keep payload for the reader. Whether to wake it, which the connection does when the whole batch is in.
+
+        What a view shows is copied, once: into the memory that the reader waits to have filled, if it does.
+        """
         if self.abandoned_at is not None:
             return False
         size = len(payload)
         self.unread_bytes += size
         self.muxed_conn.unread_bytes += size
         if self._room is None:
-            self._chunks.append(payload)
+            self._chunks.append(bytes(payload))
             return True
         self.heard_at = trio.current_time()
         taken = min(size, len(self._room))
         self._room[:taken] = payload if taken == size else payload[:taken]
         self._room = self._room[taken:]
         if taken < size:
-            self._chunks.append(payload[taken:])
+            self._chunks.append(bytes(payload[taken:]))
         self._account_read(taken)
         return not self._room
 

@@ -1,0 +1,88 @@
+"""What becomes of leaves after they came: they are checked and written in a thread, while the loop reads the next ones.
+
+The way to a thread and back takes as long as checking two leaves, while the loop is busy. So the thread does not come
+back after each: it goes on for as long as leaves wait, and says what became of them from there. One thread, not
+several: they would wait for each other in the file system, and spin while they do.
+Rule: so many leaves wait at most, whoever brought them; who brings one more waits until a place is free.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import trio
+
+from dimnode.errors import PeerFault
+from dimnode.records.ids import PeerId
+
+
+class Arrival(NamedTuple):
+    """A leaf that nobody has checked yet, in memory that is used again."""
+
+    peer: PeerId
+    leaf: int
+    content: memoryview
+    room: bytearray
+    at: float
+
+
+Keep = Callable[[int, memoryview], None]
+"""Checks and writes a leaf. Blocks. Raises `PeerFault` for a wrong leaf; what else it raises ends `Keeper.run`."""
+Landed = Callable[[Arrival, PeerFault | None], None]
+"""Told in the loop what became of a leaf, in the order in which they came."""
+
+
+class Keeper:
+    """For one blob. Any number of tasks `put`, one runs `run`."""
+
+    def __init__(self, keep: Keep, landed: Landed, leaves_max: int) -> None:
+        self._keep, self._landed = keep, landed
+        self._places = trio.Semaphore(leaves_max)
+        self._waiting: deque[Arrival] = deque()  # filled by the loop, emptied by the thread
+        self._checked: deque[tuple[Arrival, PeerFault | None]] = deque()  # the other way
+        self._some_wait, self._some_checked = trio.Event(), trio.Event()
+        self._over = False
+
+    async def put(self, arrival: Arrival) -> None:
+        """It is checked soon. Waits for a place; cancelled meanwhile, the leaf is not taken."""
+        try:
+            self._places.acquire_nowait()
+        except trio.WouldBlock:
+            await self._places.acquire()
+        self._waiting.append(arrival)
+        self._some_wait.set()
+
+    async def run(self) -> None:
+        """Until cancelled: what is being written then is written, what waits is not. Raises what `keep` does."""
+        async with trio.open_nursery() as nursery:  # one hears of the thread while the other waits for its end
+            nursery.start_soon(self._tell)
+            while True:
+                await self._some_wait.wait()
+                self._some_wait = trio.Event()
+                if self._waiting:  # else the thread, which was still there, took them
+                    await trio.to_thread.run_sync(self._work, trio.lowlevel.current_trio_token())
+
+    def _work(self, token: trio.lowlevel.TrioToken) -> None:
+        """In the thread, for as long as leaves wait. Its caller waits for its end, so there is a loop to tell."""
+        while self._waiting and not self._over:
+            arrival, fault = self._waiting.popleft(), None
+            try:
+                self._keep(arrival.leaf, arrival.content)
+            except PeerFault as found:
+                fault = found
+            self._checked.append((arrival, fault))
+            token.run_sync_soon(self._wake, idempotent=True)
+
+    def _wake(self) -> None:
+        self._some_checked.set()
+
+    async def _tell(self) -> None:
+        try:
+            while True:
+                await self._some_checked.wait()
+                self._some_checked = trio.Event()
+                while self._checked:
+                    self._landed(*self._checked.popleft())
+                    self._places.release()
+        finally:
+            self._over = True
