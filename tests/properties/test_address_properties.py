@@ -1,6 +1,6 @@
 """Addresses are words of strangers: whatever they say, it is a way to a peer or a dial that failed."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from libp2p.peer.id import ID
 
@@ -28,6 +28,8 @@ PARTS = [
 ]
 
 
+@example(f"/p2p/{PEERS[0]}/unix/p2p-circuit/p2p/{PEERS[1]}")  # a path, in which words mean nothing
+@example(f"/p2p/{PEERS[0]}/tcp/1/p2p-circuit/p2p/{PEERS[1]}")
 @given(st.lists(st.sampled_from(PARTS), max_size=8).map("".join) | st.text(max_size=60))
 def test_an_address_of_any_words_names_a_peer_and_a_way_or_is_a_dial_that_failed(text: str) -> None:
     try:

@@ -47,8 +47,8 @@ def parse_dial(text: str) -> tuple[ID, Multiaddr]:
     if address is None:
         raise DialFailed(f"not a multiaddr: {text}")
     way, circuit, end = str(address).partition(CIRCUIT)
-    if circuit and ("/p2p/" not in way or CIRCUIT in end):
-        raise DialFailed(f"E-net-06: the address names no relay, or several (/p2p/…{CIRCUIT}): {text}")
+    if circuit and (_relay_of(way) is None or CIRCUIT in end):
+        raise _no_relay(text)
     last = parse(end) if circuit else address
     peer_text = None if last is None else _value(last, "p2p")
     if peer_text is None:
@@ -65,9 +65,26 @@ def is_circuit(address: Multiaddr | str) -> bool:
 
 
 def split_circuit(address: Multiaddr) -> tuple[ID, str]:
-    """The relay of a circuit address, and the full text by which the relay is dialled."""
+    """The relay of a circuit address, and the full text by which the relay is dialled. Raises `DialFailed`."""
     way = str(address).partition(CIRCUIT)[0]
-    return ID.from_base58(way.rpartition("/p2p/")[2]), way
+    relay = _relay_of(way)
+    if relay is None:
+        raise _no_relay(str(address))
+    return relay, way
+
+
+def _relay_of(way: str) -> ID | None:
+    """The peer that is its last word: between that and the circuit nothing can stand, and a path may hold any words."""
+    address = parse(way)
+    peer_text = None if address is None else _value(address, "p2p")
+    try:
+        return ID.from_base58(peer_text) if peer_text and way.endswith(f"/p2p/{peer_text}") else None
+    except ValueError:
+        return None
+
+
+def _no_relay(text: str) -> DialFailed:
+    return DialFailed(f"E-net-06: the address names no relay, or several (/p2p/…{CIRCUIT}): {text}")
 
 
 def check_dial(text: str) -> None:
