@@ -44,9 +44,9 @@ class Books:
         trio.run(self.journal.commit, rows)
         return job
 
-    def answer(self, number: int, at_ms: int, *, acknowledged: bool = False) -> None:
-        """An answer of this node to a job of somebody else."""
-        job = record_id(b"foreign %d" % number)
+    def answer(self, number: int, at_ms: int, *, acknowledged: bool = False, job: bytes = b"") -> None:
+        """An answer of this node, to a job of somebody else unless one is named."""
+        job = job or record_id(b"foreign %d" % number)
         body = {"job": job, "task": 0, "epoch": 1, "inputs": [], "outputs": [], "runtime": {}, "sandbox": ""}
         body |= {"timing": {"run_us": 0, "queue_us": 0}, "usage": {"cpu_us": 0, "rss_bytes": 0}}
         body |= {"status": "ok", "parents": []}
@@ -99,6 +99,12 @@ def test_an_answer_goes_when_it_was_acknowledged_or_a_day_has_passed_and_not_bef
     books.answer(1, NOW_MS, acknowledged=True)
     books.answer(2, NOW_MS - 2 * DAY_MS)
     assert books.found() == [1, 2]
+
+
+def test_an_open_job_keeps_the_answers_that_its_own_node_gave_and_acknowledged(books: Books) -> None:
+    job = books.spec(0, ended=False)
+    books.answer(1, NOW_MS, acknowledged=True, job=job)
+    assert books.found() == []
 
 
 def test_what_was_written_since_the_last_look_stays(books: Books) -> None:
