@@ -1,13 +1,21 @@
 """Made-up inputs, from a manifest that may be anybody's; and what the first benchmark leaves on the disk."""
 
 import json
+import math
 import os
+from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import trio
 
 from dimnode.errors import Refused
 from dimnode.exec.orders import Facts
-from dimnode.node.benches import BENCHMARK_FILE, made_up, read_benchmark, write_benchmark
+from dimnode.limits import LIMITS
+from dimnode.node.benches import BENCHMARK_FILE, first_benchmark, made_up, read_benchmark, write_benchmark
+from dimnode.records.ids import peer_of_key
 from dimnode.records.tensors import decode_tensors
 
 
@@ -29,6 +37,23 @@ def test_free_sizes_are_filled_in_and_the_same_numbers_come_each_time():
 def test_a_manifest_makes_the_node_allocate_nothing_that_no_order_could_hold(inputs):
     with pytest.raises(Refused, match="E-exec-85"):
         made_up(Facts(inputs=inputs), 1, 16)
+
+
+@pytest.mark.parametrize("endless", [1, 10**6])
+def test_a_worker_that_starts_slowly_and_an_order_that_hangs_cost_no_first_benchmark(endless: int) -> None:
+    limits, runs = replace(LIMITS.exec, benchmark_seconds=0.01, benchmark_seconds_max=0.05), count()
+
+    class Pool:
+        async def run(self, order: object) -> Any:
+            number = next(runs)
+            await trio.sleep(0.1 if number == 0 else math.inf if number == endless else 0.001)
+            return SimpleNamespace(status="ok")
+
+        def unload(self, model: str) -> None:
+            pass
+
+    found: Any = trio.run(first_benchmark, Pool(), peer_of_key(b"k" * 32), limits)
+    assert found["jobs_per_second"] > 0
 
 
 def test_what_a_start_measured_is_known_to_the_next_one_on_as_many_cores(tmp_path):
