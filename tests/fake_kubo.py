@@ -64,7 +64,7 @@ class FakeKubo:
     def asked_for(self, what: str, times: int) -> None:
         """Block until that was asked so often."""
         with self.news:
-            assert self.news.wait_for(lambda: self.asked.count(what) >= times, 20), f"{what} was not asked for"
+            assert self.news.wait_for(lambda: self.asked.count(what) >= times, 60), f"{what} was not asked for"
 
     def put(self, raw: bytes, prefix: bytes = BLOB_PREFIX) -> str:
         """Keep a block; its CID as text."""

@@ -1,9 +1,11 @@
 """What a hostile peer must not get out of, or do to, a real node over real links."""
 
 import csv
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -307,10 +309,20 @@ def test_a_voter_whose_output_nobody_can_read_does_not_end_the_vote(alba: RealNo
 
 
 def test_nothing_in_a_nodes_directory_is_readable_by_others(alba: RealNode) -> None:
-    found = [alba.home, *alba.home.rglob("*"), socket_path(alba.home)]
-    expected = {"journal.db", socket_path(alba.home).name, "identity.key", "lock", "peers.json"}
-    assert expected <= {path.name for path in found}
-    assert [path.name for path in found if path.lstat().st_mode & 0o077] == []
+    async def main() -> None:
+        async with Attacker().attached(alba):  # whom it remembers, at its next round
+            noted = (alba.home / "peers.json").exists
+            await trio.to_thread.run_sync(until, noted, JOB_SECONDS, "a peer is noted down")
+
+    run(main)
+    found = {alba.home, socket_path(alba.home)}
+    found |= {Path(place, name) for place, *names in os.walk(alba.home) for name in (*names[0], *names[1])}
+    modes = {}
+    for path in found:
+        with suppress(FileNotFoundError):  # the node runs: it writes beside a file and renames
+            modes[path.name] = path.lstat().st_mode
+    assert {"journal.db", socket_path(alba.home).name, "identity.key", "lock", "peers.json"} <= modes.keys()
+    assert [name for name, mode in modes.items() if mode & 0o077] == []
 
 
 def test_the_log_of_a_node_holds_nothing_of_what_its_jobs_compute(alba: RealNode) -> None:

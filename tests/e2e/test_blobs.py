@@ -13,8 +13,9 @@ import termios
 from pathlib import Path
 
 import pytest
-from cli_nodes import DIM, WAIT_SECONDS_MAX, Nodes, Started, dim, environment, wait_for
+from cli_nodes import DIM, STOP_SECONDS_MAX, WAIT_SECONDS_MAX, Nodes, Started, dim, environment, wait_for
 
+from dimnode.client import Client
 from dimnode.exec.runtimes.onnx import IDENTITY
 
 pytestmark = pytest.mark.slow
@@ -83,11 +84,12 @@ def test_ctrl_c_stops_a_fetch_at_once(nodes: Nodes) -> None:
         text=True,
         env=environment(),
     )
-    wait_for(lambda: bool(alone.dim("blobs", "stat", "--json").json["fetching"]), "the fetch began")
+    with Client(alone.home) as client:  # no command for each look: nobody has it, and the fetch gives up in the end
+        wait_for(lambda: bool(client.ask("blobs.stat")["fetching"]), "the fetch began")
     os.kill(asking.pid, signal.SIGINT)
     assert asking.stderr is not None
     assert "goes on where" in asking.stderr.read()
-    assert asking.wait(10) == 130
+    assert asking.wait(STOP_SECONDS_MAX) == 130
     # Nobody waits any more: the node stopped it.
     wait_for(lambda: not alone.dim("blobs", "stat", "--json").json["fetching"], "the fetch ended")
     assert dim("blobs", "ls", "--home", alone.home).code == 0
@@ -122,7 +124,7 @@ def interrupted(node: Started, *words: object) -> str:
                 break
             if not pressed and DRAWN.search(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)):
                 pressed = os.write(ours, b"\x03") == 1
-        assert typing.wait(10) == 130, drawn[-500:]
+        assert typing.wait(STOP_SECONDS_MAX) == 130, drawn[-500:]
     finally:
         typing.kill()
         typing.wait()

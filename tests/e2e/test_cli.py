@@ -10,7 +10,18 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cli_nodes import ANY_PORT, MODELS, NO_FEATURES, PATIENTS, Nodes, dim, environment, wait_for
+from cli_nodes import (
+    ANY_PORT,
+    COMMAND_SECONDS_MAX,
+    MODELS,
+    NO_FEATURES,
+    PATIENTS,
+    STOP_SECONDS_MAX,
+    Nodes,
+    dim,
+    environment,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 CODE = re.compile(r"error (E-[a-z0-9]+-\d\d): ")
@@ -266,7 +277,7 @@ def test_what_a_node_says_to_a_person_is_enough_to_join_it_and_ctrl_c_stops_it(n
 def test_dim_stop_returns_when_the_node_is_gone(nodes):
     node = nodes.start("brief", "--no-execute")
     assert node.dim("stop").code == 0
-    assert node.process.wait(10) == 0
+    assert node.process.wait(STOP_SECONDS_MAX) == 0
     refused(node.dim("status"), 5, "E-cli-01")
 
 
@@ -294,7 +305,9 @@ def test_the_python_client_runs_a_job_on_a_real_node(pair, rows, tmp_path):
         "    print(len(node.run(*jobs[0]).receipt))\n"
     )
     command = [sys.executable, "-c", program, str(pair[1].home)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment(), check=True)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=COMMAND_SECONDS_MAX, env=environment(), check=True
+    )
     statuses, receipt_bytes = done.stdout.splitlines()
     assert json.loads(statuses) == ["ok"] * 100
     assert int(receipt_bytes) > 1000

@@ -7,7 +7,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -17,10 +16,11 @@ from dimnode.audit.verifier import verify
 from dimnode.demo.assets_index import WDBC_CSV
 from dimnode.demo.split import FEATURES
 from dimnode.demo.swarm import MARKER
+from tests.e2e.harness import NOISE, until
 
 pytestmark = pytest.mark.slow
 DIM = (sys.executable, "-m", "dimnode.cli.main")
-STORY_SECONDS_MAX = 180
+STORY_SECONDS_MAX = 180 * NOISE
 
 
 def tell(folder: Path, *extra: str) -> tuple[int, dict]:
@@ -121,13 +121,10 @@ def test_ctrl_c_leaves_no_process_and_the_receipts_of_the_story_before(tmp_path)
             line = story.stdout.readline()
             assert line, "the story ended before the swarm stood"
         story.send_signal(signal.SIGINT)
-        assert story.wait(30) == 130
+        assert story.wait(30 * NOISE) == 130
     finally:
         if story.poll() is None:
             os.kill(story.pid, signal.SIGKILL)
             story.wait()
-    deadline = time.monotonic() + 5
-    while processes_below(folder) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert processes_below(folder) == []
+    until(lambda: not processes_below(folder), 5 * NOISE, "its nodes are gone")
     assert (folder / "receipts.before" / "old.dimr").read_bytes() == b"a receipt"

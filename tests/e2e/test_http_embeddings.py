@@ -46,7 +46,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 def client(nodes: Nodes) -> openai.OpenAI:
     home = str(nodes["alba"].home)
     command = [sys.executable, "-m", "dimnode.cli.main", "keys", "new", "--json", "--home", home]
-    said = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
     import openai  # a second, which only these tests should cost
 
     return openai.OpenAI(base_url=f"{said['url']}/v1", api_key=said["key"], max_retries=0)

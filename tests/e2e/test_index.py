@@ -96,8 +96,9 @@ def test_after_a_kill_the_publishers_disk_goes_on_counting(nodes: Nodes) -> None
 def test_the_command_line_lists_what_one_publisher_publishes(nodes: Nodes) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "dimnode.cli.main", "models", "ls", "--home", str(nodes["brio"].home)]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
+    until(lambda: "alba" in nodes["brio"].linked(), LINK_SECONDS, "brio knows again who calls itself so")
     told = run("--publisher", "alba")
     assert told.returncode == 0
     assert "borealis:1.0.0" in told.stdout

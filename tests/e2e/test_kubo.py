@@ -47,7 +47,7 @@ def alba(nodes: Nodes, daemon: FakeKubo) -> Iterator[RealNode]:
 def dim(node: RealNode, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command line, as typed."""
     command = [sys.executable, "-m", "dimnode.cli.main", *arguments, "--home", str(node.home)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def said(node: RealNode, *arguments: str) -> dict:
@@ -126,7 +126,7 @@ def test_whatever_is_wrong_with_it_the_store_stays_clean_and_the_node_goes_on(
         assert alba.client.status()["kubo"]["api"] == daemon.api
     finally:
         asking.terminate()
-        asking.wait(10)
+        asking.wait(60)
     assert root == cid_text(blob_cid(content))
     assert not (alba.home / "blobs" / root).exists()
     assert root not in [row["blob"] for row in said(alba, "blobs", "ls")["blobs"]]

@@ -66,7 +66,7 @@ def test_the_first_start_measures_this_machine_and_later_ones_load_what_the_sett
     alba = nodes.start("cora")
     wait_for(lambda: alba.dim("status", "--json").json["benchmark"], "the first benchmark is done")
     found = alba.dim("status", "--json").json["benchmark"]
-    assert found["jobs_per_second"] > 10
+    assert found["jobs_per_second"] > 0
     brio = nodes.start("dora", "--bootstrap", alba.address)
     said = lambda: [row["jobs_per_second"] for row in brio.dim("peers", "--json").json["peers"]]  # noqa: E731
     wait_for(lambda: said() == [found["jobs_per_second"]], "the advert carries it")

@@ -28,6 +28,7 @@ def test_a_box_that_stood_in_the_way_of_one_side_spoils_no_later_attempt(tmp_pat
             start_end(lab.place(homes[VISITOR]), tmp_path / f"visit{side}", "visit", f"b{side}", relay, way, "60")
         for side in pairs:
             until(lambda side=side: "stays relayed" in (tmp_path / f"stay{side}").read_text(), "attempts were in vain")
+            until(lambda side=side: bool(documents(tmp_path / f"visit{side}")), "what is sent meanwhile has come")
             assert [said["path"] for said in documents(tmp_path / f"visit{side}")] == ["relayed"]
         for side, homes in pairs.items():
             homes[side].unblock(homes[1 - side].outside)
