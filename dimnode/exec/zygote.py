@@ -195,8 +195,11 @@ class Zygote:
         posix.wake_on_ended_children(self._wake_write)
         frames = FrameBuffer(FRAME_BYTES_MAX)
         descriptors: list[int] = []
+        poll = select.poll()  # not select(): a node with a thousand files open gives its zygote a high number
+        for each in (self._channel.fileno(), self._wake_read):
+            poll.register(each, select.POLLIN)
         while True:
-            ready, _, _ = select.select([self._channel.fileno(), self._wake_read], [], [])
+            ready = {descriptor for descriptor, _ in poll.poll()}
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)

@@ -190,6 +190,26 @@ def test_a_node_without_a_file_left_fails_the_order_and_not_itself(zygote: Zygot
     trio.run(main)
 
 
+def test_a_node_with_more_than_a_thousand_files_open_still_starts_a_zygote(tmp_path: Path) -> None:
+    """A zygote keeps the number that its end of the socket has in the node."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("this system lets nobody open so many files")
+
+    async def main() -> None:
+        with start_zygote() as zygote:
+            async with open_rig(zygote, tmp_path) as rig:
+                (done,) = await rig.run(rig.order(doubling(1), blob([[1]])))
+                assert (done.status, zygote.restarts) == ("ok", 0)
+
+    with contextlib.ExitStack() as opened:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1024):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        trio.run(main)
+
+
 def test_a_dead_zygote_is_replaced_and_the_orders_run(tmp_path: Path) -> None:
     async def main(zygote: Zygote) -> None:
         async with open_rig(zygote, tmp_path) as rig:
