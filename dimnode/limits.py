@@ -251,6 +251,8 @@ class ExchangeLimits:
     endgame_leaves_max: int = 4
     duplicates_max: int = 4
     leaves_waiting_max: int = 8  # of one fetch, between the wire and the disk
+    rest_seconds_first: float = 0.1  # of a provider that brings more than this node takes
+    rest_seconds_max: float = 2.0
     read_bytes: int = 256 * 1024
     silence_seconds_max: float = 15.0
     leaf_seconds_max: float = 60.0

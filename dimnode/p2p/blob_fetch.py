@@ -305,6 +305,8 @@ class Download:
                 self._rooms.append(room)
                 self.exchange.absent(peer, leaf)
             else:
+                if self._keeper.is_full:
+                    self.exchange.crowd(peer, trio.current_time())
                 await self._keeper.put(Arrival(peer, leaf, content, room, trio.current_time()))
 
     async def _ask(self, peer: PeerId, stream: BlobStream, asked: deque[int]) -> None:
@@ -323,6 +325,9 @@ class Download:
         """Wait a little; ask a partial holder now and then what it has by now. When that was asked last."""
         assert self.exchange is not None
         now = trio.current_time()
+        if (rest_seconds := self.exchange.rests_until(peer) - now) > 0:
+            await trio.sleep(min(rest_seconds, self._limits.look_again_seconds))
+            return had_at
         if now - had_at >= self._limits.have_again_seconds and not self.exchange.useful(peer):
             await stream.ask(Have())
             self.exchange.update(peer, self._bytes_of(await stream.have()))

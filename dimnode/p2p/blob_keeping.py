@@ -43,6 +43,11 @@ class Keeper:
         self._some_wait, self._some_checked = trio.Event(), trio.Event()
         self._over = False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next one has to wait."""
+        return not self._places.value
+
     async def put(self, arrival: Arrival) -> None:
         """It is checked soon. Waits for a place; cancelled meanwhile, the leaf is not taken."""
         try:

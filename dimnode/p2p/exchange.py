@@ -3,6 +3,8 @@
 A provider gets several questions at a time, as many as it answers in a quarter of a second: so a fast one takes more,
 and a slow one never holds much of the rest. When every missing leaf is asked for, a provider that is free asks for one
 of the last few that another one is late with.
+When this node is the limit, more providers only cost: who is not the one that gave most rests for a while, and longer
+the next time, until the node is in need of it again.
 Rule: a leaf is counted once, and asked of a second provider only at the end; a provider that left has nothing.
 Pure: no I/O, no clock.
 """
@@ -22,6 +24,8 @@ class _Provider:
     seconds_per_leaf: float = 0.0
     answered_at: float = 0.0
     leaves: int = 0
+    rests_until: float = 0.0
+    rest_seconds: float = 0.0  # its last rest; 0 once it was at work for as long and crowded nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class Exchange:
         self._gone[peer] = provider.leaves
         for leaf in list(provider.asked):
             self._unask(peer, provider, leaf)
+        for other in self._providers.values():  # whoever rests is needed now
+            other.rests_until = 0.0
 
     def _unask(self, peer: PeerId, provider: _Provider, leaf: int) -> None:
         provider.asked.pop(leaf, None)
@@ -124,7 +130,7 @@ class Exchange:
     def ask(self, peer: PeerId, now: float) -> int | None:
         """The leaf to ask this provider for now; None when it has enough to do, or nothing for us."""
         provider = self._providers.get(peer)
-        if provider is None or len(provider.asked) >= self.depth(peer):
+        if provider is None or provider.rests_until > now or len(provider.asked) >= self.depth(peer):
             return None
         leaf = self._next(provider)
         if leaf is None:
@@ -138,12 +144,33 @@ class Exchange:
         self._askers.setdefault(leaf, set()).add(peer)
         return leaf
 
+    def crowd(self, peer: PeerId, now: float) -> None:
+        """A leaf of this provider came before there was room for it: the others bring as much as this node takes.
+
+        It rests, unless it gave more than all others that are at work. What it was asked for still comes.
+        """
+        provider = self._providers.get(peer)
+        if provider is None or provider.rests_until > now:
+            return
+        others = [other for other in self._providers.values() if other is not provider]
+        at_work = [other.leaves for other in others if other.asked and other.rests_until <= now]
+        if max(at_work, default=-1) >= provider.leaves:
+            longer = max(2 * provider.rest_seconds, self._limits.rest_seconds_first)
+            provider.rest_seconds = min(longer, self._limits.rest_seconds_max)
+            provider.rests_until = now + provider.rest_seconds
+
+    def rests_until(self, peer: PeerId) -> float:
+        """When this provider may be asked again; the past when it may be asked now."""
+        provider = self._providers.get(peer)
+        return provider.rests_until if provider is not None else 0.0
+
     def depth(self, peer: PeerId) -> int:
         """How many questions this provider may have at a time; none when it left."""
         if peer not in self._providers:
             return 0
-        seconds = self._providers[peer].seconds_per_leaf
-        if not seconds:
+        provider = self._providers[peer]
+        seconds = provider.seconds_per_leaf
+        if not seconds or provider.rest_seconds:
             return self._limits.requests_first
         return max(1, min(self._limits.requests_max, int(self._limits.requests_seconds / seconds) + 1))
 
@@ -181,6 +208,8 @@ class Exchange:
             old = provider.seconds_per_leaf
             provider.seconds_per_leaf = spent if not old else 0.75 * old + 0.25 * spent
             provider.answered_at = now
+            if now - provider.rests_until > provider.rest_seconds:
+                provider.rest_seconds = 0.0
         fresh = leaf in self._missing
         self._missing.discard(leaf)
         if provider is not None:

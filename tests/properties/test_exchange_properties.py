@@ -34,8 +34,10 @@ class Peer:
 class Swarm:
     """Runs an exchange to its end."""
 
-    def __init__(self, leaves: int, missing: list[int], peers: list[Peer], seed: int) -> None:
-        self.exchange = Exchange(leaves, missing, random.Random(seed).randrange(max(1, leaves)))
+    def __init__(self, leaves: int, missing: list[int], peers: list[Peer], seed: int, crowded: float = 0.0) -> None:
+        """crowded: which share of all leaves comes before there is room."""
+        self.random, self.crowded = random.Random(seed), crowded
+        self.exchange = Exchange(leaves, missing, self.random.randrange(max(1, leaves)))
         self.peers = {peer.name: peer for peer in peers}
         self.now, self.order = 0.0, 0
         self.events: list[tuple[float, int, str, PeerId]] = []
@@ -81,7 +83,8 @@ class Swarm:
             if what == "look":
                 self.looks = False
                 self.fill()
-                if all(peer.gone or not peer.queue for peer in self.peers.values()):
+                resting = any(self.exchange.rests_until(name) > self.now for name in self.peers)
+                if all(peer.gone or not peer.queue for peer in self.peers.values()) and not resting:
                     return
                 continue
             self.answer(self.peers[name])
@@ -96,6 +99,8 @@ class Swarm:
             return
         leaf = peer.queue.pop(0)
         peer.answered += 1
+        if self.random.random() < self.crowded:
+            self.exchange.crowd(peer.name, self.now)
         if self.exchange.take(peer.name, leaf, self.now):
             self.taken[leaf] = self.taken.get(leaf, 0) + 1
 
@@ -117,7 +122,7 @@ def swarms(draw: st.DrawFn) -> Swarm:
             case 3:
                 peer.have = bytes(draw(st.lists(st.integers(0, 1), min_size=leaves, max_size=leaves)))
         peers.append(peer)
-    return Swarm(leaves, missing, peers, draw(st.integers(0, 2**16)))
+    return Swarm(leaves, missing, peers, draw(st.integers(0, 2**16)), draw(st.sampled_from([0.0, 0.3, 1.0])))
 
 
 @pytest.mark.slow
@@ -144,6 +149,54 @@ def test_a_fast_provider_takes_more_and_two_are_faster_than_one(leaves: int, rat
     alone = 0.01 * leaves
     ideal = alone * ratio / (1 + ratio)
     assert both.now <= min(ideal + 2 * slow.seconds + 0.3, alone + 3 * slow.seconds)
+
+
+@pytest.mark.parametrize("seconds", [(0.01, 0.01), (0.01, 0.03)])
+def test_where_this_node_is_the_limit_one_provider_does_nearly_all(seconds: tuple[float, float]) -> None:
+    first, second = Peer(PeerId(b"first"), seconds[0]), Peer(PeerId(b"second"), seconds[1])
+    swarm = Swarm(400, list(range(400)), [first, second], 0, crowded=1.0)
+    swarm.run()
+    assert swarm.exchange.done
+    assert sorted([first.answered, second.answered])[0] < 40
+
+
+def test_a_provider_rests_longer_each_time_and_is_back_at_once_when_the_other_leaves() -> None:
+    best, more = PeerId(b"best"), PeerId(b"more")
+    exchange = Exchange(100, range(100))
+    exchange.join(best, None)
+    now = 0.0
+
+    def give(peer: PeerId, seconds: float = 0.01) -> None:
+        nonlocal now
+        leaf = exchange.ask(peer, now)
+        assert leaf is not None
+        now += seconds
+        exchange.take(peer, leaf, now)
+
+    give(best)
+    exchange.crowd(best, now)
+    assert exchange.rests_until(best) <= now, "alone, nobody else brings what it would not"
+    give(best)
+    exchange.join(more, None)
+    rests = []
+    for _ in range(7):
+        give(more, 0.001)
+        kept = exchange.ask(best, now)
+        assert kept is not None
+        exchange.crowd(best, now)
+        exchange.crowd(more, now)
+        assert exchange.rests_until(best) <= now, "it gave more"
+        assert exchange.ask(more, now) is None
+        rests.append(round(exchange.rests_until(more) - now, 6))
+        now = exchange.rests_until(more)
+        exchange.take(best, kept, now)
+    assert rests == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    give(more, 2.5)  # at work for longer than it rested, and in nobody's way
+    assert exchange.ask(best, now) is not None
+    exchange.crowd(more, now)
+    assert round(exchange.rests_until(more) - now, 6) == 0.1
+    exchange.leave(best)
+    give(more)
 
 
 def test_when_nobody_has_a_leaf_it_stays_missing_and_is_asked_when_somebody_gets_it() -> None:
