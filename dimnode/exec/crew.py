@@ -267,8 +267,12 @@ class Crew:
         return None
 
     async def _mourn(self, member: Member) -> None:
-        """The worker is dead and we did not kill it: ask the zygote how, then blame the order that ran."""
-        with trio.move_on_after(self._limits.exit_report_seconds_max):
+        """The worker is dead and we did not kill it: ask the zygote how, then blame the order that ran.
+
+        It is given nothing more meanwhile: an order that came later has nothing to do with its death.
+        """
+        member.leaving = True
+        with trio.move_on_after(self._limits.exit_report_seconds_max if member.flight else 0.0):
             await member.exited.wait()
         if not member.gone:
             self._lose(member, *_how_it_died(member.wait_status))

@@ -24,7 +24,10 @@ from dimnode.records.ids import BLOB_PREFIX
 from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "exec"))
-LIMITS = ExecLimits()
+LIMITS = ExecLimits(
+    zygote_start_seconds_max=120.0, worker_start_seconds_max=120.0, exit_report_seconds_max=30.0
+)  # fmt: skip
+"""Patient: five runtimes may be imported at once, by a machine that does other things as well."""
 
 
 def hello_of(zygote: Zygote, seconds_max: float) -> Hello:
@@ -106,7 +109,7 @@ class Rig:
 
     async def end_of(self, key: Key) -> Finished:
         """The outcome of an order, awaited."""
-        with trio.fail_after(60):
+        with trio.fail_after(240):
             while key not in self.outcomes:
                 await self.news.wait()
         return self.outcomes[key]
@@ -118,9 +121,14 @@ class Rig:
 
     async def until(self, truth: Any) -> None:
         """Look again and again, for things that tell nobody."""
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             while not truth():  # noqa: ASYNC110 - the things awaited here have no event
                 await trio.sleep(0.005)
+
+    async def pids(self, count: int = 1) -> tuple[int, ...]:
+        """Of so many workers. One may answer before its zygote's report has come."""
+        await self.until(lambda: len(self.pool.stats().worker_pids) == self.pool.stats().workers == count)
+        return self.pool.stats().worker_pids
 
 
 @asynccontextmanager

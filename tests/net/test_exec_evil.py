@@ -1,6 +1,7 @@
 """Models and workers that misbehave: only the order at fault pays, and nothing outlives the node."""
 
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -45,13 +46,13 @@ def test_an_endless_model_times_out_and_those_behind_it_run(zygote: Zygote, tmp_
     async def main() -> None:
         async with open_rig(zygote, tmp_path) as rig:
             await rig.run(rig.order(rounds(), QUICK))
-            first = rig.pool.stats().worker_pids
-            spin = rig.order(rounds(), ENDLESS, timeout_seconds=0.3)
-            found = await rig.run(spin, *(rig.order(rounds(), QUICK, timeout_seconds=0.2) for _ in range(5)))
+            first = await rig.pids()
+            spin = rig.order(rounds(), ENDLESS, timeout_seconds=3.0)
+            found = await rig.run(spin, *(rig.order(rounds(), QUICK, timeout_seconds=2.5) for _ in range(5)))
             assert [done.status for done in found] == ["timeout"] + ["ok"] * 5
-            assert (found[0].code, found[0].message) == (orders.TIMED_OUT, "did not end within 0.3 s")
-            assert found[0].run_us >= 300_000
-            assert rig.pool.stats().worker_pids != first
+            assert (found[0].code, found[0].message) == (orders.TIMED_OUT, "did not end within 3 s")
+            assert found[0].run_us >= 3_000_000
+            assert await rig.pids() != first
 
     trio.run(main)
 
@@ -63,7 +64,7 @@ def test_a_worker_that_dies_takes_only_the_running_order_with_it(
     async def main() -> None:
         async with open_rig(zygote, tmp_path) as rig:
             await rig.run(rig.order(rounds(), QUICK))
-            (pid,) = rig.pool.stats().worker_pids
+            (pid,) = await rig.pids()
             running = rig.offer(rig.order(rounds(), ENDLESS))
             behind = [rig.offer(rig.order(rounds(), QUICK)) for _ in range(4)]
             os.kill(pid, number)
@@ -74,6 +75,23 @@ def test_a_worker_that_dies_takes_only_the_running_order_with_it(
                 assert (ended.status, ended.code) == ("crashed", orders.CRASHED)
                 assert number.name in ended.message
             assert [(await rig.end_of(key)).status for key in behind] == ["ok"] * 4
+
+    trio.run(main)
+
+
+def test_an_order_is_not_given_to_a_worker_that_died_before_it_came(zygote: Zygote, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path, limits=replace(SMALL, exit_report_seconds_max=1000.0)) as rig:
+            await rig.run(rig.order(rounds(), QUICK))
+            (pid,) = await rig.pids()
+            os.kill(zygote.pid, signal.SIGSTOP)  # nobody says how it died
+            try:
+                os.kill(pid, signal.SIGKILL)
+                await rig.until(lambda: not rig.pool.stats().workers)
+            finally:
+                os.kill(zygote.pid, signal.SIGCONT)
+            (done,) = await rig.run(rig.order(rounds(), QUICK))
+            assert done.status == "ok"
 
     trio.run(main)
 
@@ -143,7 +161,7 @@ def test_a_hundred_workers_that_die_leave_no_descriptor_and_no_process(zygote: Z
                     rig.pool.cancel(key)
                 await rig.until(lambda: rig.pool.stats().workers == 0)
             await rig.run(rig.order(rounds(), QUICK))
-            assert len(os.listdir("/proc/self/fd")) <= before + 2
+            await rig.until(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
             await rig.until(lambda: len(psutil.Process(zygote.pid).children()) <= 2)
 
     trio.run(main)
@@ -173,6 +191,7 @@ def test_a_node_without_a_file_left_fails_the_order_and_not_itself(zygote: Zygot
         async with open_rig(zygote, tmp_path) as rig:
             entry = blob([[1]])
             asked = [rig.order(doubling(1), entry) for _ in range(9)]
+            gc.collect()  # what other tests left open is closed now, and not in between
             before = len(os.listdir("/proc/self/fd"))
             found = []
             for count, order in enumerate(asked):
@@ -215,6 +234,8 @@ def test_a_dead_zygote_is_replaced_and_the_orders_run(tmp_path: Path) -> None:
         async with open_rig(zygote, tmp_path) as rig:
             await rig.run(rig.order(rounds(), QUICK))
             old = zygote.pid
+            os.kill(old, signal.SIGSTOP)  # or a worker might be born, and die with an order
+            await rig.until(lambda: psutil.Process(old).status() == psutil.STATUS_STOPPED)
             keys = [rig.offer(rig.order(doubling(1), blob([[number]]))) for number in range(10)]
             os.kill(old, signal.SIGKILL)
             assert [(await rig.end_of(key)).status for key in keys] == ["ok"] * 10
@@ -256,7 +277,7 @@ def test_in_chaos_every_order_still_ends_exactly_once(zygote: Zygote, tmp_path: 
                 lambda: rig.order(rounds(), ENDLESS, timeout_seconds=0.05),
                 lambda: rig.order(allocating(10**10), blob([1])),
             ]
-            taken = []
+            taken, killed = [], set[int]()
             for _ in range(150):
                 for _ in range(rng.randrange(4)):
                     order = rng.choices(makers, weights=[9, 9, 2, 2, 1, 1])[0]()
@@ -266,13 +287,16 @@ def test_in_chaos_every_order_still_ends_exactly_once(zygote: Zygote, tmp_path: 
                     rig.pool.cancel(rng.choice(taken))
                 pids = rig.pool.stats().worker_pids
                 if rng.random() < 0.05 and pids:
+                    killed.add(pid := rng.choice(pids))
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(rng.choice(pids), signal.SIGKILL)
+                        os.kill(pid, signal.SIGKILL)
                 await trio.sleep(rng.choice([0, 0, 0.002, 0.01]))
             ends = [(await rig.end_of(key)).status for key in taken]
             print(Counter(ends))
             assert len(rig.outcomes) == len(taken)
-            assert {"ok", "failed", "timeout"} <= set(ends)
+            await rig.until(lambda: not killed & set(rig.pool.stats().worker_pids))
+            after = await rig.run(*(make() for make in makers))
+            assert [done.status for done in after] == ["ok", "ok", "failed", "failed", "timeout", "memory"]
             assert (rig.pool.stats().queued, rig.pool.stats().running) == (0, 0)
 
     trio.run(main)
@@ -289,8 +313,9 @@ async def main(zygote):
     async with open_rig(zygote, Path({folder!r}), workers=2) as rig:
         for _ in range(2):
             rig.offer(rig.order(rounds(), ENDLESS))
-        await rig.until(lambda: len(rig.pool.stats().worker_pids) == 2 and rig.pool.stats().running == 2)
-        print(zygote.pid, *rig.pool.stats().worker_pids, flush=True)
+        pids = await rig.pids(2)
+        await rig.until(lambda: rig.pool.stats().running == 2)
+        print(zygote.pid, *pids, flush=True)
         await trio.sleep_forever()
 
 zygote = start_zygote()
@@ -434,9 +459,9 @@ def test_a_worker_without_a_required_wall_refuses_to_work(tmp_path: Path) -> Non
 
 def test_the_zygote_tries_its_walls_before_it_says_what_stands() -> None:
     with start_zygote() as zygote:
-        hello = hello_of(zygote, 20)
+        hello = hello_of(zygote, 120)
         assert (hello.failure, hello.breaches, hello.complete) == ("", (), True)
         assert hello.runtime["engine"] == "onnxruntime"
     with start_zygote() as zygote:
         os.kill(zygote.pid, signal.SIGKILL)
-        assert hello_of(zygote, 20).failure == "it died"
+        assert hello_of(zygote, 120).failure == "it died"
