@@ -24,8 +24,6 @@ from dimnode.store.part import Part
 STORE = replace(LIMITS.store, free_bytes_min=0)
 BRISK = replace(
     LIMITS.exchange,
-    silence_seconds_max=1.0,
-    leaf_seconds_max=2.0,
     have_again_seconds=0.05,
     look_again_seconds=0.02,
     permission_seconds=0.0,
@@ -102,7 +100,21 @@ class Fetcher:
     def download(self, root: Cid, size_bytes: int | None = None, limits: Any = BRISK) -> Download:
         return Download(self.host, root, self.open_sink, self.reach, self.lied.append, size_bytes, 0, limits)
 
-    async def fetch(self, root: Cid, peers: list[PeerId], seconds: float = 20.0, **more: Any) -> Download:
+    async def try_until(self, true: Callable[[], bool], root: Cid, peers: list[PeerId]) -> None:
+        """Fetch until this is true, which it is before the blob is whole. What came stays."""
+        download = self.download(root)
+        with trio.fail_after(40.0):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(offer_all, download, peers)
+                nursery.start_soon(download.run)
+                while not true():  # noqa: ASYNC110 what is waited for is what anybody can see from outside
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+        assert not download.done
+        if self.part is not None:
+            self.part.close()
+
+    async def fetch(self, root: Cid, peers: list[PeerId], seconds: float = 40.0, **more: Any) -> Download:
         """Fetch and finish. Raises `Refused`; `TooSlowError` when it is not whole in time."""
         download = self.download(root, **more)
         failure: Refused | None = None

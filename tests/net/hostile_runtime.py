@@ -109,7 +109,7 @@ def main(form: str, secret: str, folder: str) -> None:
         finally:
             os._exit(0)
     theirs.close()
-    mine.settimeout(30)
+    mine.settimeout(120)
     model = ModelOrder("m", form, (), Facts())
     mine.sendall(pack_frame(["load", birth_bytes(model), 0, None]))
     mine.sendall(pack_frame([1, "infer", [], [], None, 5000, 0, 0]))

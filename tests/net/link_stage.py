@@ -50,11 +50,10 @@ class Site:
         self.changed.set()
         self.changed = trio.Event()
 
-    async def until(self, true: Callable[[], bool], seconds: float = 5.0) -> None:
+    async def until(self, true: Callable[[], bool]) -> None:
         """Wait until something reported makes this true."""
-        with trio.fail_after(seconds):
-            while not true():
-                await self.changed.wait()
+        while not true():
+            await self.changed.wait()
 
 
 @asynccontextmanager
@@ -98,14 +97,13 @@ async def linked_again(smaller: Site, larger: Site) -> None:
         await each.until(lambda each=each, before=before: len(each.notices) > before and each.notices[-1])
 
 
-async def soon(true: Callable[[], bool], seconds: float = 5.0) -> None:
+async def soon(true: Callable[[], bool]) -> None:
     """Wait until this is true, though nothing reports it."""
-    with trio.fail_after(seconds):
-        while not true():  # noqa: ASYNC110 nothing could set an event
-            await trio.sleep(0.02)
+    while not true():  # noqa: ASYNC110 nothing could set an event
+        await trio.sleep(0.02)
 
 
-def run(scenario: Callable[[], Awaitable[None]], seconds: float = 20.0) -> None:
+def run(scenario: Callable[[], Awaitable[None]], seconds: float = 30.0) -> None:
     """Run a scenario that must end in time."""
 
     async def bounded() -> None:

@@ -20,7 +20,13 @@ LOOPBACK = ["/ip4/127.0.0.1/tcp/0"]
 ECHO = "/test/echo/1"
 TOPIC = "test.topic"
 DAY = 86_400_000
-HASTY = replace(LIMITS, swarm=replace(LIMITS.swarm, admission_seconds_max=0.5))
+
+
+def hasty(admission_seconds_max: float) -> Limits:
+    """Who shows nothing is not waited for, and has time enough to hear why."""
+    return replace(
+        LIMITS, swarm=replace(LIMITS.swarm, admission_seconds_max=admission_seconds_max, farewell_seconds_max=10.0)
+    )
 
 
 def now_ms() -> int:
@@ -116,14 +122,13 @@ async def site(
         nursery.cancel_scope.cancel()
 
 
-async def until(true: Callable[[], object], seconds: float = 8.0) -> None:
+async def until(true: Callable[[], object]) -> None:
     """Wait until it is so."""
-    with trio.fail_after(seconds):
-        while not true():  # noqa: ASYNC110 - what is waited for is what anybody can see from outside
-            await trio.sleep(0.01)
+    while not true():  # noqa: ASYNC110 - what is waited for is what anybody can see from outside
+        await trio.sleep(0.01)
 
 
-def run(scenario: Callable[[], Awaitable[None]], seconds: float = 30.0) -> None:
+def run(scenario: Callable[[], Awaitable[None]], seconds: float = 40.0) -> None:
     """Run a scenario that must end in time."""
 
     async def bounded() -> None:

@@ -3,12 +3,14 @@
 import io
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from blob_stage import BRISK, LISTEN, Provider, content_of, fetching, offer_all, provider, run, staged
+from machine import Watch
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.p2p.blob_words import BlobStream, Have, Leaf, Node, Open, Refusal, pack_bits, read_bits, read_question
@@ -103,9 +105,7 @@ def test_a_lone_liar_gives_nothing_and_is_told_of(tmp_path: Path, lie: str) -> N
     async def scenario() -> None:
         giver = full(tmp_path / "a", twist=twist)
         async with staged(tmp_path / "b", giver) as fetcher:
-            with pytest.raises(trio.TooSlowError):
-                await fetcher.fetch(ROOT, [giver.peer], seconds=1.0)
-            assert fetcher.lied == [giver.peer]
+            await fetcher.try_until(lambda: fetcher.lied == [giver.peer], ROOT, [giver.peer])
             assert fetcher.part is not None and fetcher.part.done_bytes == 0
             assert fetcher.store.find(ROOT) is None
 
@@ -125,9 +125,13 @@ def test_what_came_before_a_break_is_not_fetched_again(tmp_path: Path) -> None:
 
         first, second = full(tmp_path / "a", twist=stop_after_five), full(tmp_path / "c")
         async with staged(tmp_path / "b", first, second) as fetcher:
-            with pytest.raises(trio.TooSlowError):
-                await fetcher.fetch(ROOT, [first.peer], seconds=1.5)
-            assert fetcher.part is not None and fetcher.part.done_bytes >= 5 * LEAF_BYTES - 1_000_000
+            least = 5 * LEAF_BYTES - 1_000_000  # the last leaf is short, and may be among them
+
+            def stopped() -> bool:
+                return served > 5 and fetcher.part is not None and fetcher.part.done_bytes >= least
+
+            await fetcher.try_until(stopped, ROOT, [first.peer])
+            assert fetcher.part is not None
             had = fetcher.part.done_bytes
             fetcher.part = None
             download = await fetcher.fetch(ROOT, [second.peer])
@@ -172,11 +176,8 @@ def test_nobody_is_served_without_a_rule_and_a_rule_that_ends_ends_the_service(t
         nonlocal allowed
         giver = full(tmp_path / "a", may_fetch=rule)
         async with staged(tmp_path / "b", giver) as fetcher:
-            with pytest.raises(trio.TooSlowError):
-                await fetcher.fetch(ROOT, [giver.peer], seconds=0.5)
-            assert (
-                fetcher.part is None and not fetcher.lied and giver.server.served.refused > 1
-            )  # asked again and again
+            await fetcher.try_until(lambda: giver.server.served.refused > 1, ROOT, [giver.peer])  # again and again
+            assert fetcher.part is None and not fetcher.lied
             allowed = True
             stream = BlobStream(await fetcher.host.open_stream(giver.peer, BLOB), BRISK)
             await stream.ask(Open(ROOT))
@@ -201,7 +202,7 @@ def test_questions_that_come_together_with_the_first_are_answered_too(tmp_path: 
             await raw.write(b"".join(map(pack_frame, (["open", ROOT], ["leaf", 0], ["leaf", 1]))))
             assert await stream.opened() == (len(CONTENT), b"")
             room = memoryview(bytearray(LEAF_BYTES))
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 for leaf in (0, 1):
                     assert await stream.leaf(leaf, room) == CONTENT[leaf * LEAF_BYTES : (leaf + 1) * LEAF_BYTES]
 
@@ -217,8 +218,9 @@ def test_who_refuses_takes_no_part_so_that_the_search_comes_to_its_end(tmp_path:
             while download.idle_since is None:
                 await trio.lowlevel.checkpoint()
             began = download.idle_since
-            with trio.move_on_after(0.5):
-                await offer_all(download, [giver.peer])
+            nursery.start_soon(offer_all, download, [giver.peer])
+            while giver.server.served.refused < 3:  # noqa: ASYNC110 what is waited for is a counter
+                await trio.sleep(0.01)
             assert download.idle_since == began
             nursery.cancel_scope.cancel()
 
@@ -257,15 +259,18 @@ def test_a_silent_provider_holds_nothing_up(tmp_path: Path) -> None:
     released = threading.Event()
 
     def never(leaf: int, content: bytes) -> bytes:
-        released.wait(10.0)
+        assert released.wait(60.0)
         return content
 
     async def scenario() -> None:
         silent, giver = full(tmp_path / "a", twist=never), full(tmp_path / "c")
         async with staged(tmp_path / "b", silent, giver) as fetcher:
-            await fetcher.fetch(ROOT, [silent.peer, giver.peer], seconds=8.0)
+            hasty = replace(BRISK, silence_seconds_max=1.0)
+            try:
+                await fetcher.fetch(ROOT, [silent.peer, giver.peer], limits=hasty)
+            finally:
+                released.set()
             assert fetched_bytes(fetcher.store, ROOT) == CONTENT and not fetcher.lied
-            released.set()
 
     run(scenario)
 
@@ -362,9 +367,7 @@ def test_nonsense_is_a_fault_of_the_peer(tmp_path: Path, name: str) -> None:
             open_host(bytes([79]) * 32, LISTEN, {BLOB: serve}, dht=False) as bad,
         ):
             await fetcher.host.connect(bad.addresses()[0])
-            with pytest.raises(trio.TooSlowError):
-                await fetcher.fetch(ROOT, [PeerId(bad.peer)], seconds=0.7)
-            assert fetcher.lied == [PeerId(bad.peer)]
+            await fetcher.try_until(lambda: fetcher.lied == [PeerId(bad.peer)], ROOT, [PeerId(bad.peer)])
             assert fetcher.store.all() == []
 
     run(scenario)
@@ -462,9 +465,9 @@ def test_the_loop_stays_responsive_while_a_blob_comes(tmp_path: Path) -> None:
 
     async def watch() -> None:
         while True:
-            before = trio.current_time()
+            machine = Watch()
             await trio.sleep(0.01)
-            late.append(trio.current_time() - before - 0.01)
+            late.append(machine.seconds - 0.01)
 
     async def scenario() -> None:
         content = content_of(48)

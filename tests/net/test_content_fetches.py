@@ -20,7 +20,7 @@ from dimnode.records.unixfs import root_of
 pytestmark = pytest.mark.slow
 CONTENT = content_of(1)
 ROOT, OTHER = root_of(CONTENT), root_of(b"nobody has this")
-QUICK = replace(LIMITS, exchange=replace(BRISK, find_seconds_max=0.3, fetches_waiting_max=1), store=STORE)
+ONE_AT_A_TIME = replace(BRISK, fetches_waiting_max=1)
 
 
 async def keep_open(task_status: trio.TaskStatus[trio.Nursery]) -> None:
@@ -31,11 +31,14 @@ async def keep_open(task_status: trio.TaskStatus[trio.Nursery]) -> None:
 
 
 @asynccontextmanager
-async def content_beside(folder: Path, giver: Provider) -> AsyncIterator[tuple[Content, Fetcher, trio.CancelScope]]:
+async def content_beside(
+    folder: Path, giver: Provider, find_seconds_max: float
+) -> AsyncIterator[tuple[Content, Fetcher, trio.CancelScope]]:
     """Large blobs of a node whose neighbour is `giver`; the scope is what ends with the node."""
     async with staged(folder, giver) as fetcher, trio.open_nursery() as outside:
         node = await outside.start(keep_open)
-        content = Content(fetcher.store, QUICK)
+        exchange = replace(ONE_AT_A_TIME, find_seconds_max=find_seconds_max)
+        content = Content(fetcher.store, replace(LIMITS, exchange=exchange, store=STORE))
         content.attach(fetcher.host, node, fetcher.reach)
         yield content, fetcher, node.cancel_scope
         outside.cancel_scope.cancel()
@@ -51,7 +54,7 @@ def test_who_sends_wrong_bytes_gives_nothing_and_loses_points(tmp_path: Path) ->
     async def scenario() -> None:
         giver = provider(tmp_path / "a", twist=lambda _leaf, content: bytes(len(content)))
         giver.store.add(io.BytesIO(CONTENT))
-        async with content_beside(tmp_path / "b", giver) as (content, fetcher, _):
+        async with content_beside(tmp_path / "b", giver, 3.0) as (content, fetcher, _):
             no = await refusal(content, ROOT, giver)
             assert (no.complaint.code, no.complaint.cause) == ("E-p2p-61", "who said to have it sent wrong bytes")
             assert fetcher.host.conduct().offences == {Offence.BLOB.value: 1}
@@ -62,7 +65,7 @@ def test_who_sends_wrong_bytes_gives_nothing_and_loses_points(tmp_path: Path) ->
 def test_one_fetch_too_many_is_refused_at_once_and_a_node_that_stops_says_so_to_who_waits(tmp_path: Path) -> None:
     async def scenario() -> None:
         giver = provider(tmp_path / "a")
-        async with content_beside(tmp_path / "b", giver) as (content, _, node), trio.open_nursery() as nursery:
+        async with content_beside(tmp_path / "b", giver, 60.0) as (content, _, node), trio.open_nursery() as nursery:
             ends: list[str] = []
 
             async def wait() -> None:

@@ -110,6 +110,6 @@ def test_a_broken_file_is_an_outcome_and_the_next_order_is_run(
                 assert done.status == "ok" or 95 <= int(done.code.rpartition("-")[2]) <= 102
             ended = [rig.outcomes[key].status for key in sorted(rig.outcomes)][-len(whole) :]
             assert ended == ["ok"] * len(whole)
-            assert len(rig.pool.stats().worker_pids) == 1, "one worker read them all"
+            assert len(await rig.pids()) == 1, "one worker read them all"
 
     trio.run(main)

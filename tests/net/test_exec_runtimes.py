@@ -175,7 +175,7 @@ def test_a_runtime_that_was_taken_over_gets_through_no_wall(tmp_path: Path, form
     script = Path(__file__).with_name("hostile_runtime.py")
     environment = {**os.environ, **WORKER_ENVIRONMENT}
     asked = [sys.executable, str(script), form, str(secret), str(folder)]
-    done = subprocess.run(asked, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(asked, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["said"] == ["worked", "[]"]
@@ -200,7 +200,7 @@ def test_every_thread_of_a_worker_is_behind_the_walls_and_its_zygote_has_one(
     async def main() -> None:
         async with rig_of(zygotes, tmp_path) as rig:
             await rig.run(rig.asks(rig.model(form, *mlp(form)), blob(X)))
-            (pid,) = rig.pool.stats().worker_pids
+            (pid,) = await rig.pids()
             tasks = os.listdir(f"/proc/{pid}/task")
             for task in tasks:
                 said = status_of(f"{pid}/task/{task}")
@@ -217,7 +217,7 @@ def test_every_thread_of_a_worker_is_behind_the_walls_and_its_zygote_has_one(
 def test_each_runtime_proves_its_own_walls_when_it_starts(zygotes: list[Zygote], tmp_path: Path) -> None:
     for zygote in zygotes:
         if zygote.hello is None:
-            hello_of(zygote, 30)
+            hello_of(zygote, 120)
 
     async def main() -> None:
         async with rig_of(zygotes, tmp_path) as rig:
@@ -273,7 +273,7 @@ def test_what_only_proves_itself_leaves_no_process_behind(zygotes: list[Zygote],
     async def main() -> None:
         async with open_rig(zygotes[0], tmp_path, warm=zygotes[1:3]) as rig:
             assert not rig.pool.stats().runtimes["coreml"].known
-            with trio.fail_after(30):
+            with trio.fail_after(240):
                 await rig.pool.prove()
             state = rig.pool.stats().runtimes["coreml"]
             assert (state.known, state.works(True)) == (True, True)
@@ -308,9 +308,9 @@ def test_where_forking_is_not_safe_spares_serve_in_the_same_walls(
                 assert spawning.hello is not None and spawning.hello.breaches == ()
 
         trio.run(main)
-        lineage = [child.pid for child in psutil.Process(spawning.pid).children()]
+        lineage = psutil.Process(spawning.pid).children()
         assert len(lineage) >= 1
-    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in lineage)
+    assert not psutil.wait_procs(lineage, timeout=30)[1]
 
 
 def test_a_device_that_is_not_there_refuses_the_orders_of_its_runtime_alone(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dimnode.exec import orders, pool
 from dimnode.exec.estimates import CostRow
 from dimnode.exec.launch import Zygote, start_zygote
 from dimnode.exec.orders import Key
+from dimnode.exec.queue import OrderQueue
 from dimnode.exec.shares import Quota, Quotas
 from dimnode.store.costs import CostBook, MeasuredModel
 
@@ -185,13 +186,14 @@ def test_a_newcomer_displaces_the_last_order_of_whoever_fills_the_room(zygote: Z
 def test_an_order_that_waits_past_its_deadline_is_given_back_unrun(zygote: Zygote, tmp_path: Path) -> None:
     async def main() -> None:
         async with open_rig(zygote, tmp_path) as rig:
-            running = rig.offer(rig.order(rounds(), ENDLESS, timeout_seconds=0.6))
+            running = rig.offer(rig.order(rounds(), ENDLESS, timeout_seconds=200.0))
             await rig.until(lambda: rig.pool.stats().running)
             late = rig.offer(rig.order(rounds(), QUICK, deadline_seconds=0.1))
-            patient = rig.offer(rig.order(rounds(), QUICK, deadline_seconds=30.0))
+            patient = rig.offer(rig.order(rounds(), QUICK, deadline_seconds=200.0))
             done = await rig.end_of(late)
             assert (done.status, done.code, done.run_us) == ("refused", orders.TOO_LATE, 0)
             assert running not in rig.outcomes, "at its deadline, not when its turn came"
+            assert rig.pool.cancel(running)
             assert (await rig.end_of(patient)).status == "ok"
 
     trio.run(main)
@@ -272,9 +274,11 @@ def test_a_model_that_took_more_than_there_is_is_refused_also_after_a_restart(zy
                 assert busy is None
                 assert (await rig.end_of(order.key)).status == "ok"
                 assert order.model is not None
-                expected_bytes = rig.pool.costs.memory_bytes(order.model.id) or 0
-                assert 240_000_000 < expected_bytes < 700_000_000
-                assert rig.pool.stats().memory_bytes < expected_bytes // 2
+                name = order.model.id
+                await rig.until(lambda: (rig.pool.costs.memory_bytes(name) or 0) > 240_000_000)
+                expected_bytes = rig.pool.costs.memory_bytes(name) or 0
+                assert expected_bytes < 700_000_000
+                await rig.until(lambda: rig.pool.stats().memory_bytes < expected_bytes // 2)
                 busy = rig.pool.offer(rig.order(hungry, blob([1.0])))
             assert busy is not None
             assert (busy.code, busy.retry_after_ms) == (orders.NO_MEMORY, 0), "it will never fit"
@@ -319,7 +323,7 @@ def test_workers_that_compute_have_no_more_threads_than_there_are_cores_however_
                 for place in range(60)
                 for model, content in zip(models, some, strict=True)
             ]
-            with trio.fail_after(30):
+            with trio.fail_after(120):
                 while len(rig.outcomes) < len(keys):
                     busy = [state.pid for state in rig.pool.stats().members if state.state != "idle" and state.pid]
                     most = max(most, threads_of(busy))
@@ -362,7 +366,13 @@ def test_a_model_is_loaded_on_request_and_answers_warm(zygote: Zygote, tmp_path:
     trio.run(main)
 
 
-def test_a_flood_of_ten_thousand_orders_does_not_delay_another_identity(zygote: Zygote, tmp_path: Path) -> None:
+def test_a_flood_of_ten_thousand_orders_does_not_delay_another_identity(
+    zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run is charged what was expected: one that a busy machine held up would be paid for with a hundred turns."""
+    landed = OrderQueue.landed
+    monkeypatch.setattr(OrderQueue, "landed", lambda queue, ticket, _: landed(queue, ticket, ticket.charged_seconds))
+
     async def main() -> None:
         limits = replace(LIMITS, queue_tasks_max=12_000)
         quotas = Quotas(Quota(queued_max=10_000))
@@ -375,7 +385,7 @@ def test_a_flood_of_ten_thousand_orders_does_not_delay_another_identity(zygote: 
             mine = [rig.offer(rig.order(model, entry, client=b"quiet")) for _ in range(50)]
             for key in mine:
                 await rig.end_of(key)
-            served = len(rig.order_of_arrival) - 1
+            served = rig.order_of_arrival.index(mine[-1][1])
             # Half of the turns, and what was with the worker already.
             assert served <= 2 * 50 + 2 * LIMITS.worker_inflight_max
 

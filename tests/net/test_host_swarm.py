@@ -100,9 +100,7 @@ def test_five_hosts_find_each_other_through_one() -> None:
                 await host.connect(hosts[0].addresses()[0])
 
             async def join(host: Host) -> None:
-                for _ in range(20):
-                    if await host.dht_join() == 4:
-                        return
+                while await host.dht_join() < 4:  # noqa: ASYNC110 a retry with jitter is how it is used
                     await trio.sleep(rng.uniform(0.1, 0.4))
 
             async with trio.open_nursery() as nursery:
@@ -117,7 +115,7 @@ def test_five_hosts_find_each_other_through_one() -> None:
             assert await hosts[2].dht_providers(b"key") == [hosts[3].peer], "a provider finds the other ones"
             assert hosts[3].addresses()[0] in hosts[2].addresses_of(hosts[3].peer)
 
-    run(scenario, seconds=40)
+    run(scenario, seconds=90)
 
 
 def rpc(payload: bytes) -> bytes:
@@ -209,8 +207,8 @@ def test_places_of_inbound_connections_come_back() -> None:
                 await b.connect(a.addresses()[0])
                 await assert_echo(b, a.peer)
                 await b.disconnect(a.peer)
-            await trio.testing.wait_all_tasks_blocked(0.15)
-            assert a._swarm._inbound_limiter.borrowed_tokens == 0
+            while a._swarm._inbound_limiter.borrowed_tokens:  # noqa: ASYNC110 what is waited for is a counter
+                await trio.sleep(0.02)
 
     run(scenario)
 
@@ -234,7 +232,7 @@ def test_a_plaintext_peer_is_refused() -> None:
         key_pair = create_new_key_pair(seed("plain"))
         plain = new_host(key_pair=key_pair, sec_opt={PLAINTEXT_PROTOCOL_ID: InsecureTransport(key_pair)})
         async with open_host(seed("a"), LOOPBACK, HANDLERS) as a, plain.run(listen_addrs=[]):
-            with pytest.raises(SwarmException), trio.fail_after(5):
+            with pytest.raises(SwarmException):
                 await plain.connect(info_from_p2p_addr(Multiaddr(a.addresses()[0])))
             assert a.connected() == []
 

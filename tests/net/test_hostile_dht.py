@@ -13,6 +13,7 @@ import trio.testing
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
 from libp2p.utils import encode_varint_prefixed
+from machine import resting, within
 from multiaddr import Multiaddr
 from test_host import HANDLERS, LOOPBACK, assert_echo, run, seed
 
@@ -75,7 +76,7 @@ def lied_to(answer: Answer, scenario: Callable[[Host, Host, Host], Awaitable[Non
                 await victim.connect(host.addresses()[0])
             await scenario(victim, lying, honest)
 
-    run(with_hosts, seconds=30)
+    run(with_hosts, seconds=60)
 
 
 def test_an_answer_that_names_thousands_costs_few_dials_and_leaves_nothing_behind() -> None:
@@ -87,7 +88,7 @@ def test_an_answer_that_names_thousands_costs_few_dials_and_leaves_nothing_behin
 
         async def scenario(victim: Host, lying: Host, honest: Host) -> None:
             for _ in range(3):
-                with trio.fail_after(5):
+                with within(5.0):
                     await victim.dht_join()
             dht: Any = victim._dht
             assert dht.lookup.dials <= 3 * LIMITS.host.dht_dials_per_answer_max
@@ -153,7 +154,7 @@ def test_a_hint_to_another_peers_address_is_found_out_by_the_dial() -> None:
                 assert stranger(1) not in victim.dht_peers()
                 await victim.connect(somebody.addresses()[0])  # whose address it is can be reached all the same
 
-    run(scenario, seconds=30)
+    run(scenario, seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -185,12 +186,12 @@ def test_who_does_not_answer_delays_a_walk_by_a_bounded_time() -> None:
         ):
             for host in (mute, honest):
                 await victim.connect(host.addresses()[0])
-            began = trio.current_time()
-            await victim.dht_join()
-            assert trio.current_time() - began < LIMITS.host.dht_answer_seconds_max + 2.0
+            async with resting() as watch:
+                await victim.dht_join()
+                assert watch.seconds < LIMITS.host.dht_answer_seconds_max + 2.0
             assert honest.peer in victim.dht_peers()
 
-    run(scenario, seconds=30)
+    run(scenario, seconds=60)
 
 
 def test_idle_streams_of_one_peer_do_not_close_the_dht_to_the_others() -> None:
@@ -208,7 +209,7 @@ def test_idle_streams_of_one_peer_do_not_close_the_dht_to_the_others() -> None:
             assert await honest.dht_provide(b"key")
             assert honest.peer in await honest.dht_providers(b"key") or victim.conduct().offences == {}
 
-    run(scenario, seconds=30)
+    run(scenario, seconds=60)
 
 
 def test_only_peers_that_were_admitted_enter_the_table() -> None:
@@ -226,7 +227,7 @@ def test_only_peers_that_were_admitted_enter_the_table() -> None:
             assert ours.dht_peers() == [kin.peer]
             assert await ours.dht_provide(b"key"), "it is asked and answered all the same"
 
-    run(scenario, seconds=30)
+    run(scenario, seconds=60)
 
 
 def record_of(name: str, sequence: int = 1, life_ms: int = 60_000) -> bytes:
@@ -276,7 +277,7 @@ def test_of_values_only_records_that_their_publisher_signed_are_kept() -> None:
             assert heard.name is not None
             assert heard.name.sequence == 2
 
-    run(scenario, seconds=30)
+    run(scenario, seconds=60)
 
 
 def test_a_record_is_found_while_its_publisher_is_away_and_the_newer_one_counts() -> None:
@@ -302,7 +303,7 @@ def test_a_record_is_found_while_its_publisher_is_away_and_the_newer_one_counts(
                 assert (found.name.sequence, set(found.tellers)) == (2, {keeper.peer})
                 assert (await second.dht_resolve(publisher.peer)).raw == found.raw, "the reader keeps it, too"
 
-    run(scenario, seconds=30)
+    run(scenario, seconds=60)
 
 
 def test_a_publisher_that_forgot_its_number_hears_it_from_others() -> None:
@@ -314,7 +315,7 @@ def test_a_publisher_that_forgot_its_number_hears_it_from_others() -> None:
                     kept, heard = await publisher.dht_publish(record_of("publisher", sequence, 60_000 + sequence))
                     assert (kept, heard.name and heard.name.sequence) == (kept_by, newest)
 
-    run(scenario, seconds=30)
+    run(scenario, seconds=60)
 
 
 def test_lies_about_a_record_cost_the_liar_and_change_nothing() -> None:
@@ -391,7 +392,7 @@ def test_eight_hosts_that_look_up_at_the_same_moment_all_find_each_other() -> No
             print(f"{count} hosts converged in {trio.current_time() - began:.1f} s")
             assert all(len(host.dht_peers()) == count - 1 for host in hosts)
 
-    run(scenario, seconds=CONVERGED_SECONDS + 15)
+    run(scenario, seconds=120)
 
 
 async def _all_join(hosts: list[Host], chance: random.Random) -> None:
@@ -401,7 +402,7 @@ async def _all_join(hosts: list[Host], chance: random.Random) -> None:
         while await host.dht_join() < len(hosts) - 1:  # noqa: ASYNC110 retries with jitter are what is tested
             await trio.sleep(chance.uniform(0.1, 0.5))
 
-    with trio.fail_after(CONVERGED_SECONDS):
+    with within(CONVERGED_SECONDS):
         async with trio.open_nursery() as nursery:
             for host in hosts:
                 nursery.start_soon(join, host)

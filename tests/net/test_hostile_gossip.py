@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import PUBSUB_SIGNING_PREFIX
 from libp2p.utils import encode_varint_prefixed
+from machine import within
 from test_host import HANDLERS, LOOPBACK, assert_echo, run, seed
 from test_host_swarm import PUBSUB, publish_until
 from test_hostile_streams import gone, until
@@ -101,7 +103,7 @@ def row(scenario: Callable[[Row], Awaitable[None]], validates: bool = False) -> 
             await end.connect(middle.addresses()[0])
             await scenario(Row(offender, middle, end, ears))
 
-    run(with_hosts, seconds=30)
+    run(with_hosts, seconds=60)
 
 
 def message(source: bytes, data: bytes, number: int, topics: tuple[str, ...] = (TOPIC,)) -> Any:
@@ -173,11 +175,12 @@ def test_a_peer_whose_clock_was_set_back_is_not_heard_for_a_while_and_has_done_n
     async def scenario(row: Row) -> None:
         now_ms = time.time_ns() // 1_000_000
         await row.say(beat("offender", now_ms))
-        heard = len(row.at_end.heard)
-        for second in range(3):
-            await row.offender.publish(TOPIC, beat("offender", now_ms - 60_000 + 1000 * second))
-        await until(lambda: row.fate("ignored") == 3)
-        assert len(row.at_end.heard) == heard
+        set_back = [beat("offender", now_ms - 60_000 + 1000 * second) for second in range(3)]
+        for each in set_back:
+            await row.offender.publish(TOPIC, each)
+        await row.say(beat("offender", now_ms + 1))  # what was to be passed on before it has been
+        assert row.fate("ignored") >= len(set_back)
+        assert not set(set_back) & {data for _, data in row.at_end.heard}
         assert row.middle.conduct().offences == {}
 
     row(scenario, validates=True)
@@ -196,14 +199,18 @@ def test_a_record_of_another_author_than_the_gossips_is_not_passed_on() -> None:
 
 def test_what_one_source_says_too_fast_is_counted_and_not_passed_on() -> None:
     async def scenario(row: Row) -> None:
+        began = trio.current_time()
         await row.say(b"first")
         pubsub = row.offender._gossip.pubsub
-        for number in range(100):  # past the offender's own rate limit
+        for number in count():  # past the offender's own rate limit
             await pubsub.publish(TOPIC, b"%d" % number)
             await trio.sleep(0.002)  # libp2p's own queue drops the surplus of a burst
-        await until(lambda: row.fate("dropped-source-rate") + row.fate("dropped-muted") > 50)
+            if row.fate("dropped-source-rate") + row.fate("dropped-muted") > 50:
+                break
         passed_on = {data for _, data in row.at_end.heard}
-        assert len(passed_on) <= LIMITS.host.gossip_messages_burst_max + 10
+        seconds = trio.current_time() - began
+        limits = LIMITS.host
+        assert len(passed_on) <= limits.gossip_messages_burst_max + limits.gossip_messages_per_second_max * seconds
         assert row.middle.conduct().offences[Offence.GOSSIP_FLOOD.value] > 10
         await assert_echo(row.end, row.middle.peer)
 
@@ -216,7 +223,7 @@ def test_our_own_messages_wait_for_their_turn_and_all_arrive() -> None:
         sent = [b"%d" % number for number in range(LIMITS.host.gossip_messages_burst_max + 4)]
         for each in sent:
             await row.offender.publish(TOPIC, each)
-        with trio.move_on_after(5.0):
+        with trio.move_on_after(15.0):
             await until(lambda: {data for _, data in row.at_end.heard} >= set(sent))
         assert {data for _, data in row.at_end.heard} >= set(sent), row.middle.conduct()
         assert row.offender.conduct().gossip[TOPIC]["published-late"] >= 3
@@ -259,12 +266,14 @@ def test_a_peer_that_floods_us_with_frames_is_read_slowly_and_others_are_served(
         stream = await row.offender.open_stream(row.middle.peer, PUBSUB, lazy=True)
         subscription = rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid="nonsense")])
         frame = encode_varint_prefixed(subscription.SerializeToString())
+        began = trio.current_time()
         with trio.move_on_after(2.0):
             while True:
                 await stream.write(frame * 1000)
-                with trio.fail_after(1.0):
+                with within(1.0):
                     await assert_echo(row.end, row.middle.peer)
-        reads = LIMITS.host.service_reads_burst_max + 4 * LIMITS.host.service_reads_per_second_max
+        seconds = trio.current_time() - began + 1.0
+        reads = LIMITS.host.service_reads_burst_max + seconds * LIMITS.host.service_reads_per_second_max
         held = stream.bytes_out
         assert held <= reads * len(frame) + 2 * INITIAL_WINDOW_BYTES
         with trio.move_on_after(0.1), pytest.raises(StreamLost):

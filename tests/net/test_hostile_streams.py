@@ -12,12 +12,13 @@ import trio
 import trio.lowlevel
 import trio.testing
 from libp2p.peer.id import ID
+from machine import Watch, within
 from test_host import ECHO, HANDLERS, HOLD, LOOPBACK, WAIT, assert_echo, run, seed
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
 from dimnode.p2p.conduct import BANNED_CODE, CODES, Offence
-from dimnode.p2p.host.host import DialFailed, Host, StreamLost, open_host
+from dimnode.p2p.host.host import DialFailed, Host, Stream, StreamLost, open_host
 from dimnode.p2p.host.yamux import YamuxConnection
 from dimnode.p2p.host.yamux_frames import ACK, SYN, Kind, encode_header
 
@@ -36,7 +37,7 @@ async def malformed(stream) -> None:
     raise PeerFault("as the test wants")
 
 
-def three_hosts(scenario: Callable[[Host, Host, Host], Awaitable[None]], limits: Any = LIMITS, seconds: float = 30):
+def three_hosts(scenario: Callable[[Host, Host, Host], Awaitable[None]], limits: Any = LIMITS, seconds: float = 60):
     """Run `scenario(victim, offender, honest)`; both of the others are connected to the victim."""
 
     async def with_hosts() -> None:
@@ -89,7 +90,7 @@ async def assert_banned(victim: Host, offender: Host) -> None:
 
 
 async def assert_served(honest: Host, victim: Host) -> None:
-    with trio.fail_after(HONEST_SECONDS):
+    with within(HONEST_SECONDS):
         await assert_echo(honest, victim.peer)
 
 
@@ -149,7 +150,7 @@ def test_a_stream_beyond_the_cap_is_refused_at_once_over_all_connections_of_a_pe
             for host in (one, two):
                 await host.connect(victim.addresses()[0])
             refused = False
-            with trio.fail_after(HONEST_SECONDS):
+            with within(HONEST_SECONDS):
                 for number in range(30):
                     try:
                         opened.append(await (one, two)[number % 2].open_stream(victim.peer, WAIT))
@@ -160,7 +161,8 @@ def test_a_stream_beyond_the_cap_is_refused_at_once_over_all_connections_of_a_pe
             assert 8 <= len(opened) <= 20
             for stream in opened:
                 await stream.reset()
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            budget = victim._swarm.upgrader.muxer_multistream._budget
+            await until(lambda: budget.left > limits.host.inbound_streams_total_max - len(opened))
             await assert_echo(one, victim.peer)
 
     run(scenario)
@@ -168,16 +170,21 @@ def test_a_stream_beyond_the_cap_is_refused_at_once_over_all_connections_of_a_pe
 
 def test_unread_bytes_are_bounded_over_all_streams_of_a_peer() -> None:
     async def scenario(victim: Host, offender: Host, honest: Host) -> None:
-        streams = [await offender.open_stream(victim.peer, HOLD) for _ in range(4)]
         lost = 0
-        for stream in streams:
+
+        async def fill(stream: Stream) -> None:
+            nonlocal lost
             try:
                 await stream.write(bytes(200_000))
-                with trio.move_on_after(0.3):
-                    await stream.read(1)
+                await stream.read(1)
             except StreamLost:
                 lost += 1
-        assert lost >= 2
+
+        async with trio.open_nursery() as nursery:
+            for stream in [await offender.open_stream(victim.peer, HOLD) for _ in range(4)]:
+                nursery.start_soon(fill, stream)
+            await until(lambda: lost >= 2)
+            nursery.cancel_scope.cancel()
         assert sum(connection.unread_bytes for connection in [raw(victim, offender.peer)]) <= 300_000
         assert victim.conduct().offences[Offence.UNREAD.value] >= 2
         await assert_served(honest, victim)
@@ -191,9 +198,9 @@ def test_unread_bytes_of_all_peers_together_are_bounded_too() -> None:
         for host in (offender, honest):
             for _ in range(2):
                 stream = await host.open_stream(victim.peer, HOLD)
-                await stream.write(bytes(200_000))
-        with trio.move_on_after(0.3):
-            await trio.sleep_forever()
+                with suppress(StreamLost):
+                    await stream.write(bytes(200_000))
+        await trio.sleep(0.3)  # whatever is to be lost may be on its way
         held = sum(raw(victim, host.peer).unread_bytes for host in (offender, honest))
         assert held <= 500_000
         await assert_served(honest, victim)
@@ -246,7 +253,7 @@ def test_a_stream_on_which_nothing_is_agreed_is_an_offence_and_an_unknown_protoc
         await until(lambda: bool(victim.conduct().offences))
         assert victim.conduct().offences == {Offence.SLOW.value: 1}
 
-    three_hosts(scenario, host_limits(negotiate_seconds_max=1.0, stream_id_gap_max=20_000))
+    three_hosts(scenario, host_limits(negotiate_seconds_max=2.0, stream_id_gap_max=20_000))
 
 
 def test_five_hundred_half_open_sockets_keep_nobody_out_and_are_all_closed() -> None:
@@ -259,14 +266,14 @@ def test_five_hundred_half_open_sockets_keep_nobody_out_and_are_all_closed() -> 
         ):
             port = int(victim.addresses()[0].split("/")[4])
             sockets = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(100)]
-            began = trio.current_time()
+            watch = Watch()
             sockets += [stack.enter_context(open_socket(port)) for _ in range(400)]
-            with trio.fail_after(HONEST_SECONDS):
+            with within(HONEST_SECONDS):
                 await honest.connect(victim.addresses()[0])
                 await assert_echo(honest, victim.peer)
             assert victim.conduct().half_open <= LIMITS.host.half_open_per_source_max
             await until(lambda: not victim.conduct().half_open)
-            assert trio.current_time() - began < 5.0 + HONEST_SECONDS
+            assert watch.seconds < 5.0 + HONEST_SECONDS
             report = victim.conduct()
             assert 300 <= report.refusals[CODES[Offence.HALF_OPEN]] <= 500  # the kernel may keep some waiting
             assert report.bans == 0, "an address may be that of many peers"
@@ -328,8 +335,8 @@ def test_a_source_that_dials_many_times_at_once_gets_no_more_connections_than_on
                 for host in crowd:
                     nursery.start_soon(dial, host)
             await until(lambda: not victim.conduct().half_open)
-            assert len(victim.connected()) == 3
-            assert victim.conduct().refusals[CODES[Offence.CROWDING]] == 5
+            await until(lambda: len(victim.connected()) == 3)
+            await until(lambda: victim.conduct().refusals[CODES[Offence.CROWDING]] == 5)
             assert victim.conduct().offences == {Offence.CROWDING.value: 5}
             await until(lambda: sum(len(host.connected()) for host in crowd) == 3)
 
@@ -354,8 +361,8 @@ def test_a_slow_reader_slows_its_writer_and_is_not_cut_off() -> None:
             open_host(seed("b"), [], {}, dht=False) as b,
         ):
             await b.connect(a.addresses()[0])
-            stream = await b.open_stream(a.peer, "/test/sip/1")
             began = trio.current_time()
+            stream = await b.open_stream(a.peer, "/test/sip/1")
             await stream.write(bytes(size))
             assert trio.current_time() - began > 5.0
             assert await stream.read(1) == b"!"
@@ -396,4 +403,4 @@ def test_peers_that_only_make_use_of_each_other_commit_no_offence() -> None:
                     nursery.start_soon(live, host)
             assert [host.conduct().offences for host in hosts] == [{}] * 4
 
-    run(scenario, seconds=40)
+    run(scenario, seconds=90)

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 from link_stage import SEEDS, linked, linked_again, pair, patient, run, site, soon
+from machine import resting
 
 from dimnode.errors import PeerFault
 from dimnode.p2p.host.streams import DialFailed, StreamEnded, StreamLost
@@ -44,16 +45,15 @@ def test_both_may_dial_at_the_same_moment() -> None:
 
             nursery.start_soon(dial, a, b)
             nursery.start_soon(dial, b, a)
-            with trio.fail_after(8):
-                while True:
-                    await a.until(lambda: a.links.get(b.peer) is not None)
-                    await b.until(lambda: b.links.get(a.peer) is not None)
-                    a.links.send(b.peer, pack_frame(1))
-                    with trio.move_on_after(1):
-                        await b.until(lambda: bool(b.heard))
-                        return
-                    if not a.host.connected():
-                        await a.host.connect(b.host.addresses()[0])
+            while True:
+                await a.until(lambda: a.links.get(b.peer) is not None)
+                await b.until(lambda: b.links.get(a.peer) is not None)
+                a.links.send(b.peer, pack_frame(1))
+                with trio.move_on_after(1):
+                    await b.until(lambda: bool(b.heard))
+                    return
+                if not a.host.connected():
+                    await a.host.connect(b.host.addresses()[0])
 
     run(scenario)
 
@@ -122,10 +122,10 @@ def test_a_cut_link_is_reported_down_once_on_both_sides_and_takes_its_connection
             a.links.get(b.peer).cut()
             for here in (a, b):
                 await here.until(lambda here=here: len(here.notices) > 1)
+            await soon(lambda: a.host.connected() == b.host.connected() == [])
             await trio.testing.wait_all_tasks_blocked(0.1)
             assert a.notices == b.notices == [True, False]
             assert a.links.all() == b.links.all() == []
-            assert a.host.connected() == b.host.connected() == []
 
     run(scenario)
 
@@ -193,6 +193,7 @@ def test_a_malformed_frame_drops_only_its_link(raw) -> None:
             await linked(a, b)
             await c.host.connect(b.host.addresses()[0])
             await b.until(lambda: len(b.notices) == 2)
+            await c.until(lambda: c.notices == [True])
 
             def fault(body: bytes) -> None:
                 if b"refused" in body:
@@ -218,13 +219,12 @@ def test_a_peer_that_reads_nothing_is_cut_off_at_the_bound_though_it_answers_pin
             await a.host.connect(b.host.addresses()[0])
             await a.until(lambda: a.notices == [True])
             frame, sent = pack_frame(bytes(2**20 - 64)), 0
-            started = trio.current_time()
             while a.links.send(b.peer, frame):
                 sent += 1
                 assert sent < 20
                 await trio.testing.wait_all_tasks_blocked(0.01)
-            await a.until(lambda: a.notices == [True, False], 1.0)
-            assert trio.current_time() - started < 2.5, "the pings were not needed for it"
+            await a.until(lambda: a.notices == [True, False])
+            assert a.links.parting(b.peer) == "it did not read what we sent", "the pings were not needed for it"
             assert a.links.all() == []
 
     run(scenario)
@@ -238,9 +238,9 @@ def test_a_silent_peer_is_noticed_within_three_seconds() -> None:
 
         async with pair(ping=swallow_pings) as (a, b):
             await linked(a, b)
-            started = trio.current_time()
-            await a.until(lambda: a.notices == [True, False])
-            assert trio.current_time() - started <= 3.0
+            async with resting() as watch:
+                await a.until(lambda: a.notices == [True, False])
+                assert watch.seconds <= 3.0
             await b.until(lambda: b.notices == [True, False])
 
     run(scenario)
@@ -254,22 +254,24 @@ def test_a_peer_that_pings_no_more_is_noticed_by_the_one_that_waits() -> None:
             ping = await a.host.open_stream(b.peer, PING)
             await b.until(lambda: b.notices == [True])
             started = trio.current_time()
-            for _ in range(2):
-                await trio.sleep(1.5)  # the test is about this silence
-                await ping.write(b"p" * PING_BYTES)
-            await b.until(lambda: b.notices == [True, False])
-            assert 6.0 < trio.current_time() - started < 7.5
+            async with resting() as watch:
+                for _ in range(2):
+                    await trio.sleep(1.5)  # the test is about this silence
+                    await ping.write(b"p" * PING_BYTES)
+                await b.until(lambda: b.notices == [True, False])
+                assert trio.current_time() - started > 6.0
+                assert watch.seconds < 7.5
 
     run(scenario)
 
 
 def test_a_healthy_link_measures_its_round_trip_and_stays() -> None:
     async def scenario() -> None:
-        async with pair(patient(ping_interval_seconds=0.05, ping_wait_seconds=0.2)) as (a, b):
+        async with pair(patient(ping_interval_seconds=0.05, ping_wait_seconds=1.0)) as (a, b):
             await linked(a, b)
-            await trio.sleep(2)  # many times the patience of either side
+            await trio.sleep(4)  # more than twice the patience of either side
+            await soon(lambda: a.links.get(b.peer).rtt_ms < 200)
             assert a.notices == b.notices == [True]
-            assert a.links.get(b.peer).rtt_ms < 200
 
     run(scenario)
 
@@ -279,9 +281,13 @@ def test_both_sides_of_a_link_measure_how_far_the_others_clock_is_ahead() -> Non
         limits = patient(ping_interval_seconds=0.05)
         async with pair(limits, wall_ms=lambda: time.time_ns() // 1_000_000 + 5000) as (a, b):
             await linked(a, b)
-            await soon(lambda: b.links.get(a.peer).clock.ahead_ms is not None)
-            assert abs(a.links.get(b.peer).clock.ahead_ms - 5000) < 100
-            assert abs(b.links.get(a.peer).clock.ahead_ms + 5000) < 100
+
+            def measured(here, there) -> float:
+                return here.links.get(there.peer).clock.ahead_ms or 0.0
+
+            # The measure with the shortest round trip counts: of a busy machine the first ones may be far off.
+            await soon(lambda: abs(measured(a, b) - 5000) < 100)
+            await soon(lambda: abs(measured(b, a) + 5000) < 100)
 
     run(scenario)
 
@@ -309,7 +315,7 @@ def test_each_way_to_end_a_link_leaves_its_reason_and_only_a_loss_is_worth_redia
             await a.until(lambda: a.notices == [True, False])
             assert (a.links.parting(b.peer), a.links.was_lost(b.peer)) == (BLOCKED, False)
             assert b.links.was_lost(a.peer), b.links.parting(a.peer)
-            await a.until(lambda: not a.host.connected())
+            await soon(lambda: a.host.connected() == b.host.connected() == [])
             await linked_again(a, b)
             await a.links.close()
             await b.until(lambda: not b.notices[-1])
@@ -333,14 +339,16 @@ def test_a_connection_that_brought_no_notice_is_linked_all_the_same() -> None:
 
 def test_a_stranger_that_opens_two_task_streams_replaces_its_own_link_and_that_one_lives_on() -> None:
     async def scenario() -> None:
-        limits = patient(ping_interval_seconds=0.1, ping_wait_seconds=0.2)
-        async with pair(limits) as (a, b), site(bytes([9]) * 32, limits) as c:
+        async with site(SEEDS[0], attached=False) as a, site(SEEDS[1]) as b, site(bytes([9]) * 32) as c:
             await c.host.connect(b.host.addresses()[0])
             await b.until(lambda: b.notices == [True])
             await a.host.connect(b.host.addresses()[0])
+            first = await a.host.open_stream(b.peer, TASK)
             await b.until(lambda: b.notices == [True, True])
             second = await a.host.open_stream(b.peer, TASK)
             await b.until(lambda: len(b.notices) == 3)
+            with pytest.raises(StreamLost):
+                await first.read(1)
             await second.write(pack_frame(b"over the second"))
             await b.until(lambda: bool(b.heard))
             assert b.links.get(a.peer) is not None
@@ -351,7 +359,7 @@ def test_a_stranger_that_opens_two_task_streams_replaces_its_own_link_and_that_o
 
 def test_a_replaced_link_does_not_take_the_pings_of_its_successor_with_it() -> None:
     async def scenario() -> None:
-        limits = patient(ping_interval_seconds=0.1, ping_wait_seconds=0.2)
+        limits = patient(ping_interval_seconds=0.1, ping_wait_seconds=1.0)
         async with site(SEEDS[0], limits, attached=False) as a, site(SEEDS[1], limits) as b:
             await a.host.connect(b.host.addresses()[0])
             ping = await a.host.open_stream(b.peer, PING)
@@ -359,7 +367,7 @@ def test_a_replaced_link_does_not_take_the_pings_of_its_successor_with_it() -> N
             await b.until(lambda: b.notices == [True])
             await a.host.open_stream(b.peer, TASK)
             await b.until(lambda: b.notices == [True, True])
-            for _ in range(15):
+            for _ in range(25):  # longer than b's patience
                 await ping.write(b"p" * PING_BYTES)
                 await trio.sleep(0.1)
             assert b.notices == [True, True]
@@ -372,9 +380,9 @@ def test_a_peer_that_does_not_speak_the_protocol_is_left_and_not_kept_as_a_dead_
     async def scenario() -> None:
         async with pair(ping=None) as (a, b):
             await a.host.connect(b.host.addresses()[0])
-            await b.until(lambda: b.notices == [True, False], 2.0)  # sooner than missing pings would show it
-            await trio.testing.wait_all_tasks_blocked(0.2)
-            assert not a.host.connected()
+            await b.until(lambda: b.notices == [True, False])
+            assert b.links.parting(a.peer) == "its connection broke", "missing pings would show it later"
+            await soon(lambda: not a.host.connected())
             assert a.links.all() == b.links.all() == []
 
     run(scenario)

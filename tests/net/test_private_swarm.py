@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from swarm_net import ECHO, HASTY, TOPIC, Site, found, invitation, joined, now_ms, run, seed_of, site, until
+from machine import within
+from swarm_net import ECHO, TOPIC, Site, found, hasty, invitation, joined, now_ms, run, seed_of, site, until
 
 from dimnode.limits import LIMITS
 from dimnode.node.private_swarm import PrivateSwarm
@@ -64,7 +65,7 @@ def test_members_that_never_met_work_together_and_know_of_each_other(tmp_path: P
 def test_an_outsider_gets_no_answer_to_anything_and_hears_why(tmp_path: Path) -> None:
     async def scenario() -> None:
         founder = found(tmp_path)
-        async with site(founder, limits=HASTY, dht=True) as anna, site(None, "zeno", dht=True) as zeno:
+        async with site(founder, limits=hasty(0.5), dht=True) as anna, site(None, "zeno", dht=True) as zeno:
             await zeno.host.connect(anna.address)
             answers: list[str] = []
 
@@ -129,7 +130,7 @@ def test_before_admission_few_streams_and_bytes_are_taken_in(tmp_path: Path) -> 
 
 def test_an_exchange_that_is_broken_or_stops_midway_is_refused_in_time(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with site(found(tmp_path), limits=HASTY) as anna, site(None, "zeno") as zeno:
+        async with site(found(tmp_path), limits=hasty(2.0)) as anna, site(None, "zeno") as zeno:
             for sent in (
                 b"",
                 b"\0\0\0\1\xc0",
@@ -141,7 +142,7 @@ def test_an_exchange_that_is_broken_or_stops_midway_is_refused_in_time(tmp_path:
                 connection = zeno.host._dialler.live(next(iter(zeno.host._swarm.connections)))[0].muxed_conn
                 stream = await connection.open_stream()
                 await stream.write(proposal(MEMBER) + sent)
-                with trio.fail_after(HASTY.swarm.admission_seconds_max + 2):
+                with within(4.0):
                     await connection.event_closed.wait()
                 await until(lambda: not zeno.host.connected())
             assert refusals(anna) == {"E-swarm-18": 5}
@@ -152,11 +153,11 @@ def test_an_exchange_that_is_broken_or_stops_midway_is_refused_in_time(tmp_path:
 def test_an_expired_membership_is_disconnected_when_it_expires(tmp_path: Path) -> None:
     async def scenario() -> None:
         founder = found(tmp_path)
-        guest = joined(tmp_path, "bea", invitation(founder, member_ms=3500))
+        guest = joined(tmp_path, "bea", invitation(founder, member_ms=7000))
         async with site(founder) as anna, site(guest) as bea:
             await bea.host.connect(anna.address)
             assert await bea.echoes(anna.peer)
-            await until(lambda: not (anna.host.connected() or bea.host.connected()), 20)
+            await until(lambda: not (anna.host.connected() or bea.host.connected()))
             assert "E-swarm-13" in refusals(anna) or "E-swarm-13" in refusals(bea)
             with pytest.raises(DialFailed, match="E-swarm-13"):
                 await bea.host.connect(anna.address)
@@ -167,14 +168,13 @@ def test_an_expired_membership_is_disconnected_when_it_expires(tmp_path: Path) -
 def test_a_removal_reaches_everybody_cuts_off_at_once_and_outlives_a_restart(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with three(tmp_path) as (anna, bea, carl):
-            started = trio.current_time()
             assert anna.gatekeeper is not None
-            await anna.gatekeeper.remove(carl.peer, "test")
-            for other in (anna, bea):
-                await until(lambda other=other: carl.peer not in other.host.connected())
-            assert trio.current_time() - started < 5
+            with within(5.0):
+                await anna.gatekeeper.remove(carl.peer, "test")
+                for other in (anna, bea):
+                    await until(lambda other=other: carl.peer not in other.host.connected())
             assert await bea.echoes(anna.peer), "the others go on"
-            await until(lambda: carl.peer not in members(carl), 3)
+            await until(lambda: carl.peer not in members(carl) and not carl.host.connected())
             for other in (anna, bea):
                 with pytest.raises(DialFailed, match="E-swarm-12"):
                     await carl.host.connect(other.address)
@@ -220,7 +220,7 @@ def test_with_a_pre_shared_key_removal_rotates_it_for_those_who_stay(tmp_path: P
             await anna.gatekeeper.remove(carl.peer, "")
             await until(lambda: len(bea.gatekeeper.keys()) == 2)
             assert bea.gatekeeper.keys() == anna.gatekeeper.keys() != old
-            await until(lambda: carl.peer not in bea.host.connected())
+            await until(lambda: carl.peer not in bea.host.connected() and not carl.host.connected())
             assert carl.gatekeeper.keys() == old, "the new key is not for who was removed"
             with pytest.raises(DialFailed, match="E-swarm-12"):
                 await carl.host.connect(anna.address)
@@ -242,6 +242,7 @@ def test_who_was_away_during_a_rotation_gets_the_new_key_within_the_overlap_only
             for swarm in (away, gone):
                 async with site(swarm) as other:
                     await other.host.connect(anna.address)
+                await until(lambda: not anna.host.connected())
             founder.remove(gone.me, now_ms())
             async with site(away) as bea:
                 await anna.host.connect(bea.address)  # with the new key first, then with the old one
@@ -260,12 +261,11 @@ def test_who_was_away_during_a_rotation_gets_the_new_key_within_the_overlap_only
 def test_without_the_pre_shared_key_there_is_no_handshake(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with site(found(tmp_path, psk=True)) as anna, site(None, "zeno") as zeno:
-            started = trio.current_time()
-            with pytest.raises(DialFailed):
-                await zeno.host.connect(anna.address)
-            with pytest.raises(DialFailed, match="E-swarm-30"):
-                await anna.host.connect(zeno.address)
-            assert trio.current_time() - started < LIMITS.host.dial_seconds_max + 1
+            with within(LIMITS.host.dial_seconds_max + 1):
+                with pytest.raises(DialFailed):
+                    await zeno.host.connect(anna.address)
+                with pytest.raises(DialFailed, match="E-swarm-30"):
+                    await anna.host.connect(zeno.address)
             assert (anna.ups, zeno.ups) == ([], [])
 
     run(scenario)
@@ -297,13 +297,13 @@ def test_an_invitation_for_one_machine_is_refused_to_the_second(tmp_path: Path) 
             await bea.host.connect(anna.address)
             with pytest.raises(DialFailed, match="E-swarm-14"):
                 await carl.host.connect(anna.address)
-            assert anna.host.connected() == [bea.peer]
+            await until(lambda: anna.host.connected() == [bea.peer])
             await until(lambda: (state := load_state(second.home)) and state.refused.startswith("E-swarm-14"))
         assert not (state := load_state(first.home)) or not state.refused
         third = joined(tmp_path, "carl", invitation(founder, uses=1))
         async with site(founder) as anna, site(third) as carl:
             await carl.host.connect(anna.address)
-            assert anna.host.connected() == [carl.peer]
+            await until(lambda: anna.host.connected() == [carl.peer])
             await until(lambda: len(members(carl)) == 3)
 
     run(scenario)

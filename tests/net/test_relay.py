@@ -1,6 +1,5 @@
 """Real hosts in one process: a relay in the middle, two peers that nobody can dial."""
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import pytest
 import trio
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Status
+from machine import within
 from multiaddr import Multiaddr
 from test_host import HANDLERS, LOOPBACK, assert_echo, read_exactly, run, seed
 
@@ -151,7 +151,7 @@ def test_garbage_where_a_hole_is_punched_ends_nothing_but_the_attempt(dialler: b
         await trio.sleep_forever()
 
     async def scenario() -> None:
-        bounds = replace(LIMITS, reach=replace(LIMITS.reach, punch_seconds_max=0.5))
+        bounds = replace(LIMITS, reach=replace(LIMITS.reach, punch_seconds_max=2.0))
         async with trio.open_nursery() as nursery, open_host(seed("puncher"), [], {}, limits=bounds) as host:
             [listener] = await nursery.start(partial(trio.serve_tcp, garble, 0, host="127.0.0.1"))
             there = Multiaddr(f"/ip4/127.0.0.1/tcp/{listener.socket.getsockname()[1]}")
@@ -200,6 +200,8 @@ def test_without_a_reservation_or_a_willing_relay_there_is_no_circuit() -> None:
         with pytest.raises(DialFailed, match="E-net-02"):
             await hosts.hidden.reach.reserve(hosts.relay.peer)
         await hosts.hidden.disconnect(hosts.relay.peer)
+        while hosts.hidden.peer in hosts.relay.connected():  # noqa: ASYNC110 as in any program that only has the list
+            await trio.sleep(0.01)
         hosts.relay.reach.relay_when(lambda: True)
         with pytest.raises(DialFailed, match="E-net-03"):
             await hosts.meet()
@@ -237,13 +239,11 @@ def test_an_idle_circuit_ends_when_its_time_is_up() -> None:
     async def scenario(hosts: Three) -> None:
         await hosts.meet()
         stream = await hosts.visitor.open_stream(hosts.hidden.peer, ECHO)
-        began = time.monotonic()
-        with pytest.raises(StreamLost):
+        with within(5.0), pytest.raises(StreamLost):
             await stream.read(1)
-        assert time.monotonic() - began < 5
         assert hosts.relay.reach.relay.use().circuits == 0
 
-    with_three(scenario, relay_circuit_seconds_max=1)
+    with_three(scenario, relay_circuit_seconds_max=3)
 
 
 def test_nobody_reserves_or_connects_through_a_relayed_connection() -> None:
