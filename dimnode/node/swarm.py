@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 AGENT = f"dimnode/{version('dimnode')}"
 _EXTRAS_MAX: Final = 16
 _DEVICE_CHARACTERS_MAX: Final = 32
+_ADDRESSES_MAX: Final = 16
+_ADDRESS_CHARACTERS_MAX: Final = 256
+"""Both as an advert's schema has it."""
 
 
 class Fetches(Protocol):
@@ -114,13 +117,15 @@ class Swarm:
         """After any change of what we offer; the next heartbeat tells the others."""
         host = self._host
         assert host is not None
+        # A way through a relay holds the address at which that was dialled: its own words, and of any length.
+        addresses = [address for address in host.addresses() if len(address) <= _ADDRESS_CHARACTERS_MAX]
         body: dict[str, Any] = {
             **self._library.advert_body(),
             "slots": self.slots,
             "runtimes": list(self.runtimes),
             "sandbox": self.sandbox[:128],
             "agent": AGENT,
-            "addresses": host.addresses()[:16],
+            "addresses": addresses[:_ADDRESSES_MAX],
         }
         if self._name:
             body["name"] = self._name

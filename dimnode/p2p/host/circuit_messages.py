@@ -17,7 +17,6 @@ from multiaddr import Multiaddr
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
-from dimnode.p2p.host.addresses import is_circuit
 from dimnode.p2p.host.streams import Stream, StreamEnded, StreamLost
 
 HOP: Final = "/libp2p/circuit/relay/0.2.0/hop"
@@ -100,17 +99,21 @@ def punch_connect(addresses: Sequence[Multiaddr]) -> HolePunch:
 
 
 def read_addresses(raw: Iterable[bytes], most: int) -> list[Multiaddr]:
-    """The direct TCP addresses among `raw`, at most `most`; a stranger's nonsense is left out."""
+    """The direct TCP addresses among `raw`, at most `most`; a stranger's nonsense is left out.
+
+    IP, port and perhaps a peer, nothing else: we pass some of them on in our own advert, where there is a bound.
+    """
     found: list[Multiaddr] = []
     for each in raw:
         if len(found) >= most:
             break
         try:
             address = Multiaddr(bytes(each))
+            names = [protocol.name for protocol in address.protocols()]
             host_and_port(address)
         except Exception:  # noqa: BLE001 boundary: multiaddr raises many kinds for a stranger's bytes
             continue
-        if not is_circuit(address):
+        if names[1:] in (["tcp"], ["tcp", "p2p"]):
             found.append(address)
     return found
 

@@ -1,9 +1,19 @@
-"""What an advert says of the extras of a node, and what the words of a model need."""
+"""What an advert says of a node: its addresses, its extras, and what the words of a model need."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dimnode.exec.runtimes.choice import EXTRAS, extras_installed, extras_of
-from dimnode.node.swarm import devices_said, extras_said
+from dimnode.limits import LIMITS
+from dimnode.node.library import Library
+from dimnode.node.swarm import Swarm, devices_said, extras_said
+from dimnode.records.envelope import SigningKey
+from dimnode.records.kinds import OPEN_SWARM_ID, open_record
+from dimnode.store.blobs import BlobStore
+from dimnode.store.home import prepare_home
+from dimnode.store.journal import Journal
 
 
 @pytest.mark.parametrize("said", [None, 3, "text", ["text", 1], ["x"] * 17, {"text": 1}])
@@ -34,3 +44,28 @@ def test_a_peer_that_wrote_no_map_of_words_did_not_say_on_what_it_computes(said:
 
 def test_a_map_of_words_is_on_what_a_peers_runtimes_compute() -> None:
     assert devices_said({"x_devices": {"onnx": "cpu", "torch": "cuda"}}) == {"onnx": "cpu", "torch": "cuda"}
+
+
+class ManyAddresses:
+    """A host that can be dialled at so many."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+
+    def addresses(self) -> list[str]:
+        return list(self._addresses)
+
+
+def test_an_advert_names_the_first_addresses_that_fit_a_record_and_leaves_out_long_ones(tmp_path: Path) -> None:
+    fitting = [f"/ip4/44.1.1.1/tcp/{port}" for port in range(1, 20)]
+    longest = "/dns4/" + "a" * 250
+    host: Any = ManyAddresses(longest + "a", longest, *fitting)
+    home, key = tmp_path / "home", SigningKey.from_seed(bytes(32))
+    prepare_home(home)
+    with Journal(home / "j.db") as journal, BlobStore(home, 1 << 30) as blobs:
+        swarm = Swarm(key, OPEN_SWARM_ID, Library(home, key, OPEN_SWARM_ID, journal, blobs), LIMITS)
+        nobody: Any = None
+        swarm.attach(host, nobody, lambda _: None, lambda: (0, 0))
+        swarm.renew_advert()
+        said = open_record(swarm.introduction()[0], kind="advert").payload["addresses"]
+    assert said == [longest, *fitting[:15]]

@@ -104,6 +104,13 @@ def test_of_a_strangers_addresses_only_direct_tcp_ones_are_taken_and_few() -> No
         host_and_port(Multiaddr("/ip4/1.2.3.4/udp/7"))
 
 
+@pytest.mark.parametrize("more", ["/http-path/" + "a" * 300, "/unix/a", "/dns4/example.org", "/ws", f"/p2p/{PEER}/ws"])
+def test_what_hangs_on_behind_a_strangers_direct_tcp_address_makes_it_none(more: str) -> None:
+    good, named = Multiaddr("/ip4/44.1.1.1/tcp/4710"), Multiaddr(f"/ip6/fd00::1/tcp/7/p2p/{PEER}")
+    raw = [Multiaddr(f"{good}{more}").to_bytes(), named.to_bytes(), good.to_bytes()]
+    assert read_addresses(raw, 4) == [named, good]
+
+
 def test_private_addresses_of_other_networks_are_not_dialled() -> None:
     assert plausible_from_here("44.1.1.1")
     assert not any(plausible_from_here(host) for host in ("127.0.0.1", "10.255.255.254", "::1", "nonsense"))
