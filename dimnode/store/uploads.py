@@ -5,6 +5,7 @@ have a bound, and the oldest go first.
 """
 
 import hashlib
+import logging
 import os
 import shutil
 import time
@@ -15,6 +16,8 @@ from typing import Any, Final
 from dimnode.errors import Refused
 from dimnode.limits import HttpLimits
 from dimnode.records.ids import BLOB_PREFIX, Cid, cid_text
+
+log = logging.getLogger(__name__)
 
 UPLOADS_FOLDER: Final = "uploads"
 
@@ -87,18 +90,19 @@ class Uploads:
     def sweep(self, now: float | None = None) -> int:
         """Remove what is too old, what was never finished, and the oldest beyond the bound; how many went."""
         now, room, gone = time.time() if now is None else now, self._limits.uploads_bytes_max, 0
-        if not self._folder.is_dir():
-            return 0
-        for age, path, size in sorted(self._files(now)):  # youngest first
-            room -= size
-            if age > self._limits.upload_kept_seconds or room < 0:
-                path.unlink(missing_ok=True)
-                gone += 1
+        try:
+            for age, path, size in sorted(self._files(now)):  # youngest first
+                room -= size
+                if age > self._limits.upload_kept_seconds or room < 0:
+                    path.unlink(missing_ok=True)
+                    gone += 1
+        except OSError as error:  # no file left to open, or a failing disk: it ends no node, and is looked at again
+            log.warning("uploads cannot be looked through now: %s", error)
         return gone
 
     def _files(self, now: float) -> list[tuple[float, Path, int]]:
         found: list[Any] = []
-        for path in self._folder.iterdir():
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
             try:
                 said = path.stat()
             except FileNotFoundError:

@@ -1,6 +1,8 @@
 """Bytes up and down over HTTP, and models made of them."""
 
 import os
+import resource
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +186,22 @@ def test_uploads_go_when_they_are_old_and_the_oldest_when_there_are_too_many(tmp
         os.utime(path, (1000 - age, 1000 - age))
     assert uploads.sweep(now=1000) == 2
     assert [uploads.path(cid) is not None for cid in kept] == [False, False, True, True]
+
+
+def test_uploads_that_cannot_be_looked_through_now_are_left_for_the_next_time_and_end_no_node(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, replace(LIMITS.http, upload_kept_seconds=100))
+    draft = uploads.begin()
+    draft.write(b"old")
+    cid = draft.keep()
+    later = time.time() + 200
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # strangers' connections have taken all files
+    try:
+        assert uploads.sweep(later) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert uploads.path(cid) is not None
+    assert uploads.sweep(later) == 1
 
 
 async def in_parts(content: bytes) -> AsyncIterator[bytes]:
