@@ -240,7 +240,7 @@ class Content:
             self._host, fetch.root, open_part, self._reach, self._lied, fetch.size_bytes, first, self._limits
         )
         fetch.download = download
-        failure: Refused | None = None
+        failure: Exception | None = None
         try:
             tree = await trio.to_thread.run_sync(self.store.known_tree, fetch.root)
             if tree is not None:
@@ -253,8 +253,8 @@ class Content:
             await trio.to_thread.run_sync(self.store.finish, parts[0])
             for watcher in fetch.watchers:
                 watcher(download.all_bytes, download.all_bytes)
-        except* Refused as group:
-            failure = next(error for error in group.exceptions if isinstance(error, Refused))
+        except* (Refused, ConfigError) as group:
+            failure = group.exceptions[0]
         finally:
             with trio.CancelScope(shield=True):
                 for part in parts:

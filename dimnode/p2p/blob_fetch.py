@@ -12,7 +12,7 @@ from typing import Protocol
 
 import trio
 
-from dimnode.errors import PeerFault, Refused
+from dimnode.errors import ConfigError, PeerFault, Refused
 from dimnode.limits import LIMITS, ExchangeLimits
 from dimnode.p2p.blob_keeping import Arrival, Keeper
 from dimnode.p2p.blob_words import BlobStream, Have, Leaf, Node, Open, Refusal, read_bits
@@ -46,7 +46,7 @@ class Sink(Protocol):
 
 
 OpenSink = Callable[[Tree], Sink]
-"""Blocks: called in a thread. Raises `Refused`."""
+"""Blocks: called in a thread. Raises `Refused` and `ConfigError`."""
 
 
 class Download:
@@ -118,8 +118,8 @@ class Download:
     async def run(self) -> Sink:
         """Until every leaf is here: the sink, which the caller finishes. Cancel it at will: the sink keeps what it has.
 
-        Raises `Refused`: of the disk, or because the blob is not what was asked for. It ends only so: who offers peers
-        decides when it is hopeless (`idle_since`).
+        Raises `Refused`: of the disk, or because the blob is not what was asked for; `ConfigError`: a damaged book of
+        blobs. It ends only so: who offers peers decides when it is hopeless (`idle_since`).
         """
         async with trio.open_nursery() as nursery:  # a worker for each provider, and the one that checks and writes
             self._nursery = nursery
@@ -170,7 +170,7 @@ class Download:
             log.debug("%s gives no more of %s: %r", short(peer), short(self.root), error)
         except PeerFault as fault:
             self._liar(peer, fault)
-        except Refused as no:
+        except (Refused, ConfigError) as no:  # of the disk, or a damaged book of blobs: no fault of the peer's
             self._failure = no
         finally:
             self._end(peer, stream)

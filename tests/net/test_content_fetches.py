@@ -10,7 +10,7 @@ import pytest
 import trio
 from blob_stage import BRISK, STORE, Fetcher, Provider, content_of, provider, run, staged
 
-from dimnode.errors import Refused
+from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
 from dimnode.node.content import Content
 from dimnode.p2p.conduct import Offence
@@ -77,5 +77,21 @@ def test_one_fetch_too_many_is_refused_at_once_and_a_node_that_stops_says_so_to_
             assert (await refusal(content, OTHER, giver)).complaint.code == "E-p2p-63"
             node.cancel()
         assert ends == ["E-p2p-64"]
+
+    run(scenario)
+
+
+def test_a_book_of_blobs_that_is_damaged_while_a_blob_comes_refuses_the_fetch_and_ends_no_node(tmp_path: Path) -> None:
+    def damaged(*_: object) -> None:
+        raise ConfigError("E-store-37", "the list of blobs is damaged")
+
+    async def scenario() -> None:
+        giver = provider(tmp_path / "a")
+        giver.store.add(io.BytesIO(CONTENT))
+        async with content_beside(tmp_path / "b", giver) as (content, fetcher, _):
+            fetcher.store.make_room = damaged  # type: ignore[method-assign]
+            assert (await refusal(content, ROOT, giver)).complaint.code == "E-store-37"
+            del fetcher.store.make_room
+            assert (await content.fetch(ROOT, hints=[giver.peer])).read_bytes() == CONTENT
 
     run(scenario)
