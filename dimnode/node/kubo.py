@@ -18,7 +18,7 @@ import trio
 
 from dimnode.audit.redact import redact
 from dimnode.config import KuboConfig
-from dimnode.errors import Complaint, Refused
+from dimnode.errors import Complaint, DimError, Refused
 from dimnode.limits import LIMITS, KuboLimits
 from dimnode.node.block_fetch import Tell
 from dimnode.node.kubo_fetch import KuboFetch
@@ -120,7 +120,7 @@ class KuboBridge:
             try:
                 await self.round()
                 wait_seconds = self._limits.look_seconds_min
-            except Refused as no:
+            except DimError as no:  # also a damaged book of blobs, which is the operator's to mend
                 log.info("kubo: %s", no)
                 wait_seconds = min(wait_seconds * 2, self._limits.look_seconds_max)
             with trio.move_on_after(wait_seconds):

@@ -10,7 +10,7 @@ import trio.testing
 
 from dimnode.audit.redact import redact
 from dimnode.config import KuboConfig
-from dimnode.errors import Refused
+from dimnode.errors import ConfigError, Refused
 from dimnode.limits import KuboLimits
 from dimnode.node.kubo import KuboBridge
 from dimnode.node.kubo_index import INDEX_BYTES_MAX, index_of
@@ -243,6 +243,28 @@ def test_a_daemon_that_cannot_be_used_stops_nothing_and_is_asked_again(scene):
 
     status = scene.run(use, limits=limits)
     assert (status["problem"], status["pinned"]) == (None, 1)
+
+
+def test_a_damaged_book_of_blobs_stops_nothing_and_ends_no_node(scene, monkeypatch):
+    root = scene.add(LARGE)
+    find, looks = scene.blobs.find, []
+
+    def damaged(cid):
+        looks.append(cid)
+        if len(looks) == 1:
+            raise ConfigError("E-store-37", "the list of blobs is damaged")
+        return find(cid)
+
+    monkeypatch.setattr(scene.blobs, "find", damaged)
+
+    async def use(bridge):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bridge.run)
+            await trio.to_thread.run_sync(scene.daemon.asked_for, "name/publish", 1)
+            nursery.cancel_scope.cancel()
+
+    scene.run(use, limits=replace(LIMITS, look_seconds_max=0.02))
+    assert cid_text(root) in scene.daemon.pins
 
 
 def test_why_the_daemon_cannot_be_used_is_in_the_status(scene):
