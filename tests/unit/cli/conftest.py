@@ -9,8 +9,6 @@ import pytest
 
 from dimnode.cli.main import main
 
-GOLDEN = Path(__file__).resolve().parents[2] / "golden"
-
 
 @dataclass(frozen=True, slots=True)
 class Typed:

@@ -16,6 +16,7 @@ Reply = dict[str, Any]
 """{"result": …} or {"error": …}, with "events": […] to send before; {"hang_up": True}; {} for no answer at all."""
 Answer = Reply | Callable[[Reply], Reply]
 
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 REQUEST_BYTES_MAX = 72 * 1024 * 1024
 
 

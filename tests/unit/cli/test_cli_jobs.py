@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import GOLDEN
-from fake_node import FakeNode, refusal
+from fake_node import GOLDEN, FakeNode, refusal
 
 from dimnode.client import read_output
 from dimnode.records.ids import cid_text, short

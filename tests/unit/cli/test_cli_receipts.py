@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import GOLDEN
+from fake_node import GOLDEN
 
 from dimnode.audit.report import CODES
 from dimnode.records.ids import peer_text

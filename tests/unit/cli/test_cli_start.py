@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import GOLDEN
+from fake_node import GOLDEN
 
 HEAVY = {"libp2p", "trio", "numpy", "rich", "onnxruntime", "yaml"}
 PLAIN = str(GOLDEN / "plain.dimr")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import GOLDEN
+from fake_node import GOLDEN
 
 from dimnode.audit.redact import redact
 from dimnode.cli import verify_many
