@@ -1,4 +1,4 @@
-// Made by types.mjs out of openapi.json, sha256 ec372e332657f619a193a935b22e25348ccdd1e6dd3123213f14087d121535eb
+// Made by types.mjs out of openapi.json, sha256 622c1f968f3149f22a1d7ceed91023e2bb4bd617b3820543cb60fd494ea7c81c
 export interface paths {
     "/dim/v1/jobs/validate": {
         parameters: {
@@ -2844,6 +2844,14 @@ export interface operations {
                      */
                     "text/event-stream": string;
                 };
+            };
+            /** @description a stream of an ended job after its last event: do not come back */
+            204: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];

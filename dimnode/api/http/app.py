@@ -10,9 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from dimnode.api.http import (
@@ -65,7 +66,9 @@ def bare_app() -> FastAPI:
     app.add_exception_handler(DimError, _refused)
     app.add_exception_handler(PeerFault, _fault)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(WebSocketRequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
     app.openapi = cache(partial(document, app))  # type: ignore[method-assign]
     return app
@@ -100,7 +103,7 @@ async def _fault(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     """The first problem, in words, without the value that was sent."""
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
     found: list[dict[str, Any]] = [dict(each) for each in error.errors()]
     # A key that is misspelt is also missing: the misspelling is what helps.
     unreadable: dict[str, Any] = {"type": "", "loc": (), "msg": "unreadable"}
@@ -124,6 +127,11 @@ async def _http(request: Request, error: Exception) -> Response:
     if status == 405:
         answer.headers["Allow"] = ", ".join(_allowed(request))
     return answer
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """In the middle of a body: nobody is left to be answered, and it is no bug."""
+    return Response(status_code=400)
 
 
 def _allowed(request: Request) -> list[str]:

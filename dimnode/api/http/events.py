@@ -45,7 +45,7 @@ async def job_events(
     stop = node.watch(job, hear)
     try:
         while True:
-            fresh = False
+            fresh, over = False, node.has_ended(job)
             page = node.trail(job, after, limits.events_per_page)
             for event in page:
                 after = event["id"]
@@ -54,7 +54,7 @@ async def job_events(
                     return
             while passing:
                 yield _plain(passing.popleft())
-            if closing.begun:
+            if closing.begun or (over and not page):  # who has seen the last event waits for none
                 return
             if page or fresh:
                 continue

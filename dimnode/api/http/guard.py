@@ -18,7 +18,6 @@ from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
 import trio
-from starlette.requests import ClientDisconnect
 
 from dimnode.api.http.buckets import Buckets
 from dimnode.api.http.caller import Caller, Key, request_id_of, trace_parent_of
@@ -115,8 +114,6 @@ class Threshold:
         except DimError as error:
             await read_on(scope, receive, self._yard.limits)
             await sent.refuse(said(error))
-        except ClientDisconnect:  # in the middle of a body: nobody is left to be answered
-            pass
         except Exception:  # boundary: a bug in a route is a 500 and a line in the log, never the node's end
             log.exception("a request failed", extra={"request": scope["state"]["request_id"]})
             await sent.refuse(said_bug())

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, WebSocket
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from dimnode.api.http.events import EventStream, job_events, send_over_socket
@@ -36,7 +35,8 @@ _PLAIN_WAIT = re.compile(r"(?:wait=([0-9]{1,4}))?")
 _NEVER_MS = 10**15
 """Far away, and a number that JavaScript keeps: the page of this API fills it into its form."""
 _SSE: dict[int | str, dict[str, Any]] = {
-    200: {"model": EventsOut, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"model": EventsOut, "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    204: {"description": "a stream of an ended job after its last event: do not come back"},
 }
 
 
@@ -90,7 +90,7 @@ class PlainFirst(APIRoute):
                 return await usual(request)
             try:
                 job = JobIn.model_validate(json.loads(await request.body()))
-            except (ClientDisconnect, ValueError, RecursionError):
+            except (ValueError, RecursionError):
                 return await usual(request)
             return await submit(request, job, wait, repeat)
 
@@ -160,6 +160,8 @@ async def events(
     if last_event_id.isdecimal():
         after = max(after, min(int(last_event_id), 2**62))
     if "text/event-stream" in request.headers.get("accept", ""):
+        if house.node.has_ended(found) and not house.node.trail(found, after, 1):
+            return Response(status_code=204)  # browsers come back after every other end
         return EventStream(job_events(house.node, found, after, house.limits, house.closing))
     rows = house.node.trail(found, after, house.limits.events_per_page)
     return answer({"events": rows, "last": rows[-1]["id"] if rows else after})
@@ -201,7 +203,7 @@ async def receipt_of_verdict(house: House, who: Who, verdict: str) -> Response:
 
 
 @router.websocket("/jobs/{job}/ws")
-async def follow(house: House, who: Who, socket: WebSocket, job: str, after: int = 0) -> None:
+async def follow(house: House, who: Who, socket: WebSocket, job: str, after: After = 0) -> None:
     """The same events as text messages, until the job has ended."""
     who.need("read")
     found = house.job(who, job)

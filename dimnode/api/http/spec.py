@@ -145,7 +145,7 @@ def _complete(path: str, operation: Map) -> None:
 
 def _complete_response(status: str, response: Map) -> None:
     names = ["X-Request-Id", *_OF_STATUS.get(status, ())]
-    for kind, content in response["content"].items():
+    for kind, content in response.get("content", {}).items():
         shape = _shape(content)
         names += _OF_SHAPE.get(shape, ())
         if kind == "text/event-stream":

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import websockets.sync.client
+from websockets.exceptions import InvalidStatus
 
 from dimnode.api.http.caller import model_names
 from dimnode.api.http.loads import Loads
@@ -306,10 +308,20 @@ def test_half_a_surrogate_pair_anywhere_is_a_400(tmp_path: Path) -> None:
 
 def test_an_event_id_beyond_all_numbers_is_one_that_has_not_come_yet(tmp_path: Path) -> None:
     async def act(stage: Stage) -> None:
-        async with stage.client() as client:
+        key = stage.key()
+        async with stage.client(key) as client:
             job = (await client.post("/dim/v1/jobs", json=JOB)).json()["job"]
             found = await client.get(f"/dim/v1/jobs/{job}/events", headers={"Last-Event-ID": "9" * 32})
             assert found.json() == {"events": [], "last": 2**62}
+
+        def follow() -> None:
+            for path in (f"/dim/v1/jobs/{job}/ws", f"/ws/jobs/{job}"):
+                url = f"ws{stage.door.url[4:]}{path}?after={2**70}"
+                with pytest.raises(InvalidStatus) as refused:
+                    websockets.sync.client.connect(url, additional_headers={"Authorization": f"Bearer {key}"})
+                assert refused.value.response.status_code == 400
+
+        await trio.to_thread.run_sync(follow)
 
     on_stage(tmp_path, act)
 

@@ -126,10 +126,26 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug(
             await raw(stage, *head, body=b"{", seconds=0.05)
         async with stage.client() as client:
             assert (await client.get("/dim/v1/jobs")).status_code == 200
+            assert 'status="500"' not in (await client.get("/metrics")).text
 
     on_stage(tmp_path, act)
     assert "failed" not in caplog.text
     assert not list((tmp_path / "uploads").iterdir())
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_gives_its_place_back_at_once(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        key = stage.key()
+        head = (f"Host: {stage.door.url[7:]}", f"Authorization: Bearer {key}", "Content-Length: 900")
+        for path in ("/dim/v1/jobs", "/dim/v1/jobs/validate", "/v1/embeddings"):
+            lines = (f"POST {path} HTTP/1.1", *head, "Content-Type: application/json")
+            await raw(stage, *lines, body=b"{", seconds=0.05)
+            async with stage.client(key) as client:
+                with trio.fail_after(5):
+                    while (await client.get("/dim/v1/models")).status_code == 429:  # noqa: ASYNC110 a door tells nobody
+                        await trio.sleep(0.01)
+
+    on_stage(tmp_path, act, replace(LIMITS.http, requests_per_key_max=1))
 
 
 # ---- the file of keys

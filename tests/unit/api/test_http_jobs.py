@@ -8,6 +8,10 @@ import httpx
 import pytest
 import trio
 
+from dimnode.api.http.closing import Closing
+from dimnode.api.http.events import job_events
+from dimnode.limits import LIMITS
+from dimnode.records.ids import RecordId, cid_bytes
 from tests.unit.api.http_stage import JOB, MODEL, Stage, on_stage
 
 
@@ -137,6 +141,23 @@ def test_events_come_as_json_and_as_a_stream_that_resumes_after_the_last_id(tmp_
                 assert await _next_event(lines) == "ended"
                 assert [line async for line in lines if line] == []
         assert not stage.node.watching[identity]
+
+    on_stage(tmp_path, act)
+
+
+def test_a_stream_that_comes_back_after_the_last_event_is_told_that_nothing_comes(tmp_path: Path) -> None:
+    """Browsers come back after every end, until they are told so by a 204."""
+
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            job = (await client.post("/dim/v1/jobs", json=JOB)).json()["job"]
+            last = (await client.get(f"/dim/v1/jobs/{job}/events")).json()["last"]
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(last)}
+            with trio.fail_after(5):
+                found = await client.get(f"/dim/v1/jobs/{job}/events", headers=headers)
+                assert (found.status_code, found.content) == (204, b"")
+                identity = RecordId(cid_bytes(job))
+                assert [event async for event in job_events(stage.node, identity, last, LIMITS.http, Closing())] == []
 
     on_stage(tmp_path, act)
 
