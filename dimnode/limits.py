@@ -225,6 +225,7 @@ class PeerLimits:
     small_file_bytes_max: int = 16 * 1024 * 1024
     small_file_reads_max: int = 2
     peer_cache_addresses_max: int = 4
+    peer_cache_address_bytes_max: int = 256
     peer_cache_days_max: int = 30
     peer_cache_file_bytes_max: int = 1024 * 1024
     redial_failed_seconds: float = 5.0

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 PEERS_FILE: Final = "peers.json"
 _DAY_MS: Final = 86_400_000
 
-_Address = Annotated[str, msgspec.Meta(max_length=512)]
+_Address = Annotated[str, msgspec.Meta(max_length=512)]  # as earlier versions wrote them
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -64,7 +65,8 @@ class PeerCache:
                 self._peers[entry.peer] = Remembered(entry.peer, entry.addresses, now)
         for peer, addresses in connected.items():
             before = self._peers[peer].addresses if peer in self._peers else ()
-            kept = tuple(dict.fromkeys([*addresses, *before]))[: LIMITS.peers.peer_cache_addresses_max]
+            known = [address for address in dict.fromkeys([*addresses, *before]) if _fits(address)]
+            kept = tuple(known[: LIMITS.peers.peer_cache_addresses_max])
             if kept:
                 self._peers[peer] = Remembered(peer, kept, now)
         self._prune()
@@ -90,9 +92,15 @@ class PeerCache:
             partial.write_bytes(msgspec.json.encode(_File(peers=peers)))
             os.replace(partial, self._path)
         except OSError:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that takes nothing more may not let go of anything either
+                partial.unlink()
             return
         self._written, self._written_ms = peers, now_ms
+
+
+def _fits(address: str) -> bool:
+    """A peer says of itself what it likes: what is too long would make the whole file one that cannot be read."""
+    return len(msgspec.json.encode(address)) <= LIMITS.peers.peer_cache_address_bytes_max
 
 
 def _load(path: Path) -> tuple[Remembered, ...]:

@@ -57,6 +57,26 @@ def test_the_cache_is_bounded_and_the_newest_stay(tmp_path: Path) -> None:
     assert found[0] == "/last"
 
 
+def test_addresses_of_any_length_that_peers_say_they_have_cost_nobody_elses_hints(tmp_path: Path) -> None:
+    cache, most = PeerCache(tmp_path), LIMITS.peers.peer_cache_entries_max
+    long = ["/ip4/192.0.2.7/tcp/1/http-path/" + "a" * 600, "/ip4/192.0.2.7/tcp/1/unix/" + "\1" * 200]
+    longest = [f"/ip4/192.0.2.7/tcp/{port}/http-path/".ljust(250, "a") for port in range(4)]
+    cache.see({f"{number:064}": [*long, *longest] for number in range(most)}, NOW_MS)
+    cache.see({"only": long, "good": [*long, "/good"]}, NOW_MS + 1)
+    found = PeerCache(tmp_path)
+    assert found.addresses()[0] == "/good"
+    assert len(found.peers) == most
+    assert all(entry.addresses == tuple(longest) for entry in found.peers[1:])
+
+
+def test_a_folder_in_the_place_of_the_new_file_costs_the_hints_and_not_the_node(tmp_path: Path) -> None:
+    (tmp_path / "peers.new").mkdir()
+    cache = PeerCache(tmp_path)
+    cache.see({"a": ["/1"]}, NOW_MS)
+    assert cache.addresses() == ["/1"]
+    assert PeerCache(tmp_path).addresses() == []
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"v": 2, "peers": []}', '{"peers": [{"peer": 5}]}', "\udcff"])
 def test_a_damaged_cache_costs_a_warning_and_the_hints(tmp_path: Path, text: str, caplog) -> None:
     (tmp_path / PEERS_FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
