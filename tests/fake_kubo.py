@@ -130,11 +130,11 @@ class _Handler(BaseHTTPRequestHandler):
             kubo.news.notify_all()
             waits = kubo.asked.count(what) >= kubo.gate_after.get(what, sys.maxsize)
         if waits:
-            kubo.gate.wait(60)
+            kubo.gate.wait(120)
         fault, _, only = kubo.fault.partition(":")
         if fault and (not only or only == what):
             if fault == "slow":
-                kubo.gate.wait(60)
+                kubo.gate.wait(120)
             elif fault == "redirect":
                 return self._redirect()
             elif fault == "html":

@@ -35,7 +35,7 @@ sys.meta_path.insert(0, Forbid())
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """A fresh interpreter without the environment's PYTHON variables and without this folder on its path."""
-    return subprocess.run([sys.executable, "-I", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-I", *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.slow

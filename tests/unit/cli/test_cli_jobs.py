@@ -337,7 +337,7 @@ def test_ctrl_c_ends_the_command_and_not_the_job(tmp_path, rows):
                 lines.append(os.fsdecode(typed.stderr.readline()))
                 assert lines[-1], lines
             typed.send_signal(signal.SIGINT)
-            out, err = typed.communicate(timeout=20)
+            out, err = typed.communicate(timeout=120)
         finally:
             if typed.poll() is None:
                 typed.kill()

@@ -27,7 +27,7 @@ def loaded_by(*typed):
         [sys.executable, "-c", program, *typed],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     words = done.stderr.decode().splitlines()[-1].split()

@@ -163,7 +163,7 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_python(tmp_path):
     assert running.stdout is not None
     assert running.stdout.readline().startswith("refused")
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all of them
-    out, err = running.communicate(timeout=30)  # to the end of the pipes, which every process of it holds
+    out, err = running.communicate(timeout=120)  # to the end of the pipes, which every process of it holds
     assert (running.returncode, out, err) == (130, "", "")
 
 

@@ -54,7 +54,7 @@ def nobody_left() -> Iterator[None]:
     """No process of the test outlives it."""
     before = set(psutil.Process().children())
     yield
-    _, alive = psutil.wait_procs(set(psutil.Process().children()) - before, timeout=5)
+    _, alive = psutil.wait_procs(set(psutil.Process().children()) - before, timeout=30)
     assert not alive
 
 

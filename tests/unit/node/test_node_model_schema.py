@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dimnode.errors import Refused, RunFailed
-from dimnode.exec import orders
+from dimnode.exec import orders, schema
 from dimnode.limits import LIMITS
 from dimnode.node.model_files import gather
 from dimnode.node.model_schema import with_schema
@@ -20,6 +20,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reas
 X, Y = [["x", "float32", [-1, 3]]], [["y", "float32", [-1, 2]]]
 BERT = {"model_type": "bert", "hidden_size": 2, "intermediate_size": 2, "num_attention_heads": 1, "vocab_size": 3}
 BERT |= {"num_hidden_layers": 1, "max_position_embeddings": 4, "type_vocab_size": 1, "layer_norm_eps": 1e-12}
+
+
+@pytest.fixture(autouse=True)
+def _time_for_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes long to import torch, and how long is not asked here."""
+    limits = replace(LIMITS, exec=replace(LIMITS.exec, schema_seconds_max=600.0))
+    monkeypatch.setattr(schema, "LIMITS", limits)
 
 
 def folder(place: Path, form: str) -> Path:
