@@ -14,12 +14,8 @@ from dimnode.store.vault import Vault
 
 
 def load_engine(engine: Engine, journal: Journal, vault: Vault, now: Now) -> list[Effect]:
-    """Restore the engine; returns what is left to do. Reads the whole journal once."""
-    ended = {row[0] for row in journal.each("SELECT job FROM ends")}
-    forgotten = forgotten_keys(journal)
-
-    rows = list(journal_rows(journal, lambda job: bool(job) and job not in ended))
-    effects, held = engine.restore(rows, forgotten, now)
+    """Restore the engine; returns what is left to do."""
+    effects, held = engine.restore(list(journal_rows(journal)), forgotten_keys(journal), now)
     for identity in held.records:
         envelope = journal.envelope(identity)
         assert envelope is not None

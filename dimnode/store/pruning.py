@@ -14,14 +14,12 @@ from typing import Final
 
 from dimnode.errors import PeerFault
 from dimnode.records.envelope import open_envelope
+from dimnode.store.schema import OPEN_BUSINESS
 
-_NEEDED: Final = """
-SELECT o.cid, r.kind, r.envelope, r.seq, EXISTS(SELECT 1 FROM records s WHERE s.id = r.job) AS owned
+_NEEDED: Final = f"""
+SELECT o.cid, r.kind, r.envelope, r.seq, EXISTS(SELECT 1 FROM records s WHERE s.id = r.job)
 FROM records r CROSS JOIN openings o ON o.record = r.id
-WHERE r.seq > ?
-OR NOT EXISTS(SELECT 1 FROM ends e WHERE e.job = r.job)
-AND (owned OR NOT EXISTS(
-  SELECT 1 FROM forgotten f WHERE f.job = r.job AND f.task = r.task AND f.epoch = r.epoch))
+WHERE r.seq > ? OR ({OPEN_BUSINESS})
 """
 _OLDEST: Final = """
 SELECT o.cid, LENGTH(b.bytes) FROM records r CROSS JOIN openings o ON o.record = r.id
@@ -59,8 +57,7 @@ def disposable(path: Path, before: int, kept_since_ms: int, wanted_bytes: int) -
 
 def _needed(database: sqlite3.Connection, before: int, kept_since_ms: int) -> Iterator[bytes]:
     for cid, kind, envelope, seq, owned in database.execute(_NEEDED, (before,)):
-        # Of a job that this node owns everything stays until its verdict, however old an executor says its answer is,
-        # and also when this node ran the task and was told to forget its answer: a restart takes the job over with it.
+        # Of a job that this node owns everything stays until its verdict, however old an executor says its answer is.
         if seq > before or owned or kind != "answer" or _made_ms(envelope) > kept_since_ms:
             yield cid
 

@@ -58,3 +58,12 @@ INSERTS: Final = {
 
 NAMED_SINCE: Final = "SELECT o.cid FROM records r CROSS JOIN openings o ON o.record = r.id WHERE r.seq > ?"
 """Blobs that records after this row name."""
+
+OPEN_BUSINESS: Final = """
+NOT EXISTS(SELECT 1 FROM ends e WHERE e.job = r.job)
+AND (EXISTS(SELECT 1 FROM records s WHERE s.id = r.job) OR NOT EXISTS(
+  SELECT 1 FROM forgotten f WHERE f.job = r.job AND f.task = r.task AND f.epoch = r.epoch))
+"""
+"""Of a record `r`: its job has no verdict here, and is this node's own (then its spec is here), or an answer to it may
+still be asked for. What is forgotten of an own job stays, too: an open job needs the answers that this node gave to it.
+"""
