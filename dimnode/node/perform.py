@@ -77,7 +77,7 @@ class Performer:
         self._timeout_seconds, self._limits = task_timeout_seconds, limits
         self._spec_of = spec_of
         self._coming: set[Key] = set()
-        self._in_use: dict[Key, tuple[Cid, ...]] = {}
+        self._in_use: dict[Key, list[tuple[Cid, ...]]] = {}
         self.fetch: Callable[[Run], None] | None = None
         self.leased: Callable[[PeerId, PeerId, Iterable[RecordId]], None] = lambda _peer, _submitter, _models: None
         self._consults: dict[Key, Consult] = {}
@@ -126,6 +126,9 @@ class Performer:
     # ---- peers
 
     def _send_frame(self, effect: Send) -> None:
+        if effect.what == "answer" and any(self._held(opening.cid) is None for opening in effect.openings):
+            # Asked for again after the journal has made room: an owner hears the same as after a restart.
+            effect = Send(effect.peer, "unknown", effect.key)
         envelopes = tuple(self._bytes(identity) for identity in effect.records)
         blobs = tuple(self._bytes(opening.cid) for opening in effect.openings)
         words = (effect.code[:32], effect.text[:256], min(effect.retry_after_ms, self._limits.jobs.retry_after_ms_max))
@@ -210,7 +213,8 @@ class Performer:
         key = (RecordId(order.key[0]), order.key[1], order.key[2])
         if busy is None:
             self._library.blobs.hold(*roots)
-            self._in_use[key] = roots
+            # One that was called off is reported a moment later: the same lease may have come again by then.
+            self._in_use.setdefault(key, []).append(roots)
         else:
             self._consults.pop(key, None)  # a full pool is no ruling: the owner may ask again later
             self._put(RunRefused(key, busy.code, busy.message, busy.retry_after_ms))
@@ -218,7 +222,10 @@ class Performer:
     def finished(self, done: Finished) -> None:
         """The pool's callback: a result becomes an event."""
         key = (RecordId(done.key[0]), done.key[1], done.key[2])
-        self._library.blobs.release(*self._in_use.pop(key, ()))
+        in_use = self._in_use[key]
+        self._library.blobs.release(*in_use.pop(0))
+        if not in_use:
+            del self._in_use[key]
         self.diary.task_ended(key, done.status)
         consult = self._consults.pop(key, None)
         if done.status == "refused":  # it did not run, and nothing was decided: the owner may ask again, or elsewhere
