@@ -100,7 +100,7 @@ class Case:
                 wanted.append(inputs[source])
                 continue
             answer = self.find(self.accepted.get(source - len(inputs)))
-            if answer is None or not answer.payload.get("outputs"):
+            if answer is None or answer.kind != "answer" or not answer.payload["outputs"]:
                 return None
             wanted.append(answer.payload["outputs"][0])
         return wanted

@@ -11,11 +11,13 @@ from scene import (
     chain,
     collaborative,
     comparative,
+    floats,
     lone_refusal,
     plain,
     quorum,
     refusal,
     resigned,
+    step,
 )
 
 from dimnode.audit.redact import redact
@@ -160,3 +162,16 @@ def test_a_record_of_an_unknown_kind_is_never_interpreted() -> None:
     raw = scene.conclude([strange], [], [], status="failed")
     assert {check.code for check in verify(raw).checks if check.outcome == "fail"} == {"R-PARENTS"}
     assert verify(scene.pack(strange)).status == 1
+
+
+@pytest.mark.parametrize("kind", ["opinion", "manifest"])
+def test_a_step_that_reads_what_is_no_answer_is_refused_whatever_that_calls_its_outputs(kind: str) -> None:
+    scene = Scene()
+    model = scene.model("triage")
+    strange = scene.sign("alba", kind, outputs=5) if kind == "opinion" else model
+    tasks = [{"op": "infer", "model": model.id}] * 2
+    scene.ask("chained", tasks, [scene.tensors(floats("x", 1.0, 2.0))], "first")
+    answer = scene.answer(scene.lease(1, "brio", []), [], model=model.id, status="failed")
+    raw = scene.conclude([answer, strange], [step(0, [strange], accepted=strange.id)], [], status="failed")
+    failed = {(check.code, check.why) for check in verify(raw).checks if check.outcome == "fail"}
+    assert ("R-LEASE", "the lease reads a step that has no accepted answer") in failed
