@@ -182,6 +182,7 @@ def test_a_config_that_names_code_is_refused_wherever_the_name_stands(key: str, 
         (layers(chain=[{"op": "exec", "as": "y"}]), LAYERS, orders.NO_OPERATOR),
         (layers(chain=[{"op": "relu"}]), LAYERS, orders.BAD_CONFIG),
         (layers(chain=[{"op": "linear", "in": 3, "out": 4, "as": "y"}]), LAYERS, orders.BAD_CONFIG),
+        (layers(chain=[{"op": "relu", "as": ["y"]}]), LAYERS, orders.BAD_CONFIG),
         (layers(chain=[{**CHAIN[0], "out": 5, "as": "y"}]), LAYERS, orders.UNFIT_WEIGHTS),
         (layers(chain=[{**CHAIN[0], "name": "fc9", "as": "y"}]), LAYERS, orders.UNFIT_WEIGHTS),
         (layers(chain=[{**CHAIN[0], "out": 10**9, "as": "y"}]), LAYERS, orders.BAD_CONFIG),
@@ -208,6 +209,8 @@ def test_the_base_of_rotary_positions_is_read_from_either_spelling_and_never_gue
         {"rope_theta": 10000, "rope_parameters": {"rope_type": "yarn"}},
         {"rope_theta": "10000"},
         {"rope_theta": 10000, "rope_parameters": [1]},
+        {"rope_theta": 10000, "rope_parameters": {"rope_type": ["default"]}},
+        {"rope_theta": 10000, "rope_scaling": {"type": {}}},
     ):
         with pytest.raises(RunFailed) as caught:
             rope_base(config)

@@ -45,7 +45,7 @@ class Layers(Architecture):
                 said = layer.get("op") if isinstance(layer, dict) else layer
                 raise RunFailed(orders.NO_OPERATOR, f"layer {place}: {str(said)[:40]!r} is no layer that is known")
         names = [layer["as"] for layer in chain if "as" in layer]
-        if not names or len(set(names)) != len(names) or not all(type(name) is str for name in names):
+        if not names or not all(type(name) is str for name in names) or len(set(names)) != len(names):
             raise RunFailed(orders.BAD_CONFIG, "the layers name no output, or two of one name")
         if len(facts.inputs) != 1 or facts.inputs[0][1] != "float32":
             raise RunFailed(orders.UNFIT_MODEL, "a chain of layers has one input, float32, that the manifest declares")

@@ -158,9 +158,9 @@ def rope_base(config: Config) -> float:
     scaling: Any = config.get("rope_scaling") or {}
     if not isinstance(inner, dict) or not isinstance(scaling, dict):
         raise RunFailed(orders.BAD_CONFIG, "rope_parameters and rope_scaling are maps")
-    kinds = {place.get("rope_type", place.get("type", "default")) for place in (inner, scaling)}
+    kinds = {str(place.get("rope_type", place.get("type", "default")))[:40] for place in (inner, scaling)}
     if kinds != {"default"} or scaling.keys() - {"rope_type", "type", "rope_theta"}:
-        raise RunFailed(orders.BAD_CONFIG, f"rotary positions scaled by {sorted(map(str, kinds))} are not known")
+        raise RunFailed(orders.BAD_CONFIG, f"rotary positions scaled by {sorted(kinds)} are not known")
     found = {float(number(place, "rope_theta", 1.0, 1e12)) for place in (config, inner) if "rope_theta" in place}
     if len(found) != 1:
         what = "does not say rope_theta" if not found else "says two values of rope_theta"
