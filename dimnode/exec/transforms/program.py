@@ -4,7 +4,8 @@ Rule: the same code stands before and after each runtime, so a model gives the s
 is evaluated: a word is looked up in a table that this program brings along. Runs only inside a worker.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -81,7 +82,8 @@ def run_program(program: Program, inputs: Inputs, run: Run) -> tuple[dict[str, A
     """
     values = dict(inputs.values)
     for op in program.pre:
-        _before(program, op, values)
+        with _by(op):
+            _before(program, op, values)
     results = _called(program, values, inputs.count, run)
     return finish(program, {**values, **results}, bare=call_of(program.pre)["mode"] in ("bare", "scan")), inputs.count
 
@@ -90,7 +92,8 @@ def finish(program: Program, values: dict[str, Value], *, bare: bool) -> dict[st
     """`post`, and the names that it keeps."""
     for op in program.post:
         if op["op"] != "keep":
-            _after(program, op, values)
+            with _by(op):
+                _after(program, op, values)
     kept: dict[str, Any] = {}
     for name in kept_of(program.post, program.outputs):
         value = values.get(name)
@@ -99,8 +102,17 @@ def finish(program: Program, values: dict[str, Value], *, bare: bool) -> dict[st
         is_text = isinstance(value, Each) and bool(value.items) and isinstance(value.items[0], bytes)
         kept[name] = value if is_text or bare else stacked(value, name)
         if bare and not is_text:
-            kept[name] = Each(items_of(value))
+            kept[name] = value.array if isinstance(value, Shared) else Each(items_of(value))
     return kept
+
+
+@contextmanager
+def _by(op: Transform) -> Iterator[None]:
+    """What NumPy makes nothing of is a fault of the value, and ends no worker."""
+    try:
+        yield
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        fail(UNFIT_VALUE, f"{op['op']}: {str(error)[:160]}")
 
 
 def _before(program: Program, op: Transform, values: dict[str, Value]) -> None:

@@ -20,7 +20,7 @@ from dimnode.exec.mapping import Declared
 from dimnode.exec.orders import Facts, ModelOrder, Order
 from dimnode.exec.transforms import after, arrays, images, sounds, texts
 from dimnode.exec.transforms.program import compile_program, constant, run_program
-from dimnode.exec.transforms.sources import read_inputs
+from dimnode.exec.transforms.sources import Inputs, read_inputs
 from dimnode.exec.transforms.values import Each, Shared, Stacked, each_array, items_of, stacked
 from dimnode.records.items import item_tensors
 from dimnode.records.tensors import Tensor, encode_tensors
@@ -530,6 +530,48 @@ def test_inputs_are_found_by_name_or_as_the_only_thing():
     uneven = encode_tensors([*item_tensors("a", [b"1"]), *item_tensors("b", [b"1", b"2"])])
     assert code_of(read_inputs, two, (), [uneven]) == "E-exec-92"
     assert code_of(read_inputs, two, (), [encode_tensors(item_tensors("a", [b"1"]))]) == "E-exec-12"
+
+
+WORDY = lambda _: {"y": np.array([["a", 1]], dtype=object)}  # noqa: E731 - what ONNX gives for a text output
+FEEDS_X = {"op": "copy", "name": "i", "into": "x"}
+
+
+@pytest.mark.parametrize(
+    ("pre", "post", "given", "run"),
+    [
+        ({"op": "pad_image", "name": "i", "into": "x", "height": 4, "width": 4, "value": 255}, (), "int8", None),
+        (FEEDS_X, [{"op": "cast", "name": "y", "dtype": "float32"}], "float32", WORDY),
+        (FEEDS_X, [{"op": "argmax", "name": "y", "into": "z"}], "float32", WORDY),
+        (FEEDS_X, [{"op": "top_k", "name": "y", "into": "z", "places": "p", "k": 1}], "float32", WORDY),
+    ],
+)
+def test_what_numpy_makes_nothing_of_is_a_fault_of_the_value_and_no_workers_end(pre, post, given, run):
+    lists = [{"op": "input", "name": "i", "kind": "tensor"}, pre], post
+    program = compile_program(*lists, [Declared("x", "float32", None)], [Declared("y", "", None)], {})
+    inputs = Inputs({"i": Stacked(np.ones((1, 2, 2, 3), given))}, 1)
+    with pytest.raises(RunFailed, match=(post or [pre])[0]["op"]) as caught:
+        run_program(program, inputs, run or (lambda fed: {"y": fed["x"]}))
+    assert caught.value.complaint.code == "E-exec-100"
+
+
+def test_a_constant_with_no_place_and_a_shape_beyond_every_machine_is_the_models_fault():
+    op = {"op": "constant", "name": "c", "dtype": "int8", "shape": [0, *[2**31 - 1] * 7], "values": [1]}
+    pre = [{"op": "input", "name": "i", "kind": "tensor"}, FEEDS_X, op]
+    program = compile_program(pre, [], [Declared("x", "float32", None)], [Declared("y", "float32", None)], {})
+    with pytest.raises(RunFailed, match="constant"):
+        run_program(program, Inputs({"i": Stacked(np.ones((1, 2)))}, 1), lambda fed: {"y": fed["x"]})
+
+
+def test_a_shared_value_is_kept_as_it_is_also_of_a_model_that_is_called_bare():
+    pre = [{"op": "input", "name": "i", "kind": "tensor"}, FEEDS_X]
+    pre += [
+        {"op": "constant", "name": "c", "dtype": "int8", "shape": [2], "values": [1]},
+        {"op": "call", "mode": "bare"},
+    ]
+    post = [{"op": "keep", "names": ["c", "y"]}]
+    program = compile_program(pre, post, [Declared("x", "float32", None)], [Declared("y", "float32", None)], {})
+    answer, _ = run_program(program, Inputs({"i": Stacked(np.ones((1, 2)))}, 1), lambda fed: {"y": fed["x"]})
+    assert answer["c"].tolist() == [1, 1]
 
 
 def test_shared_values_have_no_items():
