@@ -5,8 +5,8 @@ Rule: a model is its signed manifest; what others say of models is the registry'
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from dimnode.node.model_orders import LocalModel
 from dimnode.node.registry import Registry
 from dimnode.p2p.blobs import PartOf
 from dimnode.records.envelope import Record, SigningKey, seal
-from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId, cid_text
+from dimnode.records.ids import BLOB_PREFIX, Cid, RecordId, cid_text, record_named
 from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest, file_roots, title_of
 from dimnode.records.manifest_kinds import MANIFEST_VERSION
@@ -59,16 +59,31 @@ class Library:
         self._load()
 
     def _load(self) -> None:
+        kept: set[str] = set()
         for manifest, why in self._journal.rows("SELECT manifest, sha256 FROM models"):
             envelope = self._journal.envelope(manifest)
             assert envelope is not None
             record = open_record(envelope, kind="manifest", check_signature=False)
             self.registry.keep(record)
             if why:
+                kept.add(pin_of(record.id))
                 self._note_why(record.id, why)
                 self._take_over(record)
-                if not self.place(record) and record.id in self.for_others:
-                    self._unpin_files(record)
+                try:
+                    if not self.place(record) and record.id in self.for_others:
+                        self._unpin_files(record)
+                except Refused as no:  # a full disk, or as many pins as there may be: the node starts without it
+                    log.warning("%s is not offered: %s", title_of(record), no)
+        self._end_pins_but(kept)
+
+    def _end_pins_but(self, kept: Container[str]) -> None:
+        """Pins of models that the journal does not know as here: a process died between the two. They would stay."""
+        for root, reasons in self.blobs.pins().items():
+            for reason in reasons:
+                theirs = reason.startswith(MODEL_PIN) and record_named(reason.removeprefix(MODEL_PIN)) is not None
+                if theirs and reason not in kept:
+                    with suppress(Refused):  # a full disk: the next start takes them away
+                        self.blobs.unpin(root, reason)
 
     # ---- models
 
@@ -239,7 +254,8 @@ class Library:
         await self._journal.commit({"models": [(model, "")]})
         self._note_why(model, "")
         self._displace(record)
-        await trio.to_thread.run_sync(self._unpin_files, record)
+        with trio.CancelScope(shield=True):  # who asked may hang up now: nothing would take the pins away
+            await trio.to_thread.run_sync(self._unpin_files, record)
 
     def _unpin_files(self, record: Record) -> None:
         for root in file_roots(record):

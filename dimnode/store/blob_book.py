@@ -111,11 +111,11 @@ class BlobBook:
         if not 0 < len(reason) <= self._limits.blob_pin_reason_characters_max or not reason.isprintable():
             raise Refused("E-store-38", "a pin needs a short reason", "", "a word, say: user")
         with self._transaction() as database:
+            if database.execute("SELECT 1 FROM pins WHERE root=? AND reason=?", (root, reason)).fetchone():
+                return
             if database.execute("SELECT COUNT(*) FROM pins").fetchone()[0] >= self._limits.blob_pins_max:
                 raise Refused("E-store-38", "too many pins", "", "dim blobs unpin what is not needed")
-            database.execute(
-                "INSERT INTO pins VALUES(?,?,?) ON CONFLICT DO NOTHING", (root, reason, time.time_ns() // 1_000_000)
-            )
+            database.execute("INSERT INTO pins VALUES(?,?,?)", (root, reason, time.time_ns() // 1_000_000))
 
     def unpin(self, root: bytes, reason: str) -> bool:
         """One reason less; whether it was there."""

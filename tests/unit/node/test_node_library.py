@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import trio
 
 from dimnode.errors import DimError, Refused
 from dimnode.limits import LIMITS
-from dimnode.node.library import Library
+from dimnode.node.library import Library, pin_of
 from dimnode.node.model_card import ModelCard, PriceCard
 from dimnode.node.model_files import SourceFile, gather
 from dimnode.records.envelope import SigningKey, seal
@@ -396,6 +397,37 @@ def test_a_dropped_model_is_gone_after_a_restart_and_its_files_may_go(tmp_path, 
     assert again(tmp_path, journal).models == {}
     assert add(library, model).id == record.id
     assert list(library.models) == [record.id]
+
+
+@pytest.mark.parametrize("begun", ["drop", "publish"])
+def test_pins_that_a_crash_left_of_a_model_that_is_not_here_end_with_the_next_start(
+    tmp_path, journal, library, model, monkeypatch, begun
+) -> None:
+    """Journal and book of blobs are two files: a process may die between them."""
+    theirs = library.blobs.add(model, pin="model railway")
+    with monkeypatch.context() as dying:
+        if begun == "drop":
+            record = add(library, model)
+            dying.setattr(library, "_unpin_files", lambda _: None)
+            trio.run(library.drop, record.id)
+        else:
+            dying.setattr(library, "keep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                add(library, model)
+    assert len(library.blobs.pins()[theirs.root]) == 2
+    with BlobStore(tmp_path / "home", 1 << 30) as blobs:
+        Library(tmp_path / "home", KEY, OPEN_SWARM_ID, journal, blobs)
+        assert blobs.pins() == {theirs.root: ["model railway"]}
+
+
+def test_a_model_whose_files_cannot_be_kept_is_not_offered_and_the_node_starts(
+    tmp_path, journal, library, model
+) -> None:
+    record = add(library, model)
+    library.blobs.unpin(Manifest.of(record).files[0].root, pin_of(record.id))
+    with BlobStore(tmp_path / "home", 1 << 30, replace(LIMITS.store, blob_pins_max=0)) as blobs:
+        assert Library(tmp_path / "home", KEY, OPEN_SWARM_ID, journal, blobs).models == {}
+    assert list(again(tmp_path, journal).models) == [record.id]
 
 
 def test_a_private_model_is_used_here_and_told_to_nobody(library, model) -> None:

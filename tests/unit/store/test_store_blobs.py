@@ -665,3 +665,13 @@ def test_whatever_is_done_in_whatever_order_the_books_agree_with_the_folder(tmp_
             assert path is None or path.read_bytes() == content
         assert {name.partition(".")[0] for name in names(store)} == {cid_text(blob.root) for blob in store.all()}
     store.__exit__()
+
+
+def test_a_pin_that_stands_may_be_set_again_though_there_is_room_for_no_other(tmp_path: Path) -> None:
+    one, other = root_of(b"one"), root_of(b"other")
+    with BlobStore(tmp_path, MANY, replace(LIMITS_HERE, blob_pins_max=1)) as store:
+        store.pin(one, "user")
+        store.pin(one, "user")
+        with pytest.raises(Refused, match="E-store-38"):
+            store.pin(other, "user")
+        assert store.pins() == {one: ["user"]}
