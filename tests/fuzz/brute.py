@@ -22,6 +22,7 @@ from multiaddr import Multiaddr
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC, TOPICS, heartbeat
 from dimnode.records.ids import RecordId
 from dimnode.records.kinds import OPEN_SWARM_ID
+from tests.e2e.harness import NOISE
 
 from .garbage import KAD, MESHSUB, varint
 from .liar import Liar
@@ -81,7 +82,7 @@ class Brute:
         return not [each for each in host.get_network().connections.get(self._target, ()) if not each.is_closed]
 
     async def _until_gone(self, host: Any) -> None:
-        with trio.move_on_after(2.0):
+        with trio.move_on_after(2.0 * NOISE, shield=True):  # a session that is over says nothing about its end
             while not self._gone(host):  # noqa: ASYNC110 stock has no event that can be trusted
                 await trio.sleep(0.05)
 

@@ -1,7 +1,8 @@
 """`python -m tests.fuzz.honest ADDRESS`: an honest peer in a process of its own, beside the hostile ones.
 
-Until its input ends it asks the node once every 0.2 s: an echo on a kept stream, what the node says of itself on a new
-stream, and every fifth time the same over a new connection. Then it prints how long each took, as one line of JSON.
+When it is connected it says so. Until its input ends it asks the node once every 0.2 s: an echo on a kept stream, what
+the node says of itself on a new stream, and every fifth time the same over a new connection. Then it prints how long
+each took, as one line of JSON, and beside that how late this machine wakes it after a sleep.
 
 Rule: it does what any peer does and nothing else, so what it waits is what the hostile peers cost others.
 """
@@ -40,15 +41,24 @@ class Probe:
         self._peer = peer_bytes(address.rpartition("/p2p/")[2])
         self.seconds: dict[str, list[float]] = {"kept stream": [], "new stream": [], "new connection": []}
         self.failures: list[str] = []
+        self.late: list[float] = []
 
     async def run(self) -> None:
         """Ask until the input ends."""
         async with open_host(smaller_seed(self._peer), [], {}, dht=False) as host:
             await host.connect(self._address)
+            print("connected", flush=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ask, host)
+                nursery.start_soon(self._be_late)
                 await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
                 nursery.cancel_scope.cancel()
+
+    async def _be_late(self) -> None:
+        while True:
+            due = time.monotonic() + _PAUSE_SECONDS
+            await trio.sleep(_PAUSE_SECONDS)
+            self.late.append(time.monotonic() - due)
 
     async def _ask(self, host: Host) -> None:
         kept: Stream | None = None
@@ -109,7 +119,7 @@ def main() -> None:
     """See the module."""
     probe = Probe(sys.argv[1])
     trio.run(probe.run)
-    print(json.dumps({"seconds": probe.seconds, "failures": probe.failures}), flush=True)
+    print(json.dumps({"seconds": probe.seconds, "failures": probe.failures, "late": probe.late}), flush=True)
 
 
 if __name__ == "__main__":
