@@ -219,11 +219,12 @@ class Links:
         assert self._host is not None
         while True:
             await next_tick(self._limits.peers.ping_interval_seconds)
-            for peer in self._host.connected():
-                if PeerId(peer) in self._foreign and not self._kept(PeerId(peer)):
-                    self._foreign.discard(PeerId(peer))  # asked once more, it is dropped
-                known = PeerId(peer) in self._links or PeerId(peer) in self._dropping or PeerId(peer) in self._foreign
-                if not known:
+            connected = [PeerId(peer) for peer in self._host.connected()]
+            self._foreign.intersection_update(connected)  # who is gone need not be remembered
+            for peer in connected:
+                if peer in self._foreign and not self._kept(peer):
+                    self._foreign.discard(peer)  # asked once more, it is dropped
+                if not (peer in self._links or peer in self._dropping or peer in self._foreign):
                     self.connection(peer, True)
 
     async def serve_task(self, stream: Stream) -> None:
