@@ -257,6 +257,7 @@ class ExchangeLimits:
     read_bytes: int = 256 * 1024
     silence_seconds_max: float = 15.0
     leaf_seconds_max: float = 60.0
+    tree_seconds_max: float = 20.0  # of one provider, while the others wait
     look_again_seconds: float = 0.1
     have_again_seconds: float = 1.0
     questions_waiting_max: int = 16

@@ -244,13 +244,15 @@ class Download:
         self._change()
 
     async def _nodes(self, stream: BlobStream, size: int) -> Tree:
+        """Raises `TooSlowError`: others wait meanwhile."""
         root = Layout(size)
         if not root.is_tree:
             raise PeerFault("blob: size")
-        if self._reader.layout is None:
-            await self._take(stream, [(root.height, 0)])
-        while self._reader.tree is None:
-            await self._take(stream, list(self._reader.wanted)[: self._limits.questions_waiting_max // 2])
+        with trio.fail_after(self._limits.tree_seconds_max):
+            if self._reader.layout is None:
+                await self._take(stream, [(root.height, 0)])
+            while self._reader.tree is None:
+                await self._take(stream, list(self._reader.wanted)[: self._limits.questions_waiting_max // 2])
         return self._reader.tree
 
     async def _take(self, stream: BlobStream, places: Sequence[tuple[int, int]]) -> None:
