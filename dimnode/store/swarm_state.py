@@ -119,10 +119,9 @@ def set_aside(home: Path, label: str, *, journal_only: bool = False) -> Path | N
 
     Only for a home on which no node runs. Key, settings, models' files and receipts stay.
     """
-    parts = [] if journal_only else [state_path(home)]
-    if has_records(home):
-        parts += [home / (_JOURNAL + ending) for ending in ("", "-wal", "-shm")]
-    parts = [part for part in parts if part.exists()]
+    journal = [home / (_JOURNAL + ending) for ending in ("", "-wal", "-shm")] if has_records(home) else []
+    # The state last: without it the home is in the open swarm, which has no business with this journal.
+    parts = [part for part in (*journal, *([] if journal_only else [state_path(home)])) if part.exists()]
     if not parts:
         return None
     number = 1

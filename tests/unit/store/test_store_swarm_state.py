@@ -45,6 +45,38 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
         load_state(tmp_path)
 
 
+def note_a_record(home: Path) -> None:
+    with sqlite3.connect(home / "journal.db") as database:
+        database.execute("INSERT INTO records(kind,id,job,task,epoch,envelope) VALUES('k',x'00',x'',0,0,x'')")
+    database.close()
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_who_dies_while_leaving_never_takes_the_journal_of_the_swarm_into_the_open_one(
+    tmp_path: Path, moved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(tmp_path / "journal.db").__enter__().__exit__(None, None, None)
+    note_a_record(tmp_path)
+    save_state(tmp_path, STATE)
+    rename, left = Path.rename, moved
+
+    def rename_until_killed(part: Path, target: Path) -> Path:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return rename(part, target)
+
+    monkeypatch.setattr(Path, "rename", rename_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        set_aside(tmp_path, "clinic")
+    monkeypatch.undo()
+    assert load_state(tmp_path) == STATE
+    assert set_aside(tmp_path, "clinic") is not None
+    assert load_state(tmp_path) is None
+    assert not has_records(tmp_path)
+
+
 def test_leaving_keeps_everything_beside(tmp_path: Path) -> None:
     assert set_aside(tmp_path, "clinic") is None
     Journal(tmp_path / "journal.db").__enter__().__exit__(None, None, None)
@@ -54,9 +86,7 @@ def test_leaving_keeps_everything_beside(tmp_path: Path) -> None:
     assert folder == tmp_path / "left" / "clinic-1"
     assert (folder / "swarm-state").exists()
     assert (tmp_path / "journal.db").exists(), "an empty journal names no swarm"
-    with sqlite3.connect(tmp_path / "journal.db") as database:
-        database.execute("INSERT INTO records(kind,id,job,task,epoch,envelope) VALUES('k',x'00',x'',0,0,x'')")
-    database.close()
+    note_a_record(tmp_path)
     assert has_records(tmp_path)
     save_state(tmp_path, STATE)
     assert set_aside(tmp_path, "clinic", journal_only=True) == tmp_path / "left" / "clinic-2"
