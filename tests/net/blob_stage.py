@@ -168,5 +168,11 @@ async def staged(folder: Path, *providers: Provider) -> AsyncIterator[Fetcher]:
             each.store.__exit__()
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    trio.run(scenario)
+def run(scenario: Callable[[], Awaitable[None]], seconds: float = 120.0) -> None:
+    """Run a scenario that must end in time."""
+
+    async def bounded() -> None:
+        with trio.fail_after(seconds):
+            await scenario()
+
+    trio.run(bounded)
