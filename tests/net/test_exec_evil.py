@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import trio
-from exec_tools import ENDLESS, LIMITS, QUICK, blob, hello_of, open_rig, rounds
+from exec_tools import ENDLESS, LIMITS, QUICK, Rig, blob, hello_of, open_rig, rounds
 
 from dimnode.exec import landlock, orders, sandbox
 from dimnode.exec.channel import FrameBuffer, unpack_body
@@ -40,6 +40,18 @@ SMALL = replace(LIMITS, output_bytes_max=100_000)
 def zygote() -> Iterator[Zygote]:
     with start_zygote(SMALL) as started:
         yield started
+
+
+@contextlib.asynccontextmanager
+async def stopped(zygote: Zygote, rig: Rig) -> AsyncIterator[None]:
+    """It starts nobody, and says nothing."""
+    pid = zygote.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await rig.until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_an_endless_model_times_out_and_those_behind_it_run(zygote: Zygote, tmp_path: Path) -> None:
@@ -84,12 +96,9 @@ def test_an_order_is_not_given_to_a_worker_that_died_before_it_came(zygote: Zygo
         async with open_rig(zygote, tmp_path, limits=replace(SMALL, exit_report_seconds_max=1000.0)) as rig:
             await rig.run(rig.order(rounds(), QUICK))
             (pid,) = await rig.pids()
-            os.kill(zygote.pid, signal.SIGSTOP)  # nobody says how it died
-            try:
+            async with stopped(zygote, rig):  # nobody says how it died
                 os.kill(pid, signal.SIGKILL)
                 await rig.until(lambda: not rig.pool.stats().workers)
-            finally:
-                os.kill(zygote.pid, signal.SIGCONT)
             (done,) = await rig.run(rig.order(rounds(), QUICK))
             assert done.status == "ok"
 
@@ -142,8 +151,9 @@ def test_external_data_beside_the_model_stays_unread(zygote: Zygote, tmp_path: P
 
 def test_a_model_that_takes_too_long_to_load_is_given_up(zygote: Zygote, tmp_path: Path) -> None:
     async def main() -> None:
-        async with open_rig(zygote, tmp_path, limits=replace(SMALL, worker_start_seconds_max=0.0001)) as rig:
-            (done,) = await rig.run(rig.order(doubling(1), blob([[1]])))
+        async with open_rig(zygote, tmp_path, limits=replace(SMALL, worker_start_seconds_max=0.1)) as rig:
+            async with stopped(zygote, rig):  # or a worker may be faster than this test
+                (done,) = await rig.run(rig.order(doubling(1), blob([[1]])))
             assert (done.status, done.code) == ("timeout", orders.NOT_STARTED)
 
     trio.run(main)
@@ -234,10 +244,9 @@ def test_a_dead_zygote_is_replaced_and_the_orders_run(tmp_path: Path) -> None:
         async with open_rig(zygote, tmp_path) as rig:
             await rig.run(rig.order(rounds(), QUICK))
             old = zygote.pid
-            os.kill(old, signal.SIGSTOP)  # or a worker might be born, and die with an order
-            await rig.until(lambda: psutil.Process(old).status() == psutil.STATUS_STOPPED)
-            keys = [rig.offer(rig.order(doubling(1), blob([[number]]))) for number in range(10)]
-            os.kill(old, signal.SIGKILL)
+            async with stopped(zygote, rig):  # or a worker might be born, and die with an order
+                keys = [rig.offer(rig.order(doubling(1), blob([[number]]))) for number in range(10)]
+                os.kill(old, signal.SIGKILL)
             assert [(await rig.end_of(key)).status for key in keys] == ["ok"] * 10
             await rig.until(lambda: zygote.pid != old)
             (done,) = await rig.run(rig.order(rounds(), QUICK))
