@@ -22,11 +22,11 @@ pytestmark = pytest.mark.slow
 PUBSUB, KAD, IDENTIFY_PUSH, PING = "/meshsub/1.1.0", "/ipfs/kad/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0"
 
 
-async def publish_until(host: Host, topic: str, data: bytes, arrived: trio.Event) -> None:
+async def publish_until(host: Host, topic: str, data: bytes, arrived: trio.Event, again_seconds: float = 0.5) -> None:
     """Gossip meshes form with the heartbeats: publish once a heartbeat until it arrives."""
     while not arrived.is_set():
         await host.publish(topic, data)
-        with trio.move_on_after(0.5):
+        with trio.move_on_after(again_seconds):
             await arrived.wait()
 
 
