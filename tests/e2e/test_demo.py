@@ -28,6 +28,7 @@ def tell(folder: Path, *extra: str) -> tuple[int, dict]:
     command = [*DIM, "demo", "--json", "--folder", str(folder), *extra]
     done = subprocess.run(command, capture_output=True, text=True, timeout=STORY_SECONDS_MAX, check=False)
     assert done.stdout, done.stderr
+    print(done.stderr)  # why, when the exit code is not what a test expects
     return done.returncode, json.loads(done.stdout)
 
 
