@@ -82,7 +82,7 @@ class JobAnswers:
         }
 
     def job_ids(self) -> list[RecordId]:
-        """All jobs that this node owns, oldest first."""
+        """All jobs that this node owns, in no order."""
         return [RecordId(row[0]) for row in self._node.journal.each("SELECT n.job FROM nonces n")]
 
     async def _jobs(self, arguments: Mapping[str, Any]) -> Answer:
@@ -91,8 +91,8 @@ class JobAnswers:
     def rows(self, jobs: Sequence[bytes] | None, most: int, before_ms: int = 2**62) -> list[Answer]:
         """A line for each of these jobs, or of all that this node owns, newest first."""
         query = (
-            "SELECT r.id, r.envelope, e.status FROM records r JOIN nonces n ON n.job = r.id "
-            "LEFT JOIN ends e ON e.job = r.id WHERE r.kind = 'spec' "
+            "SELECT r.id, r.envelope, e.status FROM records r "
+            "LEFT JOIN ends e ON e.job = r.id WHERE r.kind = 'spec' "  # who keeps a spec owns its job
         )
         if jobs is not None:
             query += f"AND r.id IN ({','.join('?' * len(jobs))}) "
