@@ -105,9 +105,16 @@ def _taken(take: Take, sources: Sequence[dict[str, Tensor]]) -> Array:
 
 
 def as_array(tensor: Tensor) -> Array:
-    """The numbers of a tensor, read-only; copied only when they lie where numbers of their size should not."""
+    """The numbers of a tensor, read-only; copied only when they lie where numbers of their size should not.
+
+    Raises `RunFailed` for a shape of no number whose other sizes no array may have.
+    """
     values = np.frombuffer(tensor.raw, dtype=LITTLE_ENDIAN[tensor.dtype])
-    return (values if values.flags.aligned else values.copy()).reshape(tensor.shape)
+    try:
+        return (values if values.flags.aligned else values.copy()).reshape(tensor.shape)
+    except ValueError:
+        what = f"tensor {tensor.name!r} has the shape {_shape_text(tensor.shape)}, which no array can have"
+        raise RunFailed(orders.BAD_SHAPE, what) from None
 
 
 def fit(entry: Declared, values: Array) -> Array:

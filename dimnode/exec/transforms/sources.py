@@ -46,7 +46,9 @@ def read_inputs(sources: Sequence[Source], take: Sequence[Take], blobs: Sequence
     if len(counts) != 1:
         fail(NO_ITEMS, f"the inputs have {' and '.join(map(str, sorted(counts)))} items", "one of each per item")
     count = counts.pop()
-    if not 0 < count <= LIMITS.transforms.items_max and any(isinstance(value, Each) for value in values.values()):
+    # Rows are bounded by what they take, but for rows of nothing.
+    unbounded = any(isinstance(value, Each) or not value.array.size for value in values.values())
+    if not 0 < count <= LIMITS.transforms.items_max and unbounded:
         fail(NO_ITEMS, f"the input has {count} items", f"from 1 to {LIMITS.transforms.items_max}")
     if not count:
         fail(NO_ITEMS, "the input has no item")

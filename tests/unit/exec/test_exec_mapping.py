@@ -118,3 +118,12 @@ def test_outputs_come_back_as_the_same_numbers() -> None:
 def test_outputs_that_are_no_tensor_fail_the_run(output: object) -> None:
     with pytest.raises(RunFailed, match="'y' is"):
         pack({"y": output})
+
+
+@pytest.mark.parametrize("view", [bytes, memoryview])
+def test_a_tensor_of_nothing_in_a_shape_beyond_every_machine_is_a_bad_input(view) -> None:
+    """tensors/1 lets it pass, and NumPy holds no such array."""
+    blob = encode_tensors([Tensor("x", "float32", (0, 2**31 - 1, 2**31 - 1), b"")])
+    with pytest.raises(RunFailed, match="'x'") as caught:
+        feeds([Declared("x", "float32", None)], (), [view(blob)])
+    assert caught.value.complaint.code == orders.BAD_SHAPE

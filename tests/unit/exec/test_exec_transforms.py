@@ -574,6 +574,16 @@ def test_a_shared_value_is_kept_as_it_is_also_of_a_model_that_is_called_bare():
     assert answer["c"].tolist() == [1, 1]
 
 
+def test_a_tensor_of_nothing_says_of_no_more_items_than_files_may_be():
+    pre = [{"op": "input", "name": "i", "kind": "tensor"}]
+    for count, code in ((4096, None), (4097, "E-exec-92"), (2**31 - 1, "E-exec-92")):
+        blob = encode_tensors([Tensor("i", "float32", (count, 0), b"")])
+        if code is None:
+            assert read_inputs(sources_of(pre), (), (blob,)).count == count
+        else:
+            assert code_of(read_inputs, sources_of(pre), (), (blob,)) == code
+
+
 def test_shared_values_have_no_items():
     assert stacked(Shared(np.zeros(2)), "c").shape == (2,)
     with pytest.raises(AssertionError):
