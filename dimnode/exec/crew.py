@@ -360,8 +360,10 @@ class Crew:
             with trio.CancelScope(deadline=earliest) as self._nap:
                 await trio.sleep_forever()
             now = trio.current_time()
-            for member in [member for member in self._members.values() if member.deadline <= now]:
-                self._expire(member)
+            for member in list(self._members.values()):
+                # Looked at one by one: the end of one may have given another, which was idle for long, its next order.
+                if member.deadline <= now and not member.gone:
+                    self._expire(member)
             for ticket in self._queue.overdue(now):
                 self._desk.failed(ticket, "refused", orders.TOO_LATE, "it waited here until nobody wanted its answer")
 

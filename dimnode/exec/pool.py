@@ -227,6 +227,8 @@ class Pool:
         """When the room is full, whoever has most in it gives up its last order to one who has less; or nobody does."""
         limits, queue = self._limits, self._queue
         size = sum(map(len, order.inputs))
+        if size > limits.input_bytes_max:  # it will only be told so: nobody gives way for that
+            return None
         while queue.count >= limits.queue_tasks_max or queue.bytes + size > limits.queue_bytes_max:
             crowd = queue.shares.crowd()
             mine = (account.queued + 1) / account.quota.share

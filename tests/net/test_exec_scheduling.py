@@ -183,6 +183,38 @@ def test_a_newcomer_displaces_the_last_order_of_whoever_fills_the_room(zygote: Z
     trio.run(main)
 
 
+def test_an_order_too_large_to_run_displaces_nobody(zygote: Zygote, tmp_path: Path) -> None:
+    limits = replace(LIMITS, input_bytes_max=1000, queue_bytes_max=2000)
+
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path, limits=limits) as rig:
+            rig.offer(rig.order(rounds(), ENDLESS, timeout_seconds=1.0, client=b"first"))
+            await rig.until(lambda: rig.pool.stats().running)
+            waiting = [rig.offer(rig.order(rounds(), QUICK, client=b"first")) for _ in range(8)]
+            large = rig.offer(rig.order(rounds(), blob([0] * 500, "int64"), client=b"other"))
+            assert (await rig.end_of(large)).code == orders.INPUT_TOO_LARGE
+            assert [(await rig.end_of(key)).status for key in waiting] == ["ok"] * 8
+
+    trio.run(main)
+
+
+def test_an_order_that_gets_a_worker_just_as_that_was_idle_for_too_long_runs(zygote: Zygote, tmp_path: Path) -> None:
+    """Both moments pass while the loop has something else to do."""
+
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            await rig.run(rig.order(rounds(), QUICK))
+            await rig.run(rig.order(doubling(1), blob([[1]])))
+            running = rig.offer(rig.order(rounds(), ENDLESS))
+            waiting = rig.offer(rig.order(doubling(1), blob([[2]])))
+            for member in rig.pool._crew.members:
+                rig.pool._crew._set_deadline(member, trio.current_time())
+            assert (await rig.end_of(running)).status == "timeout"
+            assert (await rig.end_of(waiting)).status == "ok"
+
+    trio.run(main)
+
+
 def test_an_order_that_waits_past_its_deadline_is_given_back_unrun(zygote: Zygote, tmp_path: Path) -> None:
     async def main() -> None:
         async with open_rig(zygote, tmp_path) as rig:
