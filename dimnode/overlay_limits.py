@@ -216,6 +216,7 @@ class ReachLimits:
 
     relay_reservations_max: int = 128
     relay_reservation_seconds: int = 3600
+    relay_reservation_seconds_min: int = 120
     relay_circuits_max: int = 64
     relay_circuits_per_peer_max: int = 8
     relay_circuit_seconds_max: int = 3600

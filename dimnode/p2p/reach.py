@@ -217,11 +217,12 @@ class Reach:
     # Relays
 
     async def _keep_places(self, host: Host) -> None:
-        """Two relays among the peers that we dialled; half a reservation's time before its end it is renewed."""
-        now = time.time()
+        """Two relays among the peers that we dialled; when half of a place's time is over it is renewed."""
+        now = trio.current_time()
         places = {place.relay: place for place in host.reach.places()}
         for relay, place in places.items():
-            if place.until - now < self._limits.relay_reservation_seconds / 2:
+            asked_at = self._tried.get(relay, -inf)
+            if now > (place.began + place.until) / 2 and now - asked_at >= self._limits.check_seconds_min:
                 await self._reserve(host, relay)
         missing = self._limits.relays_used_max - len(places)
         for address in self._relays if missing > 0 else ():

@@ -1,5 +1,6 @@
 """Real hosts in one process: a relay in the middle, two peers that nobody can dial."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from libp2p.peer.id import ID
-from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Status
+from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Reservation, Status
 from machine import within
 from multiaddr import Multiaddr
 from test_host import HANDLERS, LOOPBACK, assert_echo, read_exactly, run, seed
@@ -137,6 +138,23 @@ def test_a_relay_that_puts_garbage_into_a_circuit_is_a_dial_that_failed() -> Non
         with pytest.raises(DialFailed):  # and where a neighbour is merely asked
             await hosts.visitor.connect_peer(hosts.hidden.peer, [])
         assert hosts.visitor.path_of(hosts.relay.peer) == "direct"
+
+    with_three(scenario)
+
+
+@pytest.mark.parametrize("behind_seconds", [-7200, 0, 3590, 7200, 10**9])
+def test_a_place_at_a_relay_whose_clock_is_far_off_is_a_place_for_at_least_two_minutes(behind_seconds: int) -> None:
+    async def reserve(stream: Stream) -> None:
+        await read_message(stream, HopMessage)
+        place = Reservation(expire=int(time.time()) + 3600 - behind_seconds)
+        await write_message(stream, hop_status(Status.OK, place))
+
+    async def scenario(hosts: Three) -> None:
+        hosts.relay._core.set_stream_handler(HOP, adapt(HOP, reserve))
+        place = await hosts.hidden.reach.reserve(hosts.relay.peer)
+        assert hosts.hidden.reach.places() == [place]
+        assert 120 <= place.until - place.began <= 3600
+        assert abs(place.began - trio.current_time()) < 60
 
     with_three(scenario)
 

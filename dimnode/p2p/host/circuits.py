@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 import trio
@@ -49,9 +50,11 @@ OnVisit = Callable[[ID, Any], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A reservation: at which relay, until when (Unix seconds), and the addresses at which we are found through it."""
+    """A reservation: at which relay, from and until when (trio's seconds: clocks of the day are set, and differ), and
+    the addresses at which we are found through it."""
 
     relay: bytes
+    began: float
     until: float
     addresses: tuple[str, ...]
 
@@ -118,7 +121,7 @@ class Circuits:
 
     def forget_gone(self) -> None:
         """Strike out places whose time is up or whose relay is gone."""
-        now = time.time()
+        now = trio.current_time()
         for relay, place in list(self.places.items()):
             if place.until < now or not self._dialler.direct(relay):
                 del self.places[relay]
@@ -151,11 +154,17 @@ class Circuits:
         most = self._limits.relay_addresses_max
         said = [with_peer(address, relay) for address in read_addresses(answer.reservation.addrs, most)]
         ways = dict.fromkeys([*proven, *said])
-        longest = time.time() + self._limits.relay_reservation_seconds
-        until = min(float(answer.reservation.expire) or longest, longest)
-        place = Place(relay.to_bytes(), until, tuple(f"{way}{CIRCUIT}" for way in list(ways)[:most]))
+        began = trio.current_time()
+        until = began + self._seconds_until(answer.reservation.expire)
+        place = Place(relay.to_bytes(), began, until, tuple(f"{way}{CIRCUIT}" for way in list(ways)[:most]))
         self.places[relay] = place
         return place
+
+    def _seconds_until(self, expire: int) -> float:
+        """How long a place lasts that ends then by the relay's clock; one that is far off ends no place at once."""
+        limits = self._limits
+        said = expire - time.time() if expire else inf
+        return float(max(limits.relay_reservation_seconds_min, min(said, limits.relay_reservation_seconds)))
 
     async def _open_hop(self, relay: ID) -> Stream:
         connections = self._dialler.direct(relay)

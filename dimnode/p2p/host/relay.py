@@ -101,19 +101,17 @@ class Relay:
         self._forget_gone()
         if source not in self._reservations and len(self._reservations) >= self._limits.relay_reservations_max:
             return hop_status(Status.RESERVATION_REFUSED)
-        until = time.time() + self._limits.relay_reservation_seconds
-        self._reservations[source] = until
+        seconds = self._limits.relay_reservation_seconds
+        self._reservations[source] = trio.current_time() + seconds
         ways = [address for address in self._core.get_addrs() if not is_circuit(address)]
         ways = ways[: self._limits.relay_addresses_max]
         # So that we can tell in the DHT where the peer is found: it cannot be asked by those who look for it.
-        self._core.get_peerstore().add_addrs(
-            source, [Multiaddr(f"{way}{CIRCUIT}") for way in ways], self._limits.relay_reservation_seconds
-        )
-        place = Reservation(expire=int(until), addrs=[way.to_bytes() for way in ways])
+        self._core.get_peerstore().add_addrs(source, [Multiaddr(f"{way}{CIRCUIT}") for way in ways], seconds)
+        place = Reservation(expire=int(time.time()) + seconds, addrs=[way.to_bytes() for way in ways])
         return hop_status(Status.OK, place, self._terms)
 
     def _forget_gone(self) -> None:
-        now = time.time()
+        now = trio.current_time()
         for peer, until in list(self._reservations.items()):
             if until < now or not self._dialler.direct(peer):
                 del self._reservations[peer]

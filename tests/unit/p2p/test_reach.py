@@ -57,6 +57,8 @@ class Neighbours:
     tried: bool = True
     asked: list[bytes] = field(default_factory=list)
     held: dict[bytes, Place] = field(default_factory=dict)
+    place_seconds: float = 3600.0
+    reserved: list[bytes] = field(default_factory=list)
     willing: Callable[[], bool] = lambda: False
     visitors: Visitors = field(default_factory=lambda: Visitors(16))
 
@@ -90,9 +92,11 @@ class Neighbours:
         self.willing = willing
 
     async def reserve(self, relay: bytes) -> Place:
+        self.reserved.append(relay)
         if relay not in self.relays:
             raise DialFailed("no relay")
-        self.held[relay] = Place(relay, time.time() + 3600, (f"/ip4/{self.ips[relay]}/…",))
+        now = trio.current_time()
+        self.held[relay] = Place(relay, now, now + self.place_seconds, (f"/ip4/{self.ips[relay]}/…",))
         return self.held[relay]
 
     async def open_stream(self, peer: bytes, protocol: str) -> Answering:
@@ -168,6 +172,29 @@ def test_a_lost_relay_is_replaced_and_announced() -> None:
 
     trio.run(again, clock=trio.testing.MockClock(autojump_threshold=0))
     assert (reach.reachability().relays, len(changes)) == ((OTHER,), 2)
+
+
+@pytest.mark.parametrize("place_seconds", [120.0, 3600.0])
+def test_a_place_is_renewed_when_half_of_its_time_is_over_and_not_before(place_seconds: float) -> None:
+    host = Neighbours({FAR: PUBLIC}, relays={FAR}, place_seconds=place_seconds)
+    looks(host, seconds=2.9 * place_seconds)
+    assert 5 <= len(host.reserved) <= 6
+
+
+def test_a_relay_that_does_not_renew_a_place_is_not_asked_each_second() -> None:
+    host = Neighbours({FAR: PUBLIC}, relays={FAR})
+
+    async def refuse_after_a_while() -> None:
+        reach = Reach("auto", lambda: None, random.Random(1))
+        with trio.move_on_after(1800 + 60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reach.run, host)
+                await trio.sleep(5)
+                assert host.reserved == [FAR]
+                host.relays.clear()
+
+    trio.run(refuse_after_a_while, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert 3 <= len(host.reserved) <= 1 + 60 / LIMITS.reach.check_seconds_min + 1
 
 
 @pytest.mark.parametrize(("relay", "willing"), [("on", True), ("auto", False), ("off", False)])
