@@ -110,7 +110,10 @@ class MemberDoor:
         mine = ["chain", self.book.net, self.chain, self.book.digest()]
         if dialled:
             await talk.say(*mine)
-        digest = await self._judge_chain(talk, peer)
+        said = await talk.hear()
+        if dialled:  # who dials shows itself first: its no, before that, would be the word of anybody
+            self._unless_no(said, peer)
+        digest = await self._judge_chain(talk, peer, said)
         talk.trust()
         if not dialled:
             await talk.say(*mine)
@@ -120,9 +123,9 @@ class MemberDoor:
             await self._hear_news(talk, peer)
         self._own_invite("")
 
-    async def _judge_chain(self, talk: Talk, peer: PeerId) -> bytes:
+    async def _judge_chain(self, talk: Talk, peer: PeerId, said: list[Any]) -> bytes:
         before = self.book.changes
-        match self._unless_no(await talk.hear(), peer):
+        match said:
             case ["chain", bytes(net), list(chain), bytes(digest), *_] if (
                 len(chain) <= self._limits.chain_envelopes_max
             ):

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 from swarm_stage import ALBA, FOUNDER, T0, Paper
 
+from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
 from dimnode.p2p.member_door import MemberDoor, OpenDoor
 from dimnode.records.ids import PEER_PREFIX, PeerId
@@ -72,3 +74,16 @@ def test_of_more_refusals_than_are_kept_the_oldest_are_forgotten_and_each_peers_
     trio.run(hear)
     assert list(door.turned_away_by) == peers[1:]
     assert door.turned_away_by[PeerId(peers[most])] == "E-swarm-12: go away"
+
+
+def test_a_stranger_that_dials_and_refuses_before_it_showed_anything_says_nothing_of_our_invite() -> None:
+    heard: list[str] = []
+    door = MemberDoor(FOUNDER.peer, Paper().book(), (), lambda: T0, lambda: None, own_invite=heard.append)
+    stream: Any = Saying(ALBA.peer, pack_frame(["no", "E-swarm-14", "the invite is used up", []]))
+
+    async def answer() -> None:
+        with pytest.raises(PeerFault, match="chain"):
+            await door.exchange(stream, dialled=False)
+
+    trio.run(answer)
+    assert (heard, door.turned_away_by) == ([], {})
