@@ -52,7 +52,6 @@ class RecordLimits:
     list_entries_max: int = 512
     receipt_bytes_max: int = 64 * 1024 * 1024
     receipt_envelopes_max: int = 4096
-    receipt_reserve_bytes: int = 1024 * 1024
     tensor_blob_bytes_max: int = 64 * 1024 * 1024
     tensors_per_blob_max: int = 64
     tensor_dimensions_max: int = 8

@@ -11,7 +11,7 @@ from dimnode.limits import LIMITS
 from dimnode.records.envelope import Record, open_envelope
 from dimnode.records.ids import Cid, RecordId, Ref
 from dimnode.records.links import record_links
-from dimnode.records.receipt import Opening, pack_receipt
+from dimnode.records.receipt import Opening, pack_receipt, receipt_bytes, section_bytes
 from dimnode.store.reader import Reader
 
 
@@ -30,7 +30,8 @@ def make_receipt(journal: Reader, job: RecordId) -> bytes:
             openings.append(Opening(Ref(ref), salt, Cid(cid)))
             if size is not None:
                 sizes[Cid(cid)] = size
-    blobs = (journal.blob(cid) for cid in _that_fit(sizes))
+    room = LIMITS.records.receipt_bytes_max - receipt_bytes((record.envelope for record in records), len(openings))
+    blobs = (journal.blob(cid) for cid in _that_fit(sizes, room))
     return pack_receipt(root, records, openings, [blob for blob in blobs if blob is not None])
 
 
@@ -41,12 +42,11 @@ def gone(status: str) -> Refused:
     return Refused("E-job-15", what, cause, "dim job show JOB: its records are kept")
 
 
-def _that_fit(sizes: Mapping[Cid, int]) -> list[Cid]:
+def _that_fit(sizes: Mapping[Cid, int], room: int) -> list[Cid]:
     """The blobs for which a receipt has room, small ones first. Others stay outside: `dim verify --blobs DIR`."""
-    room = LIMITS.records.receipt_bytes_max - LIMITS.records.receipt_reserve_bytes
     kept = []
     for cid in sorted(sizes, key=lambda cid: sizes[cid]):
-        room -= sizes[cid]
+        room -= section_bytes(sizes[cid])
         if room < 0:
             break
         kept.append(cid)

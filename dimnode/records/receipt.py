@@ -123,6 +123,17 @@ def pack_receipt(
     return _with_checksum(out)
 
 
+def receipt_bytes(envelopes: Iterable[bytes], openings: int) -> int:
+    """What a receipt of these parts takes, without blobs."""
+    sections = sum(section_bytes(len(envelope)) for envelope in envelopes) + openings * section_bytes(OPENING_BYTES)
+    return len(MAGIC) + RECORD_ID_BYTES + sections + len(bytes([END])) + _DIGEST_BYTES
+
+
+def section_bytes(length: int) -> int:
+    """What a section with so long a content takes."""
+    return _SECTION.size + length
+
+
 def _with_checksum(parts: Iterable[bytes]) -> bytes:
     """In pieces: no step of it keeps other threads waiting for long."""
     whole, checksum = io.BytesIO(), hashlib.sha256()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,23 @@ def test_a_receipt_from_the_journal_has_the_same_bytes_each_time(journal, name) 
     golden = (GOLDEN / name).read_bytes()
     job = keep(journal, parse_receipt(golden))
     assert make_receipt(journal, job) == make_receipt(journal, job) == golden
+
+
+@pytest.mark.parametrize("name", [name for name in RECEIPTS if name != "refusal.dimr"])  # which has no blobs
+def test_a_receipt_is_never_longer_than_a_verifier_reads_and_holds_the_blobs_that_fit(
+    journal, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = (GOLDEN / name).read_bytes()
+    whole = parse_receipt(golden)
+    job = keep(journal, whole)
+    for most in (len(golden), len(golden) - 1):
+        records = replace(LIMITS.records, receipt_bytes_max=most)
+        monkeypatch.setattr("dimnode.node.receipts.LIMITS", replace(LIMITS, records=records))
+        made = make_receipt(journal, job)
+        assert len(made) <= most
+        kept = parse_receipt(made)
+        assert kept.records == whole.records
+        assert len(kept.blobs) == len(whole.blobs) - (most < len(golden))
 
 
 def test_the_receipt_of_an_unknown_or_open_job_is_refused(journal) -> None:
