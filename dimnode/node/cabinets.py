@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import trio
 
 from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
 from dimnode.errors import Refused
@@ -40,6 +41,7 @@ class Cabinets:
 
     def __init__(self, key: SigningKey, net: RecordId, journal: Journal) -> None:
         self._key, self._net, self._journal = key, net, journal
+        self._changing = trio.Lock()  # what is offered and what the journal says change in the same order
         self.by_name: dict[str, Cabinet] = {}
         rows = self._journal.rows("SELECT name, path, label, columns, policy FROM cabinets WHERE path != ''")
         for name, path, label, columns, policy_id in rows:
@@ -72,24 +74,27 @@ class Cabinets:
         identity, payload = compose_or_refuse("policy", common, body, "E-data-03", "the cabinet's name or policy")
         envelope = seal(self._key, "policy", payload)
         features = [column for column in columns if column != label and column not in exclude]
-        await self._journal.commit(
-            {
-                "records": [("policy", identity, b"", 0, 0, envelope)],
-                "cabinets": [(name, path, label, msgspec.json.encode([exclude, features]).decode(), identity)],
-            }
-        )
         record = open_record(envelope, kind="policy", check_signature=False)
-        self.by_name[name] = Cabinet(name, path, label, tuple(exclude), tuple(features), rules, record)
-        return self.by_name[name]
+        added = Cabinet(name, path, label, tuple(exclude), tuple(features), rules, record)
+        async with self._changing:
+            await self._journal.commit(
+                {
+                    "records": [("policy", identity, b"", 0, 0, envelope)],
+                    "cabinets": [(name, path, label, msgspec.json.encode([exclude, features]).decode(), identity)],
+                }
+            )
+            self.by_name[name] = added
+        return added
 
     async def remove(self, name: str) -> None:
         """Offer it no longer; the file stays where it is. Should it come back, what was asked of it still counts.
         Raises `Refused` E-data-05."""
-        cabinet = self.by_name.get(name)
-        if cabinet is None:
-            raise Refused("E-data-05", f"there is no cabinet {name!r} here", "", "dim data ls")
-        await self._journal.commit({"cabinets": [(name, "", "", "[[], []]", cabinet.policy_record.id)]})
-        del self.by_name[name]
+        async with self._changing:
+            cabinet = self.by_name.get(name)
+            if cabinet is None:
+                raise Refused("E-data-05", f"there is no cabinet {name!r} here", "", "dim data ls")
+            await self._journal.commit({"cabinets": [(name, "", "", "[[], []]", cabinet.policy_record.id)]})
+            del self.by_name[name]
 
     def told(self) -> list[dict[str, Any]]:
         """What the advert tells of them. Columns are told as far as one record has room for them."""

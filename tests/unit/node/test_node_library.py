@@ -552,6 +552,25 @@ def test_a_cabinet_that_was_withdrawn_stays_so_and_may_come_back(tmp_path, journ
     assert list(again(tmp_path, journal).cabinets.by_name) == ["patients"]
 
 
+def test_a_cabinet_that_is_withdrawn_twice_at_once_is_refused_the_second_time(tmp_path, library) -> None:
+    codes: list[str] = []
+
+    async def withdraw() -> None:
+        try:
+            await library.cabinets.remove("patients")
+        except DimError as no:
+            codes.append(no.complaint.code)
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(withdraw)
+            nursery.start_soon(withdraw)
+
+    add_cabinet(library, table(tmp_path, "age,sick"))
+    trio.run(both)
+    assert codes == ["E-data-05"]
+
+
 @pytest.mark.parametrize("wrong", [{"name": ""}, {"name": "x" * 129}, {"label": None}, {"policy": "any"}, {"name": 5}])
 def test_a_cabinet_that_no_record_can_hold_is_refused(tmp_path, library, wrong) -> None:
     assert refused(add_cabinet, library, table(tmp_path, "a,b"), **wrong).startswith("E-data-0")
