@@ -184,14 +184,15 @@ class Client:
         *,
         receipt: bool = False,
     ) -> Iterator[Ended]:
-        """Run many jobs, `concurrency` at a time, over this one connection; yields in the order in which they end.
+        """Run many jobs, `concurrency` at a time (a node takes 256), over this one connection; yields in the order in
+        which they end.
 
         A job may come with its nonce: (job, blobs, nonce). One that is not taken in, here or by the node, is an `Ended`
         with status refused, as every other end is one; only a lost node raises, `NoNode`.
         """
         waiting = enumerate(jobs)
         sink: deque[Slot] = deque()
-        under_way = self._fill(waiting, concurrency, sink, receipt)
+        under_way = self._fill(waiting, min(concurrency, LIMITS.jobs.open_jobs_per_client), sink, receipt)
         while under_way:
             self._line.advance(lambda: bool(sink), None)
             finished = [sink.popleft() for _ in range(len(sink))]
@@ -199,6 +200,7 @@ class Client:
             under_way += self._fill(waiting, len(finished), sink, receipt) - len(finished)
             for slot in finished:
                 yield _ended(slot)
+                self._line.catch_up()  # whatever the caller does with an answer, the others do not pile up at the node
 
     def run_batch(
         self, model: str, items: Iterable[Any], *, rows_per_job: int = LIMITS.batch.rows_per_job, job: Job | None = None

@@ -27,6 +27,7 @@ from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 
 _READ_BYTES: Final = 1024 * 1024
 _FRAME_BYTES_UNCHECKED: Final = 2**32 - 1
+_OTHERS_TURN_SECONDS: Final = 0.1
 _SAYINGS: Final = frozenset({"event", "result", "error"})
 
 
@@ -70,11 +71,11 @@ class Line:
         self._sending = Lock()
         self._turn = Condition()  # guards _slots' contents and whose turn it is to read
         self._reading = False
-        self._lost = False
+        self._lost = ""  # why nothing more comes or goes
 
     def close(self) -> None:
         """Hang up; who waits in another thread is told so."""
-        self._lost = True
+        self._lost = self._lost or "this client is closed"
         with contextlib.suppress(OSError):  # wakes a thread that reads; fails when the node hung up first
             self._socket.shutdown(sockets.SHUT_RDWR)
         self._socket.close()
@@ -98,7 +99,10 @@ class Line:
         self._slots.pop(number, None)
 
     def send(self, frames: bytes, slots: Sequence[Slot]) -> None:
-        """Write the frames of these slots, all at once. Raises `NoNode` when the connection broke."""
+        """Write the frames of these slots, all at once. Raises `NoNode` when the connection broke.
+
+        What comes meanwhile is read: a node hangs up on who has more and more answers and reads none.
+        """
         now = time.monotonic()
         for slot in slots:
             slot.sent = now
@@ -109,9 +113,9 @@ class Line:
             with self._sending:
                 while rest:
                     try:
-                        rest = rest[self._socket.send(rest) :]
+                        rest = rest[self._socket.send(rest, sockets.MSG_DONTWAIT) :]
                     except BlockingIOError:  # it reads nothing: it is stopped, or has as many jobs of ours as it takes
-                        self._probe()
+                        self._wait_for_room()
         except OSError:
             raise self._gone() from None
 
@@ -128,25 +132,52 @@ class Line:
                     self._turn.wait(left)
                     continue
                 self._reading = True
-            chunk = b""
-            try:
-                chunk = self._receive(left)
-            finally:
-                with self._turn:
-                    self._reading = False
-                    self._turn.notify_all()  # also when what came is none of ours: nobody else would wake them
-                    self._sort(chunk)
+            self._take_turn(left)
 
-    def _receive(self, left_seconds: float | None) -> bytes:
-        """Some bytes; none when the time is up. Raises `NoNode` at the end of the connection, or of its patience."""
+    def catch_up(self) -> None:
+        """Read what is there, without waiting, unless another thread reads. A lost node is told to who waits next."""
+        with contextlib.suppress(NoNode):
+            while self._is_free() and self._take_turn(0.0):
+                pass
+
+    def _wait_for_room(self) -> None:
+        """Until the node reads on, or has said something, or so long that whoever calls has to look again."""
+        if self._is_free():
+            self._take_turn(None, select.POLLIN | select.POLLOUT)
+        else:
+            _ready([self._socket], _OTHERS_TURN_SECONDS, select.POLLOUT)
+
+    def _is_free(self) -> bool:
+        """Whether nobody reads; if so, it is the caller's turn."""
+        with self._turn:
+            free, self._reading = not self._reading, True
+        return free
+
+    def _take_turn(self, left_seconds: float | None, wanted: int = select.POLLIN) -> bool:
+        """Read once and sort what came; whether something did."""
+        chunk = b""
+        try:
+            chunk = self._receive(left_seconds, wanted)
+        finally:
+            with self._turn:
+                self._reading = False
+                self._turn.notify_all()  # also when what came is none of ours: nobody else would wake them
+                self._sort(chunk)
+        return bool(chunk)
+
+    def _receive(self, left_seconds: float | None, wanted: int) -> bytes:
+        """Some bytes; none when the time is up, or something else that is `wanted` is there. Raises `NoNode` at the end
+        of the connection, or of its patience."""
         quiet_seconds = self._alive_at + self._limits.silence_seconds_max - time.monotonic()
         seconds = quiet_seconds if left_seconds is None else min(left_seconds, quiet_seconds)
         try:
-            if not _readable([self._socket], seconds):
+            if not _ready([self._socket], seconds, wanted):
                 if quiet_seconds <= seconds:
                     self._probe()
                 return b""
-            chunk = self._socket.recv(_READ_BYTES)
+            chunk = self._socket.recv(_READ_BYTES, sockets.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""
         except OSError:
             chunk = b""
         if not chunk:
@@ -163,9 +194,9 @@ class Line:
         try:
             with _connected(self._path, seconds) as probe:
                 probe.sendall(pack_frame({"id": 1, "op": "ping"}))
-                alive = _readable([probe, self._socket], seconds)
+                alive = _ready([probe, self._socket], seconds)
         except OSError:  # no longer listens, or takes nobody in
-            alive = _readable([self._socket], 0)
+            alive = _ready([self._socket], 0)
         if not alive:
             self._silent = True
             raise self._gone()
@@ -196,10 +227,10 @@ class Line:
         if self._silent:
             self.close()
             return self._silence()
-        what = "this client is closed" if self._lost else "the connection to the node broke"
+        self._lost = self._lost or "the connection to the node broke"
         self.close()
         cause = "the node stopped or crashed; jobs that it had taken in go on when it is up again"
-        return NoNode("E-cli-02", what, cause, "dim status, then dim job ls")
+        return NoNode("E-cli-02", self._lost, cause, "dim status, then dim job ls")
 
     def _silence(self) -> NoNode:
         what = "the node does not answer"
@@ -223,12 +254,12 @@ def _connected(path: str, seconds: float) -> sockets.socket:
     return made
 
 
-def _readable(waited: Iterable[sockets.socket], seconds: float) -> bool:
-    """Whether something came to one of these, or it was hung up, within this time."""
+def _ready(waited: Iterable[sockets.socket], seconds: float, wanted: int = select.POLLIN) -> bool:
+    """Whether something came to one of these, or else what is wanted, or it was hung up, within this time."""
     poll = select.poll()  # not select(): a process with many files open is no reason to fail
     try:
         for each in waited:
-            poll.register(each, select.POLLIN)
+            poll.register(each, wanted)
     except ValueError:  # another thread has closed it
         return True
     return bool(poll.poll(max(0.0, seconds * 1000)))

@@ -2,7 +2,8 @@
 
 Rule: frames of `wire`, one map per frame. A request is {"id", "op", …}; it gets any number of {"id", "event"} and then
 exactly one {"id", "result"} or {"id", "error"}. File permissions are the only key: whoever can open the socket is the
-operator. A client above its quota of open jobs is not refused: its next request is read when a job has ended.
+operator. A client above its quota of open jobs is not refused: its next request is read when a job has ended. Nor is
+one that has many answers to read: its next request is read when it has read some.
 """
 
 import logging
@@ -96,7 +97,7 @@ class Client:
     def __init__(self, node: NodePort, stream: trio.SocketStream, limits: Limits) -> None:
         self._node, self._stream, self._limits = node, stream, limits
         self._out: list[bytes] = []
-        self._out_bytes = 0
+        self._out_bytes = self._sending_bytes = 0
         self._written = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self._open = 0
@@ -124,15 +125,19 @@ class Client:
                 request = unpack_body(body)
                 if type(request) is not dict or type(request.get("op")) is not str:
                     raise PeerFault("request: form")
+                while self._has_enough():
+                    await self._room.park()
                 if request["op"] == "job.submit":
-                    while self._open >= self._limits.jobs.open_jobs_per_client:
-                        await self._room.park()
                     await self._submit(request)
                 else:
-                    while self._open >= self._limits.jobs.open_jobs_per_client:
-                        await self._room.park()
                     self._open += 1
                     nursery.start_soon(self._ask, request)
+
+    def _has_enough(self) -> bool:
+        """Of questions that are open, or of answers that are not read yet."""
+        unread_bytes = self._out_bytes + self._sending_bytes
+        most = self._limits
+        return self._open >= most.jobs.open_jobs_per_client or unread_bytes > most.api.client_unread_bytes_max // 2
 
     async def write(self) -> None:
         """Write what is queued, together."""
@@ -141,8 +146,10 @@ class Client:
                 await self._written.park()
             chunk = b"".join(self._out)
             self._out.clear()
-            self._out_bytes = 0
+            self._out_bytes, self._sending_bytes = 0, len(chunk)
             await self._stream.send_all(chunk)
+            self._sending_bytes = 0
+            self._room.unpark_all()
 
     def put(self, message: Mapping[str, Any]) -> None:
         """Queue a frame; a client that does not read is cut off, its jobs go on."""

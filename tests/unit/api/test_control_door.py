@@ -1,15 +1,24 @@
 """The control socket's door, with the real client at the other end."""
 
+import select
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
-from http_stage import FakeNode
 
 from dimnode.api.control import ControlDoor
 from dimnode.client import Client, Ended
 from dimnode.config import socket_path
+from dimnode.control_line import Line, Slot
+from dimnode.errors import NoNode
+from dimnode.limits import LIMITS, Limits
 from dimnode.records.ids import RecordId
+from dimnode.records.tensors import Tensor, encode_tensors
+from tests.unit.api import http_stage
+from tests.unit.api.http_stage import FakeNode
 
 JOB = {"tasks": [{"model": "triage"}], "input": {"x": [[1.0, 2.0]]}}
 
@@ -53,3 +62,59 @@ def test_while_a_long_receipt_is_made_neither_the_loop_nor_the_client_waits(tmp_
 
     trio.run(scenario)
     assert found[0].status == "ok" and found[0].receipt == b"receipt of " + found[0].job
+
+
+def behind_the_door(path: Path, act: Callable[[trio.Event], None], limits: Limits = LIMITS) -> None:
+    """Run `act` in a thread, in front of a node of dictionaries; the event is for closing the door early."""
+
+    async def main() -> None:
+        shut = trio.Event()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(ControlDoor(FakeNode(), path, limits).serve)
+
+            async def close() -> None:
+                await shut.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(close)
+            with trio.fail_after(60), trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(act, shut)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_answers_that_come_while_a_client_still_asks_are_read_and_never_cut_it_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty answers of a megabyte, which the node may not hold, and of which each comes before the next question."""
+    monkeypatch.setattr(http_stage, "OUTPUT", encode_tensors([Tensor("y", "uint8", (1_000_000,), bytes(1_000_000))]))
+    blob = encode_tensors([Tensor("x", "float32", (8192, 2), bytes(65536))])
+    few = replace(LIMITS, api=replace(LIMITS.api, client_unread_bytes_max=8 * 1024 * 1024))
+    ended: list[Ended] = []
+
+    def act(_: trio.Event) -> None:
+        with Client(socket=socket_path(tmp_path)) as client:
+            ended.extend(client.run_many(({"tasks": JOB["tasks"]}, [blob]) for _ in range(60)))
+
+    behind_the_door(socket_path(tmp_path), act, few)
+    assert {end.status for end in ended} == {"ok"} and len(ended) == 60
+
+
+def test_what_has_come_is_read_without_waiting_and_a_lost_node_is_told_to_who_waits(tmp_path: Path) -> None:
+    def act(shut: trio.Event) -> None:
+        line, slot = Line(None, socket_path(tmp_path)), Slot()
+        line.catch_up()  # nothing has come
+        _, frame = line.frame(slot, "job.show")
+        line.send(frame, [slot])
+        select.select([line._socket], [], [], 20)
+        line.catch_up()
+        assert slot.done
+        trio.from_thread.run_sync(shut.set)
+        select.select([line._socket], [], [], 20)
+        line.catch_up()
+        for _ in range(2):
+            with pytest.raises(NoNode, match="the connection to the node broke"):
+                line.advance(lambda: False, None)
+
+    behind_the_door(socket_path(tmp_path), act)
