@@ -5,6 +5,7 @@ Rule: FastAPI and what it brings are imported when the door opens and not before
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from contextlib import suppress
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from dimnode.api.http.door import HttpDoor
     from dimnode.node.backstage import Backstage
     from dimnode.node.node import Node
+
+log = logging.getLogger(__name__)
 
 
 class Account:
@@ -95,7 +98,10 @@ class Shelf:
     async def watch(self) -> None:
         """Sweep now and then, until cancelled."""
         while True:
-            await trio.to_thread.run_sync(self._uploads.sweep)
+            try:
+                await trio.to_thread.run_sync(self._uploads.sweep)
+            except OSError as error:  # no file is left to read the folder with, say: that passes
+                log.warning("old uploads cannot be removed now: %s", error)
             with suppress(Refused):  # the book is told of elsewhere
                 self._book.forget_uploads(self._since_ms())
             await trio.sleep(self._limits.uploads_look_seconds)
@@ -107,7 +113,7 @@ class HttpPlace:
     def __init__(self, node: Node, backstage: Backstage) -> None:
         self._node, self._backstage = node, backstage
         self._door: HttpDoor | None = None
-        self._book: KeyBook | None = None
+        self._opening = trio.Lock()
 
     @property
     def url(self) -> str:
@@ -115,10 +121,14 @@ class HttpPlace:
         return self._door.url if self._door is not None else ""
 
     async def open(self, nursery: trio.Nursery) -> str:
-        """Open it if there is a key and the operator has not turned it off; the URL.
+        """Open it if there is a key and the operator has not turned it off; the URL, also for who asks meanwhile.
 
-        Raises `ConfigError` when it cannot listen or its packages are not installed.
+        Raises `ConfigError` when it cannot listen or its packages are not installed; then nothing of it is left.
         """
+        async with self._opening:
+            return await self._open(nursery)
+
+    async def _open(self, nursery: trio.Nursery) -> str:
         config = self._node.config
         if self._door is not None or not config.http_listen or not has_keys(self._node.home):
             return self.url
@@ -138,15 +148,19 @@ class HttpPlace:
         settings = HttpSettings(
             config.http_listen, config.http_hosts, config.http_origins, config.http_certificate, config.http_private_key
         )
-        self._book = KeyBook(self._node.home)
+        book = KeyBook(self._node.home)
         limits = self._node.limits
         uploads = Uploads(self._node.home, limits.http, limits.store.free_bytes_min)
-        shelf = Shelf(self._book, uploads, limits.http)
-        account = Account(self._book, limits.http)
-        door = HttpDoor(self._backstage, self._book, account, shelf, settings, limits)
+        shelf = Shelf(book, uploads, limits.http)
+        account = Account(book, limits.http)
+        door = HttpDoor(self._backstage, book, account, shelf, settings, limits)
+        try:
+            await nursery.start(door.serve)
+        except ConfigError:
+            book.close()
+            raise
         nursery.start_soon(shelf.watch)
         nursery.start_soon(account.watch)
-        await nursery.start(door.serve)
         self._door = door
         return self.url
 
