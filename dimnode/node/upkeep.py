@@ -5,6 +5,7 @@ more than the bound, nothing is left to take out, and that is said once.
 """
 
 import logging
+import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,11 @@ class Upkeep:
         kept_since_ms = wall_ms() - int(self._limits.jobs.answer_keep_seconds * 1000)
         search = partial(disposable, self._path, before, kept_since_ms, wanted_bytes)
         # mypy 1.x loses the keywords that follow trio's variadic arguments.
-        found = await trio.to_thread.run_sync(search, abandon_on_cancel=True)  # type: ignore[call-arg]
+        try:
+            found = await trio.to_thread.run_sync(search, abandon_on_cancel=True)  # type: ignore[call-arg]
+        except sqlite3.Error as error:  # no file is left to read the journal with, say: that passes
+            log.warning("the journal cannot be looked through for what is over now: %s", error)
+            return 0
         for cids in self._portions(found.blobs):
             await self._journal.drop_blobs(cids, found.seen)
         if found.blobs:

@@ -151,3 +151,13 @@ def test_a_journal_below_its_bound_is_left_alone_and_one_without_ended_jobs_too(
     look = upkeep(books, 1000)
     assert (look(), look()) == (0, 0)
     assert books.kept(0, 1, 2) == [0, 1, 2]
+
+
+def test_a_journal_that_cannot_be_read_a_second_time_now_is_looked_through_later(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the process has as many files open as it may: its own connection still works."""
+    books.spec(0)
+    found = Upkeep(books.journal, books.path.with_name("not there"), 1000, Limits())
+    assert trio.run(found.look) == 0
+    assert "cannot be looked through" in caplog.text
