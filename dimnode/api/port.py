@@ -103,7 +103,10 @@ class NodePort(Protocol):
         """The job of this node that ended with this verdict."""
 
     def job_rows(self, jobs: Sequence[bytes] | None, most: int, before_ms: int) -> list[Answer]:
-        """Lines of these jobs, or of all of this node's, newest first: job, label, pattern, tier, at_ms, status."""
+        """Lines of these jobs, or of all of this node's, newest first: job, label, pattern, tier, at_ms, status.
+
+        More than `most` when several share the last one's millisecond.
+        """
 
     async def ask(self, op: str, arguments: Mapping[str, Any]) -> Answer:
         """Any other question or command by name. Raises `Refused`."""

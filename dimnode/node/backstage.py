@@ -254,7 +254,7 @@ class Backstage:
 
     def job_rows(self, jobs: Sequence[bytes] | None, most: int, before_ms: int) -> list[Answer]:
         """See `JobAnswers.rows`."""
-        return self._jobs.rows(jobs, most, before_ms)
+        return self._jobs.rows(jobs, most, before_ms, whole=True)
 
     async def cancel(self, job: RecordId) -> None:
         """Ask the engine to end a job."""

@@ -88,19 +88,24 @@ class JobAnswers:
     async def _jobs(self, arguments: Mapping[str, Any]) -> Answer:
         return {"jobs": self.rows(None, max(1, min(arguments.get("most") or 20, 1000)))}
 
-    def rows(self, jobs: Sequence[bytes] | None, most: int, before_ms: int = 2**62) -> list[Answer]:
-        """A line for each of these jobs, or of all that this node owns, newest first."""
+    def rows(
+        self, jobs: Sequence[bytes] | None, most: int, before_ms: int = 2**62, *, whole: bool = False
+    ) -> list[Answer]:
+        """A line for each of these jobs, or of all that this node owns, newest first. `whole`: more than `most` when
+        several share the last one's millisecond, so that what comes `before_ms` of it misses none."""
         query = (
             "SELECT r.id, r.envelope, e.status FROM records r "
             "LEFT JOIN ends e ON e.job = r.id WHERE r.kind = 'spec' "  # who keeps a spec owns its job
         )
         if jobs is not None:
             query += f"AND r.id IN ({','.join('?' * len(jobs))}) "
-        rows = []
+        rows: list[Answer] = []
         for identity, envelope, status in self._node.journal.each(query + "ORDER BY r.seq DESC", tuple(jobs or ())):
             spec = open_envelope(envelope, check_signature=False).payload
             if spec["at_ms"] >= before_ms:
                 continue
+            if len(rows) >= most and not (whole and spec["at_ms"] == rows[-1]["at_ms"]):
+                break
             rows.append(
                 {
                     "job": cid_text(identity),
@@ -111,8 +116,6 @@ class JobAnswers:
                     "status": status or "open",
                 }
             )
-            if len(rows) >= most:
-                break
         return rows
 
     def _records(self, job: RecordId) -> list[Record]:

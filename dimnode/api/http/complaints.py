@@ -67,6 +67,7 @@ _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "E-peers-01": 404,
     "E-job-12": 409,
     "E-job-13": 404,
+    "E-job-15": 404,
     "E-jobs-03": 503,
     "E-jobs-04": 503,
     "E-jobs-10": 503,
@@ -76,6 +77,8 @@ _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "E-api-05": 503,
     "E-exec-25": 503,
     "E-cli-31": 503,
+    "E-store-01": 503,
+    "E-store-04": 500,
     "E-store-09": 503,
 }
 """Where a code says more than its family does. What is not here and not to be tried later is the client's mistake."""

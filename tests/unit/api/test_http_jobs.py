@@ -10,9 +10,11 @@ import trio
 
 from dimnode.api.http.closing import Closing
 from dimnode.api.http.events import job_events
+from dimnode.api.port import Answer
+from dimnode.errors import Refused
 from dimnode.limits import LIMITS
 from dimnode.records.ids import RecordId, cid_bytes
-from tests.unit.api.http_stage import JOB, MODEL, Stage, on_stage
+from tests.unit.api.http_stage import JOB, MODEL, FakeNode, Stage, on_stage
 
 
 def test_a_job_is_submitted_waited_for_and_answered_with_its_receipt(tmp_path: Path) -> None:
@@ -158,6 +160,24 @@ def test_a_stream_that_comes_back_after_the_last_event_is_told_that_nothing_come
                 assert (found.status_code, found.content) == (204, b"")
                 identity = RecordId(cid_bytes(job))
                 assert [event async for event in job_events(stage.node, identity, last, LIMITS.http, Closing())] == []
+
+    on_stage(tmp_path, act)
+
+
+def test_of_a_job_whose_answer_made_room_for_newer_ones_the_receipt_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(self: FakeNode, job: RecordId) -> Answer | None:
+        raise Refused("E-job-15", "the answer of this job is no longer here (it ended ok)")
+
+    async def act(stage: Stage) -> None:
+        async with stage.client() as client:
+            job = (await client.post("/dim/v1/jobs", json=JOB)).json()["job"]
+            monkeypatch.setattr(FakeNode, "fetch_end", gone)
+            found = await client.get(f"/dim/v1/jobs/{job}/receipt")
+            assert (found.status_code, found.content) == (200, b"receipt of " + cid_bytes(job))
+            shown = await client.get(f"/dim/v1/jobs/{job}")
+            assert (shown.status_code, shown.json()["error"]["code"]) == (404, "E-job-15")
 
     on_stage(tmp_path, act)
 

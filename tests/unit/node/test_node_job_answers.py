@@ -9,7 +9,9 @@ import trio
 
 from dimnode.cli.carrying import event_line
 from dimnode.node.job_answers import JobAnswers, event_of
+from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import RecordId, cid_text, record_id, short
+from dimnode.records.kinds import OPEN_SWARM_ID, compose
 from dimnode.records.receipt import parse_receipt
 from dimnode.store.journal import Journal, Rows
 
@@ -74,3 +76,21 @@ def test_a_line_about_a_job_costs_the_same_however_many_there_were(tmp_path: Pat
             jobs.add(200)
             steps.append(jobs.steps([record_id(b"job %d" % (jobs.count - 1))] if by_name else None))
         assert steps[0] == steps[1] < 200
+
+
+def test_a_page_of_jobs_ends_between_milliseconds_so_that_the_next_one_misses_none(tmp_path: Path) -> None:
+    key = SigningKey.from_seed(b"o" * 32)
+    with Journal(tmp_path / "j.db") as journal:
+        for number, at_ms in enumerate((1, 2, 2, 2, 3)):
+            common = {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": at_ms}
+            body = {"pattern": "chained", "tasks": [{"op": "infer", "model": record_id(b"m")}], "inputs": []}
+            said = {"rule": {"method": "first"}, "tier": "signed", "deadline_ms": 1, "priority": "normal"}
+            nonce = bytes([number]) * 16
+            job, payload = compose("spec", common, {**body, **said, "visibility": "swarm", "nonce": nonce})
+            record = ("spec", job, job, 0, 0, seal(key, "spec", payload))
+            trio.run(journal.commit, {"records": [record], "nonces": [(key.peer, nonce, job)]})
+        node: Any = SimpleNamespace(journal=journal)
+        jobs = JobAnswers(node, SimpleNamespace())
+        pages = [jobs.rows(None, 2, whole=True), jobs.rows(None, 2, 2, whole=True)]
+        assert [[row["at_ms"] for row in page] for page in pages] == [[3, 2, 2, 2], [1]]
+        assert len(trio.run(jobs.operations["job.ls"], {"most": 2})["jobs"]) == 2
