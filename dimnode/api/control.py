@@ -123,7 +123,7 @@ class Client:
                 return
             for body in decoder.feed(chunk):
                 request = unpack_body(body)
-                if type(request) is not dict or type(request.get("op")) is not str:
+                if type(request) is not dict or (type(request.get("op")), type(request.get("id"))) != (str, int):
                     raise PeerFault("request: form")
                 while self._has_enough():
                     await self._room.park()

@@ -17,6 +17,7 @@ from dimnode.errors import NoNode
 from dimnode.limits import LIMITS, Limits
 from dimnode.records.ids import RecordId
 from dimnode.records.tensors import Tensor, encode_tensors
+from dimnode.wire import pack_frame
 from tests.unit.api import http_stage
 from tests.unit.api.http_stage import FakeNode
 
@@ -118,3 +119,19 @@ def test_what_has_come_is_read_without_waiting_and_a_lost_node_is_told_to_who_wa
                 line.advance(lambda: False, None)
 
     behind_the_door(socket_path(tmp_path), act)
+
+
+def test_a_question_without_a_number_ends_its_connection_and_nothing_else(tmp_path: Path) -> None:
+    """The refusal of an answer that is too long would repeat what stands there, however long that is."""
+    few = replace(LIMITS, api=replace(LIMITS.api, request_bytes_max=3 * 1024 * 1024))
+
+    def act(_: trio.Event) -> None:
+        for identity in (bytes(3 * 1024 * 1024 - 64), None):
+            line = Line(None, socket_path(tmp_path))
+            line.send(pack_frame({"id": identity, "op": "x"}, 2**32), [])
+            with pytest.raises(NoNode):
+                line.advance(lambda: False, None)
+        with Client(socket=socket_path(tmp_path)) as client:
+            assert client.status()
+
+    behind_the_door(socket_path(tmp_path), act, few)
