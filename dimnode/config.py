@@ -319,7 +319,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # lists in lists in lists; a number of 5,000 digits
         raise ConfigError(
             "E-config-02", f"cannot read {path}", str(error), "dim init --force writes a new one"
         ) from None

@@ -49,7 +49,10 @@ def make_self_signed(home: Path, names: Sequence[str]) -> tuple[Path, Path]:
 def check_pair(certificate: Path, private_key: Path) -> datetime.datetime:
     """When the certificate ends. Raises `ValueError` or `OSError` when the two do not belong together."""
     found = x509.load_pem_x509_certificate(certificate.read_bytes())
-    key = serialization.load_pem_private_key(private_key.read_bytes(), None)
+    try:
+        key = serialization.load_pem_private_key(private_key.read_bytes(), None)
+    except TypeError as error:  # what the library raises for a key with a password
+        raise ValueError(str(error)) from None
     spki = serialization.PublicFormat.SubjectPublicKeyInfo
     der = serialization.Encoding.DER
     if key.public_key().public_bytes(der, spki) != found.public_key().public_bytes(der, spki):

@@ -106,9 +106,12 @@ class KeyBook:
     # ---- keys
 
     def create(self, key: ApiKey) -> str:
-        """Keep a new key; the text that its owner is shown once. `key.id` is replaced by a fresh one."""
+        """Keep a new key; the text that its owner is shown once. `key.id` is replaced by a fresh one.
+
+        Raises `Refused` E-store-09, as `revoke` does, when the file cannot be written now.
+        """
         identity, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
-        self._database.execute(
+        self._rows(
             "INSERT INTO keys VALUES(?,?,?,?,?,?,?,0,?,?)",
             (
                 identity,
@@ -148,7 +151,7 @@ class KeyBook:
         if len(found) != 1:
             what = "no key" if not found else f"{len(found)} keys"
             raise Refused("E-keys-01", f"{what} with the id or name {identity!r}", "", "dim keys ls")
-        self._database.execute("UPDATE keys SET revoked_ms=? WHERE id=? AND revoked_ms=0", (now_ms, found[0].id))
+        self._rows("UPDATE keys SET revoked_ms=? WHERE id=? AND revoked_ms=0", (now_ms, found[0].id))
         return found[0]
 
     # ---- jobs

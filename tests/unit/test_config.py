@@ -127,7 +127,7 @@ def test_values_out_of_range_are_refused(tmp_path, key, value) -> None:
     assert key in complaint(tmp_path, {key: value}).what
 
 
-@pytest.mark.parametrize("text", ["workers = ", b"\xff\xfe", "a = 1\na = 2"])
+@pytest.mark.parametrize("text", ["workers = ", b"\xff\xfe", "a = 1\na = 2", f"a = {'9' * 5000}", f"a = {'[' * 5000}"])
 def test_a_file_that_is_no_toml_is_named(tmp_path, text) -> None:
     (tmp_path / "config.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
     said = complaint(tmp_path)

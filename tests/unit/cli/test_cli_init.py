@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from dimnode.cli.init import exposed, init
 from dimnode.cli.main import main
@@ -121,3 +122,15 @@ def test_what_is_exposed_is_said_in_words() -> None:
     ]
     outer = Config(listen=("/ip4/0.0.0.0/tcp/4710",), http_listen="")
     assert exposed(outer) == ["peers: whoever reaches /ip4/0.0.0.0/tcp/4710; Noise, no plaintext", "HTTP: shut"]
+
+
+def test_a_private_key_with_a_password_is_refused_with_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate, key = make_self_signed(tmp_path, ["localhost"])
+    plain = serialization.load_pem_private_key(key.read_bytes(), None)
+    form, secret = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    key.write_bytes(plain.private_bytes(serialization.Encoding.PEM, form, secret))
+    pair = ["--certificate", str(certificate), "--private-key", str(key)]
+    assert main(["init", "--home", str(tmp_path / "home"), *pair]) == 2
+    assert "the key without a password" in capsys.readouterr().err

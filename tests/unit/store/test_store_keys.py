@@ -118,3 +118,11 @@ def test_a_door_that_noted_much_makes_a_checkpoint(tmp_path: Path) -> None:
                 nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_a_file_that_cannot_be_written_now_is_a_refusal_for_who_makes_or_revokes_a_key(book: KeyBook) -> None:
+    book.create(KEY)
+    book._database.execute("PRAGMA query_only=ON")
+    for change in (lambda: book.create(KEY), lambda: book.revoke("lab", 50)):
+        with pytest.raises(Refused, match="E-store-09"):
+            change()
