@@ -5,7 +5,7 @@ Rule: what is drawn is what the records say; whether they fit together is `dim v
 
 import argparse
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import chain, groupby, repeat
 from pathlib import Path
 from typing import Any
 
@@ -101,27 +101,26 @@ def _record_map(case: Case, record: Record) -> dict[str, Any]:
 
 
 def _tree(case: Case, root: RecordId) -> Iterator[str]:
-    """Depth first, as in the file; a record that was drawn already is only named."""
+    """Depth first, as in the file; a record that was drawn already is only named. A stranger's may be as deep as it is
+    long."""
     drawn: set[RecordId] = set()
-
-    def draw(identity: RecordId, stem: str, mark: str) -> Iterator[str]:
+    waiting = [(root, "", "")]
+    while waiting:
+        identity, stem, mark = waiting.pop()
         record = case.find(identity)
         if record is None:
             yield f"{stem}{mark}…{cid_text(identity)[-8:]} is not in this file"
-            return
+            continue
         number = case.numbers[identity]
         if identity in drawn:
             yield f"{stem}{mark}{record.kind}  see {number}"
-            return
+            continue
         drawn.add(identity)
         signed = f"signed by {shown(case.name(record.by))} {clock(record.payload['at_ms'])}"
         yield f"{stem}{mark}{number} {bold(record.kind)}  {shown(_words(case, record))}  · {signed}"
-        links = record_links(record)
         below = stem + {"": "", "├─ ": "│  ", "└─ ": "   "}[mark]
-        for place, link in enumerate(links, 1):
-            yield from draw(link, below, "└─ " if place == len(links) else "├─ ")
-
-    yield from draw(root, "", "")
+        marks = chain(["└─ "], repeat("├─ "))
+        waiting += [(link, below, branch) for link, branch in zip(reversed(record_links(record)), marks, strict=False)]
 
 
 def _words(case: Case, record: Record) -> str:

@@ -46,7 +46,7 @@ def verify(chosen: argparse.Namespace) -> int:
 def _refuse_requirements(wanted: list[str]) -> None:
     for entry in wanted:
         name, _, number = entry.partition("=")
-        if not name or not number.isdigit():
+        if not name or not number.isdecimal():
             raise ConfigError("E-cli-51", f"--require {entry} is not understood", "", "--require cosign=2")
         if int(number):
             cause = "receipts carry no such thing yet"

@@ -9,7 +9,10 @@ import pytest
 from fake_node import GOLDEN
 
 from dimnode.audit.report import CODES
+from dimnode.records.envelope import SigningKey, open_envelope, seal
 from dimnode.records.ids import peer_text
+from dimnode.records.kinds import OPEN_SWARM_ID, compose
+from dimnode.records.receipt import pack_receipt
 
 sys.path.insert(0, str(GOLDEN))
 from scene import PEERS, plain, resigned
@@ -40,6 +43,27 @@ def test_a_golden_receipt_is_verified_and_drawn(dim, trust, story):
     assert drawn.code == 0
     assert drawn.out.startswith("1 ")
     assert "signed by nora" in drawn.out
+
+
+@pytest.mark.slow
+def test_a_receipt_as_deep_as_it_is_long_is_drawn(dim, tmp_path):
+    """A stranger's: each answer names the one before it."""
+    key, records, before = SigningKey.from_seed(b"o" * 32), [], []
+    common = {"net": OPEN_SWARM_ID, "by": key.peer, "at_ms": 1}
+    job = compose("swarm", {"by": key.peer, "at_ms": 0}, {"name": "j", "admins": [], "threshold": 0})[0]
+    body = {"job": job, "task": 0, "status": "ok", "inputs": [], "outputs": [], "runtime": {}, "sandbox": ""}
+    body |= {"timing": {"run_us": 0, "queue_us": 0}, "usage": {"cpu_us": 0, "rss_bytes": 0}}
+    for epoch in range(1, 1101):
+        identity, payload = compose("answer", common, body | {"epoch": epoch, "parents": before})
+        records.append(open_envelope(seal(key, "answer", payload), check_signature=False))
+        before = [identity]
+    verdict = {"job": job, "status": "ok", "rule": "first", "steps": [], "outputs": [], "checks": [], "unchecked": []}
+    root, payload = compose("verdict", common, verdict | {"parents": before})
+    records.append(open_envelope(seal(key, "verdict", payload), check_signature=False))
+    (tmp_path / "deep.dimr").write_bytes(pack_receipt(root, records, [], []))
+    drawn = dim("receipt", "show", tmp_path / "deep.dimr")
+    assert drawn.code == 0
+    assert "1101 records" in drawn.out
 
 
 def test_a_comparison_is_drawn_with_its_tally_and_who_dissents(dim, trust):
@@ -114,6 +138,7 @@ def test_redacting_keeps_signatures_drops_contents_and_never_overwrites(dim, tmp
     ("typed", "code"),
     [
         (["--require", "cosign=2"], "E-cli-52"),
+        (["--require", "cosign=²"], "E-cli-51"),
         (["--require", "cosign"], "E-cli-51"),
         (["--trust", "nowhere.toml"], "E-verify-02"),
     ],
