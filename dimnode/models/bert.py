@@ -39,7 +39,7 @@ class BertShape:
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> "BertShape":
-        """Raises `Refused` E-models-03 for another architecture."""
+        """Raises `Refused` E-models-03 for another architecture; TypeError, ValueError for what are no sizes of it."""
         said = (config.get("model_type"), config.get("hidden_act"), config.get("position_embedding_type", "absolute"))
         if said != ("bert", "gelu", "absolute"):
             keys = ("model_type", "hidden_act", "position_embedding_type")
@@ -48,21 +48,29 @@ class BertShape:
             raise Refused(
                 "E-models-03", what, "it would be bert, gelu, absolute", "export it to ONNX where it was made"
             )
-        return BertShape(
+        shape = BertShape(
             hidden=int(config["hidden_size"]),
             heads=int(config["num_attention_heads"]),
             layers=int(config["num_hidden_layers"]),
             positions=int(config["max_position_embeddings"]),
             epsilon=float(config["layer_norm_eps"]),
         )
+        if min(shape.hidden, shape.heads, shape.layers, shape.positions) < 1 or shape.hidden % shape.heads:
+            raise ValueError("the config's sizes do not fit each other")
+        if not 0 <= shape.epsilon <= 1:
+            raise ValueError("the config's layer_norm_eps is no small number")
+        return shape
 
 
 def bert_to_onnx(folder: Path, out: Path) -> BertShape:
     """Write `out` from `config.json` and `model.safetensors` of `folder`. Raises `Refused` naming what does not fit."""
     try:
-        shape = BertShape.of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("config.json is no map")
+        shape = BertShape.of(config)
         tensors = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, KeyError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
         raise Refused(
             "E-models-05", f"{folder} is no BERT directory", str(error), "config.json and model.safetensors"
         ) from None
@@ -105,7 +113,7 @@ class _Graph:
         places = self._weight("embeddings.position_embeddings.weight")
         count = self._add("Shape", ["input_ids"], start=1, end=2)
         places = self._add("Slice", [places, self._ints([0]), count, self._ints([0])])
-        kind = self._constant("token_type", self._weights["embeddings.token_type_embeddings.weight"][0])
+        kind = self._constant("token_type", self._tensor("embeddings.token_type_embeddings.weight")[0])
         total = self._add("Add", [self._add("Add", [words, places]), kind])
         return self._norm("embeddings.LayerNorm", total)
 
@@ -151,7 +159,7 @@ class _Graph:
 
     def _linear(self, name: str, found: str) -> str:
         """x W^T + b."""
-        weight = self._constant(f"{name}.weight.T", np.ascontiguousarray(self._weights[f"{name}.weight"].T))
+        weight = self._constant(f"{name}.weight.T", np.ascontiguousarray(self._tensor(f"{name}.weight").T))
         return self._add("Add", [self._add("MatMul", [found, weight]), self._weight(f"{name}.bias")])
 
     def _norm(self, name: str, found: str) -> str:
@@ -166,9 +174,12 @@ class _Graph:
         return name
 
     def _weight(self, name: str) -> str:
+        return self._constant(name, self._tensor(name))
+
+    def _tensor(self, name: str) -> np.ndarray:
         if name not in self._weights:
             raise Refused("E-models-03", f"the file has no tensor {name}", "this is no BertModel")
-        return self._constant(name, self._weights[name])
+        return self._weights[name]
 
     def _constant(self, name: str, value: np.ndarray) -> str:
         if name not in self._constants:

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dimnode.cli.pretrained import card_of, config_in, licence_in
@@ -155,6 +156,35 @@ def test_a_damaged_file_of_weights_is_refused_and_no_bug_of_ours(tmp_path: Path)
         (tmp_path / "model.safetensors").write_bytes(damaged)
         with pytest.raises(Refused, match="E-models-05"):
             bert_to_onnx(tmp_path, tmp_path / "out.onnx")
+
+
+def test_an_encoder_that_is_not_of_its_config_is_refused_and_no_bug_of_ours(tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    from dimnode.exec.runtimes.architectures.bert import Bert
+    from dimnode.models.bert import bert_to_onnx
+
+    config = {"hidden_size": 2, "intermediate_size": 2, "num_attention_heads": 1, "num_hidden_layers": 1}
+    config |= {"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+    config |= {"max_position_embeddings": 4, "vocab_size": 3, "type_vocab_size": 1}
+    whole = {name: np.ones(need.shape, np.float32) for name, need in Bert.of(config).needs().items()}
+
+    def convert(said: object, tensors: dict[str, np.ndarray]) -> None:
+        (tmp_path / "config.json").write_text(json.dumps(said))
+        (tmp_path / "model.safetensors").write_bytes(save(tensors))
+        bert_to_onnx(tmp_path, tmp_path / "out.onnx")
+
+    convert(config, whole)
+    for name in whole:
+        with pytest.raises(Refused, match="E-models-03"):
+            convert(config, {other: values for other, values in whole.items() if other != name})
+    for key in ("hidden_size", "num_attention_heads", "num_hidden_layers", "layer_norm_eps"):
+        for wrong in (None, [1], -1, "x"):
+            with pytest.raises(Refused, match=r"E-models-0[35]"):
+                convert({**config, key: wrong}, whole)
+    for strange in ([1], {**config, "num_attention_heads": 3}, {**config, "hidden_size": 0}):
+        with pytest.raises(Refused, match="E-models-05"):
+            convert(strange, whole)
 
 
 def test_a_config_whose_words_are_no_words_is_refused_or_left_out_and_ends_nothing(tmp_path: Path) -> None:
