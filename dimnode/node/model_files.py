@@ -65,8 +65,9 @@ def gather(source: Path) -> Gathered:
             raise Refused("E-models-05", f"{source} is empty", "", "check the path")
         with source.open("rb") as file:
             require_model_format(source.name, file.read(HEAD_BYTES))
-    except OSError as error:
-        raise Refused("E-models-05", f"cannot read {source}", error.strerror or "", "check the path") from None
+    except (OSError, ValueError) as error:  # a name with a NUL in it is no name
+        cause = error.strerror or "" if isinstance(error, OSError) else str(error)
+        raise Refused("E-models-05", f"cannot read {str(source)!r}", cause, "check the path") from None
     return Gathered((SourceFile(safe_path(source.name), "model", source),), ())
 
 

@@ -171,7 +171,8 @@ def first_wrong(words: Sequence[Any]) -> str:
     for number, word in enumerate(words):
         if not transform(word):
             op = word.get("op") if isinstance(word, Mapping) else None
-            known = " has a field that is wrong, missing or unknown" if op in WORDS else " is no word"
+            said = type(op) is str and op in WORDS
+            known = " has a field that is wrong, missing or unknown" if said else " is no word"
             return f"[{number}] {op!r}{known}"
     return ""
 

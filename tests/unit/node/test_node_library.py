@@ -474,6 +474,12 @@ def test_a_model_with_another_digest_or_format_is_refused(library, model) -> Non
     assert refused(add, library, model, format="pickle") == "E-models-03"
 
 
+def test_a_card_with_something_else_where_a_word_belongs_is_refused_and_ends_no_node(library, model) -> None:
+    assert refused(add, library, model, tokenizer="a\0b") == "E-models-05"
+    assert refused(add, library, model, pre=[{"op": ["scale"]}]) == "E-exec-90"
+    assert refused(add, library, model, post=[{"op": {}}]) == "E-exec-90"
+
+
 WRONG_CARDS = [
     {"name": ""},
     {"name": "a/b"},
