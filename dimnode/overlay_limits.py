@@ -111,7 +111,7 @@ class ConductLimits:
     slow: float = 2.0
     forged: float = 35.0
     invalid: float = 10.0
-    replayed: float = 2.0
+    replayed: float = 0.1  # also of who came later and knows nothing newer, when a clock was set back
     gossip_flood: float = 2.0
     low_score: float = 60.0
     muxer: float = 50.0

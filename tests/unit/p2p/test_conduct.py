@@ -6,13 +6,14 @@ import pytest
 
 from dimnode.limits import LIMITS
 from dimnode.p2p.conduct import BANNED_CODE, CODES, Conduct, Offence, Verdict
+from dimnode.p2p.gossip import TOPICS
 
 CONDUCT = LIMITS.conduct
 PEER, OTHER = b"peer", b"other"
 
 
 def offences_until(verdict: Verdict, offence: Offence, ledger: Conduct, at: float = 0.0) -> int:
-    for count in range(1, 1000):
+    for count in range(1, 2000):
         if ledger.offend(PEER, offence, at) >= verdict:
             return count
     raise AssertionError(f"{offence} never leads to {verdict}")
@@ -42,12 +43,20 @@ def test_enough_of_any_offence_ends_in_a_ban_by_way_of_the_milder_verdicts(offen
 
 @pytest.mark.parametrize(
     ("offence", "every_seconds"),
-    [(Offence.MALFORMED, 15.0), (Offence.SLOW, 3.0), (Offence.HANDLER, 1.0), (Offence.REPLAYED, 3.0)],
+    [(Offence.MALFORMED, 15.0), (Offence.SLOW, 3.0), (Offence.HANDLER, 1.0)],
 )
 def test_honest_mistakes_now_and_then_never_ban(offence: Offence, every_seconds: float) -> None:
     ledger = Conduct()
     verdicts = {ledger.offend(PEER, offence, number * every_seconds) for number in range(2000)}
     assert Verdict.BANNED not in verdicts
+
+
+def test_who_passes_on_what_a_peer_whose_clock_was_set_back_says_is_listened_to_all_the_same() -> None:
+    """Whoever came later has heard nothing newer of it. Its heartbeats, states and verdicts are one a second each."""
+    ledger = Conduct()
+    seconds = LIMITS.peers.heartbeat_age_ms_max // 1000
+    verdicts = {ledger.offend(PEER, Offence.REPLAYED, now) for now in range(seconds) for _ in TOPICS}
+    assert verdicts == {Verdict.FINE}
 
 
 def test_points_halve_every_minute() -> None:
