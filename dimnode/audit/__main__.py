@@ -26,10 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         raw = read_receipt(chosen.file)
         trust = read_trust(chosen.trust) if chosen.trust else {}
+        blobs = read_blobs(chosen.blobs, raw) if chosen.blobs else {}
     except ConfigError as error:
         sys.stderr.write("\n".join(error.complaint.lines()) + "\n")
         return 2
-    report = verify(raw, trust=trust, blobs=read_blobs(chosen.blobs, raw) if chosen.blobs else {})
+    report = verify(raw, trust=trust, blobs=blobs)
     text = json.dumps(report_map(report), ensure_ascii=False) if chosen.json else "\n".join(report_lines(report))
     sys.stdout.write(text + "\n")
     return report.status

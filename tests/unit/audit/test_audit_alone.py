@@ -100,6 +100,8 @@ def test_the_program_takes_names_and_blobs_from_files(tmp_path: Path, capsys: py
     for cid, blob in receipt.blobs.items():
         (blobs / cid_text(cid)).write_bytes(blob)
     assert main([str(file), "--blobs", str(blobs)]) == 0
+    assert main([str(file), "--blobs", str(tmp_path / ("a name that no system takes" * 20))]) == 2
+    assert "E-verify-01" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
