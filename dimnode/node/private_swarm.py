@@ -13,7 +13,7 @@ from typing import Any, Final
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.p2p.admission import MemberBook, Membership, key_hash
-from dimnode.p2p.invitation import KEY_BYTES, read_invitation, write_invitation
+from dimnode.p2p.invitation import ADDRESS_CHARACTERS_MAX, KEY_BYTES, read_invitation, write_invitation
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import PeerId, RecordId, cid_text, peer_bytes, peer_text, short
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
@@ -166,11 +166,12 @@ class PrivateSwarm:
             days = limits.invite_ms_max // 86_400_000
             cause = f"an invite lasts up to {days} days and is for 1 to {USES_MAX} machines"
             raise Refused("E-swarm-27", "such an invite cannot be made", cause, "--expires 7d --uses 3")
-        if not wish.addresses:
+        addresses = [address for address in wish.addresses if len(address) <= ADDRESS_CHARACTERS_MAX]
+        if not addresses:
             raise Refused(
                 "E-swarm-23",
                 "the invite would name no address to join through",
-                "",
+                f"one has at most {ADDRESS_CHARACTERS_MAX} characters" if wish.addresses else "",
                 "dim up first, or --address /ip4/…/tcp/…/p2p/PEER",
             )
         if len(self.book.invites()) >= limits.invites_max:
@@ -185,8 +186,8 @@ class PrivateSwarm:
         record = self._sign("invite", body, now_ms)
         self.book.learn([record])
         key = self.state.keys[0][0] if self.state.keys else None
-        addresses = wish.addresses[: limits.invite_addresses_max]
-        return record, write_invitation(self.state.swarm, record.envelope, seed, addresses, key)
+        told = addresses[: limits.invite_addresses_max]
+        return record, write_invitation(self.state.swarm, record.envelope, seed, told, key)
 
     def remove(self, target: PeerId | RecordId, now_ms: int, reason: str = "") -> list[Record]:
         """Remove a member, or withdraw an invite; the new records. Raises `Refused` E-swarm-12, -21, -24, -29.

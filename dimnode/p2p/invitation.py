@@ -22,10 +22,10 @@ from dimnode.wire import pack_frame, unpack_body
 
 PREFIX: Final = "dim1:"
 KEY_BYTES: Final = 32
+ADDRESS_CHARACTERS_MAX: Final = 256
 _ANOTHER: Final = "ask an admin for another one"
 _LENGTH_BYTES: Final = 2
 _CHECK_BYTES: Final = 4
-_ADDRESS_CHARACTERS_MAX: Final = 256
 _AGAIN: Final = "copy the whole string that `dim swarm invite` printed, from dim1: to its last letter"
 
 
@@ -109,6 +109,6 @@ def _plausible(seed: bytes, addresses: list[Any], key: Any) -> bool:
     return (
         len(seed) == KEY_BYTES
         and len(addresses) <= LIMITS.swarm.invite_addresses_max
-        and all(type(address) is str and len(address) <= _ADDRESS_CHARACTERS_MAX for address in addresses)
+        and all(type(address) is str and len(address) <= ADDRESS_CHARACTERS_MAX for address in addresses)
         and (key is None or (type(key) is bytes and len(key) == KEY_BYTES))
     )

@@ -151,6 +151,17 @@ def test_an_invite_without_an_address_is_of_no_use(tmp_path: Path) -> None:
         founded(tmp_path).invite(InviteWish(DAY), T0)
 
 
+def test_an_address_too_long_for_an_invitation_is_left_out_and_alone_is_none(tmp_path: Path) -> None:
+    anna = founded(tmp_path)
+    longest = "/dns4/" + "a" * 250
+    wish = InviteWish(DAY, addresses=(longest + "a", *[longest] * 9))
+    found = read_invitation(anna.invite(wish, T0)[1], T0)
+    assert found.addresses == (longest,) * LIMITS.swarm.invite_addresses_max
+    with pytest.raises(Refused, match="E-swarm-23") as caught:
+        anna.invite(InviteWish(DAY, addresses=(longest + "a",)), T0)
+    assert "256" in caught.value.complaint.cause
+
+
 def test_members_and_invites_are_found_by_id_by_its_end_and_by_name(tmp_path: Path) -> None:
     anna = founded(tmp_path)
     invite, text = anna.invite(WISH, T0)
