@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import trio
 
-from dimnode.errors import Refused
+from dimnode.errors import PeerFault, Refused
 from dimnode.exec.orders import Facts, Finished, Key, ModelFile, ModelOrder, Order
 from dimnode.exec.pool import Pool
 from dimnode.limits import LIMITS, ExecLimits
@@ -139,15 +139,18 @@ def made_up(facts: Facts, batch: int, free_size: int) -> bytes:
             raise Refused("E-exec-85", f"no batch of {batch}: {what}", "", f"--batches {shape[0]}")
         sizes = tuple(batch if not place else free_size if size < 0 else size for place, size in enumerate(shape))
         left -= math.prod(sizes) * ITEM_BYTES.get(dtype, 8)
-        if left < 0 or dtype not in ITEM_BYTES:  # the manifest may be a stranger's
+        if left < 0 or dtype not in ITEM_BYTES or 0 in sizes:  # the manifest may be a stranger's
             what = f"no input can be made up for {dtype[:16]} {name!r} of the shape {list(sizes)}"
-            cause = f"all inputs together take at most {LIMITS.exec.input_bytes_max} bytes"
+            cause = f"all inputs together take at most {LIMITS.exec.input_bytes_max} bytes, and none takes nothing"
             raise Refused("E-exec-85", what, cause, "--batches 1 --size 16")
         values = rng.standard_normal(sizes) if dtype.startswith("float") else np.zeros(sizes)
         tensors.append(Tensor(name, dtype, sizes, values.astype(dtype).tobytes()))
     if not tensors:
         raise Refused("E-exec-85", "the model's manifest declares no inputs", "", "dim models add with a card")
-    return encode_tensors(tensors)
+    try:
+        return encode_tensors(tensors)
+    except PeerFault as fault:
+        raise Refused("E-exec-85", "the model's manifest declares inputs that no order has", fault.rule) from None
 
 
 async def _must(pool: Pool, order: Order) -> Finished:

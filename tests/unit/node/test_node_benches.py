@@ -32,6 +32,8 @@ def test_free_sizes_are_filled_in_and_the_same_numbers_come_each_time():
         (("x", "float32", (-1, 2**31 - 1, 2**31 - 1)),),
         tuple((f"x{number}", "float64", (-1, 2**20)) for number in range(64)),
         (("x", "float8", (-1, 3)),),
+        (("x", "float32", (-1, 0, 2**31 - 1, 2**31 - 1, 2**31 - 1)),),  # no number, and no array either
+        (("x", "float32", (-1, 3)), ("x", "float32", (-1, 3))),
     ],
 )
 def test_a_manifest_makes_the_node_allocate_nothing_that_no_order_could_hold(inputs):
