@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
-from dimnode.errors import Refused
+from dimnode.errors import PeerFault, Refused
 from dimnode.limits import KuboLimits
+from dimnode.records.ids import cid_bytes
 
 NOTES_FILE: Final = "kubo.json"
 
@@ -32,9 +33,12 @@ def load_notes(home: Path, limits: KuboLimits) -> KuboNotes:
     try:
         if path.is_symlink() or path.stat().st_size > limits.notes_bytes_max:
             return KuboNotes()
-        return msgspec.json.decode(path.read_bytes(), type=KuboNotes)
-    except (OSError, msgspec.MsgspecError):
+        notes = msgspec.json.decode(path.read_bytes(), type=KuboNotes)
+        for text in (*notes.pinned, *filter(None, (notes.index,))):
+            cid_bytes(text)
+    except (OSError, msgspec.MsgspecError, PeerFault):
         return KuboNotes()
+    return notes
 
 
 def save_notes(home: Path, notes: KuboNotes) -> None:

@@ -288,7 +288,9 @@ def test_without_an_address_nothing_is_asked_of_anybody(scene):
     assert not scene.daemon.asked
 
 
-@pytest.mark.parametrize("junk", [b"", b"{", b'{"pinned": 3}', b'{"receipts_after": "x"}'])
+@pytest.mark.parametrize(
+    "junk", [b"", b"{", b'{"pinned": 3}', b'{"receipts_after": "x"}', b'{"pinned": ["x"]}', b'{"index": "no CID"}']
+)
 def test_notes_that_cannot_be_read_cost_a_second_look_and_nothing_else(scene, junk):
     root = scene.add(LARGE)
     (scene.home / "kubo.json").write_bytes(junk)
