@@ -23,15 +23,19 @@ _FAMILIES = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6}
 
 
 def parse_listen(texts: Iterable[str]) -> list[Multiaddr]:
-    """Return TCP addresses to listen on. Raises `ConfigError` naming the bad one."""
+    """Return TCP addresses to listen on. Raises `ConfigError` naming the bad one.
+
+    Without an IP address, for a host's name too, libp2p would listen on every interface.
+    """
     parsed = []
     for text in texts:
         address = parse(text)
-        if address is None or _value(address, "tcp") is None:
+        names = [] if address is None else [protocol.name for protocol in address.protocols()]
+        if address is None or names[:2] not in (["ip4", "tcp"], ["ip6", "tcp"]):
             raise ConfigError(
                 "E-p2p-03",
                 f"not an address to listen on: {text}",
-                "it must be a TCP multiaddr",
+                "it must be an IP address and a TCP port, as a multiaddr",
                 "for example /ip4/0.0.0.0/tcp/4710",
             )
         parsed.append(address)

@@ -45,6 +45,17 @@ def test_an_address_nobody_can_listen_on_is_the_operators_fault(text: str) -> No
     assert text in caught.value.complaint.what
 
 
+@pytest.mark.parametrize("text", ["/dns4/localhost/tcp/4710", "/tcp/4710", "/p2p-circuit/tcp/4710"])
+def test_without_an_ip_address_nothing_is_listened_on_for_it_would_be_on_every_interface(text: str) -> None:
+    with pytest.raises(ConfigError, match="E-p2p-03"):
+        parse_listen([text])
+
+
+def test_an_ip_address_and_a_port_are_listened_on_also_with_a_peer_behind_them() -> None:
+    texts = ["/ip4/127.0.0.1/tcp/0", "/ip6/::1/tcp/4710", f"/ip4/0.0.0.0/tcp/4710/p2p/{TEXT}"]
+    assert [str(address) for address in parse_listen(texts)] == texts
+
+
 def test_wildcards_become_the_addresses_of_the_interfaces() -> None:
     place = Multiaddr("/ip4/10.0.0.1/tcp/4001")
     assert expand([place, place]) == [place]
