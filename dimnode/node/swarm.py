@@ -77,6 +77,7 @@ class Swarm:
         self._nursery: trio.Nursery | None = None
         self._put: Callable[[Event], None] = lambda _: None
         self._advert: tuple[RecordId, bytes] | None = None
+        self._named: frozenset[RecordId] = frozenset()  # the models in it
         self._public: OrderedDict[RecordId, None] = OrderedDict()
         self._states: dict[RecordId, str] = {}
         self._verdicts: deque[RecordId] = deque(maxlen=JOBS_PER_MESSAGE * 10)
@@ -105,8 +106,10 @@ class Swarm:
         """Our advert's envelope and the manifests it names."""
         assert self._advert is not None
         room_bytes, mine = self._limits.peers.introduction_bytes_max - len(self._advert[1]), []
-        named = self._library.offered() if self.slots else []  # who offers no slots names no models
-        for model in named[: self._limits.peers.manifests_per_advert_max]:
+        offered = self._library.offered() if self.slots else []  # who offers no slots names no models
+        for model in offered:
+            if model.manifest.id not in self._named:  # whoever asks takes it for a false introduction
+                continue
             room_bytes -= len(model.manifest.envelope)
             if room_bytes < 0:
                 break
@@ -140,6 +143,7 @@ class Swarm:
         at_ms = wall_ms()
         identity, payload = compose("advert", {"net": self._net, "by": self._key.peer, "at_ms": at_ms}, body)
         self._advert = (identity, seal(self._key, "advert", payload))
+        self._named = frozenset(body["models"])
         here = self._library.usable() if self.slots else ()  # also a private one, of which nobody else hears
         classes = {model: self._model_class(model) for model in here}
         cabinets = frozenset(cabinet["name"] for cabinet in body["cabinets"])

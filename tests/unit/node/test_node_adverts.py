@@ -1,6 +1,10 @@
 """What an advert says of a node: its addresses, its extras, and what the words of a model need."""
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ from dimnode.limits import LIMITS
 from dimnode.node.library import Library
 from dimnode.node.swarm import Swarm, devices_said, extras_said
 from dimnode.records.envelope import SigningKey
+from dimnode.records.ids import RECORD_PREFIX, RecordId
 from dimnode.records.kinds import OPEN_SWARM_ID, open_record
 from dimnode.store.blobs import BlobStore
 from dimnode.store.home import prepare_home
@@ -56,16 +61,41 @@ class ManyAddresses:
         return list(self._addresses)
 
 
+@contextmanager
+def swarm_at(home: Path, *addresses: str) -> Iterator[tuple[Swarm, Library]]:
+    key = SigningKey.from_seed(bytes(32))
+    prepare_home(home)
+    with Journal(home / "j.db") as journal, BlobStore(home, 1 << 30) as blobs:
+        library = Library(home, key, OPEN_SWARM_ID, journal, blobs)
+        swarm = Swarm(key, OPEN_SWARM_ID, library, LIMITS)
+        host: Any = ManyAddresses(*addresses)
+        nobody: Any = None
+        swarm.attach(host, nobody, lambda _: None, lambda: (0, 0))
+        yield swarm, library
+
+
 def test_an_advert_names_the_first_addresses_that_fit_a_record_and_leaves_out_long_ones(tmp_path: Path) -> None:
     fitting = [f"/ip4/44.1.1.1/tcp/{port}" for port in range(1, 20)]
     longest = "/dns4/" + "a" * 250
-    host: Any = ManyAddresses(longest + "a", longest, *fitting)
-    home, key = tmp_path / "home", SigningKey.from_seed(bytes(32))
-    prepare_home(home)
-    with Journal(home / "j.db") as journal, BlobStore(home, 1 << 30) as blobs:
-        swarm = Swarm(key, OPEN_SWARM_ID, Library(home, key, OPEN_SWARM_ID, journal, blobs), LIMITS)
-        nobody: Any = None
-        swarm.attach(host, nobody, lambda _: None, lambda: (0, 0))
+    with swarm_at(tmp_path / "home", longest + "a", longest, *fitting) as (swarm, _):
         swarm.renew_advert()
         said = open_record(swarm.introduction()[0], kind="advert").payload["addresses"]
     assert said == [longest, *fitting[:15]]
+
+
+def test_an_introduction_shows_the_manifests_that_its_advert_names_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = LIMITS.peers.manifests_per_advert_max
+    ids = [RecordId(RECORD_PREFIX + hashlib.sha256(b"%d" % number).digest()) for number in range(most + 44)]
+    models = [SimpleNamespace(manifest=SimpleNamespace(id=each, envelope=bytes(each))) for each in ids]
+    with swarm_at(tmp_path / "home") as (swarm, library):
+        monkeypatch.setattr(library, "offered", lambda: models)
+        swarm.slots = 1
+        swarm.renew_advert()
+        later = RecordId(RECORD_PREFIX + bytes(32))
+        models.insert(0, SimpleNamespace(manifest=SimpleNamespace(id=later, envelope=bytes(later))))
+        advert, *shown = swarm.introduction()
+    named = open_record(advert, kind="advert").payload["models"]
+    assert len(named) == most
+    assert set(shown) == set(named)
