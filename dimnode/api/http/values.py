@@ -20,8 +20,9 @@ def output_map(blob: bytes) -> dict[str, Any]:
     room = LIMITS.http.values_max
     view, tensors = memoryview(blob), []
     for name, dtype, shape, start, end in tensor_places(view):
-        fits = prod(shape) <= room
-        room -= prod(shape) if fits else 0
+        cells = _cells(shape)
+        fits = cells <= room
+        room -= cells if fits else 0
         values = _values(view[start:end], dtype, shape) if fits else None
         tensors.append({"name": name, "dtype": dtype, "shape": list(shape), "values": values})
     return {"blob": cid_text(blob_cid(blob)), "bytes": len(blob), "tensors": tensors}
@@ -39,7 +40,15 @@ def add_names(outputs: Sequence[dict[str, Any]], classes: Callable[[], Sequence[
             output["predicted"] = [names[number] for number in labels]
 
 
+def _cells(shape: tuple[int, ...]) -> int:
+    """How many numbers are to be written; where there is none, how many empty lists, which no byte of the blob pays."""
+    return prod(shape[: shape.index(0)] if 0 in shape else shape)
+
+
 def _values(raw: memoryview, dtype: str, shape: tuple[int, ...]) -> Any:
+    if 0 in shape:  # NumPy holds no array of which the other sizes are beyond its own
+        shape, array = shape[: shape.index(0) + 1], np.zeros(0)
+        return array.reshape(shape).tolist()
     array = np.frombuffer(raw, dtype=np.dtype(dtype).newbyteorder("<")).reshape(shape)
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return array.tolist()

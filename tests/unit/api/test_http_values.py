@@ -44,3 +44,12 @@ def test_classes_are_named_beside_their_numbers(shape: tuple[int, ...]) -> None:
 )
 def test_what_has_no_name_for_each_number_gets_none(blob: bytes, classes: list[str]) -> None:
     assert "predicted" not in named(blob, classes)
+
+
+def test_a_tensor_of_nothing_takes_no_more_room_than_its_lists_and_is_left_out_beyond() -> None:
+    """Seventeen bytes of a stranger's answer could ask for two thousand million empty lists."""
+    shapes = {(0,): [], (2, 0): [[], []], (0, 2**31 - 1, 2**31 - 1, 2**31 - 1): [], (1, 0, 2**31 - 1): [[]]}
+    shapes |= {(2**31 - 1, 0): None, (2**31 - 1, 2**31 - 1, 0): None}
+    for shape, values in shapes.items():
+        (found,) = output_map(encode_tensors([Tensor("y", "float32", shape, b"")]))["tensors"]
+        assert (found["shape"], found["values"]) == (list(shape), values)
