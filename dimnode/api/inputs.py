@@ -240,8 +240,9 @@ def _check_form(model: Record, entry: Sequence[Any], tensor: Tensor, shape: Sequ
         expected = "[" + ", ".join("any" if size < 0 else str(size) for size in wanted) + "]"
         what = f"model {model.payload['name']} takes {name!r} of shape {expected}, the input has {list(shape)}"
         raise Refused("E-input-06", what, "rows are the outer list", _HINT)
-    values = np.frombuffer(tensor.raw, dtype=np.dtype(tensor.dtype).newbyteorder("<")).reshape(tensor.shape)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    numbers = np.frombuffer(tensor.raw, dtype=np.dtype(tensor.dtype).newbyteorder("<"))
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        values = numbers.reshape(tensor.shape)  # not before: a shape of no number may have sizes that no array has
         raise not_finite(tensor.name, values, values)
     if tensor.dtype != dtype and dtype in ITEM_BYTES and not _castable(tensor, dtype):
         what = f"model {model.payload['name']} takes {name!r} as {dtype}, the input is {tensor.dtype}"

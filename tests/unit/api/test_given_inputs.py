@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dimnode.api.given import from_records
+from dimnode.api.inputs import check_inputs
 from dimnode.api.jobfile import compile_job, read_job
 from dimnode.errors import Refused
 from dimnode.records.envelope import SigningKey, seal
@@ -142,6 +143,13 @@ def test_what_does_not_fit_is_refused_at_the_door(model, given, blobs, more, cod
         tensors_of(model, given, blobs, **more)
     assert caught.value.complaint.code == code
     assert told in " ".join(caught.value.complaint.lines())
+
+
+def test_a_tensor_of_nothing_in_a_shape_beyond_every_machine_is_no_bug_of_the_door():
+    """Whoever hands a job in says the shapes; which a model takes, its executor says."""
+    model = manifest("free", inputs=(("x", "float32", [-1, -1, -1]),))
+    blob = encode_tensors([Tensor("x", "float32", (0, 2**31 - 1, 2**31 - 1), b"")])
+    check_inputs([{"op": "infer", "model": model.id}], [model], [blob], chained=False)
 
 
 def test_the_models_own_tensors_go_past_what_it_declares():
