@@ -65,6 +65,7 @@ class WireLimits:
     read_bytes: int = 64 * 1024
     question_bytes_max: int = 4 * 1024
     frame_containers_max: int = 262_144
+    frame_depth_max: int = 256
     peer_frame_containers_max: int = 64
 
 

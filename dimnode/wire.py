@@ -14,6 +14,7 @@ from dimnode.limits import LIMITS
 
 END: Final = b"\0\0\0\0"
 HEADER_BYTES: Final = 4
+_CONTAINERS: Final = frozenset({list, dict})
 
 
 def pack_frame(body: Any, frame_bytes_max: int = LIMITS.wire.frame_bytes_max) -> bytes:
@@ -49,6 +50,24 @@ def unpack_body(body: bytes, containers_max: int = LIMITS.wire.frame_containers_
         )
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError, TypeError) as error:
         raise PeerFault(f"frame body: {type(error).__name__}") from None
+
+
+def is_deeper(value: Any, most: int = LIMITS.wire.frame_depth_max) -> bool:
+    """Whether more than `most` lists and maps lie in each other: a thousand can be packed, which Python cannot print.
+
+    Level by level and without recursion: whoever sent it chose the depth.
+    """
+    level = [value]
+    for _ in range(most):
+        below: list[Any] = []
+        for part in level:
+            inner = part.values() if type(part) is dict else part if type(part) is list else ()
+            if not _CONTAINERS.isdisjoint(map(type, inner)):
+                below += [entry for entry in inner if type(entry) in _CONTAINERS]
+        if not below:
+            return False
+        level = below
+    return True
 
 
 def _no_extension(code: int, _: bytes) -> None:

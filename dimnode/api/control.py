@@ -23,7 +23,7 @@ from dimnode.errors import ConfigError, DimError, PeerFault, Refused
 from dimnode.jobs.effects import Refuse, Reply
 from dimnode.limits import LIMITS, Limits
 from dimnode.records.ids import RecordId
-from dimnode.wire import FrameDecoder, pack_frame, unpack_body
+from dimnode.wire import FrameDecoder, is_deeper, pack_frame, unpack_body
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,10 @@ class Client:
                     raise PeerFault("request: form")
                 while self._has_enough():
                     await self._room.park()
-                if request["op"] == "job.submit":
+                if is_deeper(request):  # whoever goes through it without knowing would end the node
+                    no = Refused("E-api-03", "the request has too many lists and maps in each other")
+                    self.put({"id": request["id"], "error": complaint_of(no)})
+                elif request["op"] == "job.submit":
                     await self._submit(request)
                 else:
                     self._open += 1

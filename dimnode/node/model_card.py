@@ -165,8 +165,11 @@ def _columns(card: ModelCard) -> list[str]:
 
 def _check_transforms(body: dict[str, Any]) -> None:
     """Raises `Refused` E-exec-90 for lists that no executor could carry out, naming the word."""
-    pre, post = (in_order(body.get(key, [])) for key in ("pre", "post"))
     hint = "docs/transforms.md"
+    try:
+        pre, post = (in_order(body.get(key, [])) for key in ("pre", "post"))
+    except PeerFault as no:
+        raise Refused("E-exec-90", "the card's transforms are no lists of words", no.rule, hint) from None
     for key, words in (("pre", pre), ("post", post)):
         if wrong := first_wrong(words):
             raise Refused("E-exec-90", f"the card's {key}{wrong}", "", hint)

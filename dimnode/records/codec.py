@@ -44,12 +44,24 @@ def pack_ordered(ordered: dict[str, Any]) -> bytes:
 
 
 def in_order(value: Any) -> Any:
-    """The same value with the keys of every map in their order, and lists for tuples."""
+    """The same value with the keys of every map in their order, and lists for tuples.
+
+    Raises `PeerFault` for keys that have no order, and for more maps and lists in each other than can be gone through.
+    """
+    try:
+        return _in_order(value)
+    except TypeError:
+        raise PeerFault("cmp/1: key") from None
+    except RecursionError:
+        raise PeerFault("cmp/1: too deep") from None
+
+
+def _in_order(value: Any) -> Any:
     kind = type(value)
     if kind is dict:  # most of what is in it is plain: a call for each would cost more than the rest
-        return {key: it if type(it := value[key]) in _SCALARS else in_order(it) for key in sorted(value)}
+        return {key: it if type(it := value[key]) in _SCALARS else _in_order(it) for key in sorted(value)}
     if kind is list or kind is tuple:
-        return [it if type(it) in _SCALARS else in_order(it) for it in value]
+        return [it if type(it) in _SCALARS else _in_order(it) for it in value]
     return value
 
 

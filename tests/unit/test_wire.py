@@ -5,7 +5,7 @@ import time
 import pytest
 
 from dimnode.errors import PeerFault
-from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
+from dimnode.wire import END, FrameDecoder, is_deeper, pack_frame, unpack_body
 
 
 def test_a_frame_over_the_bound_is_refused_at_its_header() -> None:
@@ -60,3 +60,13 @@ def test_a_long_frame_in_small_portions_is_not_copied_again_for_each() -> None:
     bodies = [body for at in range(0, len(frame), 4096) for body in decoder.feed(frame[at : at + 4096])]
     assert len(bodies) == 1
     assert time.process_time() - started < 0.5  # copying it for each of 2048 portions takes seconds
+
+
+@pytest.mark.parametrize("inner", [[], {}, [1, [2], "x"], {"a": [1], "b": {"c": []}}])
+def test_how_deep_lists_and_maps_lie_in_each_other_is_told_without_going_down(inner) -> None:
+    deep = 1 + any(isinstance(part, list | dict) for part in (inner.values() if isinstance(inner, dict) else inner))
+    deep += inner == {"a": [1], "b": {"c": []}}
+    assert not is_deeper(inner, deep) and is_deeper(inner, deep - 1)
+    for _ in range(10_000):
+        inner = [inner, 1]
+    assert is_deeper(inner, 10_000 + deep - 1) and not is_deeper(inner, 10_000 + deep)

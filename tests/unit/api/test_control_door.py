@@ -13,7 +13,7 @@ from dimnode.api.control import ControlDoor
 from dimnode.client import Client, Ended
 from dimnode.config import socket_path
 from dimnode.control_line import Line, Slot
-from dimnode.errors import NoNode
+from dimnode.errors import NoNode, Refused
 from dimnode.limits import LIMITS, Limits
 from dimnode.records.ids import RecordId
 from dimnode.records.tensors import Tensor, encode_tensors
@@ -135,3 +135,21 @@ def test_a_question_without_a_number_ends_its_connection_and_nothing_else(tmp_pa
             assert client.status()
 
     behind_the_door(socket_path(tmp_path), act, few)
+
+
+def test_a_job_of_lists_in_lists_without_end_is_refused_and_ends_neither_its_connection_nor_the_node(
+    tmp_path: Path,
+) -> None:
+    """Python cannot print them, nor say what is wrong with them."""
+
+    def act(_: trio.Event) -> None:
+        with Client(socket=socket_path(tmp_path)) as client:
+            for deep in (LIMITS.wire.frame_depth_max, 1000):
+                for inner in ([], {}):
+                    for _ in range(deep):
+                        inner = [inner] if isinstance(inner, list) else {"a": inner}
+                    with pytest.raises(Refused, match="E-api-03"):
+                        client.run({**JOB, "input": {"x": inner}}, [])
+            assert client.status()
+
+    behind_the_door(socket_path(tmp_path), act)

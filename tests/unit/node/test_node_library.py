@@ -478,6 +478,7 @@ def test_a_card_with_something_else_where_a_word_belongs_is_refused_and_ends_no_
     assert refused(add, library, model, tokenizer="a\0b") == "E-models-05"
     assert refused(add, library, model, pre=[{"op": ["scale"]}]) == "E-exec-90"
     assert refused(add, library, model, post=[{"op": {}}]) == "E-exec-90"
+    assert refused(add, library, model, post=[{"op": {"a": 1, b"a": 1}}]) == "E-exec-90"
 
 
 WRONG_CARDS = [

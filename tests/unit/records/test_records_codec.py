@@ -48,6 +48,11 @@ def test_eight_levels_are_accepted_and_nine_are_not() -> None:
         encode({"a": value})
 
 
+BOTTOMLESS: list[Any] = []
+for _ in range(10_000):
+    BOTTOMLESS = [BOTTOMLESS]
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -64,8 +69,10 @@ def test_eight_levels_are_accepted_and_nine_are_not() -> None:
         {"a": "\ud800"},
         {"a": [0] * 513},
         {"a": bytearray(1)},
+        {"a": {"b": 1, b"b": 1}},
+        {"a": BOTTOMLESS},
     ],
-    ids=repr,
+    ids=range(15),
 )
 def test_a_value_outside_cmp1_is_not_encoded(value: dict[str, Any]) -> None:
     with pytest.raises(PeerFault):
