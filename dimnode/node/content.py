@@ -264,25 +264,29 @@ class Content:
 
     async def _find_providers(self, fetch: _Fetch, download: Download) -> None:
         """Offer peers again and again; give up when nobody took part for a while. Raises `Refused` E-p2p-61."""
-        found: dict[PeerId, None] = {}
+        named, around = dict[PeerId, None](), dict[PeerId, None]()
         moved = (trio.current_time(), 0)
         while True:
-            known = [*fetch.hints, *(peer for holders in self.holders for peer in holders(fetch.root)), *found]
-            self._offer(download, known)
+            known = [*fetch.hints, *(peer for holders in self.holders for peer in holders(fetch.root)), *named]
+            self._offer(download, [*known, *around])
             with trio.move_on_after(self._limits.find_again_seconds):
-                found.update(dict.fromkeys(await self._providers(fetch.root)))
-                if not known and not found:  # nobody is named: a neighbour may have it all the same
-                    assert self._host is not None
-                    found.update((PeerId(peer), None) for peer in self._host.connected()[: self._limits.providers_max])
-                self._offer(download, list(found))
-                await trio.sleep(self._limits.find_again_seconds if known or found else 1.0)
+                named.update(dict.fromkeys(await self._providers(fetch.root)))
+                if not known and not named:  # a neighbour may have it all the same: some of them, others each time
+                    around.update(dict.fromkeys(self._some_neighbours()))
+                self._offer(download, [*named, *around])
+                await trio.sleep(self._limits.find_again_seconds if known or named or around else 1.0)
             now, idle = trio.current_time(), download.idle_since
             if download.done_bytes != moved[1]:
                 moved = (now, download.done_bytes)
             # Peers that take part and have nothing for us are no reason to wait for ever either.
             stuck = now - moved[0] > 2 * self._limits.leaf_seconds_max
             if stuck or (idle is not None and now - idle > self._limits.find_seconds_max):
-                raise self._nobody(fetch, download, [*known, *found])
+                raise self._nobody(fetch, download, [*known, *named, *around])
+
+    def _some_neighbours(self) -> list[PeerId]:
+        assert self._host is not None
+        all_of_them = self._host.connected()
+        return [PeerId(each) for each in random.sample(all_of_them, min(len(all_of_them), self._limits.providers_max))]
 
     async def _providers(self, root: Cid) -> list[PeerId]:
         assert self._host is not None

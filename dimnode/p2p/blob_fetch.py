@@ -76,6 +76,7 @@ class Download:
         self._workers: dict[PeerId, trio.CancelScope] = {}
         self._streams: dict[PeerId, BlobStream] = {}
         self._taking_part: set[PeerId] = set()
+        self._substitutes: deque[PeerId] = deque(maxlen=limits.substitutes_max)
         self._past_bytes_in = 0
         self._nursery: trio.Nursery | None = None
         self._failure: Exception | None = None
@@ -147,12 +148,19 @@ class Download:
                     self._workers[peer].cancel()
 
     def offer(self, peer: PeerId) -> None:
-        """Somebody who may have it. Does nothing when it takes part, has lied, or enough others do."""
-        if self._nursery is None or peer in self._workers or peer in self.liars or self.done:
+        """Somebody who may have it. Nothing happens when it takes part or lied; it waits while enough others do."""
+        if peer in self._workers or peer in self._substitutes:
             return
         if len(self._workers) < self._limits.providers_max:
-            self._workers[peer] = trio.CancelScope()
-            self._nursery.start_soon(self._work, peer, self._workers[peer])
+            self._take_on(peer)
+        else:
+            self._substitutes.append(peer)
+
+    def _take_on(self, peer: PeerId) -> None:
+        if self._nursery is None or peer in self.liars or self.done:
+            return
+        self._workers[peer] = trio.CancelScope()
+        self._nursery.start_soon(self._work, peer, self._workers[peer])
 
     def _change(self) -> None:
         self._changed.set()
@@ -188,6 +196,8 @@ class Download:
         self._taking_part.discard(peer)
         if took_part and not self._taking_part:
             self.idle_since = trio.current_time()
+        while self._substitutes and len(self._workers) < self._limits.providers_max:
+            self._take_on(self._substitutes.popleft())
         self._change()
 
     def _liar(self, peer: PeerId, fault: PeerFault) -> None:
@@ -297,6 +307,8 @@ class Download:
         had_at = trio.current_time()
         while not self.exchange.done:
             await self._ask(peer, stream, asked)
+            if not asked and self._substitutes and not self.exchange.useful(peer):
+                return  # another one may have what this one lacks; it will be offered again
             if not asked:
                 had_at = await self._nothing_to_ask(peer, stream, had_at)
                 continue

@@ -166,6 +166,24 @@ def test_two_that_fetch_at_once_give_each_other_what_they_have(tmp_path: Path) -
     run(scenario)
 
 
+def test_who_has_nothing_that_is_missing_makes_room_for_who_has(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        whole, poor = full(tmp_path / "a"), [full(tmp_path / name) for name in ("c", "d")]
+        for each in poor:
+            tree = each.store.tree(ROOT)
+            assert tree is not None
+            each.store.remove(ROOT)
+            each.store.part(tree)  # it is on its way there, and stands still
+        async with staged(tmp_path / "b", whole, *poor) as fetcher:
+            peers = [*(each.peer for each in poor), whole.peer]
+            few = replace(BRISK, providers_max=2)
+            download = await fetcher.fetch(ROOT, peers, limits=few)
+            assert fetched_bytes(fetcher.store, ROOT) == CONTENT
+            assert {share.peer for share in download.shares() if share.leaves} == {whole.peer}
+
+    run(scenario)
+
+
 def test_nobody_is_served_without_a_rule_and_a_rule_that_ends_ends_the_service(tmp_path: Path) -> None:
     allowed = False
 

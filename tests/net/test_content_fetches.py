@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -32,12 +33,12 @@ async def keep_open(task_status: trio.TaskStatus[trio.Nursery]) -> None:
 
 @asynccontextmanager
 async def content_beside(
-    folder: Path, giver: Provider, find_seconds_max: float
+    folder: Path, giver: Provider, find_seconds_max: float, *others: Provider, **more: Any
 ) -> AsyncIterator[tuple[Content, Fetcher, trio.CancelScope]]:
-    """Large blobs of a node whose neighbour is `giver`; the scope is what ends with the node."""
-    async with staged(folder, giver) as fetcher, trio.open_nursery() as outside:
+    """Large blobs of a node with these neighbours; the scope is what ends with the node."""
+    async with staged(folder, giver, *others) as fetcher, trio.open_nursery() as outside:
         node = await outside.start(keep_open)
-        exchange = replace(ONE_AT_A_TIME, find_seconds_max=find_seconds_max)
+        exchange = replace(ONE_AT_A_TIME, find_seconds_max=find_seconds_max, **more)
         content = Content(fetcher.store, replace(LIMITS, exchange=exchange, store=STORE))
         content.attach(fetcher.host, node, fetcher.reach)
         yield content, fetcher, node.cancel_scope
@@ -88,10 +89,20 @@ def test_a_book_of_blobs_that_is_damaged_while_a_blob_comes_refuses_the_fetch_an
     async def scenario() -> None:
         giver = provider(tmp_path / "a")
         giver.store.add(io.BytesIO(CONTENT))
-        async with content_beside(tmp_path / "b", giver) as (content, fetcher, _):
+        async with content_beside(tmp_path / "b", giver, 60.0) as (content, fetcher, _):
             fetcher.store.make_room = damaged  # type: ignore[method-assign]
             assert (await refusal(content, ROOT, giver)).complaint.code == "E-store-37"
             del fetcher.store.make_room
             assert (await content.fetch(ROOT, hints=[giver.peer])).read_bytes() == CONTENT
+
+    run(scenario)
+
+
+def test_when_nobody_is_named_some_neighbours_are_asked_and_others_the_next_time(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        giver, *others = [provider(tmp_path / name) for name in ("a", "c", "d", "e")]
+        giver.store.add(io.BytesIO(CONTENT))
+        async with content_beside(tmp_path / "b", giver, 60.0, *others, providers_max=1) as (content, _, _node):
+            assert (await content.fetch(ROOT)).read_bytes() == CONTENT
 
     run(scenario)
