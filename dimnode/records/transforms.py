@@ -217,8 +217,8 @@ def of_numbers(pre: Sequence[Transform]) -> bool:
 
 
 def files_of(pre: Sequence[Transform], post: Sequence[Transform]) -> tuple[str, ...]:
-    """The manifest's files that these lists read, by path."""
-    return tuple(sorted({op["file"] for op in (*pre, *post) if "file" in op}))
+    """The manifest's files that these lists read, by path. What stands there in a later vocabulary may be no path."""
+    return tuple(sorted({op["file"] for op in (*pre, *post) if type(op.get("file")) is str}))
 
 
 def takes_row(source: Source) -> dict[str, Any]:
@@ -253,10 +253,15 @@ def call_of(pre: Sequence[Transform]) -> Transform:
 
 
 def kept_of(post: Sequence[Transform], outputs: Sequence[str]) -> tuple[str, ...]:
-    """The names of the answer: what `keep` says, else the model's outputs and everything that `post` writes."""
+    """The names of the answer: what `keep` says, else the model's outputs and everything that `post` writes.
+
+    None when a word of a later vocabulary stands there: what it writes is not known.
+    """
     for op in reversed(post):
         if op["op"] == "keep":
             return tuple(op["names"])
+    if unknown_words((), post):
+        return ()
     return tuple(dict.fromkeys([*outputs, *(name for op in post for name, _ in _flow(op)[1])]))
 
 

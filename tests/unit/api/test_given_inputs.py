@@ -21,11 +21,12 @@ from dimnode.records.transforms import Source
 KEY = SigningKey.from_seed(bytes(32))
 
 
-def manifest(name, *sources, inputs=(("x", "float32", [-1, 2]),)):
+def manifest(name, *sources, inputs=(("x", "float32", [-1, 2]),), post=()):
     body = {"name": name, "version": "1", "format": "onnx", "files": [["m", "model", blob_cid(b""), 1]]}
     body |= {"inputs": [list(row) for row in inputs], "outputs": [["y", "float32", [-1]]], "labels": [], "licence": ""}
     body |= {"origin": "trained", "access": "public", "profile": PROFILE}
     body["pre"] = [{"op": "input", **source} for source in sources]
+    body["post"] = list(post)
     common = {"net": OPEN_SWARM_ID, "by": KEY.peer, "at_ms": 1}
     _, payload = compose("manifest", common, body, version=MANIFEST_VERSION)
     return open_record(seal(KEY, "manifest", payload, MANIFEST_VERSION))
@@ -40,6 +41,7 @@ MODELS = {
         {"name": "x", "kind": "rows", "columns": ["age"]},
         {"name": "sex", "kind": "text", "columns": ["sex"]},
     ),
+    "later": manifest("later", {"name": "x", "kind": "rows"}, post=[{"op": "a_later_word", "steps": [1, 2]}]),
     "tensor": manifest("tensor", {"name": "t", "kind": "tensor", "dtype": "int64", "shape": [-1, 3]}),
 }
 
@@ -165,3 +167,10 @@ def test_a_whole_number_that_no_float_can_hold_is_refused_by_its_place():
         from_records(source, [{"a": 1}, {"a": 10**400}])
     with pytest.raises(Refused, match="item 2"):
         item_blob((source,), [{"x": [1]}, {"x": [10**400]}])
+
+
+@pytest.mark.parametrize("task", [{}, {"take": [{"name": "x", "from": "step.0", "tensor": "y"}]}])
+def test_what_a_model_of_a_later_vocabulary_answers_is_not_known_and_judged_by_nobody(task):
+    """Its manifest may be a stranger's; the names of its answer were looked for in words that nobody knows here."""
+    job = {"tasks": [{"model": "later"}, {"model": "later", **task}], "input": {"x": [[1, 2]]}}
+    assert len(compile_job(read_job(job), Names()).models) == 2
