@@ -150,7 +150,7 @@ class Zygotes:
                 chunk = channel.recv(READ_BYTES)
             except BlockingIOError:
                 continue
-            except (ConnectionResetError, trio.ClosedResourceError):
+            except (OSError, trio.ClosedResourceError):  # it is gone, or was ended between the wake-up and now
                 return
             if not chunk:
                 return
