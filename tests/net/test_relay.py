@@ -12,12 +12,13 @@ import pytest
 import trio
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Reservation, Status
+from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 from machine import within
 from multiaddr import Multiaddr
 from test_host import HANDLERS, LOOPBACK, assert_echo, read_exactly, run, seed
 
 from dimnode.limits import LIMITS, Limits
-from dimnode.p2p.host.circuit_messages import HOP, hop_status, read_message, write_message
+from dimnode.p2p.host.circuit_messages import DCUTR, HOP, hop_status, punch_connect, read_message, write_message
 from dimnode.p2p.host.core import adapt
 from dimnode.p2p.host.host import DialFailed, Host, ProtocolRefused, Stream, StreamLost, open_host
 from dimnode.p2p.host.multistream import proposal
@@ -352,3 +353,48 @@ def test_gossip_goes_on_over_the_other_connection_when_one_of_two_ends() -> None
                     await arrived.wait()
 
     run(scenario)
+
+
+OLD_KEY, NEW_KEY = bytes([1]) * 32, bytes([2]) * 32
+
+
+@asynccontextmanager
+async def three_while_a_key_is_replaced() -> AsyncIterator[Three]:
+    """The hidden one was away when the new key was told; all listen."""
+    both = [NEW_KEY, OLD_KEY]
+    async with (
+        open_host(seed("relay"), LOOPBACK, HANDLERS, limits=limits(), network_keys=lambda: both) as relay,
+        open_host(seed("hidden"), LOOPBACK, HANDLERS, limits=limits(), network_keys=lambda: [OLD_KEY]) as hidden,
+        open_host(seed("visitor"), LOOPBACK, HANDLERS, limits=limits(), network_keys=lambda: both) as visitor,
+    ):
+        relay.reach.relay_when(lambda: True)
+        for each in (hidden, visitor):
+            await each.connect(relay.addresses()[0])
+            await each.reach.reserve(relay.peer)
+        yield Three(relay, hidden, visitor, hidden.addresses()[-1])
+
+
+def test_while_a_key_is_replaced_who_has_only_the_old_one_is_met_over_a_relay() -> None:
+    async def scenario() -> None:
+        async with three_while_a_key_is_replaced() as hosts:
+            await hosts.meet()
+            await assert_echo(hosts.visitor, hosts.hidden.peer)
+            assert hosts.visitor.path_of(hosts.hidden.peer) == "relayed"
+
+    run(scenario)
+
+
+def test_while_a_key_is_replaced_a_hole_is_punched_with_the_key_of_the_circuit() -> None:
+    async def scenario() -> None:
+        async with three_while_a_key_is_replaced() as hosts:
+            hidden, visitor = hosts.hidden, hosts.visitor
+            await hidden.connect(visitor.addresses()[-1])
+            stream = await hidden.open_stream(visitor.peer, DCUTR)
+            await write_message(stream, punch_connect([Multiaddr(hidden.addresses()[0].partition("/p2p/")[0])]))
+            await read_message(stream, HolePunch)
+            await write_message(stream, HolePunch(type=HolePunch.SYNC))
+            while visitor.path_of(hidden.peer) != "direct":  # noqa: ASYNC110 what anybody can see from outside
+                await trio.sleep(0.01)
+            await assert_echo(visitor, hidden.peer)
+
+    run(scenario, 20)

@@ -39,6 +39,7 @@ from dimnode.p2p.host.circuit_messages import (
 from dimnode.p2p.host.dialling import Dialler, deepest_reason
 from dimnode.p2p.host.lazy import open_negotiated
 from dimnode.p2p.host.paths import carrier_of, relayed
+from dimnode.p2p.host.pnet import with_each_key
 from dimnode.p2p.host.streams import DialFailed, ProtocolRefused, Stream, StreamEnded, StreamLost
 from dimnode.p2p.host.upgrading import upgrade_as_dialled, upgrade_as_dialler
 from dimnode.p2p.host.yamux_stream import ProtocolRefused as MuxedProtocolRefused
@@ -195,6 +196,13 @@ class Circuits:
     async def _cross(self, relay: ID, way: str, peer: ID) -> None:
         if not self._dialler.direct(relay):
             await self._dialler.connect(relay, [way])
+        try:
+            await with_each_key(self._swarm.psk, lambda: self._visit(relay, peer))
+        except (PeerFault, StreamLost, trio.TooSlowError, SwarmException) as error:
+            raise DialFailed(f"through a relay: {deepest_reason(error)}") from None
+
+    async def _visit(self, relay: ID, peer: ID) -> None:
+        """One circuit, and the handshake in it: who turns us away there ends the circuit."""
         stream = await self._open_hop(relay)
         try:
             with trio.fail_after(2 * self._negotiate_seconds_max):  # the relay asks the peer meanwhile
@@ -204,9 +212,6 @@ class Circuits:
                 raise DialFailed(REASONS.get(answer.status, f"the relay answers {answer.status}"))
             raw = circuit_connection(stream, relay, peer, initiator=True)
             await upgrade_as_dialler(self._swarm, raw, peer)
-        except (PeerFault, StreamLost, trio.TooSlowError, SwarmException) as error:
-            await stream.reset()
-            raise DialFailed(f"through a relay: {deepest_reason(error)}") from None
         except BaseException:
             await stream.reset()
             raise

@@ -4,8 +4,8 @@ Each side sends a random 24-byte nonce once and then XORs all it sends with the 
 It hides what is spoken from whoever has no key; who the peers are is still proved by Noise, inside. Wire compatible
 with js `@libp2p/pnet` and go-libp2p: stock py-libp2p 0.8.1 uses Salsa20 with an 8-byte nonce and meets only itself.
 
-While a key is being replaced several are valid. The dialler tries them one after the other, the newest first; the
-listener tells which one it is by the first bytes, which are always those of multistream.
+While a key is being replaced several are valid. The dialler tries them one after the other, the newest first, directly
+and through relays; the listener tells which one it is by the first bytes, which are always those of multistream.
 
 Rule: nothing is answered before the first bytes made sense under a valid key.
 
@@ -14,9 +14,10 @@ Source: https://github.com/libp2p/specs/blob/master/pnet/Private-Networks-PSK-V1
 
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import libp2p.network.swarm as swarm_module
 import trio
@@ -36,7 +37,9 @@ _WORDS: Final = 0xFFFFFFFF
 Keys = Callable[[], Sequence[bytes]]
 """The 32-byte keys that are valid now, the newest first."""
 
-_chosen: ContextVar[int] = ContextVar("pnet_key", default=0)
+T = TypeVar("T")
+
+_chosen: ContextVar[bytes] = ContextVar("pnet_key", default=b"")
 
 
 class WrongKey(RawConnError):
@@ -73,9 +76,10 @@ class PrivateConnection(IRawConnection):
         valid = list(keys())
         self.is_initiator = bool(carrier.is_initiator)
         self._carrier = carrier
-        # The dialler has chosen before it dialled; the listener finds out which key the dialler has.
-        self._candidates = valid[_chosen.get() :][:1] if self.is_initiator else valid
-        self._key = self._candidates[0] if self._candidates else b""
+        if self.is_initiator:  # it has chosen before it dialled; the listener finds out which key that is
+            valid = [key for key in valid if key == _chosen.get()] or valid[:1]
+        self._candidates = valid
+        self.key = self._candidates[0] if self._candidates else b""
         self._nonce = os.urandom(NONCE_BYTES)
         self._unsaid = self._nonce
         self._opening = trio.Lock()
@@ -88,9 +92,9 @@ class PrivateConnection(IRawConnection):
         if self._outgoing is None:
             if not self.is_initiator:
                 await self._open()
-            if not self._key:
+            if not self.key:
                 raise WrongKey(MISMATCH)  # every key of ours has run out
-            self._outgoing = xsalsa20(self._key, self._nonce)
+            self._outgoing = xsalsa20(self.key, self._nonce)
         unsaid, self._unsaid = self._unsaid, b""
         await self._carrier.write(unsaid + self._outgoing.encrypt(bytes(data)))
 
@@ -141,7 +145,7 @@ class PrivateConnection(IRawConnection):
         for key in candidates:
             cipher = xsalsa20(key, head[:NONCE_BYTES])
             if cipher.decrypt(head[NONCE_BYTES:]) == FIRST_BYTES:
-                self._key, self._incoming, self._early = key, cipher, FIRST_BYTES
+                self.key, self._incoming, self._early = key, cipher, FIRST_BYTES
                 return
         raise WrongKey(MISMATCH)
 
@@ -173,20 +177,44 @@ def install(swarm: Any, keys: Keys) -> None:
     swarm.psk = keys
     dial = swarm.dial_addr
 
-    async def dial_with_each_key(address: Any, peer: Any, *more: Any, **named: Any) -> Any:
-        for choice in range(len(keys())):
-            token = _chosen.set(choice)
-            try:
-                return await dial(address, peer, *more, **named)
-            except SwarmException as error:
-                last = choice + 1 >= len(keys())
-                if last or not _is_mismatch(error):
-                    raise
-            finally:
-                _chosen.reset(token)
-        raise SwarmException(MISMATCH)  # no key is valid any more: this node was away for too long
+    async def dial_with_each_key(*where: Any, **how: Any) -> Any:
+        return await with_each_key(keys, lambda: dial(*where, **how))
 
     swarm.dial_addr = dial_with_each_key
+
+
+@contextmanager
+def with_key(key: bytes) -> Iterator[None]:
+    """What is dialled inside uses this key as long as it is valid, else the newest."""
+    token = _chosen.set(key)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+async def with_each_key(keys: Keys | None, dial: Callable[[], Awaitable[T]]) -> T:
+    """Dial with one key after the other until one is the other side's; once in a swarm without (`keys` None).
+
+    Raises `SwarmException` when none is, and what `dial` raises for another reason at once.
+    """
+    tried = [b""] if keys is None else list(keys())
+    for count, key in enumerate(tried, 1):
+        with with_key(key):
+            try:
+                return await dial()
+            except SwarmException as error:
+                if count == len(tried) or not _is_mismatch(error):
+                    raise
+    raise SwarmException(MISMATCH)  # no key is valid any more: this node was away for too long
+
+
+def key_of(muxed: Any) -> bytes:
+    """The key under which a connection was made, so that both sides have it; none in a swarm without."""
+    carrier = muxed.session.carrier
+    while carrier is not None and not isinstance(carrier, PrivateConnection):
+        carrier = getattr(carrier, "_carrier", None)
+    return carrier.key if carrier is not None else b""
 
 
 def _is_mismatch(error: BaseException | None) -> bool:

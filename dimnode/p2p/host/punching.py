@@ -50,6 +50,7 @@ from dimnode.p2p.host.dialling import Dialler
 from dimnode.p2p.host.lazy import open_negotiated
 from dimnode.p2p.host.noise_session import plain_socket
 from dimnode.p2p.host.paths import PunchedConnection, carrier_of, relayed
+from dimnode.p2p.host.pnet import key_of, with_key
 from dimnode.p2p.host.streams import Stream, StreamEnded, StreamLost
 from dimnode.p2p.host.upgrading import upgrade_as_dialled, upgrade_as_dialler
 from dimnode.p2p.host.yamux import YamuxConnection
@@ -170,7 +171,9 @@ class Punching:
             if (await read_message(stream, HolePunch)).type != HolePunch.SYNC:
                 raise PeerFault("dcutr: type")
         theirs = read_addresses(said.ObsAddrs, self._limits.punch_addresses_max)
-        await self._meet(peer, source, theirs, dialler=True)
+        # With the key that the peer has: a knock again, between the same two ports, would have to wait for TCP.
+        with with_key(key_of(stream.connection)):
+            await self._meet(peer, source, theirs, dialler=True)
 
     # The way out
 

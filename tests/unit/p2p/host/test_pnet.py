@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from libp2p.security.pnet.psk_conn import PskConn
 
-from dimnode.p2p.host import pnet
-from dimnode.p2p.host.pnet import FIRST_BYTES, NONCE_BYTES, PrivateConnection, WrongKey, xsalsa20
+from dimnode.p2p.host.pnet import FIRST_BYTES, NONCE_BYTES, PrivateConnection, WrongKey, with_key, xsalsa20
 
 OLD, NEW, OTHER = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -20,11 +19,8 @@ def pair(dialler: Sequence[bytes], listener: Sequence[bytes], choice: int = 0) -
     """Both ends over a pipe; the dialler uses the key that it chose."""
     a, b = pipe_carriers()
     a.is_initiator, b.is_initiator = True, False  # type: ignore[attr-defined]
-    token = pnet._chosen.set(choice)
-    try:
+    with with_key(dialler[choice]):
         return PrivateConnection(a, lambda: dialler), PrivateConnection(b, lambda: listener)
-    finally:
-        pnet._chosen.reset(token)
 
 
 def together(*tasks: Callable[[], Awaitable[object]]) -> None:
