@@ -219,8 +219,14 @@ class PeerLimits:
     introduction_seconds_min: float = 1.0
     foreign_jobs_per_peer: int = 64
     foreign_jobs_max: int = 4096
+    foreign_streams_per_job: int = 4
+    foreign_streams_per_peer: int = 320  # all that wait for its open jobs, and as many others as it may have jobs
+    foreign_streams_max: int = 16_384
     foreign_requests_read_per_peer: int = 2
     foreign_bytes_max: int = 128 * 1024 * 1024
+    foreign_peer_share_permille: int = 125
+    foreign_group_share_permille: int = 250
+    foreign_kept_permille: tuple[int, int, int] = (0, 250, 500)  # of all bytes, by how much there is against a peer
     blob_seconds_max: float = 60.0
     small_file_bytes_max: int = 16 * 1024 * 1024
     small_file_reads_max: int = 2

@@ -2,13 +2,13 @@
 
 Rule: the stream carries one job. In: one frame [spec envelope, openings, blobs, grants]. Out: ["refused", code, text,
 retry_after_ms], or ["ended", status, bytes of the receipt] and the receipt in chunks; then the explicit end of the
-stream. If the stream breaks the job goes on; the same spec sent again finds it by its nonce and waits for its end.
+stream. If the stream breaks the job goes on; the same spec sent again finds it by its nonce and waits for its end. What
+a job holds here it holds until it is over (`foreign.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,15 +16,17 @@ import trio
 
 from dimnode.api.inputs import check_inputs
 from dimnode.errors import PeerFault, Refused
-from dimnode.jobs.effects import Refuse, Reply
+from dimnode.jobs.effects import Refuse
 from dimnode.jobs.events import Submitted
 from dimnode.jobs.intake import spec_problem
 from dimnode.limits import LIMITS, Limits
+from dimnode.node.foreign import Desk, Foreign, Shares
 from dimnode.node.registry import grants_in
+from dimnode.p2p.blob_places import group_of
 from dimnode.p2p.host.streams import Stream
 from dimnode.p2p.introduction import one_frame
 from dimnode.records.envelope import Record
-from dimnode.records.ids import PeerId, RecordId, blob_cid
+from dimnode.records.ids import Cid, PeerId, RecordId, blob_cid
 from dimnode.records.kinds import open_record
 from dimnode.records.receipt import Opening
 from dimnode.wire import END, pack_frame, unpack_body
@@ -37,78 +39,128 @@ _CHUNK_BYTES: Final = 256 * 1024
 _FIELDS_MAX: Final = 8
 
 
-@dataclass(slots=True)
-class Desk:
-    """One peer's jobs here. A request may be large and need never be finished: few are read at a time."""
-
-    reading: trio.CapacityLimiter
-    jobs: int = 0
-
-
 class JobDoor:
-    """Serves one stream per foreign job."""
+    """Serves the streams of foreign jobs: some for each job, few of which may be broken and not known to be."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._desks: dict[PeerId, Desk] = {}
-        self._bytes = self._jobs = 0
+        self._bytes = Shares(node.limits.peers.foreign_bytes_max, node.limits.peers)
+        self._streams = self._jobs = 0
 
     def handlers(self) -> dict[str, Callable[[Stream], Awaitable[None]]]:
         """For the host."""
         return {JOB: self.serve}
 
+    @property
+    def held(self) -> tuple[int, int, int]:
+        """Streams, jobs and bytes of all peers together."""
+        return self._streams, self._jobs, self._bytes.held
+
     async def serve(self, stream: Stream) -> None:
         """Take one job and stay until it has ended."""
         peer, limits = PeerId(stream.peer), self._node.limits.peers
         desk = self._desks.setdefault(peer, Desk(trio.CapacityLimiter(limits.foreign_requests_read_per_peer)))
-        desk.jobs += 1
-        self._jobs += 1
+        desk.streams += 1
+        self._streams += 1
         try:
-            # All strangers together leave room among the open jobs for this node's own.
-            if desk.jobs > limits.foreign_jobs_per_peer or self._jobs > limits.foreign_jobs_max:
-                await self._refuse(stream, "E-jobs-01", "too many open jobs of yours", 1000)
-                return
-            with trio.fail_after(limits.blob_seconds_max):
-                async with desk.reading:
-                    body = await one_frame(stream, self._node.limits.wire.frame_bytes_max)
-            await self._take(stream, body)
-        finally:
-            self._jobs -= 1
-            desk.jobs -= 1
-            if not desk.jobs:
-                del self._desks[peer]
-
-    async def _take(self, stream: Stream, body: bytes) -> None:
-        """The inputs of all foreign jobs together have a bound, whoever sent them."""
-        size = len(body)
-        if self._node.space.scarce:
-            await self._refuse(stream, "E-jobs-24", "the disk of this node is nearly full", 5000)
-            return
-        if self._bytes + size > self._node.limits.peers.foreign_bytes_max:
-            await self._refuse(stream, "E-jobs-01", "too many bytes of open jobs here", 1000)
-            return
-        self._bytes += size
-        try:
-            await self._one_job(stream, body)
-        finally:
-            self._bytes -= size
-
-    async def _one_job(self, stream: Stream, body: bytes) -> None:
-        node = self._node
-        waiting = Foreign()
-        await node.hear_notices(grants_in(_passes(body, node.limits)), PeerId(stream.peer))
-        try:
-            job, event = await self._read(body, PeerId(stream.peer), waiting)
+            if desk.streams > limits.foreign_streams_per_peer or self._streams > limits.foreign_streams_max:
+                raise _later("too many open streams of yours")
+            found = await self._ask(stream, peer, desk)
+            await self._tell(stream, found if isinstance(found, bytes) else await self._end_of(found, stream))
         except Refused as no:
-            await self._refuse(stream, no.complaint.code, no.complaint.what, no.retry_after_ms)
+            with trio.fail_after(limits.blob_seconds_max):
+                said = no.complaint
+                await stream.write(pack_frame(["refused", said.code, said.what, no.retry_after_ms]) + END)
+        finally:
+            self._streams -= 1
+            desk.streams -= 1
+            self._tidy(peer)
+
+    async def _ask(self, stream: Stream, peer: PeerId, desk: Desk) -> RecordId | Foreign:
+        """The job that has ended, or the token of the open one: an earlier stream's, or a new one that was handed in.
+
+        Raises `PeerFault`, or `Refused`: nobody could run it. The body is not held any longer than this takes.
+        """
+        with trio.fail_after(self._node.limits.peers.blob_seconds_max):
+            async with desk.reading:
+                body = await one_frame(stream, self._node.limits.wire.frame_bytes_max)
+        row, spec = self._open(body, peer)
+        if (known := self._ended(spec)) is not None:
+            return known
+        if (token := desk.jobs.get(spec.payload["nonce"])) is None:
+            opened, held = _inputs_of(row, spec)
+            token = self._new(peer, group_of(stream.comes_from), desk, spec.payload["nonce"], len(body))
+            await self._hand_in(token, row, spec, opened, held)
+        return token
+
+    def _new(self, peer: PeerId, group: str, desk: Desk, nonce: bytes, size: int) -> Foreign:
+        """The token of a new job. Raises `Refused` when there is no room for it."""
+        limits = self._node.limits.peers
+        if self._node.space.scarce:
+            raise Refused("E-jobs-24", "the disk of this node is nearly full", retry_after_ms=5000)
+        # All strangers together leave room among the open jobs for this node's own.
+        if len(desk.jobs) >= limits.foreign_jobs_per_peer or self._jobs >= limits.foreign_jobs_max:
+            raise _later("too many open jobs of yours")
+        if not self._bytes.take(peer, group, size):
+            raise _later("too many bytes of open jobs here")
+
+        def let_go() -> None:
+            self._bytes.leave(peer, group, size)
+            self._jobs -= 1
+            del desk.jobs[nonce]
+            self._tidy(peer)
+
+        self._jobs += 1
+        token = desk.jobs[nonce] = Foreign(limits.foreign_streams_per_job, let_go)
+        return token
+
+    def _tidy(self, peer: PeerId) -> None:
+        desk = self._desks.get(peer)
+        if desk is not None and not desk.streams and not desk.jobs:
+            del self._desks[peer]
+
+    async def _hand_in(
+        self, token: Foreign, row: list[Any], spec: Record, opened: tuple[Opening, ...], held: dict[Cid, bytes]
+    ) -> None:
+        """Whatever comes of it, whoever waits with this token hears of it."""
+        no: Refused | None = _later("the job was not taken")
+        try:
+            await self._submit(token, row, spec, opened, held)
+            no = None
+        except Refused as found:
+            no = found
+        finally:
+            if no is not None:
+                said = no.complaint
+                token.refused(Refuse(token, spec.id, said.code, said.what, retry_after_ms=no.retry_after_ms))
+
+    async def _submit(
+        self, token: Foreign, row: list[Any], spec: Record, opened: tuple[Opening, ...], held: dict[Cid, bytes]
+    ) -> None:
+        node = self._node
+        await node.hear_notices(grants_in(_passes(row, node.limits)), PeerId(spec.by))
+        await self._check_inputs(spec, [held[opening.cid] for opening in opened])
+        if (known := self._ended(spec)) is not None:  # meanwhile: a job that an earlier run of this node had taken
+            token.is_known(known)
             return
-        if event is not None:
-            await node.inbox.put_door(stream.peer, event)
-            await waiting.over.wait()
-            job = waiting.job or job
-        if (said := waiting.refusal) is not None:
-            await self._refuse(stream, said.code, said.what, said.retry_after_ms)
-            return
+        node.vault.hold(spec.id, row[0])
+        for opening in opened:
+            node.vault.hold(opening.cid, held[opening.cid])
+        await node.inbox.put_door(spec.by, Submitted(token, spec.id, spec.payload, b"", opened))
+
+    async def _end_of(self, token: Foreign, stream: Stream) -> RecordId:
+        """The job of a token, when it is over. Raises `Refused`."""
+        if not await token.wait(stream):
+            raise Refused("E-jobs-12", "newer streams wait for this job", retry_after_ms=1000)
+        if (said := token.refusal) is not None:
+            raise Refused(said.code, said.what, retry_after_ms=said.retry_after_ms)
+        assert token.job is not None
+        return token.job
+
+    async def _tell(self, stream: Stream, job: RecordId) -> None:
+        """How it ended, and the receipt."""
+        node = self._node
         end = node.journal.end_of(job)
         assert end is not None, "whoever waits for a job is answered after the commit that ended it"
         receipt = await node.long_reads.receipt(job)
@@ -118,32 +170,15 @@ class JobDoor:
                 await stream.write(pack_frame(receipt[start : start + _CHUNK_BYTES]))
             await stream.write(END)
 
-    async def _refuse(self, stream: Stream, code: str, what: str, retry_after_ms: int) -> None:
-        with trio.fail_after(self._node.limits.peers.blob_seconds_max):
-            await stream.write(pack_frame(["refused", code, what, retry_after_ms]) + END)
-
-    async def _read(self, body: bytes, peer: PeerId, waiting: Foreign) -> tuple[RecordId, Submitted | None]:
-        """The job, and the event when it has not ended. Raises `PeerFault`, or `Refused`: nobody could run it."""
+    def _open(self, body: bytes, peer: PeerId) -> tuple[list[Any], Record]:
+        """The fields of a request, and the spec that this peer signed. Raises `PeerFault`."""
         row = unpack_body(body, self._node.limits.wire.peer_frame_containers_max)
         if type(row) is not list or not 3 <= len(row) <= _FIELDS_MAX or type(row[0]) is not bytes:
-            raise PeerFault("job: form")
-        envelope, openings, blobs = row[:3]  # a later version may say more
-        spec = open_record(envelope, kind="spec")
+            raise PeerFault("job: form")  # a later version may say more
+        spec = open_record(row[0], kind="spec")
         if spec.by != peer or spec.payload["net"] != self._node.net:
             raise PeerFault("job: signer or swarm")
-        if (known := self._ended(spec)) is not None:
-            return known, None
-        opened = tuple(Opening.from_bytes(raw) for raw in _bytes_list(openings))
-        held = {blob_cid(blob): blob for blob in _bytes_list(blobs)}
-        if [opening.ref for opening in opened] != spec.payload["inputs"] or {o.cid for o in opened} - held.keys():
-            raise PeerFault("job: inputs")
-        await self._check_inputs(spec, [held[opening.cid] for opening in opened])
-        if (known := self._ended(spec)) is not None:  # meanwhile: it came on another stream, too
-            return known, None
-        self._node.vault.hold(spec.id, envelope)
-        for opening in opened:
-            self._node.vault.hold(opening.cid, held[opening.cid])
-        return spec.id, Submitted(waiting, spec.id, spec.payload, b"", opened)
+        return row, spec
 
     def _ended(self, spec: Record) -> RecordId | None:
         journal = self._node.journal
@@ -164,32 +199,25 @@ class JobDoor:
             await trio.to_thread.run_sync(check)
 
 
-def _passes(body: bytes, limits: Limits) -> list[bytes]:
+def _later(what: str) -> Refused:
+    return Refused("E-jobs-01", what, retry_after_ms=1000)
+
+
+def _inputs_of(row: list[Any], spec: Record) -> tuple[tuple[Opening, ...], dict[Cid, bytes]]:
+    """The openings of a spec's inputs, and the blobs that they name. Raises `PeerFault`."""
+    opened = tuple(Opening.from_bytes(raw) for raw in _bytes_list(row[1]))
+    held = {blob_cid(blob): blob for blob in _bytes_list(row[2])}
+    if [opening.ref for opening in opened] != spec.payload["inputs"] or {o.cid for o in opened} - held.keys():
+        raise PeerFault("job: inputs")
+    return opened, held
+
+
+def _passes(row: list[Any], limits: Limits) -> list[bytes]:
     """The fourth field: grants of the submitter, where it is there."""
-    row = unpack_body(body, limits.wire.peer_frame_containers_max)
-    found = row[3] if type(row) is list and len(row) > 3 else []
+    found = row[3] if len(row) > 3 else []
     if type(found) is not list or len(found) > limits.peers.grants_per_frame_max:
         return []
     return [entry for entry in found if type(entry) is bytes]
-
-
-class Foreign:
-    """The token of a foreign job."""
-
-    def __init__(self) -> None:
-        self.over = trio.Event()
-        self.job: RecordId | None = None
-        self.refusal: Refuse | None = None
-
-    def ended(self, reply: Reply, outputs: tuple[bytes, ...]) -> None:
-        """The job is over; its receipt is made from the journal. An earlier spec with its nonce may have begun it."""
-        self.job = reply.job
-        self.over.set()
-
-    def refused(self, refuse: Refuse) -> None:
-        """The job was not taken."""
-        self.refusal = refuse
-        self.over.set()
 
 
 def _bytes_list(value: Any) -> list[bytes]:
