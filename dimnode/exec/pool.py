@@ -130,15 +130,15 @@ class Pool:
             found.append(outcome)
             heard.set()
 
+        busy = self.offer(order)
+        if busy is not None:
+            return refused(order.key, busy)
         self._desk.awaited[order.key] = hear
         try:
-            busy = self.offer(order)
-            if busy is not None:
-                return refused(order.key, busy)
             await heard.wait()
             return found[0]
         finally:
-            if self._desk.awaited.pop(order.key, None) is not None:
+            if not found:  # its outcome comes a moment later, and is still nobody else's
                 self.cancel(order.key)
 
     def cancel(self, key: Key) -> bool:

@@ -398,6 +398,22 @@ def test_a_model_is_loaded_on_request_and_answers_warm(zygote: Zygote, tmp_path:
     trio.run(main)
 
 
+def test_an_order_of_the_nodes_own_that_is_called_off_is_still_nobody_elses(zygote: Zygote, tmp_path: Path) -> None:
+    """Ctrl-C in the first benchmark, or one that took too long: the performer knew no such key, and ended the node."""
+
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):  # one runs, two wait
+                    nursery.start_soon(rig.pool.run, rig.order(rounds(), ENDLESS))
+                await rig.until(lambda: rig.pool.stats().running == 1 and rig.pool.stats().queued == 2)
+                nursery.cancel_scope.cancel()
+            await rig.run(rig.order(doubling(1), blob([[1]])))
+            assert [done.status for done in rig.outcomes.values()] == ["ok"]
+
+    trio.run(main)
+
+
 def test_a_flood_of_ten_thousand_orders_does_not_delay_another_identity(
     zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
