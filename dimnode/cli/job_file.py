@@ -60,6 +60,9 @@ def choice_of(wanted: Mapping[str, Any]) -> Choice:
     rows = wanted.get("rows", [])
     if not isinstance(rows, list) or any(type(row) is not int for row in rows):
         raise ConfigError("E-cli-43", "input: rows is a list of numbers from 1", "", "rows: [1, 2]")
+    for key in ("columns", "drop"):
+        if not isinstance(wanted.get(key) or [], list):
+            raise ConfigError("E-cli-43", f"input: {key} is a list of names", "", f"{key}: [a, b]")
     names = [tuple(map(str, wanted.get(key) or ())) for key in ("columns", "drop")]
     return Choice(names[0], names[1], tuple(rows), str(wanted.get("name", "")))
 
@@ -92,8 +95,10 @@ def _yaml(text: str, path: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError("E-cli-40", f"{path}: malformed YAML{place}", error.problem or "", _PAGE) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number with too many digits, say
-        raise ConfigError("E-cli-40", f"{path}: malformed YAML", str(error).splitlines()[0], _PAGE) from None
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError) as error:
+        # A number with too many digits; one with none behind `!!int`, which the library looks at all the same.
+        cause = next(iter(str(error).splitlines()), "")
+        raise ConfigError("E-cli-40", f"{path}: malformed YAML", cause, _PAGE) from None
 
 
 def _fault_of(job: Any) -> str:

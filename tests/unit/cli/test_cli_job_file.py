@@ -32,6 +32,7 @@ def test_a_job_file_is_yaml_or_json(given):
         ("a: 1\nb: {c\nd: ]\n", "j.yaml", "line 3"),
         ('{\n"a": }', "j.json", "line 2"),
         ("a: !!python/none x", "j.yml", ""),
+        *((f"a: !!{kind}", "j.yml", "") for kind in ("int ''", "int _", "float '-'", "bool x", "timestamp x")),
     ],
 )
 def test_a_malformed_job_file_is_named_with_the_line(given, text, name, place):
@@ -52,7 +53,8 @@ def test_an_input_that_names_a_file_is_recognised_and_checked():
     wanted = file_of_job({"input": {"file": "rows.csv", "rows": [2], "drop": ["a"], "name": "y"}})
     assert wanted is not None
     assert choice_of(wanted) == Choice(drop=("a",), rows=(2,), name="y")
-    for wrong in ({"file": "r.csv", "column": ["a"]}, {"file": "r.csv", "rows": "2"}):
+    wrongs = [{"column": ["a"]}, {"rows": "2"}, {"columns": 3}, {"drop": {"a": 1}}, {"columns": True}, {"drop": "a"}]
+    for wrong in ({"file": "r.csv", **said} for said in wrongs):
         with pytest.raises(ConfigError, match="E-cli-43"):
             choice_of(wrong)
 
