@@ -263,8 +263,8 @@ def _numeric(table: Table, choice: Choice) -> tuple[str, ...]:
 
 
 def _value(source: Source, cells: Any, number: int, table: Table) -> Any:
-    if missing := next((name for name in source.columns if name not in cells), ""):
-        raise Refused("E-input-07", f"row {number} has no column {missing!r}")
+    if missing := [name for name in source.columns if name not in cells]:  # a column may have no name
+        raise Refused("E-input-07", f"row {number} has no column {missing[0]!r}")
     if source.kind == "text":
         return text_of(cells[source.columns[0]], number, source.columns[0])
     if source.kind in FILE_KINDS:

@@ -296,7 +296,9 @@ def _checked_rows(rows: Sequence[int], count: int) -> Sequence[int]:
 
 def _tensor(name: str, dtype: str, shape: Sequence[int], flat: Sequence[float], where: Callable[[int], str]) -> Tensor:
     """`where` gives the place of a number by its number in `flat`. Raises `Refused` E-input-01 for one that the type
-    cannot hold."""
+    cannot hold, and for a type that no input has: the manifest may be a stranger's."""
+    if dtype not in ITEM_CODES:
+        raise Refused("E-input-01", f"the model declares {name!r} as {dtype!r}", "no input has that type")
     try:
         return Tensor(name, dtype, tuple(shape), _packed(dtype, flat))
     except (struct.error, OverflowError, ValueError):

@@ -79,7 +79,10 @@ def flattened(value: Any, number: int) -> tuple[tuple[int, ...], list[float]]:
 
 
 def packed(flat: Sequence[float], dtype: str, number: int) -> bytes:
-    """Numbers in this type. Raises `Refused` for what it cannot hold, and for NaN and infinity."""
+    """Numbers in this type. Raises `Refused` for what it cannot hold, for NaN and infinity, and for a type that no
+    input has: the manifest may be a stranger's."""
+    if dtype not in ITEM_CODES:
+        raise Refused("E-input-01", f"item {number}: the model declares {dtype!r}", "no input has that type")
     values: Sequence[Any] = flat
     try:
         if not all(map(math.isfinite, flat)):  # OverflowError: a whole number that no float can hold

@@ -19,6 +19,7 @@ from dimnode.cli.gather import gather, one_blob, plain_source
 from dimnode.cli.inputs import Choice
 from dimnode.cli.tables import bounded_lines, open_table
 from dimnode.errors import ConfigError, DimError, Refused
+from dimnode.records.item_rows import item_blob
 from dimnode.records.items import item_tensors
 from dimnode.records.tensors import Tensor, encode_tensors
 from dimnode.records.transforms import Source
@@ -180,6 +181,14 @@ def test_a_number_that_no_float_can_hold_costs_its_row_alone(tmp_path):
         (3, "E-input-01"),
         (4, ""),
     ]
+
+
+def test_a_table_for_a_type_or_a_column_that_no_table_has_is_refused_and_no_bug_of_ours(tmp_path):
+    (tmp_path / "t.json").write_text('[{"": 1}, {"a": 1}]', encoding="utf-8")
+    found = items_of(gather([str(tmp_path / "t.json")], (Source("x", "rows", ("",)),), Choice()))
+    assert [getattr(one, "code", "") for one in found] == ["", "E-input-07"]
+    with pytest.raises(Refused, match="E-input-01"):
+        item_blob((Source("x", "rows", (), "float8"),), [{"x": [1.0]}])
 
 
 def test_the_rest_of_a_line_that_is_too_long_is_no_line_of_its_own(tmp_path):

@@ -169,6 +169,12 @@ def test_json_that_cannot_be_used_is_refused_by_code(given, text, code):
     assert caught.value.complaint.code == code
 
 
+def test_a_type_that_only_a_strangers_manifest_knows_takes_no_input(given):
+    for name, text in (("i.json", "[[1, 2]]"), ("r.csv", "a,b\n1,2\n")):
+        with pytest.raises(Refused, match="E-input-01"):
+            read_input(given(text, name), Choice(), [["x", "float8", [-1, 2]]])
+
+
 def test_whole_numbers_are_required_where_the_model_takes_integers(given):
     with pytest.raises(Refused, match="E-input-01"):
         read_input(given("a\n0.5\n"), Choice(), [["n", "int64", [-1, 1]]])
