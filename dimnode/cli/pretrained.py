@@ -157,7 +157,9 @@ def _picture(folder: Path, found: Pretrained) -> Words:
 
 
 def _three(said: Any) -> bool:
-    return isinstance(said, list) and len(said) == 3 and all(type(each) in (int, float) for each in said)
+    """Numbers that have billionths."""
+    numbers = isinstance(said, list) and len(said) == 3 and all(type(each) in (int, float) for each in said)
+    return numbers and all(abs(each) <= _NANO for each in said)
 
 
 def _is_one(number: Any, times: int) -> bool:

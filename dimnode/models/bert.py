@@ -25,6 +25,7 @@ OPSET: Final = 20
 """The first one with Gelu; LayerNormalization came with 17."""
 _LEAST_NORM: Final = 1e-12
 _NOT_A_TOKEN: Final = -10_000.0
+_SIZE_MAX: Final = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class BertShape:
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> "BertShape":
-        """Raises `Refused` E-models-03 for another architecture; TypeError, ValueError for what are no sizes of it."""
+        """Raises `Refused` E-models-03 for another architecture; TypeError, ValueError, OverflowError for what are no
+        sizes of it."""
         said = (config.get("model_type"), config.get("hidden_act"), config.get("position_embedding_type", "absolute"))
         if said != ("bert", "gelu", "absolute"):
             keys = ("model_type", "hidden_act", "position_embedding_type")
@@ -55,7 +57,8 @@ class BertShape:
             positions=int(config["max_position_embeddings"]),
             epsilon=float(config["layer_norm_eps"]),
         )
-        if min(shape.hidden, shape.heads, shape.layers, shape.positions) < 1 or shape.hidden % shape.heads:
+        sizes = (shape.hidden, shape.heads, shape.layers, shape.positions)
+        if not 1 <= min(sizes) <= max(sizes) <= _SIZE_MAX or shape.hidden % shape.heads:
             raise ValueError("the config's sizes do not fit each other")
         if not 0 <= shape.epsilon <= 1:
             raise ValueError("the config's layer_norm_eps is no small number")
@@ -70,7 +73,7 @@ def bert_to_onnx(folder: Path, out: Path) -> BertShape:
             raise ValueError("config.json is no map")
         shape = BertShape.of(config)
         tensors = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError, SafetensorError) as error:
         raise Refused(
             "E-models-05", f"{folder} is no BERT directory", str(error), "config.json and model.safetensors"
         ) from None
@@ -113,7 +116,10 @@ class _Graph:
         places = self._weight("embeddings.position_embeddings.weight")
         count = self._add("Shape", ["input_ids"], start=1, end=2)
         places = self._add("Slice", [places, self._ints([0]), count, self._ints([0])])
-        kind = self._constant("token_type", self._tensor("embeddings.token_type_embeddings.weight")[0])
+        kinds = self._tensor("embeddings.token_type_embeddings.weight")
+        if kinds.ndim != 2 or not len(kinds):
+            raise Refused("E-models-03", "the file's token_type_embeddings are no rows", "this is no BertModel")
+        kind = self._constant("token_type", kinds[0])
         total = self._add("Add", [self._add("Add", [words, places]), kind])
         return self._norm("embeddings.LayerNorm", total)
 

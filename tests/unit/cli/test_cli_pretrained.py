@@ -179,9 +179,12 @@ def test_an_encoder_that_is_not_of_its_config_is_refused_and_no_bug_of_ours(tmp_
         with pytest.raises(Refused, match="E-models-03"):
             convert(config, {other: values for other, values in whole.items() if other != name})
     for key in ("hidden_size", "num_attention_heads", "num_hidden_layers", "layer_norm_eps"):
-        for wrong in (None, [1], -1, "x"):
+        for wrong in (None, [1], -1, "x", 10**400):
             with pytest.raises(Refused, match=r"E-models-0[35]"):
                 convert({**config, key: wrong}, whole)
+    for wrong in ((), (0, 2), (2,)):
+        with pytest.raises(Refused, match="E-models-03"):
+            convert(config, {**whole, "embeddings.token_type_embeddings.weight": np.ones(wrong, np.float32)})
     for strange in ([1], {**config, "num_attention_heads": 3}, {**config, "hidden_size": 0}):
         with pytest.raises(Refused, match="E-models-05"):
             convert(strange, whole)
@@ -196,3 +199,6 @@ def test_a_config_whose_words_are_no_words_is_refused_or_left_out_and_ends_nothi
             folder(tmp_path / str(place), said, **{"preprocessor_config.json": {**SHOWN, "resample": resample}})
         )
         assert "pre" not in found
+    for place, mean in enumerate((1e308, 10**400, "x"), 20):
+        shown = {**SHOWN, "image_mean": [mean, 0.5, 0.5]}
+        assert "pre" not in card(folder(tmp_path / str(place), said, **{"preprocessor_config.json": shown}))
