@@ -28,11 +28,13 @@ from dimnode.exec.pool import Pool
 from dimnode.limits import LIMITS, ExecLimits
 from dimnode.node.clock import wall_ms
 from dimnode.records.ids import PeerId, blob_cid
+from dimnode.records.shapes import integer
 from dimnode.records.tensors import ITEM_BYTES, Tensor, decode_tensors, encode_tensors
 
 log = logging.getLogger(__name__)
 
 BENCHMARK_FILE: Final = "benchmark.json"
+_RATE: Final = integer(0, 2**53)
 _REFERENCE: Final = files("dimnode") / "demo" / "assets" / "models" / "classifier-mlp.onnx"
 _REFERENCE_WIDTH: Final = 30
 _OPEN_ORDERS: Final = 16
@@ -72,7 +74,7 @@ def read_benchmark(home: Path) -> dict[str, Any]:
         found = json.loads((home / BENCHMARK_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    if type(found) is dict and found.get("cores") == os.cpu_count() and type(found.get("jobs_per_second")) is int:
+    if type(found) is dict and found.get("cores") == os.cpu_count() and _RATE(found.get("jobs_per_second")):
         return found
     return {}
 

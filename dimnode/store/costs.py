@@ -90,6 +90,6 @@ def _load(path: Path) -> dict[str, tuple[MeasuredModel, ...]]:
         return msgspec.json.decode(raw, type=_File).devices
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         log.warning("%s cannot be read (%s): what models cost here is measured anew", path, error)
         return {}

@@ -5,7 +5,7 @@ Rule: it only saves work. Without it everything is looked at again; what cannot 
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -20,7 +20,7 @@ class KuboNotes(msgspec.Struct, kw_only=True):
     """CIDs as text. `receipts_after`: the journal's row up to which receipts were added."""
 
     pinned: list[str] = []
-    receipts_after: int = -1
+    receipts_after: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)] = -1
     receipts: int = 0
     name: str = ""
     index: str = ""
@@ -36,7 +36,7 @@ def load_notes(home: Path, limits: KuboLimits) -> KuboNotes:
         notes = msgspec.json.decode(path.read_bytes(), type=KuboNotes)
         for text in (*notes.pinned, *filter(None, (notes.index,))):
             cid_bytes(text)
-    except (OSError, msgspec.MsgspecError, PeerFault):
+    except (OSError, msgspec.MsgspecError, RecursionError, PeerFault):
         return KuboNotes()
     return notes
 

@@ -112,7 +112,7 @@ def _load(path: Path) -> tuple[Remembered, ...]:
         found = msgspec.json.decode(raw, type=_File).peers
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         log.warning("%s cannot be read (%s): the peers of earlier runs are forgotten", path, error)
         return ()
     most = LIMITS.peers.peer_cache_addresses_max

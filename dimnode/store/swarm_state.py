@@ -9,9 +9,9 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
-import msgpack
+import msgspec
 
 from dimnode.errors import ConfigError
 from dimnode.limits import LIMITS
@@ -21,6 +21,10 @@ STATE_FILE: Final = "state"
 LEFT_FOLDER: Final = "left"
 _VERSION: Final = 1
 _JOURNAL: Final = "journal.db"
+
+_Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+_Until = Annotated[int, msgspec.Meta(ge=0)]
+_Refused = Annotated[str, msgspec.Meta(pattern=r"^(E-[a-z]+-[0-9]+: |\Z)")]
 
 
 @dataclass(slots=True)
@@ -36,6 +40,18 @@ class SwarmState:
     addresses: list[str] = field(default_factory=list)
     keys: list[tuple[bytes, int]] = field(default_factory=list, repr=False)
     refused: str = ""
+
+
+class _Row(msgspec.Struct, array_like=True):
+    """As it is written."""
+
+    v: Literal[1]
+    swarm: bytes
+    chain: list[bytes]
+    records: list[bytes]
+    addresses: list[str]
+    keys: list[tuple[_Key, _Until]]
+    refused: _Refused = ""
 
 
 def state_path(home: Path) -> Path:
@@ -57,13 +73,10 @@ def load_state(home: Path) -> SwarmState | None:
     if shared:
         raise ConfigError("E-store-07", f"others can read the swarm's secrets in {path}", "", f"chmod 600 {path}")
     try:
-        match msgpack.unpackb(raw):
-            case [1, bytes(swarm), list(chain), list(records), list(addresses), list(keys), *refused]:
-                pairs = [(key, until) for key, until in keys]
-                return SwarmState(swarm, chain, records, addresses, pairs, str(refused[0]) if refused else "")
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
-        pass
-    raise _damaged(path, "it is not in its form")
+        row = msgspec.msgpack.decode(raw, type=_Row)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from None
+    return SwarmState(row.swarm, row.chain, row.records, row.addresses, row.keys, row.refused)
 
 
 def _damaged(path: Path, cause: str) -> ConfigError:
@@ -84,7 +97,7 @@ def save_state(home: Path, state: SwarmState) -> None:
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(msgpack.packb(row))
+            file.write(msgspec.msgpack.encode(row))
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
