@@ -224,6 +224,7 @@ class PeerLimits:
     foreign_streams_max: int = 16_384
     foreign_requests_read_per_peer: int = 2
     foreign_bytes_max: int = 128 * 1024 * 1024
+    foreign_reading_bytes_max: int = 32 * 1024 * 1024  # of them, for requests that are not open jobs yet
     foreign_peer_share_permille: int = 125
     foreign_group_share_permille: int = 250
     foreign_kept_permille: tuple[int, int, int] = (0, 250, 500)  # of all bytes, by how much there is against a peer

@@ -5,7 +5,8 @@ job goes on; one that comes again for the same job costs nothing new.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -43,6 +44,22 @@ class Shares:
     def leave(self, peer: PeerId, group: str, size: int) -> None:
         """Give back what was taken."""
         self._count(peer, group, -size)
+
+    @contextmanager
+    def while_here(self, peer: PeerId, group: str) -> Iterator[Callable[[int], bool]]:
+        """A `take` of which everything is given back in the end."""
+        taken = 0
+
+        def take(size: int) -> bool:
+            nonlocal taken
+            there = self.take(peer, group, size)
+            taken += size * there
+            return there
+
+        try:
+            yield take
+        finally:
+            self.leave(peer, group, taken)
 
     def _count(self, peer: PeerId, group: str, size: int) -> None:
         self.held += size

@@ -45,7 +45,9 @@ class JobDoor:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._desks: dict[PeerId, Desk] = {}
-        self._bytes = Shares(node.limits.peers.foreign_bytes_max, node.limits.peers)
+        limits = node.limits.peers
+        self._bytes = Shares(limits.foreign_bytes_max - limits.foreign_reading_bytes_max, limits)
+        self._reading = Shares(limits.foreign_reading_bytes_max, limits)
         self._streams = self._jobs = 0
 
     def handlers(self) -> dict[str, Callable[[Stream], Awaitable[None]]]:
@@ -54,8 +56,8 @@ class JobDoor:
 
     @property
     def held(self) -> tuple[int, int, int]:
-        """Streams, jobs and bytes of all peers together."""
-        return self._streams, self._jobs, self._bytes.held
+        """Streams, jobs and bytes of all peers together, these with what is still being read."""
+        return self._streams, self._jobs, self._bytes.held + self._reading.held
 
     async def serve(self, stream: Stream) -> None:
         """Take one job and stay until it has ended."""
@@ -80,19 +82,27 @@ class JobDoor:
     async def _ask(self, stream: Stream, peer: PeerId, desk: Desk) -> RecordId | Foreign:
         """The job that has ended, or the token of the open one: an earlier stream's, or a new one that was handed in.
 
-        Raises `PeerFault`, or `Refused`: nobody could run it. The body is not held any longer than this takes.
+        Raises `PeerFault`, or `Refused`: nobody could run it. The body is not held any longer than this takes, and
+        counts apart from those of open jobs: a peer that has its share of these may still ask for them again.
         """
-        with trio.fail_after(self._node.limits.peers.blob_seconds_max):
-            async with desk.reading:
-                body = await one_frame(stream, self._node.limits.wire.frame_bytes_max)
-        row, spec = self._open(body, peer)
-        if (known := self._ended(spec)) is not None:
-            return known
-        if (token := desk.jobs.get(spec.payload["nonce"])) is None:
-            opened, held = _inputs_of(row, spec)
-            token = self._new(peer, group_of(stream.comes_from), desk, spec.payload["nonce"], len(body))
-            await self._hand_in(token, row, spec, opened, held)
-        return token
+        group = group_of(stream.comes_from)
+        with self._reading.while_here(peer, group) as take:
+
+            def room(size: int) -> None:
+                if not take(size):
+                    raise _later("too many bytes are being read here")
+
+            with trio.fail_after(self._node.limits.peers.blob_seconds_max):
+                async with desk.reading:
+                    body = await one_frame(stream, self._node.limits.wire.frame_bytes_max, room)
+            row, spec = self._open(body, peer)
+            if (known := self._ended(spec)) is not None:
+                return known
+            if (token := desk.jobs.get(spec.payload["nonce"])) is None:
+                opened, held = _inputs_of(row, spec)
+                token = self._new(peer, group, desk, spec.payload["nonce"], len(body))
+                await self._hand_in(token, row, spec, opened, held)
+            return token
 
     def _new(self, peer: PeerId, group: str, desk: Desk, nonce: bytes, size: int) -> Foreign:
         """The token of a new job. Raises `Refused` when there is no room for it."""

@@ -115,15 +115,18 @@ def _checked(records: Sequence[Record], peer: PeerId, net: RecordId) -> Introduc
     return Introduction(records[0], manifests, notices)
 
 
-async def one_frame(stream: Stream, bytes_max: int = LIMITS.wire.question_bytes_max) -> bytes:
+async def one_frame(
+    stream: Stream, bytes_max: int = LIMITS.wire.question_bytes_max, room: Callable[[int], None] = lambda _: None
+) -> bytes:
     """The body of the next frame (b"" for the end frame), and not one byte more: the next one may have come with it.
 
     The caller sets a deadline. Raises `PeerFault` for a longer frame or an end before its last byte. `StreamLost` goes
-    on as it is: a connection that broke is nobody's fault.
+    on as it is: a connection that broke is nobody's fault. `room` is told how long the body will be, and may refuse it.
     """
     length = int.from_bytes(await _exactly(stream, HEADER_BYTES), "big")
     if length > bytes_max:
         raise PeerFault("frame too long")
+    room(length)
     return await _exactly(stream, length)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from dimnode.errors import PeerFault
 from dimnode.jobs.effects import Reply
 from dimnode.jobs.events import Submitted
 from dimnode.limits import LIMITS, Limits
@@ -140,7 +141,7 @@ class Room:
         async def serve() -> None:
             try:
                 await self.door.serve(line)  # type: ignore[arg-type]
-            except StreamLost:
+            except (StreamLost, PeerFault):
                 pass
             finally:
                 line.over = True

@@ -10,15 +10,18 @@ from trio.testing import wait_all_tasks_blocked
 from dimnode.errors import Refused
 from dimnode.jobs.effects import Refuse
 from dimnode.limits import LIMITS
+from dimnode.wire import pack_frame
 from tests.unit.node.jobdoor_stage import Line, Room, Stranger, on_stage
 
 PEERS = LIMITS.peers
-SMALL_HOUSE_BYTES = 2 * 1024 * 1024
-LARGE_ROWS = 60  # 60 kB: as much of it as a full frame is of the usual bound
 
 
 def limits(**changes: Any) -> Any:
     return replace(LIMITS, peers=replace(PEERS, **changes))
+
+
+SMALL_HOUSE = limits(foreign_bytes_max=3 * 1024 * 1024, foreign_reading_bytes_max=1024 * 1024)
+LARGE_ROWS = 60  # 60 kB: as much of it as a full frame is of the usual bound
 
 
 def code_of(line: Line) -> str:
@@ -119,7 +122,7 @@ def test_one_strangers_large_jobs_leave_room_for_everybody_elses(tmp_path: Path)
         assert 0 < refused < len(lines)
         assert code_of(await room.open(other, other.request(rows=LARGE_ROWS), ip="198.51.100.1")) == ""
 
-    on_stage(tmp_path, act, limits(foreign_bytes_max=SMALL_HOUSE_BYTES))
+    on_stage(tmp_path, act, SMALL_HOUSE)
 
 
 def test_one_network_with_many_keys_leaves_room_for_another(tmp_path: Path) -> None:
@@ -131,4 +134,52 @@ def test_one_network_with_many_keys_leaves_room_for_another(tmp_path: Path) -> N
         assert code_of(await room.open(other, other.request(rows=LARGE_ROWS), ip="192.0.2.99")) == "E-jobs-01"
         assert code_of(await room.open(other, other.request(rows=LARGE_ROWS), ip="198.51.100.1")) == ""
 
-    on_stage(tmp_path, act, limits(foreign_bytes_max=SMALL_HOUSE_BYTES))
+    on_stage(tmp_path, act, SMALL_HOUSE)
+
+
+def begun(size: int = LIMITS.wire.frame_bytes_max) -> bytes:
+    """A request of which nothing comes but how long it is."""
+    return size.to_bytes(4, "big")
+
+
+def test_what_is_still_being_read_counts_and_one_network_leaves_room_for_another(tmp_path: Path) -> None:
+    async def act(room: Room) -> None:
+        lines = [await room.open(Stranger(number), begun()) for number in range(1, 41)]
+        taken = [line for line in lines if not line.over]
+        assert [code_of(line) for line in lines if line.over] == ["E-jobs-01"] * (40 - len(taken))
+        assert room.door.held[2] == len(taken) * LIMITS.wire.frame_bytes_max <= PEERS.foreign_reading_bytes_max
+        assert not (await room.open(Stranger(99), begun(), ip="198.51.100.1")).over
+        for line in taken:
+            line.lose()
+        await wait_all_tasks_blocked()
+        assert not (await room.open(Stranger(50), begun())).over
+
+    on_stage(tmp_path, act)
+
+
+def test_who_has_all_its_bytes_in_open_jobs_may_still_ask_for_them_again(tmp_path: Path) -> None:
+    async def act(room: Room) -> None:
+        stranger, nonces = Stranger(), [os.urandom(16) for _ in range(PEERS.foreign_jobs_per_peer)]
+        lines = [await room.open(stranger, stranger.request(nonce, LARGE_ROWS)) for nonce in nonces]
+        taken = [nonce for nonce, line in zip(nonces, lines, strict=True) if not line.over]
+        assert len(taken) < len(nonces)
+        held = room.door.held[1:]
+        for nonce in taken:
+            assert not (await room.open(stranger, stranger.request(nonce, LARGE_ROWS))).over
+        assert room.door.held[1:] == held
+
+    on_stage(tmp_path, act, SMALL_HOUSE)
+
+
+def test_a_request_that_breaks_off_or_makes_no_sense_leaves_nothing(tmp_path: Path) -> None:
+    async def act(room: Room) -> None:
+        stranger = Stranger()
+        half = await room.open(stranger, stranger.request()[:500])
+        assert room.door.held[:2] == (1, 0)
+        assert room.door.held[2] > 500
+        half.lose()
+        await wait_all_tasks_blocked()
+        (await room.open(stranger, pack_frame(["no job"]))).lose()
+        assert room.door.held == (0, 0, 0)
+
+    on_stage(tmp_path, act)
