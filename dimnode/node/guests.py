@@ -32,8 +32,7 @@ class Guests:
         """Raises `ConfigError`: E-peers-02 for a damaged file, E-peers-03 for settings that name nobody."""
         self._home, self._me, self._limits = home, me, limits
         self.list = Blocklist(_targets("block", config.block), _targets("allow", config.allow), limits.peers)
-        lists = load_lists(home)
-        self.list.restore(_entries(home, lists.blocked), _entries(home, lists.allowed))
+        self.list.restore(*self._written())
         self._host: Host | None = None
         self._links: Links | None = None
 
@@ -56,8 +55,10 @@ class Guests:
         target = self._target(name, find_peer)
         if target == self._me:
             raise Refused("E-peers-07", "that is this node itself", "", "dim stop ends it")
-        entry = self._change(lambda: self.list.block(target, reason, wall_ms()))
-        closed = await self._close_refused()
+        try:
+            entry = self._change(lambda: self.list.block(target, reason, wall_ms()))
+        finally:  # a change that may not last holds all the same
+            closed = await self._close_refused()
         return {**_shown(entry), "closed": [peer_text(peer) for peer in closed]}
 
     async def allow(self, name: str, find_peer: Callable[[str], PeerId]) -> dict[str, Any]:
@@ -81,15 +82,18 @@ class Guests:
         return find_peer(name)
 
     def _change(self, change: Callable[[], Any]) -> Any:
-        """Write down what the change makes of the list; when that fails, it has not happened."""
-        before = self.list.said()
+        """Write down what the change makes of the list; when that fails, what is written down holds."""
         made = change()
         try:
             self._save()
         except Refused:
-            self.list.replace(*before)
+            self.list.replace(*self._written())
             raise
         return made
+
+    def _written(self) -> tuple[list[Entry], list[Entry]]:
+        lists = load_lists(self._home)
+        return _entries(self._home, lists.blocked), _entries(self._home, lists.allowed)
 
     def _save(self) -> None:
         blocked, allowed = (tuple(Line(e.text, e.reason, e.at_ms) for e in found) for found in self.list.said())

@@ -12,6 +12,7 @@ import msgspec
 
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import LIMITS
+from dimnode.store.blob_files import sync_folder
 
 BLOCKLIST_FILE: Final = "blocked.json"
 _MAX: Final = LIMITS.peers.blocked_entries_max
@@ -50,19 +51,18 @@ def load_lists(home: Path) -> Lists:
 
 
 def save_lists(home: Path, lists: Lists) -> None:
-    """Replace the file, on the disk when this returns. Raises `Refused` E-peers-06 when it cannot be written."""
+    """Replace the file, on the disk when this returns. Raises `Refused` E-peers-06 when it cannot be written, or when
+    it was and may be undone by a loss of power: what `load_lists` finds then is what holds."""
     path = home / BLOCKLIST_FILE
     partial = home / (BLOCKLIST_FILE + ".new")
+    left = "nothing was changed"
     try:
         with partial.open("wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(lists), indent=1))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        folder = os.open(home, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        left = "the change holds, and a loss of power may undo it: look at the disk, then say it again"
+        sync_folder(home)
     except OSError as error:
-        raise Refused("E-peers-06", f"cannot write {path}", error.strerror or "", "nothing was changed") from None
+        raise Refused("E-peers-06", f"cannot write {path}", error.strerror or "", left) from None

@@ -15,6 +15,7 @@ import msgspec
 
 from dimnode.errors import ConfigError
 from dimnode.limits import LIMITS
+from dimnode.store.blob_files import sync_folder
 
 SWARM_FOLDER: Final = "swarm"
 STATE_FILE: Final = "state"
@@ -104,15 +105,6 @@ def save_state(home: Path, state: SwarmState) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise ConfigError("E-store-05", f"cannot write {path}", str(error), "free space, or another DIM_HOME") from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Names in it survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def has_records(home: Path) -> bool:

@@ -1,5 +1,8 @@
 """The operator's blocklist in a node: written down before it counts, and back after a restart."""
 
+import errno
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +105,27 @@ def test_what_cannot_be_written_down_does_not_count(tmp_path: Path) -> None:
     assert code_of(guests, "block", peer_text(A), "") == "E-peers-06"
     assert guests.refusal(A, "") == ""
     assert guests.listed() == {"blocked": [], "allowed": []}
+
+
+def test_a_change_that_a_loss_of_power_may_undo_is_said_to_be_one_and_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    lobby = Lobby(a="192.0.2.7")
+    guests = guests_of(tmp_path, lobby)
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(Refused, match="E-peers-06") as said:
+        trio.run(guests.block, peer_text(A), "", nobody)
+    assert "nothing was changed" not in said.value.complaint.hint
+    assert guests.refusal(A, "")
+    assert not lobby.ips
+    assert guests_of(tmp_path, Lobby()).listed() == guests.listed()
 
 
 def test_settings_that_name_nobody_and_a_damaged_file_end_the_start(tmp_path: Path) -> None:
