@@ -18,6 +18,8 @@ TRANSFORMERS: Final = "transformers"
 HF: Final = "hf"
 """The runtime for such models."""
 
+BYTES_MAX: Final = 2**63 - 1
+"""As of a single file: what a manifest can say, SQLite keep, and every frame tell."""
 _TOKENS_MAX = 8192
 
 
@@ -107,8 +109,8 @@ class Manifest:
 
     @property
     def size_bytes(self) -> int:
-        """All files together."""
-        return sum(file.size_bytes for file in self.files)
+        """All files together; those of a stranger's may be said to have more bytes than a message can tell."""
+        return min(sum(file.size_bytes for file in self.files), BYTES_MAX)
 
     @property
     def runtime(self) -> str:

@@ -21,10 +21,13 @@ def signed(key: SigningKey, kind: str, of_version: int = 1, **body: Any) -> Reco
     return open_record(seal(key, kind, payload, of_version), kind=kind)
 
 
-def manifest(access: str = "restricted", key: SigningKey = PUBLISHER, name: str = "m") -> Manifest:
+def manifest(
+    access: str = "restricted", key: SigningKey = PUBLISHER, name: str = "m", sizes: tuple[int, ...] = (1,)
+) -> Manifest:
     body: dict[str, Any] = {"name": name, "version": "1", "profile": "unixfs-v1-2025", "format": "onnx", "inputs": []}
     body |= {"outputs": [], "labels": [], "licence": "", "origin": "trained", "access": access}
-    body |= {"files": [["m.onnx", "model", blob_cid(b"m"), 1]]} | ({"price": PRICE} if access == "pay-per-use" else {})
+    body |= {"files": [[f"{place}.onnx", "model", blob_cid(b"m"), size] for place, size in enumerate(sizes)]}
+    body |= {"price": PRICE} if access == "pay-per-use" else {}
     return Manifest.of(signed(key, "manifest", 2, **body))
 
 
@@ -98,3 +101,8 @@ def test_of_several_grants_one_that_holds_suffices_and_the_closest_says_why_not(
     assert asked(MODEL, FRIEND.peer, "infer", ended, other, good).grant == good
     assert asked(MODEL, FRIEND.peer, "infer", ended, other).code == "E-models-25"
     assert asked(MODEL, FRIEND.peer, "infer", ended, grant(STRANGER)).code == "E-models-22"
+
+
+def test_the_bytes_of_all_files_are_a_number_that_any_message_can_hold() -> None:
+    assert manifest(sizes=(1, 2, 3)).size_bytes == 6
+    assert manifest(sizes=(2**63 - 1,) * 3).size_bytes == 2**63 - 1
