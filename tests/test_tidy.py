@@ -27,6 +27,7 @@ LISTED_BROAD_CATCHES = {
     "dimnode/exec/state_dict.py",  # a hostile checkpoint may raise anything
     "dimnode/exec/transforms/images.py",  # Pillow's plugins raise whatever a broken file makes of their arithmetic
     "dimnode/exec/transforms/texts.py",  # tokenizers raises bare Exception
+    "dimnode/api/control.py",  # a bug in an answer is an answer
     "dimnode/api/http/guard.py",  # a bug in a route is an answer
     "dimnode/api/http/server.py",  # what a client caused ends its connection
     "dimnode/api/http/text.py",  # tokenizers raises bare Exception

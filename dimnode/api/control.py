@@ -12,7 +12,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -26,6 +26,8 @@ from dimnode.records.ids import RecordId
 from dimnode.wire import FrameDecoder, is_deeper, pack_frame, unpack_body
 
 log = logging.getLogger(__name__)
+
+_OP_SHOWN: Final = 32
 
 
 class ControlDoor:
@@ -199,11 +201,8 @@ class Client:
                 watch = self._watch(identity, request)
             else:
                 self.put({"id": identity, "result": await self._node.ask(request["op"], request)})
-        except DimError as error:
-            self.put({"id": identity, "error": complaint_of(error)})
-        except OSError as error:  # the same: no question is worth the node
-            no = Refused("E-api-05", f"{request['op']}: the system refused", str(error), "dim doctor")
-            self.put({"id": identity, "error": complaint_of(no)})
+        except Exception as error:  # noqa: BLE001 boundary: no question is worth the node
+            self._complain(request, error)
         finally:
             self.done()  # a watch is no open question: any number of jobs may be followed
         if watch is not None:
@@ -211,6 +210,15 @@ class Client:
             await over.wait()
             stop()
             self.put({"id": identity, "result": {"ended": True}})
+
+    def _complain(self, request: dict[str, Any], error: Exception) -> None:
+        """Why there is no answer: also when the system refused, or when the mistake is our own."""
+        if not isinstance(error, DimError | OSError):
+            log.error("a request failed: %s", request["op"][:_OP_SHOWN], exc_info=error)
+            error = Refused("E-api-99", "this is a bug in dimnode", "", "report the lines in the node's log")
+        elif isinstance(error, OSError):
+            error = Refused("E-api-05", f"{request['op']}: the system refused", str(error), "dim doctor")
+        self.put({"id": request["id"], "error": complaint_of(error)})
 
     def _watch(self, identity: Any, request: dict[str, Any]) -> tuple[trio.Event, Callable[[], None]]:
         """Send the events of a job until told to stop. The event is set when it has ended; who waits for that runs
@@ -249,8 +257,8 @@ class Client:
                 event = self._node.rejoin(known, waiting)
             else:
                 event = self._node.compose_spec({**compiled.body, "nonce": nonce}, compiled.inputs, waiting)
-        except DimError as error:
-            self.put({"id": waiting.identity, "error": complaint_of(error)})
+        except Exception as error:  # noqa: BLE001 boundary: as above
+            self._complain(request, error)
             return
         self._open += 1
         waiting.start(event.job)

@@ -1,15 +1,17 @@
 """The control socket's door, with the real client at the other end."""
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from dimnode.api.control import ControlDoor
+from dimnode.api.port import Answer
 from dimnode.client import Client, Ended
 from dimnode.config import socket_path
 from dimnode.control_line import Line, Slot
@@ -65,13 +67,15 @@ def test_while_a_long_receipt_is_made_neither_the_loop_nor_the_client_waits(tmp_
     assert found[0].status == "ok" and found[0].receipt == b"receipt of " + found[0].job
 
 
-def behind_the_door(path: Path, act: Callable[[trio.Event], None], limits: Limits = LIMITS) -> None:
+def behind_the_door(
+    path: Path, act: Callable[[trio.Event], None], limits: Limits = LIMITS, node: FakeNode | None = None
+) -> None:
     """Run `act` in a thread, in front of a node of dictionaries; the event is for closing the door early."""
 
     async def main() -> None:
         shut = trio.Event()
         async with trio.open_nursery() as nursery:
-            await nursery.start(ControlDoor(FakeNode(), path, limits).serve)
+            await nursery.start(ControlDoor(node or FakeNode(), path, limits).serve)
 
             async def close() -> None:
                 await shut.wait()
@@ -119,6 +123,31 @@ def test_what_has_come_is_read_without_waiting_and_a_lost_node_is_told_to_who_wa
                 line.advance(lambda: False, None)
 
     behind_the_door(socket_path(tmp_path), act)
+
+
+class Mistaken(FakeNode):
+    """What it answers has a number that no frame holds, and what it is given breaks it."""
+
+    async def ask(self, op: str, arguments: Mapping[str, Any]) -> Answer:
+        return {"bytes": 2**64} if op == "models.ls" else await super().ask(op, arguments)
+
+    def known_job(self, nonce: bytes) -> RecordId | None:
+        raise KeyError(nonce)
+
+
+def test_a_mistake_of_ours_refuses_the_question_and_ends_neither_its_client_nor_the_node(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def act(_: trio.Event) -> None:
+        with Client(socket=socket_path(tmp_path)) as client:
+            with pytest.raises(Refused, match="E-api-99"):
+                client.ask("models.ls")
+            with pytest.raises(Refused, match="E-api-99"):
+                client.run(JOB, [], nonce=bytes(16))
+            assert client.status()
+
+    behind_the_door(socket_path(tmp_path), act, node=Mistaken())
+    assert [record.exc_info is not None for record in caplog.records] == [True, True]
 
 
 def test_a_question_without_a_number_ends_its_connection_and_nothing_else(tmp_path: Path) -> None:
