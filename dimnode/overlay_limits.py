@@ -203,6 +203,7 @@ class SwarmLimits:
     farewell_seconds_max: float = 1.0
     clock_skew_ms_max: int = 300_000
     invite_ms_max: int = 366 * 86_400_000
+    member_ms_max: int = 36_525 * 86_400_000
     invite_text_characters_max: int = 8192
     invite_addresses_max: int = 8
     key_overlap_ms: int = 7 * 86_400_000

@@ -162,7 +162,8 @@ class PrivateSwarm:
         """A fresh invite: its record and the string to hand over. Raises `Refused` E-swarm-21, -23, -27, -29."""
         self._admin()
         limits = LIMITS.swarm
-        if not 0 < wish.expires_ms <= limits.invite_ms_max or not 0 < wish.uses <= USES_MAX or wish.member_ms < 0:
+        lasts = 0 < wish.expires_ms <= limits.invite_ms_max and 0 <= wish.member_ms <= limits.member_ms_max
+        if not lasts or not 0 < wish.uses <= USES_MAX:
             days = limits.invite_ms_max // 86_400_000
             cause = f"an invite lasts up to {days} days and is for 1 to {USES_MAX} machines"
             raise Refused("E-swarm-27", "such an invite cannot be made", cause, "--expires 7d --uses 3")

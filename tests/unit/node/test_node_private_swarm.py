@@ -140,7 +140,9 @@ def test_another_admin_acts_like_the_founder_but_cannot_remove_it(tmp_path: Path
         anna.remove(KEYS["beat"].peer, T0 + 1)
 
 
-@pytest.mark.parametrize("wish", [{"uses": 0}, {"uses": 2000}, {"expires_ms": 0}, {"expires_ms": 400 * DAY}])
+@pytest.mark.parametrize(
+    "wish", [{"uses": 0}, {"uses": 2000}, {"expires_ms": 0}, {"expires_ms": 400 * DAY}, {"member_ms": 2**63}]
+)
 def test_an_invite_is_bounded(tmp_path: Path, wish: dict[str, int]) -> None:
     with pytest.raises(Refused, match="E-swarm-27"):
         founded(tmp_path).invite(InviteWish(**{"expires_ms": DAY, **wish}, addresses=ADDRESSES), T0)
