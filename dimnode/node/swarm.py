@@ -27,6 +27,7 @@ from dimnode.p2p.gossip import (
     JOBS_TOPIC,
     RESULTS_TOPIC,
     Freshness,
+    Stamps,
     announcement,
     heartbeat,
     judge_gossip,
@@ -71,7 +72,7 @@ class Swarm:
         self._key, self._net, self._library, self._limits = key, net, library, limits
         self.members = Members(key.peer, limits.peers)
         self._host: Host | None = None
-        self._freshness = Freshness(limits.peers)
+        self._freshness, self._stamps = Freshness(limits.peers), Stamps(limits.peers)
         self._validated: tuple[bytes, Record] | None = None
         self._fetching: set[PeerId] = set()
         self._nursery: trio.Nursery | None = None
@@ -204,13 +205,13 @@ class Swarm:
         assert self._host is not None
         assert self._advert is not None
         free, load = self._load()
-        at_ms = wall_ms()
+        at_ms = self._stamps.next_ms(wall_ms())
         message = heartbeat(self._key, self._net, at_ms, self._advert[0], free, load)
         await self._host.publish(HEARTBEAT_TOPIC, message)
 
     async def _announce(self) -> None:
         assert self._host is not None
-        at_ms = wall_ms()
+        at_ms = self._stamps.next_ms(wall_ms())
         if self._states:
             pairs = [(job, self._states.pop(job)) for job in list(self._states)[:JOBS_PER_MESSAGE]]
             await self._host.publish(JOBS_TOPIC, announcement(self._key, self._net, at_ms, pairs))

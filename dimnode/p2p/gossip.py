@@ -44,6 +44,26 @@ def announcement(
     return _sealed(key, "event", net, at_ms, body)
 
 
+class Stamps:
+    """The times of an author's own messages, each later than the one before also when its clock was set back.
+
+    Else whoever heard the newer ones would take all that it says for replays until its clock has caught up. Times that
+    were too far ahead for anybody to listen are not held on to. After a restart nothing is known of earlier ones: who
+    has no link to the node hears of it when its clock has caught up. To believe the author itself then, on its own
+    stream, would help nobody: what its neighbours passed on, the next ones would hold against them.
+    """
+
+    def __init__(self, limits: PeerLimits = LIMITS.peers) -> None:
+        self._limits = limits
+        self._last_ms = 0
+
+    def next_ms(self, now_ms: int) -> int:
+        """The time of one more message."""
+        ahead_ms = self._last_ms - now_ms
+        self._last_ms = self._last_ms + 1 if 0 <= ahead_ms <= self._limits.heartbeat_age_ms_max else now_ms
+        return self._last_ms
+
+
 class Freshness:
     """Which messages are news, by author and topic. Bounded; whoever was silent longest is forgotten first.
 

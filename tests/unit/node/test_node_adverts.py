@@ -8,11 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
 
 from dimnode.exec.runtimes.choice import EXTRAS, extras_installed, extras_of
 from dimnode.limits import LIMITS
+from dimnode.node import swarm as node_swarm
 from dimnode.node.library import Library
 from dimnode.node.swarm import Swarm, devices_said, extras_said
+from dimnode.p2p.conduct import Judgement
+from dimnode.p2p.gossip import Freshness, judge_gossip
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ids import RECORD_PREFIX, RecordId
 from dimnode.records.kinds import OPEN_SWARM_ID, open_record
@@ -52,23 +56,27 @@ def test_a_map_of_words_is_on_what_a_peers_runtimes_compute() -> None:
 
 
 class ManyAddresses:
-    """A host that can be dialled at so many."""
+    """A host that can be dialled at so many, and what it has published."""
 
     def __init__(self, *addresses: str) -> None:
         self._addresses = addresses
+        self.published: list[tuple[str, bytes]] = []
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        self.published.append((topic, message))
 
     def addresses(self) -> list[str]:
         return list(self._addresses)
 
 
 @contextmanager
-def swarm_at(home: Path, *addresses: str) -> Iterator[tuple[Swarm, Library]]:
+def swarm_at(home: Path, *addresses: str, on: Any = None) -> Iterator[tuple[Swarm, Library]]:
     key = SigningKey.from_seed(bytes(32))
     prepare_home(home)
     with Journal(home / "j.db") as journal, BlobStore(home, 1 << 30) as blobs:
         library = Library(home, key, OPEN_SWARM_ID, journal, blobs)
         swarm = Swarm(key, OPEN_SWARM_ID, library, LIMITS)
-        host: Any = ManyAddresses(*addresses)
+        host: Any = on or ManyAddresses(*addresses)
         nobody: Any = None
         swarm.attach(host, nobody, lambda _: None, lambda: (0, 0))
         yield swarm, library
@@ -99,3 +107,22 @@ def test_an_introduction_shows_the_manifests_that_its_advert_names_and_no_others
     named = open_record(advert, kind="advert").payload["models"]
     assert len(named) == most
     assert set(shown) == set(named)
+
+
+@pytest.mark.parametrize("back_ms", [1, 60_000, LIMITS.peers.heartbeat_age_ms_max, 86_400_000])
+def test_a_node_whose_clock_was_set_back_is_heard_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back_ms: int
+) -> None:
+    """Also when it was so far ahead that nobody listened to it before."""
+    right_ms, mine, theirs = 1_700_000_000_000, SigningKey.from_seed(bytes(32)).peer, Freshness()
+    host = ManyAddresses()
+    with swarm_at(tmp_path / "home", on=host) as (swarm, _):
+        swarm.renew_advert()
+        for now_ms in (right_ms + back_ms, right_ms, right_ms + 1000, right_ms + 2000):
+            monkeypatch.setattr(node_swarm, "wall_ms", lambda now_ms=now_ms: now_ms)
+            trio.run(swarm._beat)
+    heard = [
+        judge_gossip(topic, mine, message, OPEN_SWARM_ID, theirs, right_ms + 2000 * place)[0]
+        for place, (topic, message) in enumerate(host.published)
+    ]
+    assert heard[1:] == [Judgement.ACCEPT] * 3
