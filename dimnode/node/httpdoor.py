@@ -5,7 +5,6 @@ Rule: FastAPI and what it brings are imported when the door opens and not before
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from contextlib import suppress
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from dimnode.api.http.door import HttpDoor
     from dimnode.node.backstage import Backstage
     from dimnode.node.node import Node
-
-log = logging.getLogger(__name__)
 
 
 class Account:
@@ -98,10 +95,7 @@ class Shelf:
     async def watch(self) -> None:
         """Sweep now and then, until cancelled."""
         while True:
-            try:
-                await trio.to_thread.run_sync(self._uploads.sweep)
-            except OSError as error:  # no file is left to read the folder with, say: that passes
-                log.warning("old uploads cannot be removed now: %s", error)
+            await trio.to_thread.run_sync(self._uploads.sweep)
             with suppress(Refused):  # the book is told of elsewhere
                 self._book.forget_uploads(self._since_ms())
             await trio.sleep(self._limits.uploads_look_seconds)
@@ -156,7 +150,7 @@ class HttpPlace:
         door = HttpDoor(self._backstage, book, account, shelf, settings, limits)
         try:
             await nursery.start(door.serve)
-        except ConfigError:
+        except (ConfigError, trio.Cancelled):  # the latter when who asked for it left meanwhile
             book.close()
             raise
         nursery.start_soon(shelf.watch)

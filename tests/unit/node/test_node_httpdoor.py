@@ -9,10 +9,9 @@ import trio
 
 from dimnode.config import Config
 from dimnode.errors import ConfigError
-from dimnode.limits import LIMITS, HttpLimits
-from dimnode.node.httpdoor import HttpPlace, Shelf
+from dimnode.limits import LIMITS
+from dimnode.node.httpdoor import HttpPlace
 from dimnode.store.keys import KeyBook
-from dimnode.store.uploads import Uploads
 from tests.unit.api.http_stage import FakeNode
 from tests.unit.store.test_store_keys import KEY
 
@@ -54,29 +53,5 @@ def test_of_a_door_that_cannot_listen_nothing_is_left(tmp_path: Path) -> None:
                 with pytest.raises(ConfigError, match="E-http-20"):
                     await place.open(nursery)
                 assert not nursery.child_tasks
-
-    trio.run(main)
-
-
-class Full(Uploads):
-    """Of a process that has as many files open as it may."""
-
-    looks = 0
-
-    def sweep(self, now: float | None = None) -> int:
-        self.looks += 1
-        raise OSError(24, "Too many open files")
-
-
-def test_uploads_that_cannot_be_swept_now_are_swept_later(tmp_path: Path) -> None:
-    async def main() -> None:
-        uploads = Full(tmp_path, LIMITS.http)
-        shelf = Shelf(KeyBook(tmp_path), uploads, HttpLimits(uploads_look_seconds=0.01))
-        with trio.fail_after(60):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(shelf.watch)
-                while uploads.looks < 2:  # noqa: ASYNC110 a thread tells nobody
-                    await trio.sleep(0.01)
-                nursery.cancel_scope.cancel()
 
     trio.run(main)
