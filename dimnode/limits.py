@@ -406,6 +406,7 @@ class ApiLimits:
     probe_seconds_max: float = 6.0
     accept_again_seconds: float = 0.2
     request_bytes_max: int = 72 * 1024 * 1024
+    request_id_length_max: int = 64
     client_unread_bytes_max: int = 128 * 1024 * 1024
     inline_rows_max: int = 4096
     listed_cells_max: int = 4 * 1024 * 1024

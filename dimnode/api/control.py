@@ -125,7 +125,7 @@ class Client:
                 return
             for body in decoder.feed(chunk):
                 request = unpack_body(body)
-                if type(request) is not dict or (type(request.get("op")), type(request.get("id"))) != (str, int):
+                if not _is_request(request, self._limits.api.request_id_length_max):
                     raise PeerFault("request: form")
                 while self._has_enough():
                     await self._room.park()
@@ -351,6 +351,15 @@ class Waiting:
     async def with_receipt(self, job: RecordId, ended: Answer) -> Answer:
         """The answer, with the receipt when the client asked for it."""
         return {**ended, "receipt": await self._node.fetch_receipt(job)} if self._request.get("receipt") else ended
+
+
+def _is_request(request: Any, length_max: int) -> bool:
+    """Whether it says what it asks, by an id that is short: each answer repeats it, also one that refuses another."""
+    if type(request) is not dict or type(request.get("op")) is not str or "id" not in request:
+        return False
+    identity = request["id"]
+    length = len(identity) if type(identity) in (str, bytes) else 0
+    return type(identity) not in (list, dict) and length <= length_max
 
 
 def blobs_of(request: Mapping[str, Any]) -> list[bytes]:

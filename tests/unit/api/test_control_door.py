@@ -19,7 +19,7 @@ from dimnode.errors import NoNode, Refused
 from dimnode.limits import LIMITS, Limits
 from dimnode.records.ids import RecordId
 from dimnode.records.tensors import Tensor, encode_tensors
-from dimnode.wire import pack_frame
+from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 from tests.unit.api import http_stage
 from tests.unit.api.http_stage import FakeNode
 
@@ -150,20 +150,38 @@ def test_a_mistake_of_ours_refuses_the_question_and_ends_neither_its_client_nor_
     assert [record.exc_info is not None for record in caplog.records] == [True, True]
 
 
-def test_a_question_without_a_number_ends_its_connection_and_nothing_else(tmp_path: Path) -> None:
+def test_a_question_without_a_short_id_ends_its_connection_and_nothing_else(tmp_path: Path) -> None:
     """The refusal of an answer that is too long would repeat what stands there, however long that is."""
     few = replace(LIMITS, api=replace(LIMITS.api, request_bytes_max=3 * 1024 * 1024))
 
     def act(_: trio.Event) -> None:
-        for identity in (bytes(3 * 1024 * 1024 - 64), None):
+        wrong = [{"id": identity} for identity in (bytes(3 * 1024 * 1024 - 64), "x" * 65, [], {"a": 1})]
+        for without in (*wrong, {}):
             line = Line(None, socket_path(tmp_path))
-            line.send(pack_frame({"id": identity, "op": "x"}, 2**32), [])
+            line.send(pack_frame({**without, "op": "x"}, 2**32), [])
             with pytest.raises(NoNode):
                 line.advance(lambda: False, None)
         with Client(socket=socket_path(tmp_path)) as client:
             assert client.status()
 
     behind_the_door(socket_path(tmp_path), act, few)
+
+
+@pytest.mark.parametrize("op", ["status", "no such question"])
+@pytest.mark.parametrize("identity", [7, 2**64 - 1, "a word", "x" * 64, b"\0" * 64, 1.5, True, None])
+def test_an_id_is_anything_short_and_comes_back_as_it_was(tmp_path: Path, identity: object, op: str) -> None:
+    """Clients that others wrote count as they like."""
+    found: list[object] = []
+
+    def act(_: trio.Event) -> None:
+        line = Line(None, socket_path(tmp_path))
+        line.send(pack_frame({"id": identity, "op": op}), [])
+        decoder = FrameDecoder()
+        while not found:
+            found.extend(map(unpack_body, decoder.feed(line._socket.recv(65536))))
+
+    behind_the_door(socket_path(tmp_path), act)
+    assert isinstance(found[0], dict) and found[0]["id"] == identity
 
 
 def test_a_job_of_lists_in_lists_without_end_is_refused_and_ends_neither_its_connection_nor_the_node(
