@@ -5,6 +5,7 @@ Rule: it opens what it was given and nothing else; file names come from re-encod
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from dimnode.errors import ConfigError, PeerFault
 from dimnode.limits import LIMITS
@@ -15,13 +16,13 @@ from dimnode.records.receipt import parse_receipt
 def read_trust(path: Path) -> dict[bytes, str]:
     """Names by peer id. The TOML file has a table `[peers]` with lines `name = "12D3KooW…"`; raises `ConfigError`."""
     try:
-        peers = tomllib.loads(path.read_text(encoding="utf-8")).get("peers", {})
+        peers: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("peers")
         return {bytes(peer_bytes(text)): str(name) for name, text in peers.items()}
     except (OSError, ValueError, AttributeError, TypeError, PeerFault) as error:
         hint = 'a table [peers] with lines like: alba = "12D3KooW…"'
         cause = error.strerror or "" if isinstance(error, OSError) else str(error)
         if isinstance(error, AttributeError | TypeError):  # Python's words, of no use to a person
-            cause = "[peers] is not a table of texts"
+            cause = "there is no table [peers] of texts"
         raise ConfigError("E-verify-02", f"{path} is no list of peers", cause, hint) from None
 
 

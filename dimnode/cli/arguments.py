@@ -5,6 +5,8 @@ Rule: nothing heavy is imported here, so that `--help` is instant. A leaf names 
 """
 
 import argparse
+import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +23,7 @@ exit codes: 0 ok · 1 failed or refuted · 2 usage or configuration · 3 incompl
 """
 
 
+_NO_CHOICE = re.compile(r"invalid choice: '([^']*)' \(")
 _MISTAKE_MAX = 400  # letters: what was typed may be a whole document
 
 
@@ -36,6 +39,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises `ConfigError` E-cli-10."""
+        if (typed := _NO_CHOICE.search(message)) and (
+            near := get_close_matches(typed[1], re.findall(r"'([^']*)'", message[typed.end() :]), 1)
+        ):
+            message = f"{message[: typed.end() - 1].strip()}; did you mean {near[0]!r}?"
         raise ConfigError("E-cli-10", f"{self.prog}: {message[:_MISTAKE_MAX]}", "", f"{self.prog} --help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:

@@ -147,4 +147,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError("E-cli-34", f"cannot read the policy {path}", str(error), "docs/operator.md, Data") from None
+        cause = error.strerror or "" if isinstance(error, OSError) else str(error)
+        raise ConfigError("E-cli-34", f"cannot read the policy {path}", cause, "docs/operator.md, Data") from None

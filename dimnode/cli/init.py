@@ -113,9 +113,10 @@ def _config(chosen: argparse.Namespace, tls: Tls) -> Config:
 
 
 def _check_http(chosen: argparse.Namespace) -> None:
-    """What `dim up` would not do is not written down. Raises `ConfigError` E-http-23."""
-    from dimnode.api.http.settings import is_loopback
+    """What `dim up` would not do is not written down. Raises `ConfigError` E-http-20, -23."""
+    from dimnode.api.http.settings import check_listen, is_loopback
 
+    check_listen(chosen.http or "")
     tls = chosen.self_signed or chosen.certificate or (chosen.profile == "prod" and sys.stdin.isatty())
     insecure = os.environ.get("DIM_HTTP_INSECURE", "").lower() in ("1", "true")
     if not chosen.http or is_loopback(chosen.http) or tls or insecure:

@@ -80,6 +80,7 @@ def _text_of(source: str) -> tuple[str, bool]:
 def unreadable(source: str, error: OSError | UnicodeDecodeError, hint: str) -> ConfigError:
     """E-cli-41 for a file that was named: the system's reason, or that it is no text."""
     cause = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+    hint = "check the path" if isinstance(error, FileNotFoundError) else hint
     return ConfigError("E-cli-41", f"cannot read {source}", cause or "", hint)
 
 

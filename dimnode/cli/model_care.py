@@ -5,6 +5,7 @@ Rule: how far it is goes to stderr, the result to stdout; what a stranger wrote 
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from dimnode.cli.blobs import watched
@@ -62,7 +63,12 @@ def show(chosen: argparse.Namespace) -> int:
 
 
 def _ports(rows: list[Any]) -> str:
-    return ", ".join(f"{shown(name)} {shown(dtype)}{list(shape)}" for name, dtype, shape in rows)
+    return ", ".join(f"{shown(name)} {shown(dtype)}{shape_text(shape)}" for name, dtype, shape in rows)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """`[any, 3]`."""
+    return "[" + ", ".join("any" if size < 0 else str(size) for size in shape) + "]"
 
 
 def _withdrawn(reason: str | None) -> str:

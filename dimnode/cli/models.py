@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dimnode.cli.blobs import watched
-from dimnode.cli.model_care import price_of
+from dimnode.cli.model_care import price_of, shape_text
 from dimnode.cli.node import open_client
 from dimnode.cli.output import counted, say, say_json, shown, size_text, table, talk
 from dimnode.cli.pretrained import card_of, config_in, is_chain, licence_in, require_bert
@@ -208,15 +208,11 @@ def _takes(row: Mapping[str, Any]) -> str:
         source["kind"] if source["kind"] == source["name"] else f"{source['kind']} {source['name']}"
         for source in row.get("takes", ())
     ]
-    return ", ".join(given or [f"{name} {dtype}{_shape(shape)}" for name, dtype, shape in row["inputs"]])
+    return ", ".join(given or [f"{name} {dtype}{shape_text(shape)}" for name, dtype, shape in row["inputs"]])
 
 
 def _bare(row: Mapping[str, Any]) -> str:
     return str(row["name"].rpartition(":")[0])
-
-
-def _shape(shape: list[int]) -> str:
-    return "[" + ", ".join("any" if size < 0 else str(size) for size in shape) + "]"
 
 
 def _card_and_file(path: Path) -> tuple[dict[str, Any], Path]:
@@ -286,4 +282,5 @@ def _read_card(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError("E-cli-30", f"cannot read the card {path}", str(error), "docs/operator.md, Models") from None
+        cause = error.strerror or "" if isinstance(error, OSError) else str(error)
+        raise ConfigError("E-cli-30", f"cannot read the card {path}", cause, "docs/operator.md, Models") from None

@@ -42,7 +42,10 @@ def open_client(chosen: argparse.Namespace) -> Client:
 
 def up(chosen: argparse.Namespace) -> int:
     """Run the node until SIGINT or SIGTERM."""
+    from dimnode.api.http.settings import check_listen
+
     home = home_of(chosen)
+    check_listen(chosen.http or "")
     flags: dict[str, Any] = {"profile": chosen.profile, "name": chosen.name}
     flags |= {"listen": chosen.listen, "bootstrap": chosen.bootstrap, "execute": False if chosen.no_execute else None}
     flags |= {"http_listen": chosen.http}

@@ -146,7 +146,8 @@ def _nobody(spec: Mapping[str, Any], step: int, roster: Roster, now: Now) -> Ref
     cause = f"no peer holds the cabinet {cabinet!r}" if cabinet else "no peer heard so far has this model"
     if "peer" in template:
         cause = "the peer that it names has not been heard of, or does not offer it"
-    return Refused("E-jobs-04", f"no peer offers what step {number} needs", cause, "dim models ls")
+    hint = "dim peers" if cabinet else "dim models ls"
+    return Refused("E-jobs-04", f"no peer offers what step {number} needs", cause, hint)
 
 
 def _drained(number: int, own: bool) -> Refused:

@@ -143,7 +143,8 @@ def _place_and_header(source: Path) -> tuple[str, list[str]]:
         if not source.is_file():  # opening a pipe would wait for ever
             raise Refused("E-data-01", f"{source} is not a file", "", "check the path")
         with source.open(newline="", encoding="utf-8-sig") as file:
-            columns = next(csv.reader(file), [])
+            table = csv.reader(file)
+            columns, first = next(table, []), next(table, None)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Refused(
             "E-data-01", f"cannot read {source}", str(error), "a CSV file in UTF-8 with one header line"
@@ -154,4 +155,6 @@ def _place_and_header(source: Path) -> tuple[str, list[str]]:
     if too_long := [column for column in columns if len(column) > most]:
         cause = f"{most} characters are the most"
         raise Refused("E-data-01", f"{source} has a column {too_long[0][:80]!r}", cause, "rename it")
+    if first is None:  # such as a key: its only line would be told to everybody as the name of a column
+        raise Refused("E-data-01", f"{source} has a header and no rows", "", "a CSV file in UTF-8 with one header line")
     return os.fspath(source.absolute()), columns

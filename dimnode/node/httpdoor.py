@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from dimnode.api.http.settings import HttpSettings, is_loopback
+from dimnode.api.http.settings import HttpSettings, check_listen, is_loopback
 from dimnode.errors import ConfigError, Refused
 from dimnode.limits import HttpLimits
 from dimnode.records.ids import Cid
@@ -126,9 +126,7 @@ class HttpPlace:
         config = self._node.config
         if self._door is not None or not config.http_listen or not has_keys(self._node.home):
             return self.url
-        if ":" not in config.http_listen:
-            cause = f"{config.http_listen} names no port"
-            raise ConfigError("E-http-20", "the HTTP door cannot listen there", cause, 'http_listen = "127.0.0.1:8710"')
+        check_listen(config.http_listen)
         if find_spec("fastapi") is None or find_spec("hypercorn") is None:
             raise ConfigError("E-http-22", "the HTTP door is not installed", "", "pip install 'dimnode[http]'")
         # Half a second of imports: in a thread, so that no peer waits for a ping meanwhile.

@@ -51,7 +51,8 @@ def _fault(value: Any, path: tuple[int, ...], sizes: list[int], numbers: tuple[t
     if len(path) == len(sizes):
         sizes.append(len(value))
     if len(value) != sizes[len(path)]:
-        what = f"{place_text(path)} has {len(value)} entries, the first has {sizes[len(path)]}"
+        entries = "1 entry" if len(value) == 1 else f"{len(value)} entries"
+        what = f"{place_text(path)} has {entries}, the first has {sizes[len(path)]}"
         return Fault("E-input-01", what, "its rows differ in length")
     for step, entry in zip(count(), value):
         if isinstance(entry, list | tuple) != isinstance(value[0], list | tuple):

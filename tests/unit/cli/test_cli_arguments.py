@@ -82,6 +82,15 @@ def test_a_usage_mistake_is_two_lines_and_exit_code_2(dim, typed):
     assert len(said.err.splitlines()) == 2
 
 
+def test_a_slip_in_a_command_is_answered_with_the_one_that_is_meant(dim):
+    assert dim("stats").err.splitlines() == [
+        "error E-cli-10: dim: argument COMMAND: invalid choice: 'stats'; did you mean 'status'?",
+        "hint: dim --help",
+    ]
+    assert "did you mean 'blocked'?" in dim("peers", "bloked").err
+    assert "(choose from 'low', 'normal', 'high')" in dim("run", "m", "x.csv", "--priority", "urgent").err
+
+
 def test_an_argument_that_a_command_does_not_know_is_the_commands_own_mistake(dim):
     ended = dim("blobs", "get", "bafk", "--frum", "x")
     assert ended.code == 2

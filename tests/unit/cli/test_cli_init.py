@@ -89,6 +89,17 @@ def test_addresses_that_up_would_refuse_are_not_written_by_init(
     assert not home.exists()
 
 
+@pytest.mark.parametrize("address", ["8710", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "[::1]", "127.0.0.1:²"])
+@pytest.mark.parametrize("command", ["init", "up"])
+def test_a_door_without_a_port_is_refused_at_once_and_not_when_the_first_key_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, address: str
+) -> None:
+    home = tmp_path / "home"
+    assert main([command, "--home", str(home), "--http", address]) == 2
+    assert "E-http-20" in capsys.readouterr().err
+    assert not home.exists()
+
+
 def test_settings_that_cannot_be_written_whole_leave_the_old_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,7 +69,7 @@ def test_a_table_with_the_columns_that_the_model_names_is_read_by_them(given, ca
         ("[[1, 2], [3, NaN]]", "rows.json", "input 'x': row 2, column 2 is nan"),
         ("[[1, 2], [3, 1e300]]", "rows.json", "input 'x': row 2, column 2 is 1e+300"),
         ("[[1, 2], [1e999, 1]]", "rows.json", "input 'x': row 2, column 1 is inf"),
-        ("[[1, 2], [3]]", "rows.json", "input 'x': row 2 has 1 entries, the first has 2"),
+        ("[[1, 2], [3]]", "rows.json", "input 'x': row 2 has 1 entry, the first has 2"),
         ('[[1, 2], [3, "x"]]', "rows.json", "input 'x': row 2, column 2 is no number"),
     ],
 )

@@ -44,8 +44,9 @@ def test_a_malformed_job_file_is_named_with_the_line(given, text, name, place):
 def test_a_job_file_that_is_no_map_or_not_there_is_refused(given, tmp_path):
     with pytest.raises(ConfigError, match="E-cli-40"):
         read_job_file(given("- 1\n", "j.yaml"))
-    with pytest.raises(ConfigError, match="E-cli-41"):
+    with pytest.raises(ConfigError, match="E-cli-41") as caught:
         read_job_file(tmp_path / "nowhere.yaml")
+    assert caught.value.complaint.hint == "check the path"
 
 
 def test_an_input_that_names_a_file_is_recognised_and_checked():

@@ -52,3 +52,11 @@ def test_a_list_that_gives_two_peers_one_name_is_refused(dim, tmp_path, trust):
     assert said.code == 2
     assert said.err.startswith("error E-verify-02")
     assert not node.requests
+
+
+def test_names_outside_the_table_of_peers_are_refused_and_not_passed_over(dim, tmp_path, trust):
+    trust.write_text(f'alba = "{ALBA}"\n')
+    with FakeNode(tmp_path):
+        said = dim("rep", "explain", "alba", "--trust", trust)
+    assert said.code == 2
+    assert "there is no table [peers]" in said.err

@@ -73,6 +73,14 @@ def test_a_pinned_peer_that_does_not_offer_it_is_refused() -> None:
     assert refused(stage, tasks=[{**INFER, "peer": A}]) == ""
 
 
+def test_who_finds_no_cabinet_is_sent_where_cabinets_are_listed() -> None:
+    for changes, hint in (({**SITES, "tasks": [SITE]}, "dim peers"), ({"tasks": [INFER]}, "dim models ls")):
+        stage = Stage([])
+        stage.link(A, models=[], cabinets=[])
+        [no] = of(Refuse, stage.submit(**changes))
+        assert (no.code, no.hint) == ("E-jobs-04", hint)
+
+
 def test_a_quorum_needs_as_many_linked_peers_as_replicas() -> None:
     stage = Stage([A, B])
     assert refused(stage, **QUORUM) == "E-jobs-03"

@@ -545,6 +545,8 @@ def test_what_is_no_table_is_refused(tmp_path, library) -> None:
         assert refused(add_cabinet, library, tmp_path / name) == "E-data-01"
     for header in ("", "a,a", "x" * 65):
         assert refused(add_cabinet, library, table(tmp_path, header)) == "E-data-01"
+    (tmp_path / "t.csv").write_text("5ec3e7\n")  # a key, say: everybody would hear it as a column's name
+    assert refused(add_cabinet, library, tmp_path / "t.csv") == "E-data-01"
     (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00")
     assert refused(add_cabinet, library, tmp_path / "t.csv") == "E-data-01"
 

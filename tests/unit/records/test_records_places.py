@@ -20,7 +20,7 @@ NAN = math.nan
         ([[1, 2], [3, "x"]], "E-input-01", "row 2, column 2 is no number"),
         ([[1, None]], "E-input-01", "row 1, column 2 is no number"),
         ([[True]], "E-input-01", "row 1, column 1 is no number"),
-        ([[1, 2], [3]], "E-input-01", "row 2 has 1 entries, the first has 2"),
+        ([[1, 2], [3]], "E-input-01", "row 2 has 1 entry, the first has 2"),
         ([[1], 2], "E-input-01", "row 2 is 2"),
         (NAN, "E-input-02", "it is nan"),
     ],
