@@ -225,6 +225,9 @@ class PeerLimits:
     foreign_requests_read_per_peer: int = 2
     foreign_bytes_max: int = 128 * 1024 * 1024
     foreign_reading_bytes_max: int = 32 * 1024 * 1024  # of them, for requests that are not open jobs yet
+    foreign_receipts_bytes_max: int = 256 * 1024 * 1024
+    foreign_receipts_remembered_max: int = 4096
+    foreign_receipt_seconds_min: float = 10.0  # from one making of a long receipt to the next
     foreign_peer_share_permille: int = 125
     foreign_group_share_permille: int = 250
     foreign_kept_permille: tuple[int, int, int] = (0, 250, 500)  # of all bytes, by how much there is against a peer

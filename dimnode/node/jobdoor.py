@@ -21,6 +21,7 @@ from dimnode.jobs.events import Submitted
 from dimnode.jobs.intake import spec_problem
 from dimnode.limits import LIMITS, Limits
 from dimnode.node.foreign import Desk, Foreign, Shares
+from dimnode.node.foreign_receipts import ForeignReceipts
 from dimnode.node.registry import grants_in
 from dimnode.p2p.blob_places import group_of
 from dimnode.p2p.host.streams import Stream
@@ -48,6 +49,7 @@ class JobDoor:
         limits = node.limits.peers
         self._bytes = Shares(limits.foreign_bytes_max - limits.foreign_reading_bytes_max, limits)
         self._reading = Shares(limits.foreign_reading_bytes_max, limits)
+        self._receipts = ForeignReceipts(node)
         self._streams = self._jobs = 0
 
     def handlers(self) -> dict[str, Callable[[Stream], Awaitable[None]]]:
@@ -56,8 +58,8 @@ class JobDoor:
 
     @property
     def held(self) -> tuple[int, int, int]:
-        """Streams, jobs and bytes of all peers together, these with what is still being read."""
-        return self._streams, self._jobs, self._bytes.held + self._reading.held
+        """Streams, jobs and bytes of all peers together, these with what is being read and sent."""
+        return self._streams, self._jobs, self._bytes.held + self._reading.held + self._receipts.held
 
     async def serve(self, stream: Stream) -> None:
         """Take one job and stay until it has ended."""
@@ -169,16 +171,15 @@ class JobDoor:
         return token.job
 
     async def _tell(self, stream: Stream, job: RecordId) -> None:
-        """How it ended, and the receipt."""
-        node = self._node
-        end = node.journal.end_of(job)
+        """How it ended, and the receipt. Raises `Refused`: later."""
+        end = self._node.journal.end_of(job)
         assert end is not None, "whoever waits for a job is answered after the commit that ended it"
-        receipt = await node.long_reads.receipt(job)
-        with trio.fail_after(node.limits.peers.blob_seconds_max):
-            await stream.write(pack_frame(["ended", end[1], len(receipt)]))
-            for start in range(0, len(receipt), _CHUNK_BYTES):
-                await stream.write(pack_frame(receipt[start : start + _CHUNK_BYTES]))
-            await stream.write(END)
+        async with self._receipts.of(job, PeerId(stream.peer), group_of(stream.comes_from)) as receipt:
+            with trio.fail_after(self._node.limits.peers.blob_seconds_max):
+                await stream.write(pack_frame(["ended", end[1], len(receipt)]))
+                for start in range(0, len(receipt), _CHUNK_BYTES):
+                    await stream.write(pack_frame(receipt[start : start + _CHUNK_BYTES]))
+                await stream.write(END)
 
     def _open(self, body: bytes, peer: PeerId) -> tuple[list[Any], Record]:
         """The fields of a request, and the spec that this peer signed. Raises `PeerFault`."""

@@ -95,6 +95,10 @@ class Reader:
         query += " (SELECT o.cid FROM openings o JOIN records r ON r.id = o.record WHERE r.job=?)"
         return int(self.rows(query, (job,))[0][0])
 
+    def record_bytes(self, job: bytes) -> int:
+        """What the records of a job take together."""
+        return int(self.rows("SELECT COALESCE(SUM(LENGTH(envelope)), 0) FROM records WHERE job=?", (job,))[0][0])
+
     def envelope(self, identity: bytes) -> bytes | None:
         """The envelope of a record that was committed here."""
         found = self.rows("SELECT envelope FROM records WHERE id=?", (identity,))

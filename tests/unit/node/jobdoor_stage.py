@@ -43,6 +43,11 @@ class Line:
         self._sent += content
         self._moved.unpark_all()
 
+    def listen(self) -> None:
+        """Take answers from now on."""
+        self.deaf = False
+        self._moved.unpark_all()
+
     def lose(self) -> None:
         """The connection breaks."""
         self.lost = True
@@ -64,6 +69,7 @@ class Line:
     async def write(self, *parts: bytes) -> None:
         await trio.lowlevel.checkpoint()
         while self.deaf and not self.lost:
+            self.still.set()
             await self._moved.park()
         if self.lost:
             raise StreamLost("lost")
@@ -133,9 +139,12 @@ class Room:
     async def _hear(self, records: Any, teller: PeerId) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def open(self, stranger: Stranger, content: bytes = b"", ip: str = "192.0.2.1") -> Line:
-        """A stream to the door, and what is sent on it; returns when all is still."""
+    async def open(
+        self, stranger: Stranger, content: bytes = b"", ip: str = "192.0.2.1", *, deaf: bool = False
+    ) -> Line:
+        """A stream to the door, and what is sent on it; returns when all is still. Who is deaf takes no answer."""
         line = Line(stranger.peer, ip)
+        line.deaf = deaf
         line.send(content)
 
         async def serve() -> None:
@@ -170,7 +179,9 @@ class Room:
         await wait_all_tasks_blocked()
 
 
-def on_stage(folder: Path, act: Callable[[Room], Awaitable[None]], limits: Limits = LIMITS) -> None:
+def on_stage(
+    folder: Path, act: Callable[[Room], Awaitable[None]], limits: Limits = LIMITS, clock: trio.abc.Clock | None = None
+) -> None:
     """Act with a door; whoever still waits at it then is sent away."""
 
     async def main() -> None:
@@ -180,4 +191,4 @@ def on_stage(folder: Path, act: Callable[[Room], Awaitable[None]], limits: Limit
                 await act(room)
                 nursery.cancel_scope.cancel()
 
-    trio.run(main)
+    trio.run(main, clock=clock)
