@@ -28,6 +28,11 @@ def load_engine(engine: Engine, journal: Journal, vault: Vault, now: Now) -> lis
 
 
 def load_standing(journal: Journal) -> Standing:
-    """The standing book, from its evidence."""
+    """The standing book, from its evidence: all of it, some 12 µs a row.
+
+    Not from a part, and not from sums in SQL: who is established counts work of any age, the order decides what was
+    forgotten, and the numbers must be those of before to the last bit. What would bound it is a copy of the book in the
+    journal, made anew from the rows whenever it is in doubt; below a million rows that saves seconds once a start.
+    """
     query = "SELECT peer, context, at_ms, good, weight, kind, record FROM evidence ORDER BY seq"
     return Standing.from_rows(journal.each(query), LIMITS.standing)
