@@ -22,6 +22,7 @@ __all__ = [
     "Vote",
     "check_comparator",
     "encode_tally_blob",
+    "integers_of",
     "labels_of",
     "sum_counts",
     "support",
@@ -71,7 +72,7 @@ def labels_of(output: bytes, rows: int | None = None) -> tuple[int, ...]:
         raise PeerFault("votes: label is not int64 [rows]")
     if tensor.items > LIMITS.consensus.vote_rows_max:  # before they become numbers: those take four times the room
         raise PeerFault("votes: rows")
-    labels = _integers(tensor)
+    labels = integers_of(tensor)
     if rows is not None and len(labels) != rows:
         raise PeerFault("votes: rows")
     _check_labels(labels)
@@ -181,13 +182,14 @@ def _check_labels(labels: Sequence[int]) -> None:
 
 
 def _added(tensors: Sequence[Tensor]) -> Tensor:
-    sums = [sum(items) for items in zip(*map(_integers, tensors), strict=True)]
+    sums = [sum(items) for items in zip(*map(integers_of, tensors), strict=True)]
     if sums and (min(sums) < INT64_MIN or max(sums) > INT64_MAX):
         raise PeerFault("sum: does not fit int64")
     return Tensor(tensors[0].name, "int64", tensors[0].shape, _packed(sums))
 
 
-def _integers(tensor: Tensor) -> tuple[int, ...]:
+def integers_of(tensor: Tensor) -> tuple[int, ...]:
+    """The numbers of an int64 tensor."""
     return struct.unpack(f"<{tensor.items}q", tensor.raw)
 
 

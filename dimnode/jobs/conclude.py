@@ -16,6 +16,7 @@ CHECKS: Final = ("signature", "lease", "epoch", "input", "output")
 NEVER_CHECKED: Final = ("that a model really ran",)
 _CODE_CHARACTERS = 32
 _REASON_CHARACTERS = 256
+_UNCHECKED_CHARACTERS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def verdict_body(job: Job, outcome: Outcome) -> dict[str, Any]:
         "steps": steps,
         "outputs": [opening.ref for opening in outcome.outputs],
         "checks": list(CHECKS),
-        "unchecked": list(NEVER_CHECKED),
+        "unchecked": _unchecked(job),
         "parents": _parents(job),
     }
     if job.abandoned:
@@ -54,6 +55,14 @@ def verdict_body(job: Job, outcome: Outcome) -> dict[str, Any]:
     if outcome.reason:
         body["reason"] = outcome.reason[:_REASON_CHARACTERS]
     return body
+
+
+def _unchecked(job: Job) -> list[str]:
+    if not job.left_out:
+        return list(NEVER_CHECKED)
+    tasks = ", ".join(map(str, sorted(job.left_out)))
+    left_out = f"answers left out because their outputs have another form than the others, to tasks {tasks}"
+    return [*NEVER_CHECKED, left_out[:_UNCHECKED_CHARACTERS]]
 
 
 def _parents(job: Job) -> list[RecordId]:

@@ -22,6 +22,7 @@ from dimnode.jobs.patterns import (
     answers_of,
     has_enough,
     next_move,
+    sites_needed,
 )
 from dimnode.jobs.roster import Roster
 from dimnode.jobs.states import JobMove, JobState
@@ -79,10 +80,28 @@ class Deciding:
         job.move(JobMove.DECIDE)
         if event.output is None:
             outcome = Outcome("failed", code=event.code, reason=event.reason)
-        else:
-            job.steps.append(StepResult(None, event.supporters, event.dissent))
-            outcome = Outcome("ok", (event.output,), made=event.output)
-        return self._conclude(job, outcome, now) + self.follow(now)
+            return self._conclude(job, outcome, now) + self.follow(now)
+        counted = {*event.supporters, *event.dissent}
+        left_out = [answer for answer in job.answers if answer not in counted]
+        effects = [effect for answer in left_out for effect in self._leave_out(job, answer)]
+        job.steps.append(StepResult(None, event.supporters, event.dissent))
+        outcome = Outcome("ok", (event.output,), made=event.output)
+        return effects + self._conclude(job, outcome, now) + self.follow(now)
+
+    def _leave_out(self, job: Job, answer: RecordId) -> list[Effect]:
+        """An answer that did not fit the others is refused late, like one that the rule cannot read: without blame.
+
+        The receipt names its lease as one that led to nothing, and not the answer: a verdict counts every good answer
+        of its receipt.
+        """
+        left = job.answers.pop(answer)
+        task = job.tasks[left.task]
+        assert task.lease is not None, "an answered task has a lease"
+        if len(job.abandoned) < self._limits.jobs.abandoned_leases_listed_max:
+            job.abandoned.append(task.lease)
+        job.left_out.append(task.number)
+        why = "its output has another form than the others"
+        return [Note(job.id, "left out", task.number, task.epoch, left.peer, why), Release((), (left.output.cid,))]
 
     def cancel(self, job: Job, now: Now) -> list[Effect]:
         """End a job at its client's wish."""
@@ -161,4 +180,4 @@ def _combine(job: Job, answers: tuple[Accepted, ...]) -> Combine:
     rule = job.spec["rule"]
     weights = rule.get("weights_permille")
     chosen = tuple(weights[step_of(job.spec, answer.task)] for answer in answers) if weights else ()
-    return Combine(job.id, rule["method"], tuple(answer.part() for answer in answers), chosen)
+    return Combine(job.id, rule["method"], tuple(answer.part() for answer in answers), chosen, sites_needed(job.spec))

@@ -127,12 +127,13 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Combine:
-    """Make one output of all parts by the rule's method; `Combined` follows."""
+    """Make one output by the rule's method, of at least `needed` parts that fit together; `Combined` follows."""
 
     job: RecordId
     method: str
     parts: tuple[Part, ...]
     weights_permille: tuple[int, ...]
+    needed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,7 +238,10 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """Parts became one output (a tally or an aggregate), held as a blob; or could not (`code`)."""
+    """Parts became one output (a tally or an aggregate), held as a blob; or could not (`code`).
+
+    A part that is neither in `supporters` nor in `dissent` had another form than these, and was left out.
+    """
 
     job: RecordId
     output: Opening | None

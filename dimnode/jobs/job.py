@@ -78,8 +78,8 @@ class StepResult:
 class Job:
     """An open job. `tokens` are clients that wait for its end; they do not survive a restart, the job does.
 
-    `failed` are answers that were no success and `refusals` rulings that said no: evidence for the receipt.
-    `held` names each record that the job holds, once per hold.
+    `failed` are answers that were no success and `refusals` rulings that said no: evidence for the receipt. `left_out`
+    are tasks whose answers did not fit the others. `held` names each record that the job holds, once per hold.
     """
 
     id: RecordId
@@ -94,6 +94,7 @@ class Job:
     failed: list[RecordId] = field(default_factory=list)
     refusals: list[RecordId] = field(default_factory=list)
     abandoned: list[RecordId] = field(default_factory=list)
+    left_out: list[int] = field(default_factory=list)
     held: list[RecordId] = field(default_factory=list)
     second_rounds: set[int] = field(default_factory=set)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from dimnode.consensus.combining import check_part
 from dimnode.errors import PeerFault
 from dimnode.jobs.events import AnswerReceived, BadRecord
 from dimnode.node.fetching import Fetching, about, busy, split_large
-from dimnode.node.perform import check_part
 from dimnode.node.registry import grants_in
 from dimnode.p2p.frames import Arrival, RecordFault, TaskFrame, UnknownWord, arrival, read_task_frame
 from dimnode.p2p.links import Link
@@ -37,6 +37,9 @@ class Courier:
         node = self._node
         if peer == node.me:
             found = arrival(frame, node.me, node.me, node.net, trusted=True)
+            if rule := self._unreadable(found):  # a model of our own may be what the rule cannot read
+                node.inbox.put_local(BadRecord(peer, frame.key, rule, blame=False))
+                return
             self._hold(found.held)
             node.inbox.put_local(found.event)
             return
@@ -114,7 +117,8 @@ class Courier:
         if job is None or not self._node.engine.owner.expects(event.peer, event.key):
             return ""
         try:
-            check_part(job.spec["rule"]["method"], event.peer, dict(found.held)[event.output.cid])
+            output = dict(found.held)[event.output.cid]
+            check_part(job.spec["rule"]["method"], event.peer, output, len(job.spec["tasks"]))
         except PeerFault as fault:
             return fault.rule
         return ""

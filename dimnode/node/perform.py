@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any, Protocol, assert_never
 
 from dimnode.cabinets.policy import Request, Ruling, conditions_digest, decide, rows_mask
-from dimnode.consensus.recompute import Vote, encode_tally_blob, labels_of, sum_counts, support, tally
-from dimnode.consensus.tensors import weighted_average
+from dimnode.consensus.agreement import support
+from dimnode.consensus.combining import Contribution
+from dimnode.consensus.combining import combine as combined
 from dimnode.errors import PeerFault, Refused
 from dimnode.exec.orders import Busy, Condition, Finished, Order, Rows, Take
 from dimnode.exec.pool import Pool
@@ -31,7 +32,7 @@ from dimnode.jobs.effects import (
     Stop,
 )
 from dimnode.jobs.events import Combined, Compared, Event, Key, Ruled, RunFinished, RunRefused
-from dimnode.limits import LIMITS, Limits
+from dimnode.limits import Limits
 from dimnode.node.diary import Diary
 from dimnode.node.library import Library
 from dimnode.node.model_orders import LocalModel
@@ -331,38 +332,20 @@ class Performer:
         )
 
     def _combine(self, combine: Combine) -> Combined:
-        everyone = tuple(part.answer for part in combine.parts)
+        answers = tuple(part.answer for part in combine.parts)
         try:
-            blob, dissent = self._combined(combine)
+            made = combined(combine.method, self._contributions(combine), combine.needed)
         except PeerFault as fault:
-            return Combined(combine.job, None, everyone, (), "E-consensus-01", f"the answers do not fit: {fault.rule}")
-        supporters = tuple(answer for answer in everyone if answer not in dissent)
-        return Combined(combine.job, self.hold_blob(blob), supporters, dissent)
+            return Combined(combine.job, None, answers, (), "E-consensus-01", f"the answers do not fit: {fault.rule}")
+        dissent = tuple(answers[place] for place in made.dissent)
+        supporters = tuple(answers[place] for place in made.counted if place not in made.dissent)
+        return Combined(combine.job, self.hold_blob(made.output), supporters, dissent)
 
-    def _combined(self, combine: Combine) -> tuple[bytes, tuple[RecordId, ...]]:
-        blobs = [self._bytes(part.output) for part in combine.parts]
-        match combine.method:
-            case "sum_counts":
-                return sum_counts([(part.peer, blob) for part, blob in zip(combine.parts, blobs, strict=True)]), ()
-            case "federated_average" | "weighted_average":
-                own = combine.method == "federated_average"
-                weights = [part.weight for part in combine.parts] if own else list(combine.weights_permille)
-                rows = zip(combine.parts, weights, blobs, strict=True)
-                return weighted_average([(part.peer, weight, blob) for part, weight, blob in rows]), ()
-            case _:
-                votes = [
-                    Vote(part.peer, labels_of_tally(blob), part.answer)
-                    for part, blob in zip(combine.parts, blobs, strict=True)
-                ]
-                weighted = combine.method == "weighted_vote"
-                by_answer: dict[bytes, int] | None = None
-                if weighted:
-                    parts = zip(combine.parts, combine.weights_permille, strict=True)
-                    by_answer = {part.answer: weight for part, weight in parts}
-                result = tally(votes, by_answer)
-                dissenting = {answer for row in result.dissent for answer in row}
-                dissent = tuple(part.answer for part in combine.parts if part.answer in dissenting)
-                return encode_tally_blob(result), dissent
+    def _contributions(self, combine: Combine) -> list[Contribution]:
+        """Weights are the submitter's where the spec has some, else the sites' own where the rule is about these."""
+        own = [part.weight if combine.method == "federated_average" else 1 for part in combine.parts]
+        rows = zip(combine.parts, combine.weights_permille or own, strict=True)
+        return [Contribution(part.peer, part.answer, weight, self._bytes(part.output)) for part, weight in rows]
 
     # ---- doors
 
@@ -376,29 +359,6 @@ class Performer:
             reply.token.refused(Refuse(reply.token, reply.job, no.code, no.what, no.cause, no.hint))
             return
         reply.token.ended(reply, whole)
-
-
-def check_part(method: str, peer: PeerId, blob: bytes) -> None:
-    """Raises `PeerFault` when this rule could make nothing of this one output, whatever the others are."""
-    match method:
-        case "sum_counts":
-            sum_counts([(peer, blob)])
-        case "federated_average" | "weighted_average":
-            weighted_average([(peer, 1, blob)])
-        case "majority_vote" | "weighted_vote":
-            labels_of_tally(blob)
-
-
-def labels_of_tally(blob: bytes) -> tuple[int, ...]:
-    """The labels of one vote. Raises `PeerFault` also when they would make the tally of all voters too large.
-
-    A row of a tally has as many counts as the largest label of any voter plus one: 4,096 rows with one label of 1,023
-    would be 33 MB.
-    """
-    labels, most = labels_of(blob), LIMITS.consensus.tally_cells_max
-    if (cells := len(labels) * (1 + max(labels))) > most:
-        raise PeerFault(f"votes: a tally of {cells} counts, at most {most}")
-    return labels
 
 
 def _ruled(consult: Consult, ruling: Ruling, policy: RecordId | None) -> Ruled:

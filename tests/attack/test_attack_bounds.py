@@ -10,12 +10,12 @@ import pytest
 import trio
 from engine_stage import ABSENT_PEER, ME, MODEL, A, B, Stage, key_of, of, sent
 
+from dimnode.consensus.combining import check_part
 from dimnode.errors import PeerFault
 from dimnode.jobs.effects import Compare, Forget, Reply, Run
 from dimnode.jobs.events import BadRecord, Compared
 from dimnode.limits import LIMITS, JobLimits, Limits
 from dimnode.node.fetching import Fetching
-from dimnode.node.perform import check_part
 from dimnode.node.registry import Registry
 from dimnode.p2p.blobs import BLOB, Grants, serve_blobs
 from dimnode.p2p.frames import TaskFrame
@@ -175,9 +175,9 @@ def test_one_large_label_does_not_make_a_tally_of_many_megabytes() -> None:
     rows, classes = LIMITS.consensus.vote_rows_max, LIMITS.consensus.vote_classes_max
     most = LIMITS.consensus.tally_cells_max
     with pytest.raises(PeerFault, match=f"a tally of {rows * classes} counts, at most {most}"):
-        check_part("majority_vote", ME, vote([0] * (rows - 1) + [classes - 1]))
-    check_part("majority_vote", ME, vote([0] * (rows - 1) + [most // rows - 1]))  # a model of 256 classes may vote
-    check_part("weighted_vote", ME, vote([classes - 1] * (most // classes)))
+        check_part("majority_vote", ME, vote([0] * (rows - 1) + [classes - 1]), 1)
+    check_part("majority_vote", ME, vote([0] * (rows - 1) + [most // rows - 1]), 1)  # a model of 256 classes may vote
+    check_part("weighted_vote", ME, vote([classes - 1] * (most // classes)), 1)
 
 
 def test_an_answer_that_the_rule_cannot_read_is_named_by_its_own_code_and_is_nobodys_fault() -> None:

@@ -1,7 +1,9 @@
 """What a hostile peer must not get out of, or do to, a real node over real links."""
 
 import csv
+import math
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from dimnode.audit.verifier import verify
 from dimnode.cli.carrying import names_of_peers
 from dimnode.config import socket_path
 from dimnode.errors import PeerFault, Refused
@@ -18,7 +21,7 @@ from dimnode.p2p.blobs import fetch_blob
 from dimnode.p2p.frames import TaskFrame
 from dimnode.records.ids import PeerId, blob_cid, cid_bytes, peer_bytes, peer_letters, peer_text
 from dimnode.records.kinds import open_record
-from dimnode.records.tensors import Tensor, encode_tensors
+from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
 from tests.attack.attacker import Attacker, answer_frame, lease_frame, opening, record, run, spec
 from tests.e2e.books import Books
 from tests.e2e.harness import JOB_SECONDS, MODEL_FEATURES, Nodes, RealNode, patient, real_nodes, triage, until
@@ -306,6 +309,41 @@ def test_a_voter_whose_output_nobody_can_read_does_not_end_the_vote(alba: RealNo
             assert (await trio.to_thread.run_sync(pending.wait, JOB_SECONDS)).status == "ok"
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Tensor("label", "int64", (3,), bytes(24)),
+        Tensor("label", "float64", (1,), struct.pack("<d", math.nan)),
+        Tensor("other", "int64", (1,), bytes(8)),
+    ],
+    ids=["other rows", "not a number", "another name"],
+)
+def test_one_voter_of_three_whose_output_has_another_shape_does_not_end_the_vote(alba: RealNode, odd: Tensor) -> None:
+    name = f"misfit {odd.name} {odd.dtype}"
+    model = record(Attacker(b"m" * 32).key, "manifest", **_manifest(name))
+
+    async def main() -> None:
+        misfit = Attacker()
+        misfit.offers([model.id], manifests=[model.envelope])
+        async with misfit.attached(alba):
+            await trio.to_thread.run_sync(_wait_model, alba, name)
+            tasks = [{"model": name}, {"model": "triage", "peer": "self"}, {"model": "triage", "peer": "self"}]
+            job = {"pattern": "comparative", "tasks": tasks, "min_sites": 2}
+            pending = alba.client.submit(job, [patient(1)])
+            lease = await misfit.word("lease")
+            misfit.send(me(alba), answer_frame(misfit.key, lease, encode_tensors([odd])))
+            ended = await trio.to_thread.run_sync(pending.wait, JOB_SECONDS)
+            assert ended.status == "ok"
+            label, votes = (tensor for tensor in decode_tensors(ended.outputs[0]) if tensor.name in ("label", "votes"))
+            assert max(votes.raw) == 2, "both honest models count"
+            assert label.raw == decode_tensors(alba.client.run(triage("self"), [patient(1)]).outputs[0])[0].raw
+            report = verify(await trio.to_thread.run_sync(alba.client.receipt, ended.job))
+            assert (report.status, [str(check) for check in report.checks if check.outcome == "fail"]) == (0, [])
+
+    run(main)
+    Books(alba.home).check_once()
 
 
 def test_nothing_in_a_nodes_directory_is_readable_by_others(alba: RealNode) -> None:

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dimnode.consensus.combining import Contribution, check_part, combine
 from dimnode.consensus.recompute import Vote, encode_tally_blob, labels_of, sum_counts, support, tally
 from dimnode.consensus.selection import Candidate, Need, NewcomerLane, choose
 from dimnode.consensus.standing import BARRING_KINDS, Evidence, Standing
+from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS
 from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
 
@@ -54,6 +56,57 @@ def test_a_tally_says_what_counting_by_hand_says(votes):
         assert set(result.dissent[row]) == {vote.answer for vote in votes if vote.labels[row] != winner}
         assert list(result.dissent[row]) == sorted(result.dissent[row])
     assert labels_of(encode_tally_blob(result)) == result.labels
+
+
+ODD = st.one_of(
+    st.binary(max_size=40),
+    st.builds(
+        lambda name, dtype, numbers: encode_tensors(
+            [
+                Tensor(
+                    name,
+                    dtype,
+                    (len(numbers),),
+                    struct.pack(f"<{len(numbers)}{'q' if dtype == 'int64' else 'd'}", *numbers),
+                )
+            ]
+        ),
+        st.sampled_from(["label", "count", "x"]),
+        st.sampled_from(["int64", "float64"]),
+        st.lists(st.sampled_from([0, 1, 2**53]), max_size=6),
+    ),
+)
+
+
+@thorough
+@given(st.sampled_from(["majority_vote", "sum_counts", "federated_average"]), st.data())
+def test_whatever_fewer_others_say_the_honest_are_put_together_as_if_alone(method, data):
+    name, least = (
+        ("label", 0) if method == "majority_vote" else ("count", -(2**57) if method == "sum_counts" else -1000)
+    )
+    most = {"majority_vote": 5, "sum_counts": 2**57, "federated_average": 1000}[method]
+    rows = data.draw(st.integers(1, 4))
+    honest = data.draw(
+        st.lists(st.lists(st.integers(least, most), min_size=rows, max_size=rows), min_size=1, max_size=6)
+    )
+    blobs = [encode_tensors([Tensor(name, "int64", (rows,), struct.pack(f"<{rows}q", *row))]) for row in honest]
+    form = [(tensor.name, tensor.dtype, tensor.shape) for tensor in decode_tensors(blobs[0])]
+    odd = data.draw(st.lists(ODD.filter(lambda blob: _form(blob) != form), max_size=len(honest) - 1))
+    parts = [Contribution(b"%d" % place, b"id%d" % place, 1, blob) for place, blob in enumerate(blobs + odd)]
+    for blob in blobs:
+        check_part(method, b"peer", blob, len(parts))
+    shuffled = data.draw(st.permutations(parts))
+    alone, made = combine(method, parts[: len(honest)], len(honest)), combine(method, shuffled, len(honest))
+    assert made.output == alone.output
+    assert {shuffled[place] for place in made.counted} == set(parts[: len(honest)])
+    assert {shuffled[place] for place in made.dissent} == {parts[place] for place in alone.dissent}
+
+
+def _form(blob):
+    try:
+        return [(tensor.name, tensor.dtype, tensor.shape) for tensor in decode_tensors(blob)]
+    except PeerFault:
+        return None
 
 
 @thorough

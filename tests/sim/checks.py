@@ -60,6 +60,8 @@ def check_end(world: "World") -> None:
             check_schema("verdict", body)
             if body["status"] == "expired" and world.universe.soon_well:
                 _check_expired(world, decode(journal.payloads[job]))
+            if body.get("code") == "E-consensus-01":
+                _check_not_spoilt(world, node, job)
     if any(count > 1 for count in verdicts.values()):
         raise Broken("a job ended on two nodes")
 
@@ -80,6 +82,20 @@ def _check_expired(world: "World", spec: dict[str, Any]) -> None:
     due_seconds = (spec["at_ms"] + spec["deadline_ms"]) / 1000 - EPOCH_SECONDS
     if due_seconds > world.universe.fault_seconds + _RECOVERY_SECONDS and not in_vain(world, spec):
         raise Broken(f"a job expired {due_seconds - world.universe.fault_seconds:.0f} s after the last fault")
+
+
+def _check_not_spoilt(world: "World", node: "Node", job: RecordId) -> None:
+    """Answers did not fit together: then those of liars outweigh the honest ones, or these were too few."""
+    spec = decode(node.journal.payloads[job])
+    weights = spec["rule"].get("weights_permille", [1] * len(spec["tasks"]))
+    liars = {other.peer for other in world.nodes if other.liar}
+    told = {True: Counter[int](), False: Counter[int]()}
+    for (owner, task), (_, answer) in node.journal.accepted.items():
+        if owner == job:
+            told[decode(node.journal.payloads[answer])["by"] in liars][task] += weights[task]
+    honest, lies = told[False], told[True]
+    if len(honest) >= spec.get("min_sites", len(spec["tasks"])) and honest.total() > lies.total():
+        raise Broken(f"{len(lies)} liars ended a job for which {len(honest)} honest answers were enough")
 
 
 def _check_empty(node: "Node") -> None:

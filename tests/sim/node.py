@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dimnode.consensus.combining import check_part
 from dimnode.consensus.standing import Standing, context_of
+from dimnode.errors import PeerFault
 from dimnode.jobs.effects import (
     Append,
     Combine,
@@ -30,6 +32,7 @@ from dimnode.jobs.effects import (
 from dimnode.jobs.engine import Engine
 from dimnode.jobs.events import (
     AdvertHeard,
+    BadRecord,
     CancelAsked,
     Combined,
     Compared,
@@ -50,7 +53,7 @@ from dimnode.records.receipt import Opening
 from .clients import Submission
 from .frames import Frame, packed, unpacked
 from .journal import Broken, Journal
-from .pool import agree, combine, output_of, seconds
+from .pool import LIES, agree, combine, output_of, seconds
 from .universe import ABSENT, CABINET, CLASSES, MODELS, key_of
 from .vault import Vault
 
@@ -268,7 +271,23 @@ class Node:
 
     def receive(self, frame: Frame, peer: PeerId) -> None:
         """A frame from a linked peer, or from ourselves."""
-        self.take(unpacked(frame, peer, self.vault))
+        if rule := self._unreadable(frame, peer):
+            self.take(BadRecord(peer, frame.word.key, rule, blame=False))
+        else:
+            self.take(unpacked(frame, peer, self.vault))
+
+    def _unreadable(self, frame: Frame, peer: PeerId) -> str:
+        """Why the job's rule can make nothing of this output, as the real courier asks."""
+        job = self.engine.owner.book.find(frame.word.key[0])
+        if job is None or frame.word.what != "answer" or not frame.blobs or frame.garbled:
+            return ""
+        if not self.engine.owner.expects(peer, frame.word.key):
+            return ""
+        try:
+            check_part(job.spec["rule"]["method"], peer, frame.blobs[0], len(job.spec["tasks"]))
+        except PeerFault as fault:
+            return fault.rule
+        return ""
 
     # ---- the pool
 
@@ -314,7 +333,7 @@ class Node:
         status = self.rng.choice(["failed", "timeout", "crashed", "memory"]) if failing else "ok"
         output = None
         if not failing:
-            blob = output_of(run, inputs, self.index, self.liar)
+            blob = output_of(run, inputs, self.index, self.rng.choice(LIES) if self.liar else "")
             output = Opening.of(self.rng.randbytes(32), self.vault.hold_blob(blob))
         self._finish(run.key, status, output)
 

@@ -66,6 +66,11 @@ def calm(seed: int) -> Universe:
     return Universe(seed, nodes=random.Random(seed).randint(2, 6), jobs=20)
 
 
+def lying(seed: int) -> Universe:
+    """Nothing goes wrong but that two of seven nodes lie, each time in another way."""
+    return Universe(seed, nodes=7, jobs=80, liars=2)
+
+
 def fetching(seed: int) -> Universe:
     """Most nodes lack most models and fetch what a job names, which does not always work; holders come and go."""
     rng = random.Random(f"fetching {seed}")

@@ -167,6 +167,28 @@ def test_votes_that_cannot_be_combined_fail_the_job_with_the_reason() -> None:
     assert idle(stage)
 
 
+def test_a_vote_that_does_not_fit_the_others_is_left_out_and_the_verdict_says_so() -> None:
+    stage = Stage([A, B, C])
+    leases = sent("lease", stage.submit(**VOTES, min_sites=2))
+    combine = of(Combine, all_answered(stage, leases))[0]
+    assert combine.needed == 2
+    [odd] = [part for part in combine.parts if part.peer == C]
+    first, second = (part.answer for part in combine.parts if part is not odd)
+    evidence, tally = len(stage.evidence), opening(b"tally", "tally")
+    stage.holds[tally.cid] += 1
+    effects = stage.do(Combined(combine.job, tally, (first,), (second,)))
+    assert of(Reply, effects)[0].status == "ok"
+    [left_out] = [note for note in of(Note, effects) if note.what == "left out"]
+    assert left_out.peer == C
+    verdict = body(appended("verdict", effects)[0])
+    assert (verdict["steps"][0]["supporters"], verdict["steps"][0]["dissent"]) == ([first], [second])
+    assert odd.answer not in verdict["parents"], "the verdict counts every good answer of its receipt"
+    assert [stage.payloads[lease]["executor"] for lease in verdict["abandoned"]] == [C]
+    assert verdict["unchecked"][-1].endswith(f"to tasks {left_out.task}")
+    assert len(stage.evidence) == evidence, "models may honestly differ"
+    assert idle(stage)
+
+
 # ---- sites
 
 
@@ -434,7 +456,7 @@ def test_a_decision_for_a_job_that_is_over_is_let_go(event: str) -> None:
     if event == "compared":
         assert not stage.do(Compared(MODEL, 0, None, (), ()))
     else:
-        assert len(combined(stage, Combine(MODEL, "sum_counts", (), ()))) == 1
+        assert len(combined(stage, Combine(MODEL, "sum_counts", (), (), 1))) == 1
     assert idle(stage)
 
 

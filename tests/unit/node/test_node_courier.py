@@ -7,13 +7,13 @@ from typing import Any
 import trio
 import trio.testing
 
-from dimnode.jobs.events import LeaseReceived, PeerUp
+from dimnode.jobs.events import BadRecord, LeaseReceived, PeerUp
 from dimnode.limits import LIMITS
 from dimnode.node.courier import Courier
 from dimnode.node.inbox import Inbox
 from dimnode.p2p.frames import TaskFrame
 from dimnode.records.envelope import SigningKey, seal
-from dimnode.records.ids import PeerId, blob_cid
+from dimnode.records.ids import PeerId, blob_cid, record_id
 from dimnode.records.kinds import OPEN_SWARM_ID, compose
 from dimnode.records.receipt import Opening
 from dimnode.store.vault import Vault
@@ -67,5 +67,28 @@ def test_a_link_that_ends_while_the_inbox_is_full_leaves_nothing_held() -> None:
         await courier.receive(link, lease_frame())  # type: ignore[arg-type]
         [event] = await here.inbox.drain(None)
         assert isinstance(event, LeaseReceived) and here.vault.get(event.openings[0].cid) == INPUT
+
+    trio.run(scenario)
+
+
+def test_an_output_of_this_node_itself_is_refused_when_the_jobs_rule_cannot_read_it() -> None:
+    """It would end the whole vote: a model of our own may give no labels."""
+    opening = Opening.of(bytes(32), blob_cid(INPUT))
+    common = {"net": OPEN_SWARM_ID, "by": ME.peer, "at_ms": 1}
+    job = lease = record_id(b"")
+    answer = {"job": job, "task": 0, "epoch": 1, "inputs": [], "outputs": [opening.ref], "runtime": {}, "sandbox": ""}
+    answer |= {"timing": {"run_us": 1, "queue_us": 0}, "usage": {"cpu_us": 0, "rss_bytes": 0}, "status": "ok"}
+    _, said = compose("answer", common, answer | {"parents": [lease]})
+    frame = TaskFrame("answer", (job, 0, 1), (seal(ME, "answer", said),), (opening,), (INPUT,))
+
+    async def scenario() -> None:
+        here = node(Inbox(LIMITS.jobs))
+        spec = {"rule": {"method": "majority_vote"}, "tasks": [{"op": "infer"}]}
+        book = SimpleNamespace(find=lambda _: SimpleNamespace(spec=spec))
+        here.engine.owner = SimpleNamespace(book=book, expects=lambda *_: True)
+        Courier(here).send(ME.peer, frame)
+        [event] = await here.inbox.drain(None)
+        assert isinstance(event, BadRecord) and not event.blame
+        assert (len(here.vault), event.peer, event.key) == (0, ME.peer, frame.key)
 
     trio.run(scenario)
