@@ -1,5 +1,6 @@
 """The HTTP door's place in the node: opened once, and nothing that passes ends the node."""
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,11 +48,12 @@ def test_two_who_ask_for_the_door_at_once_find_the_same_one_open(tmp_path: Path)
 
 def test_of_a_door_that_cannot_listen_nothing_is_left(tmp_path: Path) -> None:
     async def main() -> None:
-        place = place_in(tmp_path, "127.0.0.1:99999")
+        place = place_in(tmp_path, f"127.0.0.1:{taken.getsockname()[1]}")
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 with pytest.raises(ConfigError, match="E-http-20"):
                     await place.open(nursery)
                 assert not nursery.child_tasks
 
-    trio.run(main)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        trio.run(main)
