@@ -85,8 +85,10 @@ class HostLimits:
     dht_failed_targets_max: int = 1024
     dht_failed_seconds: float = 60.0
     dht_admitted_peers_max: int = 1024
-    dht_provider_keys_max: int = 4096
+    dht_announcements_kept_max: int = 8192
+    dht_announcements_per_peer_max: int = 512
     dht_providers_per_key_max: int = 32
+    dht_provider_kept_seconds: float = 172_800.0
     dht_vouch_seconds_max: float = 1.0
     dht_value_bytes_max: int = 1024
     dht_values_max: int = 4096

@@ -16,7 +16,7 @@ PURE_FILES = {
     *("p2p/admission.py", "p2p/blocklist.py", "p2p/conduct.py", "p2p/exchange.py", "p2p/invitation.py"),
     *("p2p/blob_places.py", "p2p/bitswap_words.py"),
     *("api/http/buckets.py", "api/http/caller.py", "api/http/closing.py", "api/http/complaints.py"),
-    *("api/http/loads.py", "p2p/host/name_shelf.py"),
+    *("api/http/loads.py", "p2p/host/name_shelf.py", "p2p/host/provider_shelf.py"),
 }
 FORBIDDEN_IN_CORES = {"trio", "time", "socket", "sqlite3", "os", "logging", "threading", "subprocess", "asyncio"}
 EMPTY_NAMES = {"data", "info", "manager", "handler", "util", "utils", "helper", "helpers", "misc", "common"}

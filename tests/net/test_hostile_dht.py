@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ from libp2p.peer.id import ID
 from libp2p.utils import encode_varint_prefixed
 from machine import resting, within
 from multiaddr import Multiaddr
-from test_host import HANDLERS, LOOPBACK, assert_echo, run, seed
+from test_host import HANDLERS, LOOPBACK, assert_echo, read_exactly, run, seed
 
 from dimnode.limits import LIMITS
 from dimnode.p2p.conduct import Offence
 from dimnode.p2p.host.host import Host, Stream, StreamEnded, StreamLost, open_host
-from dimnode.p2p.host.kad_messages import KAD
+from dimnode.p2p.host.kad_messages import KAD, message
+from dimnode.p2p.host.lookup import GET_PROVIDERS
 from dimnode.p2p.host.names import with_record
 from dimnode.records.envelope import SigningKey
 from dimnode.records.ipns import Name, seal_name
@@ -46,19 +48,20 @@ def naming(peers: dict[bytes, list[str]]) -> Message:
     return found
 
 
+async def read_message(stream: Stream) -> Message:
+    size = (await stream.read(1))[0]
+    if size > 127:
+        size = size & 127 | (await stream.read(1))[0] << 7
+    found = Message()
+    found.ParseFromString(await read_exactly(stream, size))
+    return found
+
+
 def liar(answer: Answer) -> dict[str, Callable[[Stream], Awaitable[None]]]:
     """Serves the DHT's protocol with whatever `answer` returns."""
 
     async def serve(stream: Stream) -> None:
-        size = (await stream.read(1))[0]
-        if size > 127:
-            size = size & 127 | (await stream.read(1))[0] << 7
-        body = b""
-        while len(body) < size:
-            body += await stream.read(size - len(body))
-        question = Message()
-        question.ParseFromString(body)
-        await stream.write(answer(question))
+        await stream.write(answer(await read_message(stream)))
 
     return {KAD: serve}
 
@@ -208,6 +211,27 @@ def test_idle_streams_of_one_peer_do_not_close_the_dht_to_the_others() -> None:
             await trio.testing.wait_all_tasks_blocked(0.1)
             assert await honest.dht_provide(b"key")
             assert honest.peer in await honest.dht_providers(b"key") or victim.conduct().offences == {}
+
+    run(scenario, seconds=60)
+
+
+def test_a_stranger_that_announces_more_than_there_is_room_for_closes_the_dht_to_nobody_else() -> None:
+    few = replace(LIMITS, host=replace(LIMITS.host, dht_announcements_kept_max=20))
+
+    async def scenario() -> None:
+        async with (
+            open_host(seed("victim"), LOOPBACK, HANDLERS, limits=few) as victim,
+            open_host(seed("stranger"), LOOPBACK, HANDLERS) as many,
+            open_host(seed("honest"), LOOPBACK, HANDLERS) as honest,
+        ):
+            for host in (many, honest):
+                await host.connect(victim.addresses()[0])
+            for number in range(30):
+                assert await many.dht_provide(b"junk %d" % number)
+            assert await honest.dht_provide(b"key")
+            stream = await many.open_stream(victim.peer, KAD)
+            await stream.write(encode_varint_prefixed(message(GET_PROVIDERS, b"key").SerializeToString()))
+            assert [entry.id for entry in (await read_message(stream)).providerPeers] == [honest.peer]
 
     run(scenario, seconds=60)
 

@@ -5,8 +5,8 @@ none is believed before its publisher's signature holds. Who is in the table was
 read its introduction; otherwise by being connected, so that Noise proved its id. The protocol id is libp2p's fixed
 `/ipfs/kad/1.0.0`, which every IPFS node speaks: the table must not fill with those.
 
-Table and shelves of providers are libp2p's, bounded; what is answered (`kad_serving.py`) and our walks (`lookup.py`)
-are our own.
+The table is libp2p's; what is kept for others (`provider_shelf.py`, `name_shelf.py`), what is answered
+(`kad_serving.py`) and our walks (`lookup.py`) are our own. libp2p's shelf of providers has our own announcements alone.
 """
 
 from collections import OrderedDict
@@ -38,19 +38,6 @@ class BoundedKad(KadDHT):
         self.serving = KadServing(self, limits, shelf, on_name)
         # Stock lets twelve idle streams of one peer keep everybody else out; places are counted per peer below.
         self._inbound_limiter = trio.CapacityLimiter(limits.dht_streams_max)
-        store: Any = self.provider_store
-        add_provider = store.add_provider
-
-        def add_bounded(key: bytes, provider: PeerInfo) -> None:
-            known = store.providers.get(key)
-            if provider.peer_id != host.get_id() and (
-                (known is None and len(store.providers) >= limits.dht_provider_keys_max)
-                or (known is not None and len(known) >= limits.dht_providers_per_key_max)
-            ):
-                return
-            add_provider(key, provider)
-
-        store.add_provider = add_bounded
 
     async def handle_stream(self, stream: Any) -> None:
         """Serve one stream of questions."""
@@ -151,7 +138,7 @@ class Dht:
         libp2p's own lookup stops at the own shelf, so that a provider would never find the other ones.
         """
         self._check_key(key)
-        found: dict[ID, None] = dict.fromkeys(entry.peer_id for entry in self.service.provider_store.get_providers(key))
+        found: dict[ID, None] = dict.fromkeys(entry.peer_id for entry in self.service.serving.providers(key))
         tellers = 0
 
         def take(peer: ID, answer: Message) -> bool:

@@ -26,6 +26,7 @@ from multiaddr import Multiaddr
 
 from dimnode.errors import PeerFault
 from dimnode.limits import HostLimits
+from dimnode.p2p.blob_places import group_of
 from dimnode.p2p.host.kad_messages import message, read_message
 from dimnode.p2p.host.lookup import (
     ADD_PROVIDER,
@@ -38,6 +39,7 @@ from dimnode.p2p.host.lookup import (
 )
 from dimnode.p2p.host.name_shelf import NameShelf, OnName
 from dimnode.p2p.host.names import with_record
+from dimnode.p2p.host.provider_shelf import ProviderShelf
 from dimnode.p2p.host.services import RateLimit
 from dimnode.records.ipns import OVER, publisher_of
 
@@ -45,12 +47,13 @@ _PEER_KEY_BYTES: Final = range(2, 51)
 
 
 class KadServing:
-    """Answers the questions that come on streams. `kad` is libp2p's DHT, whose table and shelves are used."""
+    """Answers the questions that come on streams. `kad` is libp2p's DHT, whose table is used."""
 
     def __init__(self, kad: Any, limits: HostLimits, shelf: NameShelf, on_name: OnName) -> None:
         self._kad = kad
         self._limits = limits
         self._shelf, self._on_name = shelf, on_name
+        self._announced = ProviderShelf(limits)
         self._serving: Counter[ID] = Counter()
         self._announcements = RateLimit(
             limits.dht_announcements_per_second_max, limits.dht_announcements_burst_max, limits.dht_admitted_peers_max
@@ -83,6 +86,8 @@ class KadServing:
 
     async def _questions(self, stream: Any, peer: ID) -> None:
         muxed = stream.muxed_stream
+        remote = stream.muxed_conn.get_remote_address()
+        group = group_of(str(remote[0]) if remote else "")  # all who come over relays are one group
         while True:
             with trio.move_on_after(self._limits.dht_idle_seconds_max) as waited:
                 await muxed.peek(1)
@@ -94,20 +99,20 @@ class KadServing:
                 raw = await read_message(muxed, self._limits.dht_answer_bytes_max)
                 question = Message()
                 question.ParseFromString(raw)
-                answer = encode_varint_prefixed(self._answer(peer, question).SerializeToString())
+                answer = encode_varint_prefixed(self._answer(peer, question, group).SerializeToString())
                 if not muxed.write_nowait(answer):
                     await muxed.write(answer)
             if waited.cancelled_caught:
                 await muxed.reset()
                 return
 
-    def _answer(self, peer: ID, question: Message) -> Message:
+    def _answer(self, peer: ID, question: Message, group: str) -> Message:
         """Raises `ValueError` for a question that breaks the protocol, `MuxedStreamError` for one that is refused."""
         match question.type:
             case kind if kind == PING:
                 return message(PING)
             case kind if kind == ADD_PROVIDER:
-                return self._take_announcement(peer, question)
+                return self._take_announcement(peer, question, group)
             case kind if kind == GET_PROVIDERS:
                 return self._name_providers(peer, question.key)
             case kind if kind == GET_VALUE:
@@ -132,14 +137,19 @@ class KadServing:
         if not 0 < len(key) <= self._limits.dht_key_bytes_max:
             raise ValueError("a key of another length")
         answer = message(GET_PROVIDERS, key)
-        for found in self._kad.provider_store.get_providers(key):
+        for found in self.providers(key):
             entry = answer.providerPeers.add()
             entry.id = found.peer_id.to_bytes()
             entry.addrs.extend(address.to_bytes() for address in found.addrs[: self._limits.dht_answer_addresses_max])
         self._name(answer.closerPeers, self.closest(key), peer)
         return answer
 
-    def _take_announcement(self, peer: ID, question: Message) -> Message:
+    def providers(self, key: bytes) -> list[PeerInfo]:
+        """Who is known here to have a key: this node itself, and who announced it."""
+        own: list[PeerInfo] = self._kad.provider_store.get_providers(key)
+        return own + self._announced.get(key, trio.current_time())
+
+    def _take_announcement(self, peer: ID, question: Message, group: str) -> Message:
         if not 0 < len(question.key) <= self._limits.dht_announced_key_bytes_max:
             raise ValueError("a key of another length")
         if not self.may_announce(peer):
@@ -149,7 +159,7 @@ class KadServing:
                 continue
             addresses = list(filter(None, map(_address, entry.addrs[: self._limits.dht_answer_addresses_max])))
             if addresses:
-                self._kad.provider_store.add_provider(question.key, PeerInfo(peer, addresses))
+                self._announced.put(question.key, PeerInfo(peer, addresses), group, trio.current_time())
         return message(ADD_PROVIDER, question.key)
 
     def _hand_out(self, peer: ID, key: bytes) -> Message:
