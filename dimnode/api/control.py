@@ -371,15 +371,13 @@ def blobs_of(request: Mapping[str, Any]) -> list[bytes]:
 
 
 def complaint_of(error: DimError) -> Answer:
-    """An error as it goes over the socket; `exit` is what the command line ends with."""
+    """An error as it goes over the socket; `exit` is what the command line ends with.
+
+    A file's name that is no UTF-8, in a stranger's folder, has half letters in it, which no frame can carry.
+    """
     found = error.complaint
+    words = {"code": found.code, "what": found.what, "cause": found.cause, "hint": found.hint}
     code = 4 if isinstance(error, Refused) else 2 if isinstance(error, ConfigError) else 1
     retry = error.retry_after_ms if isinstance(error, Refused) else 0
-    return {
-        "code": found.code,
-        "what": found.what,
-        "cause": found.cause,
-        "hint": found.hint,
-        "exit": code,
-        "retry_after_ms": retry,
-    }
+    told = {key: text.encode(errors="backslashreplace").decode() for key, text in words.items()}
+    return {**told, "exit": code, "retry_after_ms": retry}

@@ -1,5 +1,6 @@
 """The control socket's door, with the real client at the other end."""
 
+import os
 import select
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from dimnode.api.control import ControlDoor
+from dimnode.api.control import ControlDoor, complaint_of
 from dimnode.api.port import Answer
 from dimnode.client import Client, Ended
 from dimnode.config import socket_path
@@ -200,3 +201,9 @@ def test_a_job_of_lists_in_lists_without_end_is_refused_and_ends_neither_its_con
             assert client.status()
 
     behind_the_door(socket_path(tmp_path), act)
+
+
+def test_an_error_about_a_file_whose_name_is_no_text_can_be_told() -> None:
+    """A stranger's folder has it; packing it as it is ended the node."""
+    said = complaint_of(Refused("E-models-26", f"{os.fsdecode(b'a' + bytes([255]))} is a link", "x", "y"))
+    assert unpack_body(pack_frame(said)[4:])["what"] == r"a\udcff is a link"
