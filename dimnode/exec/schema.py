@@ -66,7 +66,7 @@ def schema_of(runtime: str, files: Sequence[File], facts: Mapping[str, Any] | No
         raise RunFailed("E-cli-32", f"{name} could not be read", cause, _CARD_HINT)
     try:
         said = msgspec.json.decode(raw, type=_Said)
-    except msgspec.DecodeError:  # whoever broke through the first wall may say anything
+    except (ValueError, RecursionError):  # whoever broke through the first wall may say anything
         cause = "the process that looked into it said no inputs and outputs"
         raise RunFailed("E-cli-32", f"{name} could not be read", cause, _CARD_HINT) from None
     if said.error is not None:

@@ -33,6 +33,8 @@ def test_rows_are_taken_as_they_are_said(tmp_path: Path, monkeypatch: pytest.Mon
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "died (-9)"),
         ("pass", "no inputs and outputs"),
         ("print('[' * 100_000)", "no inputs and outputs"),
+        ("print('{\"later\":' + '[' * 100_000)", "no inputs and outputs"),
+        ('import os; os.write(1, b\'{"error": ["\\xff", ""]}\')', "no inputs and outputs"),
         ('print(\'{"inputs": [["x", 1, {}]], "outputs": []}\')', "no inputs and outputs"),
         ("print('{\"error\": 7}')", "no inputs and outputs"),
     ],
