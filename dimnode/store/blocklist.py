@@ -45,7 +45,7 @@ def load_lists(home: Path) -> Lists:
         return msgspec.json.decode(raw, type=Lists)
     except FileNotFoundError:
         return Lists()
-    except (OSError, ValueError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         hint = "mend it; or delete it, and block again whom you want to keep out"
         raise ConfigError("E-peers-02", f"the list of blocked peers cannot be read: {path}", str(error), hint) from None
 

@@ -36,7 +36,7 @@ def load_notes(home: Path, limits: KuboLimits) -> KuboNotes:
         notes = msgspec.json.decode(path.read_bytes(), type=KuboNotes)
         for text in (*notes.pinned, *filter(None, (notes.index,))):
             cid_bytes(text)
-    except (OSError, msgspec.MsgspecError, RecursionError, PeerFault):
+    except (OSError, ValueError, RecursionError, PeerFault):
         return KuboNotes()
     return notes
 

@@ -289,7 +289,12 @@ def test_without_an_address_nothing_is_asked_of_anybody(scene):
 
 
 @pytest.mark.parametrize(
-    "junk", [b"", b"{", b'{"pinned": 3}', b'{"receipts_after": "x"}', b'{"pinned": ["x"]}', b'{"index": "no CID"}']
+    "junk",
+    [
+        *(b"", b"{", b'{"pinned": 3}', b'{"receipts_after": "x"}', b'{"pinned": ["x"]}', b'{"index": "no CID"}'),
+        *(b'{"index": "\xff"}', b'{"later": ' + b"[" * 10_000),
+    ],
+    ids=range(8),
 )
 def test_notes_that_cannot_be_read_cost_a_second_look_and_nothing_else(scene, junk):
     root = scene.add(LARGE)
