@@ -125,6 +125,8 @@ def read_job(raw: Mapping[str, Any]) -> JobFile:
     except msgspec.ValidationError as error:
         what = f"the job is wrong: {in_words(error, JobFile)}"
         raise Refused("E-job-01", what, "", "docs/job-files.md shows every key") from None
+    except UnicodeEncodeError:  # JSON can say it, and no record can
+        raise Refused("E-job-01", "the job is wrong: half of a letter in a text", "", "docs/job-files.md") from None
 
 
 def compile_job(job: JobFile, names: Names, blobs: Sequence[bytes] = ()) -> Compiled:

@@ -81,6 +81,8 @@ def card_of(said: Mapping[str, Any]) -> ModelCard:
     except msgspec.ValidationError as error:
         what = f"the model's card is wrong: {in_words(error, ModelCard)}"
         raise Refused("E-models-07", what, "", "docs/operator.md, Models") from None
+    except UnicodeEncodeError:  # JSON can say it, and no record can
+        raise Refused("E-models-07", "the model's card is wrong: half of a letter in a text", "", "UTF-8") from None
 
 
 def check_card(card: ModelCard) -> None:

@@ -409,3 +409,8 @@ def test_a_strangers_manifest_may_declare_any_type_and_harm_nobody(dtype) -> Non
 
 def test_nonces_differ() -> None:
     assert len({new_nonce() for _ in range(100)}) == 100
+
+
+def test_half_of_a_letter_is_refused_wherever_it_stands() -> None:
+    for job in ({"pattern": "\ud800"}, {"tasks": "\ud800"}, {"tasks": [{"op": "\ud800"}]}, {"priority": "\ud800"}):
+        assert complaint(read_job, JOB | job).code == "E-job-01"

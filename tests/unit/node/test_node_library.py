@@ -14,7 +14,7 @@ import trio
 from dimnode.errors import DimError, Refused
 from dimnode.limits import LIMITS
 from dimnode.node.library import Library, pin_of
-from dimnode.node.model_card import ModelCard, PriceCard
+from dimnode.node.model_card import ModelCard, PriceCard, card_of
 from dimnode.node.model_files import SourceFile, gather
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import blob_cid, cid_text, peer_text
@@ -479,6 +479,7 @@ def test_a_card_with_something_else_where_a_word_belongs_is_refused_and_ends_no_
     assert refused(add, library, model, pre=[{"op": ["scale"]}]) == "E-exec-90"
     assert refused(add, library, model, post=[{"op": {}}]) == "E-exec-90"
     assert refused(add, library, model, post=[{"op": {"a": 1, b"a": 1}}]) == "E-exec-90"
+    assert refused(card_of, {"name": "iris", "origin": "\ud800"}) == "E-models-07"
 
 
 WRONG_CARDS = [
