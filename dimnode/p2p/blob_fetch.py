@@ -307,10 +307,10 @@ class Download:
         had_at = trio.current_time()
         while not self.exchange.done:
             await self._ask(peer, stream, asked)
-            if not asked and self._substitutes and not self.exchange.useful(peer):
-                return  # another one may have what this one lacks; it will be offered again
             if not asked:
-                had_at = await self._nothing_to_ask(peer, stream, had_at)
+                before, had_at = had_at, await self._nothing_to_ask(peer, stream, had_at)
+                if had_at > before and self._substitutes and not self.exchange.useful(peer):
+                    return  # it has nothing new either; another one may have. It will be offered again
                 continue
             leaf = asked.popleft()
             room = self._rooms.pop() if self._rooms else bytearray(LEAF_BYTES)
