@@ -60,6 +60,20 @@ def mutants(message: Any) -> Iterator[Mutant]:
             yield f"{place} with one more", _with(message, place, lambda old: {**old, "zzz": 1})
 
 
+def many_at_once(message: Any) -> Iterator[Mutant]:
+    """All that is of one type within each part, since sums are of many."""
+    for place in _places(message):
+        part = _at(message, place)
+        if not isinstance(part, list | dict):
+            continue
+        for new in _EVERYWHERE:
+            alike = [below for below in _places(part) if type(_at(part, below)) is type(new)]
+            yield (
+                f"all in {place} = {new!r:.40}",
+                _with(message, place, lambda old, a=alike, new=new: _all(old, a, new)),
+            )
+
+
 def _of_list(message: Any, place: Place) -> Iterator[Mutant]:
     yield f"{place} doubled", _with(message, place, lambda old: old + old)
     yield f"{place} backwards", _with(message, place, lambda old: old[::-1])
@@ -67,12 +81,8 @@ def _of_list(message: Any, place: Place) -> Iterator[Mutant]:
 
 
 def _of_parts(message: Any, place: Place, part: Any) -> Iterator[Mutant]:
-    """Left out one by one; and all of one type at once, since sums are of many."""
     for key in list(part) if isinstance(part, dict) else range(len(part)):
         yield f"{(*place, key)} left out", _with(message, place, lambda old, key=key: _without(old, key))
-    for new in _EVERYWHERE:
-        alike = [below for below in _places(part) if type(_at(part, below)) is type(new)]
-        yield f"all in {place} = {new!r:.40}", _with(message, place, lambda old, a=alike, new=new: _all(old, a, new))
 
 
 def _places(value: Any, here: Place = ()) -> Iterator[Place]:

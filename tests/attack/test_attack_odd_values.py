@@ -33,7 +33,7 @@ from dimnode.records.kinds import OPEN_SWARM_ID, open_record
 from dimnode.wire import HEADER_BYTES
 from tests.attack.attacker import Attacker, opening
 from tests.attack.odd_stage import Control, node_in
-from tests.attack.odd_values import RECORD, mutants
+from tests.attack.odd_values import RECORD, many_at_once, mutants
 
 QUICK, DEEP = 151, 7
 """Every how manieth mutant is tried: primes, so that over a table all kinds of change come up."""
@@ -161,7 +161,8 @@ class Trial:
         self.last = ""
 
     def _odd(self, what: str, message: Any) -> Iterator[Any]:
-        for changed, mutant in islice(mutants(message), self.tried % self._every, None, self._every):
+        some = islice(mutants(message), self.tried % self._every, None, self._every)
+        for changed, mutant in (*some, *islice(many_at_once(message), 0, None, max(1, self._every // 30))):
             self.last = f"{what}: {changed}"
             self.tried += 1
             yield mutant
