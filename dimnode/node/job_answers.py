@@ -89,7 +89,7 @@ class JobAnswers:
         return {"jobs": self.rows(None, max(1, min(arguments.get("most") or 20, 1000)))}
 
     def rows(
-        self, jobs: Sequence[bytes] | None, most: int, before_ms: int = 2**62, *, whole: bool = False
+        self, jobs: Sequence[bytes] | None, most: int, before_ms: int = 2**63, *, whole: bool = False
     ) -> list[Answer]:
         """A line for each of these jobs, or of all that this node owns, newest first. `whole`: more than `most` when
         several share the last one's millisecond, so that what comes `before_ms` of it misses none."""
