@@ -94,7 +94,7 @@ class Foreign:
                 nursery.cancel_scope.cancel()
         if scope in self._waiting:
             self._waiting.remove(scope)
-        return self.over.is_set()
+        return not scope.cancel_called
 
     def ended(self, reply: Reply, outputs: tuple[bytes, ...]) -> None:
         """The job is over; its receipt is made from the journal. An earlier spec with its nonce may have begun it."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dimnode.limits import LIMITS
+from dimnode.node.foreign import Foreign
 from dimnode.node.receipts import make_receipt
 from dimnode.records.ids import RecordId
 from tests.unit.node.jobdoor_stage import Line, Room, Stranger, on_stage
@@ -45,7 +46,10 @@ async def heard(line: Line) -> Any:
 async def ended_job(room: Room, stranger: Stranger, output: bytes, ip: str = "192.0.2.1") -> tuple[RecordId, bytes]:
     """A job that ended, and the request for it: its submitter's streams have broken."""
     request = stranger.request()
-    (await room.open(stranger, request, ip)).lose()
+    line = await room.open(stranger, request, ip)
+    line.lose()
+    await wait_all_tasks_blocked()
+    assert line.over
     event = room.submitted[-1]
     await room.end(event, output)
     return event.job, request
@@ -110,3 +114,21 @@ def test_receipts_that_nobody_takes_are_bounded_for_all_and_one_network_leaves_r
 
     small = replace(LIMITS, peers=replace(PEERS, foreign_receipts_bytes_max=8 * len(MEDIUM)))
     on_stage(tmp_path, act, small)
+
+
+def test_a_stream_that_broke_just_before_its_job_ended_is_not_answered() -> None:
+    async def main() -> None:
+        token, line, said = Foreign(1, lambda: None), Line(Stranger().peer), []
+
+        async def wait() -> None:
+            said.append(await token.wait(line))  # type: ignore[arg-type]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            line.lose()
+            await trio.lowlevel.checkpoint()  # who listens to it has heard, and who waits has not left yet
+            token.is_known(RecordId(b"job"))
+        assert said == [False]
+
+    trio.run(main)
