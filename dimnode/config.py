@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from dimnode.errors import ConfigError
+from dimnode.errors import ConfigError, why_of
 from dimnode.limits import LIMITS
 from dimnode.schema_words import in_words
 
@@ -194,7 +194,7 @@ def _private_folder(folder: Path) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise ConfigError("E-store-08", f"cannot use {folder}", str(error), "set XDG_RUNTIME_DIR") from None
+        raise ConfigError("E-store-08", f"cannot use {folder}", why_of(error), "set XDG_RUNTIME_DIR") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigError("E-store-08", f"{folder} belongs to somebody else", "", "set XDG_RUNTIME_DIR")
     return folder
@@ -320,9 +320,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:  # lists in lists in lists; a number of 5,000 digits
-        raise ConfigError(
-            "E-config-02", f"cannot read {path}", str(error), "dim init --force writes a new one"
-        ) from None
+        hint = "dim init --force writes a new one"
+        if isinstance(error, NotADirectoryError):  # a file was named as the home
+            hint = "choose another DIM_HOME"
+        raise ConfigError("E-config-02", f"cannot read {path}", why_of(error), hint) from None
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -27,6 +27,11 @@ class Complaint:
         return text
 
 
+def why_of(error: Exception) -> str:
+    """The cause for a person: of what the system refuses, its words without number and path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class DimError(Exception):
     """Base of all expected failures; carries a `Complaint`."""
 

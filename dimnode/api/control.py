@@ -19,7 +19,7 @@ import trio
 from dimnode.api.compiling import compile_aside
 from dimnode.api.jobfile import new_nonce, read_job
 from dimnode.api.port import Answer, NodePort
-from dimnode.errors import ConfigError, DimError, PeerFault, Refused
+from dimnode.errors import ConfigError, DimError, PeerFault, Refused, why_of
 from dimnode.jobs.effects import Refuse, Reply
 from dimnode.limits import LIMITS, Limits
 from dimnode.records.ids import RecordId
@@ -71,7 +71,7 @@ class ControlDoor:
         try:
             plain.bind(path)
         except OSError as error:
-            raise ConfigError("E-api-01", f"cannot open the control socket {path}", str(error)) from None
+            raise ConfigError("E-api-01", f"cannot open the control socket {path}", why_of(error)) from None
         finally:
             os.umask(before)
         plain.listen(self._limits.api.clients_waiting_max)

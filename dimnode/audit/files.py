@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from dimnode.errors import ConfigError, PeerFault
+from dimnode.errors import ConfigError, PeerFault, why_of
 from dimnode.limits import LIMITS
 from dimnode.records.ids import cid_text, peer_bytes
 from dimnode.records.receipt import parse_receipt
@@ -20,7 +20,7 @@ def read_trust(path: Path) -> dict[bytes, str]:
         return {bytes(peer_bytes(text)): str(name) for name, text in peers.items()}
     except (OSError, ValueError, AttributeError, TypeError, PeerFault) as error:
         hint = 'a table [peers] with lines like: alba = "12D3KooW…"'
-        cause = error.strerror or "" if isinstance(error, OSError) else str(error)
+        cause = why_of(error)
         if isinstance(error, AttributeError | TypeError):  # Python's words, of no use to a person
             cause = "there is no table [peers] of texts"
         raise ConfigError("E-verify-02", f"{path} is no list of peers", cause, hint) from None

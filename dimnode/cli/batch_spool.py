@@ -79,6 +79,9 @@ class Spool:
         try:
             plan = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
+            if out.exists() and not folder.exists():
+                what = f"nothing of {out} is left to be done"
+                raise ConfigError("E-cli-46", what, "it is written to its end", "another --out, or remove it") from None
             cause = error.strerror if isinstance(error, OSError) else "its plan cannot be read"
             raise ConfigError(
                 "E-cli-46", f"no batch into {out} was begun", cause or "", "dim run … --out FILE"

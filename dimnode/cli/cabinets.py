@@ -14,7 +14,7 @@ from dimnode.cabinets.policy import OUTPUT_CLASS_OF, parse_policy
 from dimnode.cli.node import open_client
 from dimnode.cli.output import counted, say, say_json, shown, table, talk
 from dimnode.client import Client
-from dimnode.errors import ConfigError, PeerFault, Refused
+from dimnode.errors import ConfigError, PeerFault, Refused, why_of
 from dimnode.records.ids import cid_bytes
 
 _SHORT_FORM = ("min_cohort", "where", "models", "any_model")
@@ -147,5 +147,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        cause = error.strerror or "" if isinstance(error, OSError) else str(error)
-        raise ConfigError("E-cli-34", f"cannot read the policy {path}", cause, "docs/operator.md, Data") from None
+        raise ConfigError(
+            "E-cli-34", f"cannot read the policy {path}", why_of(error), "docs/operator.md, Data"
+        ) from None

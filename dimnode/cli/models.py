@@ -4,6 +4,7 @@ Rule: a card says what a model is; the file itself is only ever opened by the no
 """
 
 import argparse
+import shlex
 import shutil
 import tempfile
 import tomllib
@@ -16,7 +17,7 @@ from dimnode.cli.model_care import price_of, shape_text
 from dimnode.cli.node import open_client
 from dimnode.cli.output import counted, say, say_json, shown, size_text, table, talk
 from dimnode.cli.pretrained import card_of, config_in, is_chain, licence_in, require_bert
-from dimnode.errors import ConfigError, Refused
+from dimnode.errors import ConfigError, Refused, why_of
 from dimnode.node.model_files import gather
 from dimnode.node.model_schema import with_schema
 from dimnode.records.ids import PEER_LETTERS_MIN
@@ -88,7 +89,8 @@ def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
         takes = [takes_row(source) for source in sources_of(card.get("pre", ()))]
         example = _example(takes, card.get("inputs", ()))
         given = _takes({"inputs": [], **card, "takes": takes})
-        talk(f"{_OFFERED[card.get('access', 'public')]}; it takes {given}. next: dim run {added['name']} {example}")
+        run = f"dim run {shlex.quote(added['name'])} {example}"
+        talk(f"{_OFFERED[card.get('access', 'public')]}; it takes {given}. next: {run}")
     return 0
 
 
@@ -282,5 +284,6 @@ def _read_card(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        cause = error.strerror or "" if isinstance(error, OSError) else str(error)
-        raise ConfigError("E-cli-30", f"cannot read the card {path}", cause, "docs/operator.md, Models") from None
+        raise ConfigError(
+            "E-cli-30", f"cannot read the card {path}", why_of(error), "docs/operator.md, Models"
+        ) from None

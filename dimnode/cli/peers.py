@@ -89,7 +89,7 @@ def _show(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         columns.append("why no link")
         for cell, row in zip(cells, rows, strict=True):
             cell.append(row["why_not"])
-    table(columns, cells, "no other peer was heard so far; hint: dim doctor")
+    table(columns, cells, "no other peer is heard now; hint: dim doctor")
     for row in rows:
         ahead = row["clock_ahead_ms"]
         if ahead is not None and abs(ahead) >= _CLOCK_MS_SHOWN_MIN:

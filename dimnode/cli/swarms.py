@@ -124,24 +124,27 @@ def _tell_aside(aside: str | None) -> None:
         talk("models and data are offered again with dim models add and dim data add")
 
 
+_STOPPED = "this can only be done while the node is stopped", "dim stop"
+_SILENT = "the node is just starting or stopping", "the same again in a moment"
+
+
 @contextmanager
-def _stopped(home: Path) -> Iterator[None]:
+def _stopped(home: Path, busy: tuple[str, str] = _STOPPED) -> Iterator[None]:
     """Hold the directory, so that no node starts on it meanwhile."""
     from dimnode.store.home import locked, prepare_home
 
     os.umask(0o077)
     prepare_home(home)
-    with _lock(locked(home)):
+    with _lock(locked(home), *busy):
         yield
 
 
 @contextmanager
-def _lock(lock: Any) -> Iterator[None]:
+def _lock(lock: Any, what: str, hint: str) -> Iterator[None]:
     try:
         lock.__enter__()
     except ConfigError as error:
-        cause = error.complaint.cause
-        raise Refused("E-swarm-22", "this can only be done while the node is stopped", cause, "dim stop") from None
+        raise Refused("E-swarm-22", what, error.complaint.cause, hint) from None
     try:
         yield
     finally:
@@ -310,7 +313,7 @@ def _offline(chosen: argparse.Namespace) -> Iterator[Any]:
     open_to_all = Refused("E-swarm-20", "this node is in the open swarm", "everybody may join it", "dim swarm new NAME")
     if not has_key(home):  # nor is a home made only to find that out
         raise open_to_all
-    with _stopped(home):
+    with _stopped(home, _SILENT):  # one that runs was asked before
         swarm = PrivateSwarm.load(home, load_key(home))
         if swarm is None:
             raise open_to_all

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from dimnode.cabinets.policy import Policy, parse_policy, policy_payload
-from dimnode.errors import Refused
+from dimnode.errors import Refused, why_of
 from dimnode.limits import LIMITS
 from dimnode.node.composing import compose_or_refuse
 from dimnode.records.envelope import Record, SigningKey, seal
@@ -147,7 +147,7 @@ def _place_and_header(source: Path) -> tuple[str, list[str]]:
             columns, first = next(table, []), next(table, None)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Refused(
-            "E-data-01", f"cannot read {source}", str(error), "a CSV file in UTF-8 with one header line"
+            "E-data-01", f"cannot read {source}", why_of(error), "a CSV file in UTF-8 with one header line"
         ) from None
     if not columns or len(set(columns)) != len(columns):
         raise Refused("E-data-01", f"{source} has no header of distinct column names", "", "add a header line")

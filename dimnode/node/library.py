@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from dimnode.errors import Refused
+from dimnode.errors import Refused, why_of
 from dimnode.limits import LIMITS
 from dimnode.node.begun import Begun
 from dimnode.node.cabinets import Cabinets
@@ -349,7 +349,7 @@ def check_place(source: Path, home: Path) -> None:
     try:
         home, given = home.resolve(), source.resolve()
     except (OSError, ValueError) as error:
-        raise Refused("E-models-05", f"cannot read {str(source)!r}", str(error), "check the path") from None
+        raise Refused("E-models-05", f"cannot read {str(source)!r}", why_of(error), "check the path") from None
     if home.is_relative_to(given) or given.is_relative_to(home):
         what = f"{source} is, holds or is in this node's own directory"
         raise Refused("E-models-28", what, "its key would be published", "a folder of the model alone")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from dimnode.errors import Refused
+from dimnode.errors import Refused, why_of
 from dimnode.exec.runtimes.refusals import HEAD_BYTES, refusal_of, require_model_format
 from dimnode.records.manifest_kinds import FILES_MAX, clash, path_problem, safe_path
 from dimnode.store.home import KEY_FILE
@@ -66,8 +66,7 @@ def gather(source: Path) -> Gathered:
         with source.open("rb") as file:
             require_model_format(source.name, file.read(HEAD_BYTES))
     except (OSError, ValueError) as error:  # a name with a NUL in it is no name
-        cause = error.strerror or "" if isinstance(error, OSError) else str(error)
-        raise Refused("E-models-05", f"cannot read {str(source)!r}", cause, "check the path") from None
+        raise Refused("E-models-05", f"cannot read {str(source)!r}", why_of(error), "check the path") from None
     return Gathered((SourceFile(safe_path(source.name), "model", source),), ())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dimnode import posix
-from dimnode.errors import ConfigError
+from dimnode.errors import ConfigError, why_of
 from dimnode.records.envelope import SigningKey
 
 KEY_FILE: Final = "identity.key"
@@ -26,7 +26,7 @@ def prepare_home(home: Path) -> None:
         for part in ("receipts", "models", "scratch"):
             (home / part).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise ConfigError("E-store-05", f"cannot use {home}", str(error), "choose another DIM_HOME") from None
+        raise ConfigError("E-store-05", f"cannot use {home}", why_of(error), "choose another DIM_HOME") from None
 
 
 def model_file(home: Path, sha256: str) -> Path:
@@ -49,9 +49,10 @@ def load_seed(home: Path) -> bytes:
             return _new_seed(path)
         except OSError as error:
             hint = f"free space on {home}, or choose another DIM_HOME"
-            raise ConfigError("E-store-05", f"cannot write the key {path}", str(error), hint) from None
+            raise ConfigError("E-store-05", f"cannot write the key {path}", why_of(error), hint) from None
     except (OSError, ValueError) as error:
-        raise ConfigError("E-store-06", f"cannot read the key {path}", str(error), "restore it from a backup") from None
+        hint = "restore it from a backup"
+        raise ConfigError("E-store-06", f"cannot read the key {path}", why_of(error), hint) from None
     if len(seed) != SEED_BYTES:
         raise ConfigError("E-store-06", f"the key {path} is damaged", "", "restore it from a backup")
     if path.stat().st_mode & 0o077:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from dimnode.errors import ConfigError
+from dimnode.errors import ConfigError, why_of
 from dimnode.limits import LIMITS
 from dimnode.store.blob_files import sync_folder
 
@@ -104,7 +104,8 @@ def save_state(home: Path, state: SwarmState) -> None:
         partial.rename(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise ConfigError("E-store-05", f"cannot write {path}", str(error), "free space, or another DIM_HOME") from None
+        hint = "free space, or another DIM_HOME"
+        raise ConfigError("E-store-05", f"cannot write {path}", why_of(error), hint) from None
 
 
 def has_records(home: Path) -> bool:
@@ -139,5 +140,5 @@ def set_aside(home: Path, label: str, *, journal_only: bool = False) -> Path | N
         sync_folder(folder)
         sync_folder(home)
     except OSError as error:
-        raise ConfigError("E-store-05", f"cannot write {folder}", str(error), "look at the permissions") from None
+        raise ConfigError("E-store-05", f"cannot write {folder}", why_of(error), "look at the permissions") from None
     return folder

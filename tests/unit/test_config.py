@@ -343,3 +343,11 @@ def test_a_quota_has_to_name_a_peer() -> None:
     with pytest.raises(ConfigError) as caught:
         check_quotas(Config(quotas=QuotasTable(peers={"alba": QuotaTable()})))
     assert caught.value.complaint.code == "E-config-10"
+
+
+def test_a_file_in_the_place_of_the_home_is_told_in_words_and_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "rows.csv")
+    said = caught.value.complaint
+    assert (said.code, said.cause, said.hint) == ("E-config-02", "Not a directory", "choose another DIM_HOME")

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -391,4 +392,8 @@ def test_a_batch_is_begun_once_and_resumed_only_when_there_is_one(tmp_path):
     Spool.begin(out, {}).close()
     with pytest.raises(ConfigError, match="E-cli-46"):
         Spool.begin(out, {})
+    shutil.rmtree(folder_of(out))
+    out.touch()
+    with pytest.raises(ConfigError, match="is left to be done"):
+        Spool.resume(out)
     assert isinstance(Item(1, {}), Item)

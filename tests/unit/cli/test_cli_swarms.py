@@ -118,7 +118,10 @@ def test_every_no_has_its_code(dim, swarm, tmp_path):
         assert code_of(said) == code, (words, said)
         assert said.code in (2, 4)
     with locked(founder):
-        assert code_of(dim("swarm", "leave", "--home", founder)) == "E-swarm-22"
+        said = dim("swarm", "leave", "--home", founder)
+        assert code_of(said) == "E-swarm-22" and "hint: dim stop" in said.err
+        said = dim("swarm", "members", "--home", founder)  # its socket is not there yet
+        assert code_of(said) == "E-swarm-22" and "starting or stopping" in said.err and "dim stop" not in said.err
 
 
 def test_what_an_offline_admin_removes_is_written_down(dim, swarm):
