@@ -4,6 +4,7 @@ for older ones, which only name their tokenizer (`x_text`).
 Rule: tokenizers are data, read by a library; nothing of a stranger's model runs here. A few are kept, by CID.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,17 @@ from dimnode.records.transforms import Source, sources_of
 _BROKEN: Final = "its publisher has to publish it again with a tokenizer.json that works"
 _KEPT_MAX: Final = 4
 _TOKENS_MAX: Final = 8192
+_PARTS: Final = ("normalizer", "pre_tokenizer", "post_processor")
+_STEPS: Final = frozenset(
+    {
+        *("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Replace", "Strip"),
+        *("StripAccents", "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Whitespace"),
+        *("WhitespaceSplit", "BertProcessing", "RobertaProcessing", "TemplateProcessing"),
+    }
+)
+_SPACES: Final = {"Regex": " {2,}"}
+"""The only pattern: sentence pieces have it."""
+_PIECES_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +176,8 @@ class Texts:
         except ImportError:
             raise no_tokens() from None
         raw = await self._node.model_file(model, name)
-        try:
-            found = await trio.to_thread.run_sync(_tamed, Tokenizer.from_buffer, raw)
-        except Refused:
-            raise
-        except Exception as error:  # noqa: BLE001 boundary: the library raises bare Exception for what it cannot read
-            raise Refused("E-models-04", "the model's tokenizer cannot be read", str(error)[:200], _BROKEN) from None
+        await trio.to_thread.run_sync(require_modest, raw)
+        found = await trio.to_thread.run_sync(_tamed, Tokenizer.from_buffer, raw)
         found.no_padding()
         found.no_truncation()
         if len(self._kept) >= _KEPT_MAX:
@@ -179,13 +187,46 @@ class Texts:
 
 
 def _tamed(call: Callable[[Any], Any], argument: Any) -> Any:
-    """The library's panics are no `Exception`: one tokenizer of a stranger's would end the node."""
+    """The library raises bare `Exception`, and its panics are not even that: one of a stranger's would end the node."""
     try:
         return call(argument)
-    except Exception:
-        raise
-    except BaseException as panic:  # noqa: BLE001 boundary: a panic of the library's; nobody cancels in this thread
-        raise Refused("E-models-04", "the model's tokenizer cannot be used", str(panic)[:200], _BROKEN) from None
+    except BaseException as fault:  # noqa: BLE001 boundary: a panic of the library's; nobody cancels in this thread
+        raise Refused("E-models-04", "the model's tokenizer cannot be used", str(fault)[:200], _BROKEN) from None
+
+
+def require_modest(raw: bytes) -> None:
+    """Raises `Refused` E-models-04 for a tokenizer that could make more of a text than its words.
+
+    Its steps are a program: forty that each double a letter are 3 kB, and take all memory of the node, whose process
+    this is; a pattern may never end. A worker, which has bounds, carries out any of them (`pre`).
+    """
+    try:
+        said = json.loads(raw)
+        strange = [word for part in _PARTS for word in _strange_steps(said.get(part))]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        cause = "it is no tokenizer.json"
+        raise Refused("E-models-04", "the model's tokenizer cannot be read", cause, _BROKEN) from None
+    if strange:
+        cause = f"in this process it may not have: {strange[0][:80]}"
+        hint = "its publisher can publish it again with `pre`, so that a worker cuts the text"
+        raise Refused("E-models-04", "the model's tokenizer is not used here", cause, hint)
+
+
+def _strange_steps(part: Any) -> list[str]:
+    """Of one part: each step is one of those that are known, once; of a sequence of them each."""
+    steps: list[Any] = [] if part is None else [part]
+    if part is not None and part["type"] == "Sequence":
+        steps = [step for key in ("normalizers", "pretokenizers", "processors") for step in part.get(key, ())]
+    kinds = [step["type"] for step in steps]
+    strange = [str(kind) for kind in kinds if kind not in _STEPS or kinds.count(kind) > 1]
+    for step in steps:
+        if step["type"] == "Replace" and (step["pattern"] != _SPACES or len(step["content"]) > 1):
+            strange.append("Replace of a pattern of its own")
+        elif step["type"] == "TemplateProcessing":
+            ids = sum(len(token["ids"]) for token in step["special_tokens"].values())
+            if max(len(step["single"]), len(step["pair"]), ids) > _PIECES_MAX:
+                strange.append("TemplateProcessing of many pieces")
+    return strange
 
 
 def _shortened(ids: Sequence[int], most: int) -> Sequence[int]:

@@ -1,12 +1,15 @@
 """Tokenizers of models that leave the cutting of text to the door."""
 
+import json
+
+import pytest
 import trio
 import trio.testing
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from dimnode.api.http.text import Texts
+from dimnode.api.http.text import Texts, require_modest
 from dimnode.errors import Refused
 from dimnode.records.envelope import Record
 from tests.unit.api.http_stage import MANIFEST, ME, MODEL, FakeNode
@@ -110,3 +113,34 @@ def test_who_leaves_in_the_middle_of_a_fetch_hands_it_on_to_one_who_waited() -> 
         assert node.fetches == 2
 
     trio.run(main)
+
+
+PIECE = {"Sequence": {"id": "A", "type_id": 0}}
+DOUBLES = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"normalizer": {"type": "Sequence", "normalizers": [DOUBLES] * 40}},
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "aa"}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKD"}] * 2}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": [DOUBLES]}]}},
+        {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+b"}, "behavior": "Isolated", "invert": False}},
+        {"post_processor": {"type": "TemplateProcessing", "single": [PIECE] * 17, "pair": [], "special_tokens": {}}},
+        *({"normalizer": odd} for odd in (1, [], {}, "x", {"type": []}, {"type": "Sequence", "normalizers": [None]})),
+    ],
+    ids=range(12),
+)
+def test_a_tokenizer_that_makes_more_of_a_text_than_its_words_is_not_used_in_the_nodes_process(part) -> None:
+    """Forty doublings of a letter, 3 kB, are a terabyte: the library ends the process when it cannot have it."""
+    whole = json.loads(tokenizer_file())
+    require_modest(json.dumps(whole).encode())
+    with pytest.raises(Refused, match="E-models-04"):
+        require_modest(json.dumps(whole | part).encode())
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"1", b"\xff", b"[" * 5000])
+def test_what_is_no_tokenizer_is_refused(raw: bytes) -> None:
+    with pytest.raises(Refused, match="E-models-04"):
+        require_modest(raw)
