@@ -22,6 +22,7 @@ FORBIDDEN_IN_CORES = {"trio", "time", "socket", "sqlite3", "os", "logging", "thr
 EMPTY_NAMES = {"data", "info", "manager", "handler", "util", "utils", "helper", "helpers", "misc", "common"}
 LISTED_BROAD_CATCHES = {
     "dimnode/p2p/host",  # libp2p raises whatever it likes
+    "dimnode/p2p/contain.py",  # what a peer's words began is not worth the node
     "dimnode/exec/worker.py",  # a model's failure is an outcome
     "dimnode/exec/zygote.py",
     "dimnode/exec/state_dict.py",  # a hostile checkpoint may raise anything

@@ -15,6 +15,7 @@ from dimnode.errors import PeerFault
 from dimnode.jobs.events import AnswerReceived, BadRecord
 from dimnode.node.fetching import Fetching, about, busy, split_large
 from dimnode.node.registry import grants_in
+from dimnode.p2p.contain import contained
 from dimnode.p2p.frames import Arrival, RecordFault, TaskFrame, UnknownWord, arrival, read_task_frame
 from dimnode.p2p.links import Link
 from dimnode.records.ids import Cid, PeerId
@@ -66,7 +67,7 @@ class Courier:
         elif frame.what == "answer" and not node.engine.owner.expects(link.peer, frame.key):
             await self._take(link.peer, frame, {})  # nobody waits for it: it is refused for want of its blob
         elif self._fetching.begin(link.peer, frame):
-            node.background().start_soon(self._fetch_and_take, link.peer, frame)
+            node.background().start_soon(contained, link.peer, self._fetch_and_take, link.peer, frame)
         elif frame.what == "lease":
             self.send(link.peer, busy(frame, node.limits))
 

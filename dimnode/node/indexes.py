@@ -20,6 +20,7 @@ from dimnode.limits import Limits
 from dimnode.node.clock import wall_ms
 from dimnode.node.content import Content
 from dimnode.node.registry import Registry
+from dimnode.p2p.contain import contained
 from dimnode.p2p.host.host import Host
 from dimnode.records.envelope import Record
 from dimnode.records.ids import Cid, PeerId, RecordId, peer_text
@@ -185,7 +186,7 @@ class Indexes:
         self._told[publisher] = name
         if publisher not in self._keeping:
             self._keeping.add(publisher)
-            self._nursery.start_soon(self._keep, publisher)
+            self._nursery.start_soon(contained, publisher, self._keep, publisher)
 
     async def _keep(self, publisher: PeerId) -> None:
         try:

@@ -19,6 +19,7 @@ from dimnode.node.content import SHARED, Content
 from dimnode.node.library import Library
 from dimnode.node.model_leave import ModelLeave
 from dimnode.node.registry import Registry
+from dimnode.p2p.contain import contained
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamLost
 from dimnode.p2p.models import ask_about_model
@@ -98,7 +99,7 @@ class Models:
             raise no
         assert self._nursery is not None
         self._for_others += 1  # now: more questions may come before the pull begins
-        self._nursery.start_soon(self._pull_quietly, model, peer)
+        self._nursery.start_soon(contained, peer, self._pull_quietly, model, peer)
         return b"coming"
 
     async def _pull_quietly(self, model: RecordId, peer: PeerId) -> None:
@@ -324,7 +325,7 @@ class Models:
         """A lease names a model that is not here; `fetched` follows."""
         assert self._nursery is not None
         shown = [found for identity in (run.lease, run.key[0]) if (found := self._vault.get(identity)) is not None]
-        self._nursery.start_soon(self._fetch_and_tell, run, shown)
+        self._nursery.start_soon(contained, run.owner, self._fetch_and_tell, run, shown)
 
     async def _fetch_and_tell(self, run: Run, shown: Sequence[bytes]) -> None:
         problem: Refused | None = None

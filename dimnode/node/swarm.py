@@ -21,6 +21,7 @@ from dimnode.limits import Limits
 from dimnode.node.clock import wall_ms
 from dimnode.node.library import Library
 from dimnode.p2p.conduct import Judgement, Offence
+from dimnode.p2p.contain import contained
 from dimnode.p2p.gossip import (
     HEARTBEAT_TOPIC,
     JOBS_PER_MESSAGE,
@@ -280,7 +281,7 @@ class Swarm:
     def _refresh(self, peer: PeerId) -> None:
         if self._nursery is not None and peer not in self._fetching and self.members.wants_advert(peer):
             self._fetching.add(peer)
-            self._nursery.start_soon(self._fetch, peer)
+            self._nursery.start_soon(contained, peer, self._fetch, peer)
 
     async def _fetch(self, peer: PeerId) -> None:
         assert self._host is not None

@@ -17,6 +17,7 @@ from dimnode.limits import LIMITS, BitswapLimits
 from dimnode.p2p.bitswap_words import BITSWAP, Message, Want, ours, pack_answer
 from dimnode.p2p.blob_places import Places
 from dimnode.p2p.blob_server import Served, Source
+from dimnode.p2p.contain import contained
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, Stream, StreamEnded, StreamLost
 from dimnode.records.ids import Cid, PeerId
@@ -181,7 +182,7 @@ class BitswapServer:
         if not (ledger.is_empty or ledger.answering):
             assert self._nursery is not None, "not attached"
             ledger.answering = True
-            self._nursery.start_soon(self._answer, peer, ledger)
+            self._nursery.start_soon(contained, peer, self._answer, peer, ledger)
 
     async def _answer(self, peer: PeerId, ledger: _Ledger) -> None:
         """Until the peer has all that there is for it, or is gone."""

@@ -17,6 +17,7 @@ import trio
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS, Limits
+from dimnode.p2p.contain import contained
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed
 from dimnode.records.ids import PeerId, peer_bytes
@@ -85,7 +86,7 @@ class Discovery:
         """
         if self._nursery is not None and peer not in self._lost and len(self._lost) < self._limits.peers.peers_max:
             self._lost.add(peer)
-            self._nursery.start_soon(self._win_back, peer)
+            self._nursery.start_soon(contained, peer, self._win_back, peer)
 
     def met(self, peer: PeerId) -> None:
         """A link to this peer stands, whoever dialled."""

@@ -15,6 +15,7 @@ import trio
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS, Limits
 from dimnode.p2p.conduct import Offence
+from dimnode.p2p.contain import contained
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, ProtocolRefused, Stream, StreamEnded, StreamLost
 from dimnode.p2p.pings import PING, ClockSamples, Pings, wall_clock_ms
@@ -191,7 +192,7 @@ class Links:
         if not up or self._nursery is None or self._me > identity or identity in self._opening:
             return
         self._opening.add(identity)
-        self._nursery.start_soon(self._open, identity)
+        self._nursery.start_soon(contained, identity, self._open, identity)
 
     async def _open(self, peer: PeerId) -> None:
         assert self._host is not None
