@@ -14,7 +14,8 @@ _STORIES = ("wdbc",)
 def demo(chosen: argparse.Namespace) -> int:
     """A whole swarm on this machine."""
     if chosen.story not in _STORIES:
-        raise ConfigError("E-cli-12", f"there is no story {chosen.story!r} in this version", "", "make demo")
+        what = f"there is no story {chosen.story!r} in this version"
+        raise ConfigError("E-cli-12", what, "", "dim demo --story wdbc")
     from dimnode.demo.assets_index import WDBC_CSV
     from dimnode.demo.split import read_patients
     from dimnode.demo.story import main

@@ -106,6 +106,7 @@ def test_sizes_have_units():
         ([30, 40, 9], 41, [16, 16, 9]),
         ([8, 40, 30], 6, [2, 2, 2]),
         ([8, 40], -3, [1, 1]),
+        ([59, 7, 320, 23], 114, [59, 7, 25, 23]),  # blobs, on a terminal of 120 columns: their CIDs can be copied
     ],
 )
 def test_a_narrow_terminal_takes_from_the_widest_columns_first(widths, room, narrow):
