@@ -117,18 +117,21 @@ def test_head_of_an_upload_says_its_size_and_reads_none_of_it(tmp_path: Path, mo
         async with stage.client() as client:
             blob = (await client.post("/dim/v1/blobs", content=BYTES, headers=RAW)).json()["blob"]
             monkeypatch.setattr(FileResponse, "chunk_size", 1)
-            kinds: list[str] = []
+            kinds: dict[HTTPStream, list[str]] = {}
             send = HTTPStream.app_send
 
             async def noted(self: HTTPStream, message: Any) -> None:
-                kinds.append(message["type"] if message else "end")
+                kinds.setdefault(self, []).append(message["type"] if message else "end")
                 await send(self, message)
 
             monkeypatch.setattr(HTTPStream, "app_send", noted)
             found = await client.head(f"/dim/v1/blobs/{blob}", headers={"Range": "bytes=1-8"})
-            await client.get("/health")  # over the same connection: so the first answer is over
+            await client.get("/health")  # over the same connection: so the first answer has been written
         assert (found.status_code, found.headers["content-length"], found.content) == (206, "8", b"")
-        assert kinds[:4] == ["http.response.start", "http.response.body", "end", "http.response.start"]
+        (said, *_) = kinds.values()
+        while said[-1] != "end":  # noqa: ASYNC110 the route may return after its last byte was read, and tells nobody
+            await trio.sleep(0.01)
+        assert said == ["http.response.start", "http.response.body", "end"]
 
     on_stage(tmp_path, act)
 
