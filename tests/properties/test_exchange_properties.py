@@ -74,9 +74,7 @@ class Swarm:
             if self.exchange.done:
                 return
             self.fill()
-            if not self.events:
-                return
-            if not self.looks:  # a late leaf is looked for now and then
+            if not self.looks:  # a late leaf is looked for now and then, and who rested is asked again
                 self.looks = True
                 self.at(0.1, "look", PeerId(b""))
             self.now, _, what, name = heapq.heappop(self.events)
