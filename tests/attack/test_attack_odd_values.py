@@ -292,6 +292,7 @@ def _holds(tmp_path: Path, caplog: pytest.LogCaptureFixture, every: int) -> None
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
+@pytest.mark.slow
 def test_one_odd_value_in_a_valid_message_spoils_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _holds(tmp_path, caplog, QUICK)
 

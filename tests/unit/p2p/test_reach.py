@@ -174,7 +174,7 @@ def test_a_lost_relay_is_replaced_and_announced() -> None:
     assert (reach.reachability().relays, len(changes)) == ((OTHER,), 2)
 
 
-@pytest.mark.parametrize("place_seconds", [120.0, 3600.0])
+@pytest.mark.parametrize("place_seconds", [120.0, pytest.param(3600.0, marks=pytest.mark.slow)])
 def test_a_place_is_renewed_when_half_of_its_time_is_over_and_not_before(place_seconds: float) -> None:
     host = Neighbours({FAR: PUBLIC}, relays={FAR}, place_seconds=place_seconds)
     looks(host, seconds=2.9 * place_seconds)
