@@ -1,7 +1,7 @@
 """What becomes of leaves after they came: they are checked and written in a thread, while the loop reads the next ones.
 
-The way to a thread and back takes as long as checking two leaves, while the loop is busy. So the thread does not come
-back after each: it goes on for as long as leaves wait, and says what became of them from there. One thread, not
+The way to a thread and back takes its time while the loop is busy. So the thread does not come back after each leaf: it
+goes on for as long as leaves wait, and says what became of them from there. One thread, not
 several: they would wait for each other in the file system, and spin while they do.
 Rule: so many leaves wait at most, whoever brought them; who brings one more waits until a place is free.
 """
