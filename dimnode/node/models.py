@@ -325,16 +325,19 @@ class Models:
         """A lease names a model that is not here; `fetched` follows."""
         assert self._nursery is not None
         shown = [found for identity in (run.lease, run.key[0]) if (found := self._vault.get(identity)) is not None]
-        self._nursery.start_soon(contained, run.owner, self._fetch_and_tell, run, shown)
+        self._nursery.start_soon(self._fetch_and_tell, run, shown)
 
     async def _fetch_and_tell(self, run: Run, shown: Sequence[bytes]) -> None:
-        problem: Refused | None = None
+        problems: list[Refused] = []
+        await contained(run.owner, self._try_for_job, run, shown, problems)
+        self.fetched(run, problems[0] if problems else None)  # a run waits for this, whatever went wrong
+
+    async def _try_for_job(self, run: Run, shown: Sequence[bytes], problems: list[Refused]) -> None:
         try:
             await self.for_job(run, shown)
         except (Refused, ConfigError) as no:  # a damaged book of blobs is the operator's to mend, and ends no node
             said = no.complaint
-            problem = no if isinstance(no, Refused) else Refused(said.code, said.what, said.cause, said.hint)
-        self.fetched(run, problem)
+            problems.append(no if isinstance(no, Refused) else Refused(said.code, said.what, said.cause, said.hint))
 
     async def for_job(self, run: Run, evidence: Sequence[bytes]) -> None:
         """Fetch the model of a run whose lease is here. Raises `Refused` with why somebody else should do it."""

@@ -13,10 +13,10 @@ from typing import Any, Final
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS
 from dimnode.p2p.admission import MemberBook, Membership, key_hash
-from dimnode.p2p.invitation import ADDRESS_CHARACTERS_MAX, KEY_BYTES, read_invitation, write_invitation
+from dimnode.p2p.invitation import KEY_BYTES, read_invitation, write_invitation
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import PeerId, RecordId, cid_text, peer_bytes, peer_text, short
-from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
+from dimnode.records.kinds import ADDRESS_CHARACTERS_MAX, OPEN_SWARM_ID, compose, open_record
 from dimnode.records.membership_kinds import OPEN_SWARM_NAME, USES_MAX
 from dimnode.store.swarm_state import SwarmState, load_state, save_state
 

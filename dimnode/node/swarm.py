@@ -41,7 +41,7 @@ from dimnode.p2p.membership import Members, heartbeat_seconds
 from dimnode.p2p.ticks import tick_after
 from dimnode.records.envelope import Record, SigningKey, seal
 from dimnode.records.ids import PeerId, RecordId
-from dimnode.records.kinds import compose
+from dimnode.records.kinds import ADDRESS_CHARACTERS_MAX, ADDRESSES_MAX, compose
 from dimnode.records.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,6 @@ log = logging.getLogger(__name__)
 AGENT = f"dimnode/{version('dimnode')}"
 _EXTRAS_MAX: Final = 16
 _DEVICE_CHARACTERS_MAX: Final = 32
-_ADDRESSES_MAX: Final = 16
-_ADDRESS_CHARACTERS_MAX: Final = 256
-"""Both as an advert's schema has it."""
 
 
 class Fetches(Protocol):
@@ -123,14 +120,14 @@ class Swarm:
         host = self._host
         assert host is not None
         # A way through a relay holds the address at which that was dialled: its own words, and of any length.
-        addresses = [address for address in host.addresses() if len(address) <= _ADDRESS_CHARACTERS_MAX]
+        addresses = [address for address in host.addresses() if len(address) <= ADDRESS_CHARACTERS_MAX]
         body: dict[str, Any] = {
             **self._library.advert_body(),
             "slots": self.slots,
             "runtimes": list(self.runtimes),
             "sandbox": self.sandbox[:128],
             "agent": AGENT,
-            "addresses": addresses[:_ADDRESSES_MAX],
+            "addresses": addresses[:ADDRESSES_MAX],
         }
         if self._name:
             body["name"] = self._name

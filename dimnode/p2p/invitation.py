@@ -17,12 +17,11 @@ from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS, SwarmLimits
 from dimnode.p2p.admission import MemberBook
 from dimnode.records.envelope import Record, SigningKey
-from dimnode.records.kinds import open_record
+from dimnode.records.kinds import ADDRESS_CHARACTERS_MAX, open_record
 from dimnode.wire import pack_frame, unpack_body
 
 PREFIX: Final = "dim1:"
 KEY_BYTES: Final = 32
-ADDRESS_CHARACTERS_MAX: Final = 256
 _ANOTHER: Final = "ask an admin for another one"
 _LENGTH_BYTES: Final = 2
 _CHECK_BYTES: Final = 4

@@ -36,6 +36,9 @@ from dimnode.records.shapes import (
     text,
 )
 
+ADDRESSES_MAX: Final = 16
+ADDRESS_CHARACTERS_MAX: Final = 256
+"""Of an advert; an invitation holds no longer addresses either."""
 PATTERNS: Final = ("chained", "comparative", "collaborative")
 PRIORITIES: Final = ("low", "normal", "high")
 OPERATIONS: Final = ("infer", "evaluate", "statistics")
@@ -115,7 +118,7 @@ _FIRST: Final[dict[str, Check]] = {
             "runtimes": list_of(text(32), 16),
             "sandbox": text(128),
             "agent": text(64),
-            "addresses": list_of(text(256), 16),
+            "addresses": list_of(text(ADDRESS_CHARACTERS_MAX), ADDRESSES_MAX),
         },
         {"jobs_per_second": integer(), "name": text(64)},
     ),

@@ -655,3 +655,23 @@ def test_a_full_disk_ends_no_node_when_room_is_to_be_made(tmp_path) -> None:
                 nursery.cancel_scope.cancel()
 
         trio.run(looked, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_mistake_while_a_model_is_fetched_ends_no_node_and_the_run_hears_that_it_does_not_come(models) -> None:
+    told = list[Refused | None]()
+    models.fetched = lambda _, problem: told.append(problem)
+    job = spec(model=MODEL.id)
+    key, task = (job.id, 0, 1), ((), (), "", (), "normal", FRIEND.peer, False, 1000)
+    run = Run(key, RecordId(lease(job).id), FRIEND.peer, FRIEND.peer, "infer", MODEL.id, *task)
+
+    async def mistaken(*_: object) -> None:
+        raise TypeError("unhashable type: 'list'")
+
+    async def main() -> None:
+        models.for_job = mistaken
+        async with trio.open_nursery() as nursery:
+            models._nursery = nursery
+            models.begin(run)
+
+    trio.run(main)
+    assert told == [None], "without a model it is refused then: E-exec-20"
