@@ -16,9 +16,11 @@ from typing import Any
 from dimnode.cli.node import open_client
 from dimnode.cli.output import clock, counted, facts, say, say_json, size_text, table, talk
 from dimnode.client import Client
-from dimnode.errors import DimError, Refused
+from dimnode.errors import ConfigError, DimError, Refused
 
 _LOOK_SECONDS = 0.25
+_GB_MAX = 2**33
+"""Its bytes are a number that any message can hold."""
 _NOTHING_YET = "no blobs yet; hint: dim blobs add FILE"
 
 
@@ -120,7 +122,7 @@ def _of_one(chosen: argparse.Namespace, op: str, line: Callable[[dict[str, Any]]
 
 def gc(chosen: argparse.Namespace) -> int:
     """Let go of unpinned blobs."""
-    most = 0 if chosen.all else None if chosen.to_gb is None else int(chosen.to_gb * 1024**3)
+    most = 0 if chosen.all else None if chosen.to_gb is None else _bytes_of(chosen.to_gb)
     with open_client(chosen) as client:
         gone = client.ask("blobs.gc", bytes=most)
     if chosen.json:
@@ -130,6 +132,13 @@ def gc(chosen: argparse.Namespace) -> int:
         say(blob)
     talk(f"{counted(len(gone['removed']), 'blob')} went, {size_text(gone['bytes'])} are free again")
     return 0
+
+
+def _bytes_of(gb: float) -> int:
+    """Raises `ConfigError` for what is no size: less than nothing, without an end, not a number."""
+    if not 0 <= gb < _GB_MAX:
+        raise ConfigError("E-cli-10", f"--to-gb {gb:g} is no size", "", "as in: --to-gb 20")
+    return int(gb * 1024**3)
 
 
 def stat(chosen: argparse.Namespace) -> int:
@@ -223,8 +232,9 @@ def _copied(source: Path, target: Path) -> Path:
         shutil.copyfile(source, partial)
         os.replace(partial, target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise Refused("E-store-43", f"cannot write {target}", error.strerror or "", "check the path") from None
+    finally:  # also after a Ctrl-C
+        partial.unlink(missing_ok=True)
     return target.absolute()
 
 

@@ -5,7 +5,7 @@ Rule: how far it is goes to stderr, the result to stdout; what a stranger wrote 
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dimnode.cli.blobs import watched
@@ -33,6 +33,7 @@ def show(chosen: argparse.Namespace) -> int:
             ("published", clock(found["at_ms"], date=True)),
             ("summary", shown(found["summary"])),
             ("withdrawn", _withdrawn(found["withdrawn"])),
+            ("to take instead", shown(found["replacement"])),
             ("policy", found["access"]),
             ("price", f"{price['micro'] / 1e6:g} {price['currency']} for each {price['unit']}" if price else ""),
             ("licence", shown(found["licence"]) or "not stated"),
@@ -40,7 +41,8 @@ def show(chosen: argparse.Namespace) -> int:
             ("format", [word for key in _FORM if (word := found[key])]),
             ("memory", size_text(found["memory_bytes"]) if found["memory_bytes"] else ""),
             ("largest batch", found["max_batch"] or ""),
-            ("takes", _ports(found["inputs"])),
+            ("takes", takes_text(found)),
+            ("as tensors", _ports(found["inputs"]) if found["takes"] else ""),
             ("gives", _ports(found["outputs"])),
             ("labels", found["labels"]),
             ("updates", found["previous"]),
@@ -62,11 +64,20 @@ def show(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _ports(rows: list[Any]) -> str:
-    return ", ".join(f"{shown(name)} {shown(dtype)}{shape_text(shape)}" for name, dtype, shape in rows)
+def takes_text(row: Mapping[str, Any]) -> str:
+    """What a person gives to a model: what it declares, else its tensors."""
+    given = [
+        source["kind"] if source["kind"] == source["name"] else f"{source['kind']} {source['name']}"
+        for source in row.get("takes", ())
+    ]
+    return ", ".join(map(shown, given)) or _ports(row["inputs"])
 
 
-def shape_text(shape: Sequence[int]) -> str:
+def _ports(rows: Sequence[Any]) -> str:
+    return ", ".join(f"{shown(name)} {shown(dtype)}{_shape_text(shape)}" for name, dtype, shape in rows)
+
+
+def _shape_text(shape: Sequence[int]) -> str:
     """`[any, 3]`."""
     return "[" + ", ".join("any" if size < 0 else str(size) for size in shape) + "]"
 

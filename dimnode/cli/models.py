@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dimnode.cli.blobs import watched
-from dimnode.cli.model_care import price_of, shape_text
+from dimnode.cli.model_care import price_of, takes_text
 from dimnode.cli.node import open_client
 from dimnode.cli.output import counted, say, say_json, shown, size_text, table, talk
 from dimnode.cli.pretrained import card_of, config_in, is_chain, licence_in, require_bert
@@ -88,7 +88,7 @@ def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
         say(f"{added['name']}  {added['model']}")
         takes = [takes_row(source) for source in sources_of(card.get("pre", ()))]
         example = _example(takes, card.get("inputs", ()))
-        given = _takes({"inputs": [], **card, "takes": takes})
+        given = takes_text({"inputs": [], **card, "takes": takes})
         run = f"dim run {shlex.quote(added['name'])} {example}"
         talk(f"{_OFFERED[card.get('access', 'public')]}; it takes {given}. next: {run}")
     return 0
@@ -172,7 +172,7 @@ def _list(rows: Sequence[Mapping[str, Any]]) -> None:
     cells = []
     for row in rows:
         where = (["here"] if row["here"] else []) + row["peers"]
-        takes = _takes(row)
+        takes = takes_text(row)
         publisher, whole = row.get("publisher_name", ""), row["publisher"]
         if len(publishers[_bare(row)]) > 1:  # enough letters to name it; a label has none, or too few
             name = publisher.removesuffix(whole[-8:]).rstrip("… ")
@@ -202,15 +202,6 @@ def _example(takes: Sequence[Mapping[str, Any]], inputs: Sequence[Sequence[Any]]
 
 def _nested(rank: int) -> str:
     return "[" * rank + "…" + "]" * rank
-
-
-def _takes(row: Mapping[str, Any]) -> str:
-    """What a person gives to a model: what it declares, else its tensors."""
-    given = [
-        source["kind"] if source["kind"] == source["name"] else f"{source['kind']} {source['name']}"
-        for source in row.get("takes", ())
-    ]
-    return ", ".join(given or [f"{name} {dtype}{shape_text(shape)}" for name, dtype, shape in row["inputs"]])
 
 
 def _bare(row: Mapping[str, Any]) -> str:

@@ -5,6 +5,8 @@ import json
 import pytest
 from fake_node import FakeNode
 
+from dimnode.api.http.examples import BODIES
+
 CARD = 'architecture = "transformers"\n'
 CONFIG = {"architectures": ["ViTModel"], "model_type": "vit", "num_hidden_layers": 1, "image_size": 2, "hidden_size": 2}
 ADDED = {"result": {"name": "m:1.0.0", "model": "b…"}}
@@ -142,3 +144,21 @@ def test_a_model_that_never_was_here_is_not_told_to_be_damaged(dim, tmp_path, st
     assert verified.code == 1
     assert said in verified.err
     assert "dim models pull" in verified.err
+
+
+MODEL = BODIES["ModelShown"] | {"publisher_name": "alba", "parity": ""}
+
+
+def lines_about(dim, tmp_path, **more):
+    with FakeNode(tmp_path, models__show={"result": MODEL | more}):
+        return {" ".join(line.split()) for line in dim("models", "show", "triage").out.splitlines()}
+
+
+def test_what_a_text_model_takes_is_its_text(dim, tmp_path):
+    said = lines_about(dim, tmp_path)
+    assert {"takes text", "as tensors x float32[any, 2]", "withdrawn -", "to take instead -"} <= said
+
+
+def test_who_looks_at_a_withdrawn_model_is_told_what_to_take_instead(dim, tmp_path):
+    said = lines_about(dim, tmp_path, withdrawn="it was wrong", replacement="triage:2")
+    assert {"withdrawn it was wrong", "to take instead triage:2"} <= said
