@@ -72,7 +72,7 @@ def load(chosen: argparse.Namespace) -> int:
 
 
 def bench(chosen: argparse.Namespace) -> int:
-    """Latency and throughput of a model by batch size and workers, beside the bare runtime."""
+    """Latency and throughput of a model by batch size, beside the bare runtime."""
     with open_client(chosen) as client:
         said = client.ask(
             "models.bench", model=chosen.model, batches=chosen.batches, free_size=chosen.size, seconds=chosen.seconds
@@ -80,10 +80,10 @@ def bench(chosen: argparse.Namespace) -> int:
     if chosen.json:
         say_json(said)
         return 0
-    workers = sorted({key for row in said["rows"] for key in row.get("throughput", {})}, key=int)
+    opened = sorted({key for row in said["rows"] for key in row.get("throughput", {})}, key=int)
     columns = ["batch", "direct p50 ms", "p95", "rows/s", "pool p50 ms", "p95"]
-    columns += [f"rows/s, {counted(int(key), 'worker')}" for key in workers]
-    table(columns, [_bench_cells(row, workers) for row in said["rows"]])
+    columns += [f"rows/s, {key} open" for key in opened]
+    table(columns, [_bench_cells(row, opened) for row in said["rows"]])
     if not any(row.get("pool") for row in said["rows"]):
         talk("what stands before this model takes files or texts, which cannot be made up: the pool was not timed")
     say()
@@ -99,11 +99,11 @@ def bench(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _bench_cells(row: Mapping[str, Any], workers: Sequence[str]) -> list[Any]:
+def _bench_cells(row: Mapping[str, Any], opened: Sequence[str]) -> list[Any]:
     direct, pool, rates = row["direct"], row.get("pool"), row.get("throughput", {})
     cells = [row["batch"], f"{direct['p50_ms']:.3f}", f"{direct['p95_ms']:.3f}", f"{direct['rows_per_second']:.0f}"]
     cells += [f"{pool['p50_ms']:.3f}", f"{pool['p95_ms']:.3f}"] if pool else ["-", "-"]
-    return cells + [f"{rates[key]:.0f}" if key in rates else "-" for key in workers]
+    return cells + [f"{rates[key]:.0f}" if key in rates else "-" for key in opened]
 
 
 def _left(client: Client) -> int:

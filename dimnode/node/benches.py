@@ -23,7 +23,7 @@ import numpy as np
 import trio
 
 from dimnode.errors import PeerFault, Refused
-from dimnode.exec.orders import Facts, Finished, Key, ModelFile, ModelOrder, Order
+from dimnode.exec.orders import NO_RUNTIME, Facts, Finished, Key, ModelFile, ModelOrder, Order
 from dimnode.exec.pool import Pool
 from dimnode.limits import LIMITS, ExecLimits
 from dimnode.node.clock import wall_ms
@@ -38,6 +38,7 @@ _RATE: Final = integer(0, 2**53)
 _REFERENCE: Final = files("dimnode") / "demo" / "assets" / "models" / "classifier-mlp.onnx"
 _REFERENCE_WIDTH: Final = 30
 _OPEN_ORDERS: Final = 16
+SETTLE_SECONDS: Final = 0.02
 _KEYS = itertools.count(1)
 
 
@@ -93,7 +94,8 @@ def write_benchmark(home: Path, found: Mapping[str, Any]) -> None:
 async def bench_model(
     pool: Pool, model: ModelOrder, batches: Sequence[int], free_size: int, seconds: float, me: PeerId
 ) -> dict[str, Any]:
-    """Latency and throughput by batch size and workers, the bare runtime beside them, cold start, memory.
+    """Latency by batch size, throughput with one order open and with two for each worker that may compute, the bare
+    runtime beside them, cold start, memory.
 
     Raises `Refused` when no input can be made up for this model, or the pool refuses.
     """
@@ -111,10 +113,10 @@ async def bench_model(
         if not model.facts.pre:
             order = replace(plain, inputs=(blob,))
             row["pool"] = await _latency(pool, order, batch, seconds)
-            row["throughput"] = {
-                str(workers): round((await _rate(pool, order, workers * 2, seconds))[0] * batch, 1)
-                for workers in {1, pool.stats().running_max}
-            }
+            open_orders = pool.stats().running_max * 2
+            await _settle(pool, order, open_orders)
+            rate, _ = await _rate(pool, order, open_orders, seconds)
+            row["throughput"] = {"1": row["pool"]["rows_per_second"], str(open_orders): round(rate * batch, 1)}
         rows.append(row)
     best = max(rows, key=lambda row: row["direct"]["rows_per_second"])
     worth = best["direct"]["rows_per_second"] > rows[0]["direct"]["rows_per_second"] * 1.03
@@ -132,20 +134,30 @@ async def bench_model(
 def made_up(facts: Facts, batch: int, free_size: int) -> bytes:
     """An input for this model: the first dimension is the batch, other free ones `free_size`; the same each time.
 
-    Floats are normal, integers and flags zero (a valid token, class and pixel). Raises `Refused`.
+    Floats are normal, integers and flags zero (a valid token, class and pixel), but for what has to be another number.
+    What keeps its first dimension beside an input that does not, as a state of layers does, has its batch in the next
+    free one. Raises `Refused`.
     """
     rng, tensors, left = np.random.default_rng(0), [], LIMITS.exec.input_bytes_max
+    several = any(shape[:1] == (-1,) for _, _, shape in facts.inputs)
+    filling = _filling(facts)
     for name, dtype, shape in facts.inputs:
+        at = 0
         if shape and shape[0] not in (-1, batch):
-            what = f"input {name!r} has a fixed first dimension of {shape[0]}"
-            raise Refused("E-exec-85", f"no batch of {batch}: {what}", "", f"--batches {shape[0]}")
-        sizes = tuple(batch if not place else free_size if size < 0 else size for place, size in enumerate(shape))
+            if not several or -1 not in shape:
+                what = f"input {name!r} has a fixed first dimension of {shape[0]}"
+                raise Refused("E-exec-85", f"no batch of {batch}: {what}", "", f"--batches {shape[0]}")
+            at = shape.index(-1)
+        sizes = tuple(size if size >= 0 else batch if place == at else free_size for place, size in enumerate(shape))
         left -= math.prod(sizes) * ITEM_BYTES.get(dtype, 8)
         if left < 0 or dtype not in ITEM_BYTES or 0 in sizes:  # the manifest may be a stranger's
             what = f"no input can be made up for {dtype[:16]} {name!r} of the shape {list(sizes)}"
             cause = f"all inputs together take at most {LIMITS.exec.input_bytes_max} bytes, and none takes nothing"
             raise Refused("E-exec-85", what, cause, "--batches 1 --size 16")
-        values = rng.standard_normal(sizes) if dtype.startswith("float") else np.zeros(sizes)
+        if name in filling:
+            values = np.full(sizes, filling[name])
+        else:
+            values = rng.standard_normal(sizes) if dtype.startswith("float") else np.zeros(sizes)
         tensors.append(Tensor(name, dtype, sizes, values.astype(dtype).tobytes()))
     if not tensors:
         raise Refused("E-exec-85", "the model's manifest declares no inputs", "", "dim models add with a card")
@@ -155,10 +167,21 @@ def made_up(facts: Facts, batch: int, free_size: int) -> bytes:
         raise Refused("E-exec-85", "the model's manifest declares inputs that no order has", fault.rule) from None
 
 
+def _filling(facts: Facts) -> dict[str, float]:
+    """Inputs that hold one number all over: masks, which hide nothing, and what the manifest's own words put there."""
+    found = {name: 1.0 for name, dtype, _ in facts.inputs if name.endswith("mask") and not dtype.startswith("float")}
+    for op in facts.pre:
+        numbers = op.get("values") or [number / 1e9 for number in op.get("values_nano", ())]
+        if op["op"] == "constant" and len(numbers) == 1:
+            found[op.get("into", op["name"])] = float(numbers[0])
+    return found
+
+
 async def _must(pool: Pool, order: Order) -> Finished:
     done = await pool.run(replace(order, key=own_key()))
     if done.status != "ok":
-        raise Refused(done.code or "E-exec-85", f"the benchmark ended: {done.message}", done.status)
+        hint = f"pip install 'dimnode[{order.runtime}]', then restart the node" if done.code == NO_RUNTIME else ""
+        raise Refused(done.code or "E-exec-85", f"the benchmark ended: {done.message}", done.status, hint)
     return done
 
 
@@ -171,6 +194,16 @@ async def _latency(pool: Pool, order: Order, batch: int, seconds: float) -> dict
         await _must(pool, order)
         took.append(time.perf_counter() - before)
     return _summary(sorted(took), batch)
+
+
+async def _settle(pool: Pool, order: Order, open_orders: int) -> None:
+    """Work until no further worker is being started for this load: its start is no part of a throughput."""
+    assert order.model is not None
+    with trio.move_on_after(LIMITS.exec.worker_start_seconds_max):
+        while True:
+            await _rate(pool, order, open_orders, SETTLE_SECONDS)
+            if not any(state.model == order.model.id and state.state == "loading" for state in pool.stats().members):
+                return
 
 
 async def _rate(

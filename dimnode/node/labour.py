@@ -8,6 +8,7 @@ pool like any order, so that it can starve nobody.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -142,9 +143,12 @@ class Labour:
         if self._node.pool is None:
             raise Refused("E-exec-04", "this node executes nothing", "", "execute = true")
         fit = [batch for batch in batches if type(batch) is int and 0 < batch <= limits.bench_batch_max]
-        if not fit or len(fit) != len(batches) or len(fit) > limits.bench_batches_max or not 0 < free_size <= 4096:
+        if not fit or len(fit) != len(batches) or len(fit) > limits.bench_batches_max:
             what = f"batches are up to {limits.bench_batches_max} numbers from 1 to {limits.bench_batch_max}"
-            raise Refused("E-exec-85", what, "", "--batches 1,2,4,8 --size 16")
+            raise Refused("E-exec-85", what, "", "--batches 1,2,4,8")
+        if not 0 < free_size <= 4096 or not 0 < seconds < math.inf:
+            what = "the size of free dimensions is 1 to 4096, and the seconds for a figure are more than 0"
+            raise Refused("E-exec-85", what, "", "--size 16 --seconds 0.5")
         if self._benching:
             raise Refused("E-exec-85", "a benchmark is running already", "", "wait for it", 5000)
         self._benching = True
