@@ -18,7 +18,7 @@ from dimnode.cli.node import open_client
 from dimnode.cli.output import counted, say, say_json, shown, size_text, table, talk
 from dimnode.cli.pretrained import card_of, config_in, is_chain, licence_in, require_bert
 from dimnode.errors import ConfigError, Refused, why_of
-from dimnode.node.model_files import gather
+from dimnode.node.model_files import CARD, gather
 from dimnode.node.model_schema import with_schema
 from dimnode.records.ids import PEER_LETTERS_MIN
 from dimnode.records.transforms import sources_of, takes_row
@@ -133,7 +133,7 @@ def _card_and_source(chosen: argparse.Namespace, source: Path, folder: Path) -> 
 def _found(chosen: argparse.Namespace, source: Path, folder: Path) -> tuple[dict[str, Any], Path]:
     if not source.is_dir():
         return _card_and_file(source)
-    beside = source / "model.toml"
+    beside = source / CARD
     card = _kept(_read_card(beside)) if beside.is_file() else {}
     if card or not (source / "config.json").is_file():
         return card, source

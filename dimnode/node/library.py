@@ -190,8 +190,8 @@ class Library:
         sizes = [file.place.stat().st_size for file in files]
         total, before, rows = sum(sizes), 0, []
         if total > LIMITS.exec.model_bytes_max:
-            most = f"at most {LIMITS.exec.model_bytes_max} bytes"
-            raise Refused("E-models-06", f"the model is too large: {total} bytes", most)
+            most = f"a model has at most {LIMITS.exec.model_bytes_max >> 30} GiB"
+            raise Refused("E-models-06", f"the model has {total} bytes", most, "one with fewer bits for each weight")
         for file, size in zip(files, sizes, strict=True):
             blob = keep(file.place, _part_of(progress, before, total))
             self.blobs.hold(blob.root)

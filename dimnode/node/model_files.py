@@ -16,6 +16,8 @@ from dimnode.exec.runtimes.refusals import HEAD_BYTES, refusal_of, require_model
 from dimnode.records.manifest_kinds import FILES_MAX, clash, path_problem, safe_path
 from dimnode.store.home import KEY_FILE
 
+CARD: Final = "model.toml"
+"""What a person says of a model beside its files. The manifest says it to others; `[notes]` are the person's alone."""
 _ROLES: Final = {
     ".onnx": "model",
     ".mlmodel": "model",
@@ -82,7 +84,7 @@ def _of_folder(source: Path) -> Gathered:
         if any(part.startswith(".") for part in path.split("/")):
             skipped.append(path)
             continue
-        if stat.S_ISDIR(found.st_mode):
+        if path == CARD or stat.S_ISDIR(found.st_mode):
             continue
         if not stat.S_ISREG(found.st_mode):
             what = f"{path} is a link or a special file"

@@ -69,8 +69,9 @@ def _looked_at(form: str, card: Mapping[str, Any], files: Sequence[SourceFile]) 
         if (file.role in _GRAPH if form == "onnx" else file.role not in _NOT_THE_MODEL)
     ]
     if sum(place.stat().st_size for _, _, place in shown) > LIMITS.exec.parsed_bytes_max:
-        what = f"more than {LIMITS.exec.parsed_bytes_max} bytes, which are not read for this"
-        raise Refused("E-models-06", what, "", "write a card with inputs and outputs (docs/operator.md, Models)")
+        what = f"inputs and outputs are read from models of at most {LIMITS.exec.parsed_bytes_max >> 30} GiB"
+        cause = "this one is larger, and has no card that says them"
+        raise Refused("E-models-06", what, cause, "write a card with inputs and outputs (docs/operator.md, Models)")
     facts = {key: card[key] for key in _FACTS if card.get(key)}
     return schema_of(runtime_for(form, card.get("architecture", "")), shown, facts)
 

@@ -15,7 +15,7 @@ from dimnode.errors import DimError, Refused
 from dimnode.limits import LIMITS
 from dimnode.node.library import Library, pin_of
 from dimnode.node.model_card import ModelCard, PriceCard, card_of
-from dimnode.node.model_files import SourceFile, gather
+from dimnode.node.model_files import CARD, SourceFile, gather
 from dimnode.records.envelope import SigningKey, seal
 from dimnode.records.ids import blob_cid, cid_text, peer_text
 from dimnode.records.kinds import OPEN_SWARM_ID, compose, open_record
@@ -236,6 +236,9 @@ def test_a_folder_is_one_model_with_roles_by_name(tmp_path, library) -> None:
     for name in ("model.safetensors", "config.json", "tokenizer.json", "labels.txt", "sub/notes.md", ".hidden"):
         (folder / name).write_bytes(name.encode())
     (folder / "empty.txt").write_bytes(b"")
+    (folder / CARD).write_text('name = "net"\n[notes]\nmine = "alone"\n')  # the manifest says what it says of the model
+    found = gather(folder)
+    assert not [file for file in found.files if file.path == CARD] and CARD not in found.skipped
     manifest = Manifest.of(add(library, folder))
     assert manifest.format == "torch"
     assert {file.path: file.role for file in manifest.files} == {
@@ -444,7 +447,9 @@ def test_a_model_may_have_eight_gigabytes_and_a_larger_one_is_refused_before_it_
     with large.open("wb") as file:
         file.write(b"a graph")
         file.truncate(most + 1)  # all a hole: to read it would take seconds
-    assert refused(add, library, large) == "E-models-06"
+    with pytest.raises(Refused, match="the model has 8589934593 bytes") as caught:
+        add(library, large)
+    assert (caught.value.complaint.code, caught.value.complaint.cause) == ("E-models-06", "a model has at most 8 GiB")
     assert not library.models
     assert not library.blobs.all()
 

@@ -143,5 +143,5 @@ def test_a_whole_card_stands_for_a_model_that_cannot_be_looked_at_here(tmp_path:
     )
     card = {"inputs": X, "outputs": Y}
     assert with_schema(dict(card), gather(tmp_path / "m.onnx").files) == card
-    with pytest.raises(Refused, match="99 bytes"):
+    with pytest.raises(Refused, match="E-models-06: inputs and outputs are read from models of at most"):
         with_schema({"inputs": X}, gather(tmp_path / "m.onnx").files)
