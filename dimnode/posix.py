@@ -48,15 +48,16 @@ def spawn(arguments: list[str], inherited: int) -> int:
         os.set_inheritable(inherited, False)
 
 
-def ended_children() -> list[tuple[int, int]]:
-    """(pid, wait status) of children that ended since the last look; empty when there are none."""
+def ended_children() -> list[tuple[int, int, int, int]]:
+    """(pid, wait status, processor time in microseconds, peak memory in bytes) of children that ended since the last
+    look; empty when there are none."""
     found = []
     with contextlib.suppress(ChildProcessError):
         while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 break
-            found.append((pid, status))
+            found.append((pid, status, int((used.ru_utime + used.ru_stime) * 1e6), _in_bytes(used.ru_maxrss)))
     return found
 
 
@@ -108,8 +109,13 @@ def address_space_bytes() -> int:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process ever had; macOS counts in bytes, others in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if MACOS else 1024)
+    """The most memory that this process ever had."""
+    return _in_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _in_bytes(peak: int) -> int:
+    """macOS counts in bytes, others in KiB."""
+    return peak * (1 if MACOS else 1024)
 
 
 def processor_flags() -> frozenset[str]:

@@ -291,9 +291,9 @@ class Crew:
         elif first is not None:
             ticket = member.land(next(iter(member.flight)))
             now = trio.current_time()
-            self.ledger.lost(member, ticket, now)
+            used = self.ledger.lost(member, ticket, now)
             run_us = int((now - ticket.started_at) * 1e6) if ticket.started_at >= 0 else 0
-            self._desk.failed(ticket, status, code, message, run_us, member.sandbox)
+            self._desk.failed(ticket, status, code, message, run_us, member.sandbox, used)
         self._send_back(member)
         self.dispatch()
 
@@ -393,8 +393,9 @@ class Crew:
         match report:
             case ["started", int(token), int(pid)] if token in self._members:
                 self._know_process(self._members[token], pid)
-            case ["exited", int(token), int(status)] if token in self._members:
+            case ["exited", int(token), int(status), int(cpu_us), int(peak_bytes)] if token in self._members:
                 self._members[token].wait_status = status
+                self._members[token].ended_with = cpu_us, peak_bytes
                 self._members[token].exited.set()
             case ["unborn", int(token), str(reason)] if token in self._members:
                 what = f"no worker could be started: {reason}"

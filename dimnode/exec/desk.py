@@ -100,10 +100,19 @@ class Desk:
             )
         )
 
-    def failed(self, ticket: Ticket, status: Status, code: str, message: str, run_us: int = 0, walls: str = "") -> None:
-        """It ended without an answer."""
+    def failed(
+        self,
+        ticket: Ticket,
+        status: Status,
+        code: str,
+        message: str,
+        run_us: int = 0,
+        walls: str = "",
+        used: tuple[int, int] = (0, 0),
+    ) -> None:
+        """It ended without an answer; `used` is processor time and peak memory, as the system says."""
         if self.close(ticket.order.key, ticket):
-            self.tell(self._without_answer(ticket, status, code, message, run_us, walls))
+            self.tell(self._without_answer(ticket, status, code, message, run_us, walls, used))
 
     def fail_soon(self, ticket: Ticket, status: Status, code: str, message: str) -> None:
         """The same, for callers inside `offer`: the report comes from a task of its own."""
@@ -126,7 +135,14 @@ class Desk:
         return self._finished(outcome)
 
     def _without_answer(
-        self, ticket: Ticket, status: Status, code: str, message: str, run_us: int = 0, walls: str = ""
+        self,
+        ticket: Ticket,
+        status: Status,
+        code: str,
+        message: str,
+        run_us: int = 0,
+        walls: str = "",
+        used: tuple[int, int] = (0, 0),
     ) -> Finished:
         return Finished(
             key=ticket.order.key,
@@ -136,8 +152,8 @@ class Desk:
             output=b"",
             run_us=run_us,
             queue_us=_queue_us(ticket),
-            cpu_us=0,
-            rss_bytes=0,
+            cpu_us=used[0],
+            rss_bytes=used[1],
             rows=0,
             runtime=self._runtime_of(ticket.order, 0),
             sandbox=walls,

@@ -13,7 +13,7 @@ from dimnode.exec.admission import cost_name
 from dimnode.exec.batching import Batches
 from dimnode.exec.estimates import Estimates
 from dimnode.exec.member import Member, Result
-from dimnode.exec.memory import machine_bytes, process_bytes, process_peak_bytes
+from dimnode.exec.memory import machine_bytes, process_bytes, process_peak_bytes, process_use
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
 from dimnode.limits import ExecLimits
 
@@ -74,10 +74,12 @@ class Ledger:
         if first is not None:
             self._queue.shares.charge(first.account, now - member.serving_since)
         self.costs.loaded(member.lane[0], now - member.serving_since)
+        member.cpu_before_us, _ = process_use(member.pid)
 
     def landed(self, member: Member, ticket: Ticket, result: Result, now: float) -> None:
         """What this run says of its model's costs, and what its identity is charged for it."""
         batch, seconds = ticket.batch, result.run_us / 1e6
+        member.cpu_before_us += result.cpu_us
         elapsed = now - ticket.started_at if ticket.started_at >= 0 else seconds
         self._queue.landed(ticket, elapsed / (batch.size if batch is not None else 1))
         if ticket.order.op == "load":
@@ -104,10 +106,15 @@ class Ledger:
             self.costs.ran(*cost, batch.seconds, memory_bytes)
             self.batches.ended(member.lane[0], batch)
 
-    def lost(self, member: Member, ticket: Ticket, now: float) -> None:
-        """Its worker is gone: this order is charged for its run, or for the load that never came to an end."""
+    def lost(self, member: Member, ticket: Ticket, now: float) -> tuple[int, int]:
+        """Its worker is gone or is to go: this order is charged for its run, or for the load that never came to an end.
+
+        Answers what it used: processor time in microseconds and the worker's peak of memory, as the system says.
+        """
         began = ticket.started_at if ticket.started_at >= 0 else now if member.ready else member.serving_since
         self._queue.landed(ticket, now - began)
+        cpu_us, peak_bytes = member.ended_with or process_use(member.pid)
+        return max(0, min(cpu_us - member.cpu_before_us, int((now - began) * 1e6) * _CORES)), peak_bytes
 
     def lost_together(self, first: Ticket, now: float) -> None:
         """Its worker is gone, and it goes back to the queue with its batch: what the run took is charged all the same.

@@ -41,6 +41,17 @@ def process_peak_bytes(pid: int) -> int:
     return max(0, said.get("VmHWM", 0) - said.get("RssFile", 0) - said.get("RssShmem", 0))
 
 
+def process_use(pid: int) -> tuple[int, int]:
+    """Processor time of this process in microseconds and its peak of memory; (0, 0) when it is gone or not known."""
+    if not pid:
+        return 0, 0
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except (psutil.Error, OSError, ValueError):
+        return 0, 0
+    return int((times.user + times.system) * 1e6), process_peak_bytes(pid) or process_bytes(pid) or 0
+
+
 _last_read: list[tuple[int, int]] = []
 
 

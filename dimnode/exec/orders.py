@@ -189,9 +189,9 @@ class Finished:
     `output` is a tensors/1 blob when `status` is ok, else empty. `gpu_bytes` is 0 where nothing ran on one.
 
     `run_us` computing and `cpu_us` of this run are claims of the worker, cut to what this node's clock lets stand,
-    `rss_bytes`, its peak so far, is its claim alone; `queue_us` is from offer to start. `rows`: rows computed, or for a
-    cohort rows matched. `runtime` is the class within which results are comparable; `sandbox` names the layers that
-    really were installed.
+    `rss_bytes`, its peak so far, is its claim alone; of a worker that did not survive its run this node's system says
+    both. `queue_us` is from offer to start. `rows`: rows computed, or for a cohort rows matched. `runtime` is the class
+    within which results are comparable; `sandbox` names the layers that really were installed.
     """
 
     key: Key

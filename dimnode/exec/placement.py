@@ -25,7 +25,8 @@ class Place:
 
     `serving_since` is when it last began to work after a pause, `claimed_us` what it says to have computed since;
     `leaving`: it is given nothing more until its flight has landed. `memory_bytes` is what it takes, measured or
-    expected.
+    expected. `cpu_before_us` is the processor time of its process that is not of the order that runs now, `ended_with`
+    what its system said at its end: its processor time and its peak of memory.
     """
 
     lane: Lane
@@ -39,6 +40,8 @@ class Place:
     mean_run_us: float = -1.0
     flight: dict[int, Ticket] = field(default_factory=dict)
     flight_bytes: int = 0
+    cpu_before_us: int = 0
+    ended_with: tuple[int, int] | None = None
 
     def serve_from(self, now: float) -> None:
         """It begins to work, after a pause or its load."""

@@ -9,7 +9,7 @@ There is one for each runtime, so that no worker is larger than its own. Where f
 
 Frames down: ["start", token, directory, sandbox_required, memory_bytes] with the worker's socket; ["end", token]. Up:
 ["hello", runtime, layers, breaches, note] or ["failed", reason, code], ["started", token, pid], ["unborn", token,
-reason], ["exited", token, wait status].
+reason], ["exited", token, wait status, processor time, peak memory].
 """
 
 import contextlib
@@ -280,11 +280,11 @@ class Zygote:
 
     def _reap(self) -> None:
         tokens = {pid: token for token, pid in self._pids.items()}
-        for pid, status in posix.ended_children():
+        for pid, *end in posix.ended_children():
             token = tokens.get(pid)
             if token is not None:
                 del self._pids[token]
-                self._channel.sendall(pack_frame(["exited", token, status]))
+                self._channel.sendall(pack_frame(["exited", token, *end]))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 import trio
 from exec_tools import ENDLESS, LIMITS, QUICK, Rig, arrays, blob, open_rig, rounds
@@ -379,6 +380,27 @@ def test_what_a_task_used_is_in_its_outcome(zygote: Zygote, tmp_path: Path) -> N
             assert 20_000 < long.cpu_us <= 1.05 * long.run_us, "it has one thread"
             assert quick.cpu_us < long.cpu_us / 4
             assert large.rss_bytes - quick.rss_bytes > 200_000_000
+
+    trio.run(main)
+
+
+def test_what_a_task_used_is_in_its_outcome_also_where_its_worker_did_not_survive_it(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            await rig.run(rig.order(rounds(), blob([200_000], "int64")))  # what others used is not its own
+            ended = [*await rig.run(rig.order(rounds(), ENDLESS, timeout_seconds=1.0))]
+            await rig.run(rig.order(rounds(), QUICK))
+            (pid,) = await rig.pids()
+            running, before = rig.offer(rig.order(rounds(), ENDLESS)), psutil.Process(pid).cpu_times().user
+            await rig.until(lambda: psutil.Process(pid).cpu_times().user > before + 0.2)
+            os.kill(pid, signal.SIGKILL)
+            ended.append(await rig.end_of(running))
+            assert [done.status for done in ended] == ["timeout", "crashed"]
+            for done in ended:
+                assert 100_000 < done.cpu_us <= 1.05 * done.run_us, "it has one thread"
+                assert 10_000_000 < done.rss_bytes < 500_000_000
 
     trio.run(main)
 
