@@ -20,14 +20,16 @@ from pathlib import Path
 import httpx
 import trio
 
+from dimnode.audit.verifier import verify
 from dimnode.errors import Refused
 from dimnode.limits import LIMITS, KuboLimits
 from dimnode.records.ids import TREE_PREFIX, Cid, blob_cid, cid_text
 from dimnode.records.kinds import open_record
 from dimnode.records.manifest import Manifest
+from dimnode.records.receipt import parse_receipt
 from dimnode.records.unixfs import LEAF_BYTES, Tree, TreeReader, tree_of
 from dimnode.store.kubo import Kubo, open_kubo
-from tests.e2e.harness import real_nodes
+from tests.e2e.harness import patient, real_nodes, triage
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 120.0
@@ -296,20 +298,35 @@ async def node_beside(daemon: Daemon, folder: Path) -> None:
         nodes.offer("alba")
         alba = nodes["alba"]
 
-        async def cat(root: str) -> bytes:
+        async def asked(what: str, name: str) -> bytes:
             async with httpx.AsyncClient(timeout=SECONDS) as client:
-                answer = await client.post(f"http://127.0.0.1:{daemon.port}/api/v0/cat", params={"arg": root})
+                answer = await client.post(f"http://127.0.0.1:{daemon.port}/api/v0/{what}", params={"arg": name})
                 return answer.raise_for_status().content
+
+        async def cat(root: str) -> bytes:
+            return await asked("cat", root)
 
         async def pushed() -> str:
             said = alba.client.ask("kubo.push", job=None)
             assert not said["refused"] and said["name"] and said["pinned"], said
+            path = json.loads(await asked("name/resolve", said["name"].removeprefix("/ipns/")))["Path"]
+            assert path == f"/ipfs/{said['index']}", path
             index = json.loads(await cat(said["index"]))
             [entry] = index["models"]
             manifest = Manifest.of(open_record(await cat(entry["envelope"])))
             for file in manifest.files:
                 assert len(await cat(cid_text(file.root))) == file.size_bytes
             return f"{manifest.title}, {said['name']}"
+
+        async def receipt() -> str:
+            ended = alba.client.run(triage(), [patient(1)])
+            root = alba.client.ask("kubo.push", job=ended.job)["root"]
+            raw = await cat(root)
+            async with open_kubo(daemon.api, LIMITS.kubo) as kubo:
+                assert await kubo.pinned(blob_cid(raw))
+            report, found = verify(raw), parse_receipt(raw)
+            assert report.status == 3 and found.root == ended.verdict and not found.blobs, report.status
+            return f"{len(raw)} bytes, authentic, without inputs and outputs"
 
         async def found() -> str:
             tree, path = made(folder, 21 * LEAF_BYTES + 5)
@@ -319,7 +336,8 @@ async def node_beside(daemon: Daemon, folder: Path) -> None:
             assert sha256_of(Path(said["path"])) == sha256_of(path)
             return said["blob"]
 
-        await attempt("dim kubo push: js-ipfs reads the index, the manifest, the model", pushed)
+        await attempt("dim kubo push: js-ipfs reads name, index, manifest, model", pushed)
+        await attempt("dim kubo push JOB: js-ipfs has the receipt", receipt)
         await attempt("dim blobs get finds what only js-ipfs has", found)
 
 

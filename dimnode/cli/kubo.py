@@ -28,7 +28,7 @@ def _show(found: Mapping[str, Any]) -> None:
     problem = found["problem"]
     rows = [
         ("daemon", f"{shown(found['daemon']) or 'none'} at {found['api']}"),
-        ("pinned", f"{counted(found['pinned'], 'file')} of models, {counted(found['receipts'], 'receipt')} added"),
+        ("pinned", f"{found['pinned']} files and manifests of models, {counted(found['receipts'], 'receipt')} added"),
         ("name", found["name"] or "none yet: nothing of this node is published"),
         ("blobs", f"taken from there: {found['fetch']}"),
     ]

@@ -150,7 +150,7 @@ def _loaded(found: Mapping[str, Any]) -> str:
 def _kubo_line(found: Mapping[str, Any]) -> str:
     if found["problem"]:
         return f"{found['problem']['what']} (dim kubo status)"
-    return f"{found['daemon'] or 'not asked yet'}, {counted(found['pinned'], 'file')} pinned there"
+    return f"{found['daemon'] or 'not asked yet'}, {found['pinned']} pinned there"
 
 
 def _gpu(found: Mapping[str, Any]) -> str:

@@ -178,12 +178,13 @@ class KuboBridge:
         for record in self._offers.models()[: self._limits.waiting_max]:
             manifest = Manifest.of(record)
             what = _title(manifest)
-            roots = [cid_text(root) for root in await trio.to_thread.run_sync(self._roots, manifest)]
+            files = await trio.to_thread.run_sync(self._roots, manifest)
+            roots = [cid_text(root) for root in (*files, blob_cid(record.envelope))]
             wanted.update(roots)
             if what in self._refused or (not again and all(root in self._notes.pinned for root in roots)):
                 continue
             try:
-                if await self._add_model(record, [_cid(root) for root in roots]):
+                if await self._add_model(record, files):
                     added.append(what)
             except Refused as no:
                 self._failed(what, no)
@@ -199,13 +200,16 @@ class KuboBridge:
         found = [(file.root, self._blobs.find(file.root)) for file in manifest.files]
         return [blob.root if blob is not None else root for root, blob in found]
 
-    async def _add_model(self, record: Record, roots: Sequence[Cid]) -> bool:
+    async def _add_model(self, record: Record, files: Sequence[Cid]) -> bool:
         """Files first, then the manifest. What is there is not sent again; False when all was there."""
-        sent = [root for root in roots if not await self._daemon().pinned(root)]
+        kubo, envelope = self._daemon(), blob_cid(record.envelope)
+        sent = [root for root in files if not await kubo.pinned(root)]
         for root in sent:
             await self._add_blob(root)
-        await self._daemon().add_bytes(record.envelope)
-        return bool(sent)
+        if await kubo.pinned(envelope):
+            return bool(sent)
+        await kubo.add_bytes(record.envelope)
+        return True
 
     async def _add_blob(self, root: Cid) -> None:
         self._blobs.hold(root)
@@ -241,13 +245,18 @@ class KuboBridge:
         return added
 
     async def _add_receipt(self, job: RecordId) -> Cid:
-        raw = await trio.to_thread.run_sync(self._offers.receipt, job)
+        """One that is there already is not sent again."""
+        kubo, raw = self._daemon(), await trio.to_thread.run_sync(self._offers.receipt, job)
         if self._config.receipts == "redacted":
             raw = await trio.to_thread.run_sync(redact, raw)
-        if len(raw) <= LEAF_BYTES:
-            root = await self._daemon().add_bytes(raw)
-        else:  # a file of several leaves lies in the store for as long as there is room
-            root = (await trio.to_thread.run_sync(self._blobs.add, io.BytesIO(raw))).root
+        small = len(raw) <= LEAF_BYTES
+        # A file of several leaves lies in the store for as long as there is room.
+        root = blob_cid(raw) if small else (await trio.to_thread.run_sync(self._blobs.add, io.BytesIO(raw))).root
+        if await kubo.pinned(root):
+            return root
+        if small:
+            await kubo.add_bytes(raw)
+        else:
             await self._add_blob(root)
         self._notes.receipts += 1
         return root

@@ -140,14 +140,23 @@ def test_a_changed_index_gets_the_name_and_the_old_one_is_let_go(scene):
     assert after.removeprefix("/ipfs/") in scene.daemon.pins
 
 
-def test_a_model_that_is_no_longer_offered_is_unpinned(scene):
+def test_a_model_that_is_no_longer_offered_is_unpinned_with_its_manifest(scene):
     root = scene.add(LARGE)
     scene.add(b"stays", name="stays", at_ms=2)
     scene.round()
+    goes, stays = (cid_text(blob_cid(record.envelope)) for record in scene.offers.records)
     del scene.offers.records[0]
     scene.round()
-    assert cid_text(root) not in scene.daemon.pins
-    assert cid_text(blob_cid(b"stays")) in scene.daemon.pins
+    assert not {cid_text(root), goes} & scene.daemon.pins
+    assert {cid_text(blob_cid(b"stays")), stays} <= scene.daemon.pins
+
+
+def test_a_new_version_of_the_same_files_is_said_to_be_added(scene):
+    root = scene.add(LARGE)
+    scene.round()
+    scene.offers.records.append(model(root, len(LARGE), name="again", at_ms=2))
+    [added] = scene.run(lambda bridge: bridge.push_all())
+    assert added.startswith("again:1")
 
 
 def test_in_a_private_swarm_the_public_network_is_not_asked_unless_the_operator_says_so(scene):
@@ -184,6 +193,12 @@ def test_receipts_go_there_without_what_they_speak_about(scene):
     assert redact(receipt) in scene.daemon.blocks.values()
     assert receipt not in scene.daemon.blocks.values()
     assert scene.round() == []
+
+    async def by_hand(bridge):
+        return await bridge.push_job(jobs[2], True), bridge.status()["receipts"]
+
+    for _ in range(2):  # it is there, and counts once
+        assert scene.run(by_hand) == (cid_text(blob_cid(redact(receipt))), 1)
     with pytest.raises(Refused, match="E-kubo-11"):
         scene.run(lambda bridge: bridge.push_job(jobs[1], False))
 
@@ -242,7 +257,7 @@ def test_a_daemon_that_cannot_be_used_stops_nothing_and_is_asked_again(scene):
         return bridge.status()
 
     status = scene.run(use, limits=limits)
-    assert (status["problem"], status["pinned"]) == (None, 1)
+    assert (status["problem"], status["pinned"]) == (None, 2)
 
 
 def test_a_damaged_book_of_blobs_stops_nothing_and_ends_no_node(scene, monkeypatch):
