@@ -9,7 +9,9 @@ Sources: man 2 prctl, unshare, capset, setrlimit, fork, flock; macOS: sandbox.h 
 
 import contextlib
 import ctypes
+import errno
 import fcntl
+import mmap
 import os
 import resource
 import signal
@@ -25,6 +27,7 @@ _PR_SET_DUMPABLE: Final = 4
 _CLONE_NEWNET: Final = 0x40000000
 _CLONE_NEWUSER: Final = 0x10000000
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_F_SEAL_FUTURE_WRITE: Final = 0x0010  # `fcntl` has a name for it since Python 3.13
 
 # ---- processes
 
@@ -223,3 +226,28 @@ def anonymous_file(directory: str, size_bytes: int | None = None) -> int:
     if size_bytes is not None:
         os.ftruncate(descriptor, size_bytes)
     return descriptor
+
+
+def written_here_alone(size_bytes: int) -> tuple[int, mmap.mmap]:
+    """Memory of so many zeros, sealed in size: a descriptor for who may read it, and the only mapping that can write.
+
+    From then on nobody can map it to write, write to the descriptor, or punch a hole. Raises OSError where the system
+    does not have that (Linux has it since 5.1).
+    """
+    if not hasattr(os, "memfd_create"):
+        raise OSError(errno.ENOSYS, "no memory that can be sealed")
+    descriptor = os.memfd_create("dim-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size_bytes)
+        mapping = mmap.mmap(descriptor, size_bytes)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor, mapping
+
+
+def allocate(descriptor: int, start: int, size_bytes: int) -> None:
+    """Have this part of a file's memory now. Raises OSError when there is none; touching it would then be a SIGBUS."""
+    os.posix_fallocate(descriptor, start, size_bytes)

@@ -67,8 +67,7 @@ def hire(
 
 def _arena(directory: str, limits: ExecLimits) -> Arena | None:
     """Memory to share with a worker; without any, large tensors take a file each."""
-    inputs, outputs = limits.input_bytes_max + limits.arena_slack_bytes, limits.output_bytes_max
     try:
-        return Arena(open_arena(directory, inputs + outputs), inputs, outputs)
+        return open_arena(directory, limits.input_bytes_max + limits.arena_slack_bytes, limits.output_bytes_max)
     except OSError:
         return None

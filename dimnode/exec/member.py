@@ -104,7 +104,7 @@ def read_traits(found: dict[Any, Any]) -> dict[str, str]:
 
 
 def birth_frame(model: ModelOrder | None, arena: Arena | None) -> bytes:
-    """The first frame that a worker reads; the model's files come along, then the arena, if there is one."""
+    """The first frame that a worker reads; the model's files come along, then the arena's two, if there is one."""
     sizes = [arena.input_bytes, arena.output_bytes] if arena is not None else None
     if model is None:
         return pack_frame(["load", None, 0, sizes])
@@ -203,13 +203,16 @@ class Member(Place):
 
     def bear(self, model: ModelOrder | None, files: list[int]) -> None:
         """Put the model and its open files, which are ours from now on, in front of all orders; `flush` sends them."""
-        shared = []
+        shared: list[int] = []
         if self.arena is not None:
             try:
-                shared = [os.dup(self.arena.descriptor)]
+                shared.append(os.dup(self.arena.inputs))
+                shared.append(os.dup(self.arena.output))
             except OSError:  # no file is left: it works without
                 self.arena.close()
                 self.arena = None
+                while shared:
+                    os.close(shared.pop())
         self._outbox.append(_Parcel(memoryview(birth_frame(model, self.arena)), [*files, *shared]))
 
     def land(self, number: int) -> Ticket:
@@ -330,25 +333,19 @@ class Member(Place):
             self._outbox.appendleft(_Parcel(memoryview(b"".join(pieces)), []))
 
     async def _spill(self, parcel: _Parcel, order: Order) -> None:
-        """Put large inputs where the worker can read them: into the arena, or when it is full into a nameless file.
-
-        A piece at a time: 64 MiB at once would hold the loop for 20 ms.
-        """
+        """Put large inputs where the worker can read them: into the arena, or when it is full into a nameless file."""
         places = self.arena.reserve(order.inputs) if self.arena is not None else None
         if self.arena is None or places is None:
             await self._spill_into_file(parcel, order)
             return
         self._in_arena.add(parcel.number)
-        for blob, (offset, _) in zip(order.inputs, places, strict=True):
-            view = memoryview(blob)
-            for start in range(0, len(view), SPILL_CHUNK_BYTES):
-                self.arena.write(offset + start, view[start : start + SPILL_CHUNK_BYTES])
-                await trio.lowlevel.checkpoint()
-                if self.gone:
-                    return
+        await self.arena.fill(order.inputs, places)
+        if self.gone:
+            return
         parcel.frame = memoryview(request_frame(parcel.number, order, places, 0, self.taken))
 
     async def _spill_into_file(self, parcel: _Parcel, order: Order) -> None:
+        """A piece at a time: 64 MiB at once would hold the loop for 20 ms."""
         file = anonymous_file(self.directory)
         parcel.descriptors.append(file)
         for blob in order.inputs:

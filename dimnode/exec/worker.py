@@ -3,7 +3,8 @@
 Rule: one order after the other, one answer per order, sent as soon as it is computed, so that the node always knows
 which order runs (and whom to blame when this process dies). Holds one model for life. Imports nothing of the network.
 
-Frames down: ["load", model or nil, descriptors] once, with the model's open files; then [number, op, blobs or their
+Frames down: ["load", model or nil, descriptors, sizes or nil] once, with the model's open files and the two
+descriptors of the arena, if there is one; then [number, op, blobs or their
 lengths, take, rows, timeout_ms, descriptors], where op "batch" has the blobs of several orders, numbered on from
 number. Up: [0, "ready", layers, traits] once, then for each order [number, status, code, message, output, run_us,
 cpu_us, rss_bytes, rows, batch].
@@ -22,13 +23,13 @@ from typing import Any
 from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import operations, orders, sandbox
-from dimnode.exec.arena import SharedArena
 from dimnode.exec.birth import Birth, birth_from
 from dimnode.exec.channel import BrokenFrame, FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
 from dimnode.exec.operations import Outcome
 from dimnode.exec.orders import Condition, Rows, Take
 from dimnode.exec.runtimes.base import Content, Model, Runtime
 from dimnode.exec.sandbox import Walls
+from dimnode.exec.shared_arena import SharedArena
 from dimnode.exec.together import Part, Trust, infer_together
 from dimnode.exec.transforms.program import Program, compile_program
 from dimnode.limits import ExecLimits
@@ -154,7 +155,7 @@ class _Worker:
             case ["load", packed, int(owned), sizes]:
                 files = [descriptors.popleft() for _ in range(owned)]
                 if sizes is not None:
-                    self._arena = SharedArena(descriptors.popleft(), *sizes)
+                    self._arena = SharedArena(descriptors.popleft(), descriptors.popleft(), *sizes)
                 self._model = _load(self._post, birth_from(packed) if packed is not None else None, files)
             case _:
                 raise BrokenFrame("not a birth")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 import trio
 from exec_tools import ENDLESS, LIMITS, QUICK, arrays, blob, onnx_order, open_rig, rounds
 
-from dimnode.exec import operations, orders
+from dimnode import posix
+from dimnode.exec import arena, hiring, operations, orders
 from dimnode.exec.launch import Hello, Zygote, start_zygote
 from dimnode.exec.orders import Condition, Facts, Rows, Take
 from dimnode.exec.runtimes import onnx
@@ -94,7 +96,18 @@ def test_columns_of_two_sources_reach_the_named_inputs(zygote: Zygote, tmp_path:
     trio.run(main)
 
 
-def test_inputs_and_outputs_of_megabytes_arrive_whole(zygote: Zygote, tmp_path: Path) -> None:
+@pytest.mark.parametrize("without", [None, "memory written here alone", "memory that is shared"])
+def test_inputs_and_outputs_of_megabytes_arrive_whole(
+    without: str | None, zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_here(*_: object) -> None:
+        raise OSError("none in this system")
+
+    if without == "memory written here alone":
+        monkeypatch.setattr(posix, "written_here_alone", none_here)
+    elif without is not None:
+        monkeypatch.setattr(hiring, "open_arena", none_here)
+
     async def main() -> None:
         async with open_rig(zygote, tmp_path) as rig:
             values = np.arange(3_500_000, dtype=np.float32).reshape(-1, 2)
@@ -106,6 +119,37 @@ def test_inputs_and_outputs_of_megabytes_arrive_whole(zygote: Zygote, tmp_path: 
             assert np.array_equal(arrays(large.output)["y"], values * 2)
             assert arrays(small.output)["y"].tolist() == [[2, 4]]
             assert arrays(after.output)["y"].tolist() == [[6, 8]]
+
+    trio.run(main)
+
+
+def test_a_worker_that_is_ended_while_its_order_is_copied_leaves_nothing_behind(
+    zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, may = threading.Event(), threading.Event()
+    stock = np.copyto
+
+    def slow(*pair: object) -> None:
+        copying.set()
+        assert may.wait(60)
+        stock(*pair)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        async with open_rig(zygote, tmp_path) as rig:
+            values = np.arange(3_500_000, dtype=np.float32).reshape(-1, 2)
+            await rig.run(rig.order(doubling(2), blob([[1, 2]])))
+            gc.collect()
+            before = len(os.listdir("/proc/self/fd"))
+            with monkeypatch.context() as patch:
+                patch.setattr(arena.np, "copyto", slow)
+                key = rig.offer(rig.order(doubling(2), blob(values)))
+                await rig.until(copying.is_set)
+                rig.pool.cancel(key)
+                await rig.until(lambda: rig.pool.stats().workers == 0)
+                may.set()
+            (done,) = await rig.run(rig.order(doubling(2), blob(values)))
+            assert np.array_equal(arrays(done.output)["y"], values * 2)
+            await rig.until(lambda: len(os.listdir("/proc/self/fd")) == before)
 
     trio.run(main)
 
