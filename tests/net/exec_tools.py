@@ -21,6 +21,7 @@ from dimnode.exec.pool import Pool, open_pool
 from dimnode.exec.runtimes.base import Files
 from dimnode.limits import ExecLimits
 from dimnode.records.ids import BLOB_PREFIX
+from dimnode.records.manifest import TRANSFORMERS
 from dimnode.records.tensors import Tensor, decode_tensors, encode_tensors
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "exec"))
@@ -164,6 +165,16 @@ def run_all(zygotes: list[Zygote], folder: Path, *asked: tuple[str, Files, Facts
 
     trio.run(main)
     return found
+
+
+def hf_sample(name: str, values: np.ndarray, port: str = "input_ids", **config: Any) -> tuple[Files, Facts, bytes]:
+    """A small model of transformers with weights of zeros, or as large as its config says, and an input for it."""
+    from dimnode.exec.runtimes.pretrained_samples import sample_files  # imports all of transformers
+
+    tensors = [Tensor(port, str(values.dtype), values.shape, values.tobytes())]
+    if port == "input_ids" and "Bert" in name:
+        tensors.append(Tensor("attention_mask", "int64", values.shape, np.ones_like(values).tobytes()))
+    return sample_files(name, np.zeros, **config), Facts(TRANSFORMERS), encode_tensors(tensors)
 
 
 def blob(values: Any, dtype: str = "float32", name: str = "x") -> bytes:

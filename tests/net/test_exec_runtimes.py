@@ -11,12 +11,12 @@ import numpy as np
 import psutil
 import pytest
 import trio
-from exec_tools import LIMITS, arrays, blob, hello_of, open_rig, rig_of, run_all
+from exec_tools import LIMITS, Rig, arrays, blob, hello_of, hf_sample, open_rig, rig_of, run_all
 from hostile_runtime import attempts
 
 from dimnode.exec import orders
 from dimnode.exec.launch import WORKER_ENVIRONMENT, Zygote, start_zygote
-from dimnode.exec.orders import Facts
+from dimnode.exec.orders import Facts, Order
 from dimnode.exec.runtimes.base import Content, Files
 from dimnode.exec.runtimes.choice import installed
 
@@ -31,6 +31,7 @@ from exec_formats import (  # isort: skip - its folder is on the path since exec
 from exec_models import allocating, spinning  # isort: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")]
+RUNTIMES = (*FORMATS, "hf")
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(4, 3)).astype(np.float32)
 LAYERS = Facts("layers", inputs=X_OF_3)
@@ -53,7 +54,7 @@ POST = (
 
 
 def test_this_installation_has_every_runtime() -> None:
-    assert installed() == (*FORMATS, "hf")
+    assert installed() == RUNTIMES
 
 
 def test_one_model_in_four_formats_gives_the_same_answer_behind_whole_walls(
@@ -103,10 +104,17 @@ def test_fewer_bits_stay_near_and_are_recorded(
         assert done.runtime["quantisation"] == ("int8-rows" if dtype == "int8" else "none")
 
 
+def asked_of(rig: Rig, form: str, files: Files, facts: Facts, content: bytes) -> Order:
+    return rig.asks(rig.model(form, files, facts), content)
+
+
 def endless(form: str) -> tuple[Files, Facts, bytes]:
     """Computes for minutes: a loop where the format has one, else a chain of large products."""
     if form == "onnx":
         return {"m": Content("model", spinning())}, Facts(), blob([1.0])
+    if form == "hf":
+        sizes = {"hidden_size": 512, "intermediate_size": 2048, "max_position_embeddings": 512, "num_hidden_layers": 4}
+        return hf_sample("BertModel", np.ones((64, 512), np.int64), **sizes)
     side = 1024
     if form == "coreml":
         weight = np.zeros((3, 3), np.float32)
@@ -121,24 +129,31 @@ def endless(form: str) -> tuple[Files, Facts, bytes]:
     return layers(chain=chain, weights=weights), facts, blob(np.ones((4096, side)))
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", RUNTIMES)
 def test_what_does_not_end_is_ended_and_the_next_order_runs(zygotes: list[Zygote], tmp_path: Path, form: str) -> None:
     async def main() -> None:
         async with rig_of(zygotes, tmp_path) as rig:
-            await rig.run(rig.asks(rig.model(form, *mlp(form)), blob(X)))  # its zygote is there
-            files, facts, content = endless(form)
-            spin = rig.asks(rig.model(form, files, facts), content, timeout_seconds=0.5)
-            spun, fine = await rig.run(spin, rig.asks(rig.model(form, *mlp(form)), blob(X)))
+            good = asked_of(rig, form, *sample(form))
+            await rig.run(good)  # its zygote is there
+            spin = replace(asked_of(rig, form, *endless(form)), timeout_seconds=0.5)
+            spun, fine = await rig.run(spin, asked_of(rig, form, *sample(form)))
             assert (spun.status, spun.code) == ("timeout", orders.TIMED_OUT)
             assert fine.status == "ok"
 
     trio.run(main)
 
 
+def sample(form: str) -> tuple[Files, Facts, bytes]:
+    """A small model of this runtime and an input for it."""
+    return hf_sample("BertModel", np.ones((1, 2), np.int64)) if form == "hf" else (*mlp(form), blob(X))
+
+
 def bomb(form: str) -> tuple[Files, Facts, bytes]:
     """Asks for 40 GB."""
     if form == "onnx":
         return {"m": Content("model", allocating(10**10))}, Facts(), blob([1.0])
+    if form == "hf":
+        return hf_sample("BertForMaskedLM", np.ones((2500, 16), np.int64), vocab_size=2**18)
     if form == "coreml":
         huge = {"shape": np.array([100_000, 100_000], np.int32), "value": np.array(0, np.float32)}
         return mil_package([("fill", huge, "y", [-1, -1])], []), Facts(), blob(X)
@@ -150,23 +165,18 @@ def bomb(form: str) -> tuple[Files, Facts, bytes]:
     return layers(chain=chain, weights=weights), facts, blob(np.ones((50_000, 1)))
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", RUNTIMES)
 def test_forty_gigabytes_are_refused_to_the_one_who_asks(zygotes: list[Zygote], tmp_path: Path, form: str) -> None:
     async def main() -> None:
         async with rig_of(zygotes, tmp_path) as rig:
-            files, facts, content = bomb(form)
-            asked, good = (
-                rig.asks(rig.model(form, files, facts), content),
-                rig.asks(rig.model(form, *mlp(form)), blob(X)),
-            )
-            burst, fine = await rig.run(asked, good)
+            burst, fine = await rig.run(asked_of(rig, form, *bomb(form)), asked_of(rig, form, *sample(form)))
             assert (burst.status, burst.code) == ("memory", orders.OUT_OF_MEMORY), burst.message
             assert fine.status == "ok"
 
     trio.run(main)
 
 
-@pytest.mark.parametrize("form", [*FORMATS, "hf"])
+@pytest.mark.parametrize("form", RUNTIMES)
 def test_a_runtime_that_was_taken_over_gets_through_no_wall(tmp_path: Path, form: str) -> None:
     secret, folder = tmp_path / "secret", tmp_path / "folder"
     secret.write_text("secret")
@@ -193,13 +203,13 @@ def environment_of(place: str) -> list[bytes]:
     return Path(f"/proc/{place}/environ").read_bytes().split(b"\0")
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", RUNTIMES)
 def test_every_thread_of_a_worker_is_behind_the_walls_and_its_zygote_has_one(
     zygotes: list[Zygote], tmp_path: Path, form: str
 ) -> None:
     async def main() -> None:
         async with rig_of(zygotes, tmp_path) as rig:
-            await rig.run(rig.asks(rig.model(form, *mlp(form)), blob(X)))
+            await rig.run(asked_of(rig, form, *sample(form)))
             (pid,) = await rig.pids()
             tasks = os.listdir(f"/proc/{pid}/task")
             for task in tasks:

@@ -42,11 +42,11 @@ def sample_config(name: str) -> dict[str, Any]:
     return {"architectures": [name], "model_type": kind, **sizes}
 
 
-def sample_files(name: str, numbers: Callable[[tuple[int, ...]], Array] = np.ones) -> Files:
-    """It as files, with weights from `numbers`, which gets the shape of each."""
+def sample_files(name: str, numbers: Callable[[tuple[int, ...]], Array] = np.ones, **other: Any) -> Files:
+    """It as files, with weights from `numbers`, which gets the shape of each; `other` are keys of its config."""
     from safetensors.numpy import save
 
-    config = sample_config(name)
+    config = {**sample_config(name), **other}
     module = make_empty(pretrained_of(config))
     stored = [key for key in module.state_dict() if key not in module.all_tied_weights_keys]
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
