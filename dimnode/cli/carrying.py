@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dimnode.cli.fetch_news import FetchNews
 from dimnode.cli.node import home_of, open_client
 from dimnode.cli.output import clock, say_json, shown, talk
 from dimnode.cli.results import (
@@ -89,7 +90,7 @@ def carry_out(client: Client, chosen: argparse.Namespace, order: Order) -> int:
     plan = client.validate(order.job, order.blobs)
     for line in plan_lines(plan, replicas_of(order.job)):
         talk(line)
-    news = _News(client)
+    news = _News(client, plan)
     pending = client.submit(order.job, order.blobs, watch=news.hear)
     try:
         ended = _wait(pending, news, order.wait_seconds)
@@ -118,10 +119,11 @@ def _wait(pending: Pending, news: "_News", wait_seconds: float | None) -> Ended:
 class _News:
     """Live events, kept until somebody has waited long enough to want them."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, plan: Mapping[str, Any]) -> None:
         self._client = client
         self._names: dict[str, str] | None = None
         self._untold: list[dict[str, Any]] = []
+        self._fetches = FetchNews(client, {step["model"] for step in plan["steps"] if not step["peers"]})
 
     def hear(self, event: dict[str, Any]) -> None:
         """A live event."""
@@ -134,6 +136,7 @@ class _News:
         for event in self._untold:
             talk(event_line(event, self._names or {}))
         self._untold.clear()
+        self._fetches.tell(time.monotonic())
 
 
 def names_of_peers(client: Client) -> dict[str, str]:

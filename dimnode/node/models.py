@@ -128,9 +128,10 @@ class Models:
 
     def progress(self) -> list[dict[str, object]]:
         """What is added and pulled now: bytes so far and in all."""
-        pulls = [("pull", cid_text(model), *row) for model, (_, row) in self._pulling.items()]
-        rows = [*pulls, *(("add", name, *row) for name, row in self.adding.items())]
-        return [{"what": what, "name": name, "bytes": done, "of": of} for what, name, done, of in rows]
+        pulling = [(cid_text(model), Manifest.of(record).title, row) for model, (record, row) in self._pulling.items()]
+        rows = [("pull", name, title, *row) for name, title, row in pulling]
+        rows += [("add", name, "", *row) for name, row in self.adding.items()]
+        return [{"what": a, "name": b, "title": c, "bytes": done, "of": of} for a, b, c, done, of in rows]
 
     async def pull(
         self,
