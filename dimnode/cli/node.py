@@ -82,7 +82,11 @@ def _announce(chosen: argparse.Namespace, config: Config, ready: Any) -> None:
     if chosen.json:
         document = {"peer": peer, "name": config.name, "swarm": ready.swarm, "execute": config.execute}
         document["addresses"] = list(ready.addresses)
-        say_json(document | {"socket": str(ready.socket), "sandbox": ready.sandbox, "http": ready.http}, indent=None)
+        say_json(
+            document
+            | {"socket": str(ready.socket), "sandbox": ready.sandbox, "http": ready.http, "fault": ready.fault},
+            indent=None,
+        )
         return
     pairs: list[tuple[str, Any]] = [("peer id", peer + (f"  ({config.name})" if config.name else ""))]
     pairs += [("address" if not place else "", address) for place, address in enumerate(ready.addresses)]
@@ -90,7 +94,7 @@ def _announce(chosen: argparse.Namespace, config: Config, ready: Any) -> None:
         pairs += [("swarm", f"{ready.swarm}: private; an admin lets others in with dim swarm invite")]
     elif ready.addresses:
         pairs += [("join with", f"dim up --bootstrap {ready.addresses[0]}")]
-    pairs += [("executes", _executes(config, ready.sandbox)), ("control", ready.socket)]
+    pairs += [("executes", _executes(config, ready.sandbox, ready.fault)), ("control", ready.socket)]
     if ready.http:
         pairs += [("http", ready.http)]
     facts(pairs)
@@ -101,10 +105,12 @@ def _announce(chosen: argparse.Namespace, config: Config, ready: Any) -> None:
     talk("ready. dim status · dim models add FILE · Ctrl-C stops it")
 
 
-def _executes(config: Config, sandbox: str) -> str:
+def _executes(config: Config, sandbox: str, fault: str) -> str:
     """What foreign jobs find here, without flattery."""
     if not config.execute:
         return "nothing: it submits and relays only"
+    if fault:
+        return f"nothing: {shown(fault)} (dim doctor)"
     missing = sorted(REQUIRED - set(sandbox.split(" ")[0].split("+")))
     if not missing and "leaks" not in sandbox:
         return f"models, in a sandbox of {sandbox}"

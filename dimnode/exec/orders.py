@@ -220,7 +220,10 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """What the pool is doing now. Since it opened, `finished` counts outcomes by status, `refused` offers by code."""
+    """What the pool is doing now. Since it opened, `finished` counts outcomes by status, `refused` offers by code.
+
+    `failure`: why no worker of any runtime can be started here; then nothing is known of a sandbox.
+    """
 
     queued: int
     running: int
@@ -236,6 +239,7 @@ class PoolStats:
     memory_bytes: int
     memory_bytes_max: int
     running_max: int
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

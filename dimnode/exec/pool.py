@@ -174,6 +174,7 @@ class Pool:
             memory_bytes=sum(member.memory_bytes for member in members),
             memory_bytes_max=self._crew.ledger.memory_bytes_max,
             running_max=self._crew.workers_max,
+            failure=hello.failure,
         )
 
     async def prove(self) -> None:

@@ -160,7 +160,7 @@ def _drained(number: int, own: bool) -> Refused:
 
 def _named_lacks(word: str, number: int, peer: PeerId) -> Refused:
     what = f"…{short(peer)}, which the job names for step {number}, lacks {word}"
-    cause = f"it has the model, and was installed without {word}"
+    cause = f"it has the model, and was installed without {word}, or cannot use it (there: dim doctor)"
     return Refused("E-jobs-13", what, cause, f"name no peer, or there: pip install 'dimnode[{word}]', then restart it")
 
 
@@ -170,5 +170,5 @@ def _no_runtime(word: str, number: int, somewhere: bool) -> Refused:
         what, cause = f"no peer with the model of step {number} has {word}", f"others run {word} and lack the model"
         return Refused("E-jobs-13", what, cause, "on one of them: dim models pull")
     what = f"no peer in the swarm runs {word}, which step {number} needs"
-    cause = f"those that have the model were installed without {word}"
+    cause = f"those that have the model were installed without {word}, or cannot use it (there: dim doctor)"
     return Refused("E-jobs-13", what, cause, f"pip install 'dimnode[{word}]' on one of them, then restart it")

@@ -228,6 +228,8 @@ def _sandbox(node: Node) -> Finding:
     if node.pool is None:
         return finding("sandbox", True, "this node executes nothing")
     stats = node.pool.stats()
+    if stats.failure:
+        return finding("sandbox", False, f"not tried: {stats.failure}", "the line `runtimes` says how", stops=True)
     mend = "without all layers foreign tasks are refused; see docs/platforms.md, or set require_sandbox = false"
     return finding("sandbox", stats.sandbox_complete, stats.sandbox, mend, stops=node.config.require_sandbox)
 
@@ -236,7 +238,8 @@ def _runtimes(node: Node) -> Finding:
     """Every format: what runs it here, in which walls; or what is missing. The doctor has had each try its walls."""
     if node.pool is None:
         return finding("runtimes", True, "this node executes nothing")
-    states = node.pool.stats().runtimes
+    stats = node.pool.stats()
+    states = stats.runtimes
     said, ok = [], True
     for name, needed in PACKAGES.items():
         state = states.get(name)
@@ -255,7 +258,7 @@ def _runtimes(node: Node) -> Finding:
     mend = "reinstall that package, or look at docs/platforms.md; models of that format are refused meanwhile"
     if any("asks for the device" in words for words in said):
         mend = "set onnx_device and torch_device to auto, or to a device that is there, then restart the node"
-    return finding("runtimes", ok, "; ".join(said), mend)
+    return finding("runtimes", ok, "; ".join(said), mend, stops=bool(stats.failure))
 
 
 def _offers(node: Node) -> Finding:

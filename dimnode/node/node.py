@@ -87,6 +87,8 @@ class Ready:
     sandbox: str
     swarm: str = OPEN_SWARM_NAME
     http: str = ""
+    fault: str = ""
+    """Why no worker can be started."""
 
 
 def run_opened(home: Path, config: Config, zygote: Zygote | None, on_ready: Callable[[Ready], None]) -> None:
@@ -350,7 +352,8 @@ class Node:
         assert self.host is not None
         url = self.http.url if self.http is not None else ""
         addresses = tuple(self.host.addresses())
-        return Ready(self.me, addresses, socket_path(self.home), self.swarm.sandbox, self.swarm_name, url)
+        fault = self.pool.stats().failure if self.pool is not None else ""
+        return Ready(self.me, addresses, socket_path(self.home), self.swarm.sandbox, self.swarm_name, url, fault)
 
     @property
     def swarm_name(self) -> str:

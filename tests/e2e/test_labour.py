@@ -5,6 +5,9 @@ import os
 import pytest
 from cli_nodes import MODELS, PATIENTS, Nodes, wait_for
 
+from dimnode.cli.node import _executes
+from dimnode.config import Config
+
 pytestmark = pytest.mark.slow
 
 
@@ -89,3 +92,22 @@ def test_the_first_start_measures_this_machine_and_later_ones_load_what_the_sett
 
 def _plain():
     return {name: value for name, value in os.environ.items() if not name.startswith("DIM_")}
+
+
+def test_a_device_that_is_not_there_is_what_is_named_when_nothing_can_be_run(nodes, rows, monkeypatch):
+    monkeypatch.setattr("cli_nodes.environment", lambda: {**_plain(), "DIM_ONNX_DEVICE": "cuda"})
+    node = nodes.start("eva")
+    assert node.ready["fault"] == "the configuration asks for the device cuda, and there is cpu"
+    found = {row["check"]: row for row in node.dim("doctor", "--json").json["findings"]}
+    for check in ("sandbox", "runtimes"):
+        assert (found[check]["ok"], found[check]["stops"]) == (False, True)
+        assert "asks for the device cuda" in found[check]["detail"]
+    assert "onnx_device" in found["runtimes"]["mend"]
+    assert node.dim("models", "add", MODELS / "triage.toml").code == 0
+    no = node.dim("run", "triage", rows, "--row", 1)
+    assert (no.code, "or cannot use it (there: dim doctor)" in no.err) == (4, True)
+
+
+def test_dim_up_says_why_it_executes_nothing():
+    said = "the configuration asks for the device cuda, and there is cpu"
+    assert _executes(Config(), "none", said) == f"nothing: {said} (dim doctor)"
