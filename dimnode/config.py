@@ -320,7 +320,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:  # lists in lists in lists; a number of 5,000 digits
-        hint = "dim init --force writes a new one"
+        hint = "mend it there; dim init --force writes a new one, without what you set"
         if isinstance(error, NotADirectoryError):  # a file was named as the home
             hint = "choose another DIM_HOME"
         raise ConfigError("E-config-02", f"cannot read {path}", why_of(error), hint) from None

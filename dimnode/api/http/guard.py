@@ -241,7 +241,7 @@ class Guard:
             )
         most = limits.upload_bytes_max if wanted == STREAMED else limits.json_bytes_max
         if declared.isdecimal() and int(declared) > most:
-            raise too_large(most)
+            raise too_large(scope, most)
         weighed = receive if wanted == STREAMED else _weighed(receive, load, limits.json_values_max)
         return _until_whole(scope, weighed, receive, most, limits)
 
@@ -302,7 +302,7 @@ def _until_whole(scope: Scope, receive: Receive, rest: Receive, most: int, limit
         if late.cancelled_caught:
             scope["state"]["refusal"] = Refused("E-http-06", "the body came too slowly", "", "smaller parts")
         elif taken > most:
-            scope["state"]["refusal"] = too_large(most)
+            scope["state"]["refusal"] = too_large(scope, most)
             await read_on(scope, rest, limits)
         if "refusal" in scope["state"]:
             raise scope["state"]["refusal"]
@@ -365,11 +365,10 @@ def header(scope: Scope, name: bytes) -> str:
     return bytes(found[-1]).decode("latin-1") if found else ""
 
 
-def too_large(most: int) -> Refused:
+def too_large(scope: Scope, most: int) -> Refused:
     """Of a body."""
-    return Refused(
-        "E-http-06", "the body is too large", f"at most {most} bytes", "fewer rows at a time, or POST /dim/v1/blobs"
-    )
+    hint = "send less" if scope["path"] == UPLOAD_PATH else "fewer rows at a time, or POST /dim/v1/blobs"
+    return Refused("E-http-06", "the body is too large", f"at most {most} bytes", hint)
 
 
 def _name_and_port(host: str, default: int) -> tuple[str, int]:

@@ -64,7 +64,7 @@ def test_an_upload_that_breaks_off_or_is_too_large_leaves_nothing(tmp_path: Path
     async def act(stage: Stage) -> None:
         async with stage.client() as client:
             found = await client.post("/dim/v1/blobs", content=in_parts(b"x" * 200_000), headers=STREAM)
-            assert found.status_code == 413
+            assert (found.status_code, found.json()["error"]["hint"]) == (413, "send less")
         assert not list((tmp_path / UPLOADS_FOLDER).iterdir())
 
     on_stage(tmp_path, act, small)

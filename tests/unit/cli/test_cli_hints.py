@@ -64,10 +64,11 @@ def test_the_hint_about_broken_settings_names_the_home_whose_settings_are_broken
     home.mkdir()
     (home / "config.toml").write_text("= broken")
     said = dim("up", "--home", home, "--json")
-    assert f"hint: dim init --home {home} --force writes a new one" in said.err
-    assert json.loads(said.out)["error"]["hint"] == f"dim init --home {home} --force writes a new one"
+    hint = f"mend it there; dim init --home {home} --force writes a new one, without what you set"
+    assert f"hint: {hint}" in said.err
+    assert json.loads(said.out)["error"]["hint"] == hint
     (tmp_path / "config.toml").write_text("= broken")
-    assert "hint: dim init --force writes" in dim("up").err
+    assert "; dim init --force writes" in dim("up").err
 
 
 def test_a_line_of_talk_names_the_home_too(dim, tmp_path):
