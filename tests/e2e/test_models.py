@@ -342,7 +342,10 @@ def flip(path: Path, *, keep_stamp: bool) -> None:
         os.utime(path, ns=(said.st_atime_ns, said.st_mtime_ns))
 
 
-def test_a_pull_goes_on_after_a_kill_where_it_was(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_pull_goes_on_after_a_kill_where_it_was_and_a_kill_costs_16_mib_at_most(nodes: Nodes, tmp_path: Path) -> None:
+    def served() -> int:
+        return int(ask(nodes, "alba", "blobs.stat")["served_bytes"])
+
     folder = tmp_path / "large"
     folder.mkdir()
     with (folder / "weights.safetensors").open("wb") as file:
@@ -352,7 +355,7 @@ def test_a_pull_goes_on_after_a_kill_where_it_was(nodes: Nodes, tmp_path: Path) 
     card = {"name": "large", "licence": "x", "inputs": [["x", "float32", [-1]]], "outputs": []}
     nodes["alba"].client.ask("models.add", card=card, path=str(folder), looked_at=True)  # no weights of anything
     wait_heard(nodes, "brio", "large")
-    model = ask(nodes, "brio", "models.show", model="large")["model"]
+    model, before = ask(nodes, "brio", "models.show", model="large")["model"], served()
     child = os.fork()
     if not child:
         try:
@@ -375,6 +378,7 @@ def test_a_pull_goes_on_after_a_kill_where_it_was(nodes: Nodes, tmp_path: Path) 
     assert kept > 0
     wait_heard(nodes, "brio", "large")
     ask(nodes, "brio", "models.pull", model="large")
+    assert 300 << 20 <= served() - before <= 316 << 20
     assert ask(nodes, "brio", "models.verify", model="large")["holds"]
     assert ask(nodes, "brio", "models.rm", model="large")["model"] == model
     assert not ask(nodes, "brio", "models.show", model="large")["here"]
