@@ -12,7 +12,7 @@ from typing import Any
 from dimnode.audit.case import Case
 from dimnode.audit.files import read_receipt, read_trust
 from dimnode.audit.metering import Metered, metered
-from dimnode.cli.output import bold, clock, counted, say, say_json, shown, talk
+from dimnode.cli.output import bold, clock, counted, say, say_json, shown, size_text, talk
 from dimnode.cli.results import (
     are_counts,
     counts_summary,
@@ -97,7 +97,16 @@ def _records(case: Case) -> list[Record]:
 def _record_map(case: Case, record: Record) -> dict[str, Any]:
     links = [case.numbers[link] for link in record_links(record) if link in case.numbers]
     fields: dict[str, Any] = {"number": case.numbers[record.id], "id": record.id, "kind": record.kind, "by": record.by}
-    return fields | {"at_ms": record.payload["at_ms"], "links": links, "says": _words(case, record)}
+    fields |= {"at_ms": record.payload["at_ms"], "links": links, "says": _words(case, record)}
+    if record.kind == "answer":
+        fields |= {key: _plain(record.payload[key]) for key in ("runtime", "timing", "usage")}
+        fields["sandbox"] = record.payload["sandbox"]
+    return fields
+
+
+def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what only a stranger's key of an experiment would hold."""
+    return {key: value for key, value in claims.items() if type(value) in (str, int)}
 
 
 def _tree(case: Case, root: RecordId) -> Iterator[str]:
@@ -143,7 +152,7 @@ def _words(case: Case, record: Record) -> str:
             code = f" ({said['code']}: {said.get('error', '')})" if "code" in said else ""
             runtime = said["runtime"]
             engine = f", {runtime['engine']} {runtime['version']}" if runtime else ""
-            took = f", {said['timing']['run_us'] / 1000:.1f} ms"
+            took = f", {said['timing']['run_us'] / 1000:.1f} ms{_used(said['usage'])}"
             return f"task {said['task']} epoch {said['epoch']}: {said['status']}{code}{took}{engine}, {said['sandbox']}"
         case "ruling":
             decision = "allowed" if said["allowed"] else f"refused ({said['code']}: {said['reason']})"
@@ -156,6 +165,13 @@ def _words(case: Case, record: Record) -> str:
             return f"cabinet {said['cabinet']}: {operations}, minimum cohort {said['min_cohort']}{where}"
         case _:
             return ""
+
+
+def _used(usage: Mapping[str, Any]) -> str:
+    """Processor time, and the worker's peak of memory."""
+    graphics = usage.get("x_gpu_bytes")  # no schema holds it: a stranger may have written anything
+    memory = f", {size_text(graphics)} on the GPU" if type(graphics) is int else ""
+    return f" (CPU {usage['cpu_us'] / 1000:.1f} ms, {size_text(usage['rss_bytes'])}{memory})"
 
 
 def _conclusion(case: Case) -> Iterator[str]:

@@ -94,6 +94,16 @@ def test_every_record_stands_in_the_json_tree_once(dim):
     assert document["records"][0]["id"] == document["root"]
 
 
+def test_what_an_answer_used_and_how_it_was_computed_is_shown(dim):
+    assert "(CPU 1.1 ms, 47.7 MiB)" in dim("receipt", "show", GOLDEN / "plain.dimr").out
+    document = json.loads(dim("receipt", "show", GOLDEN / "plain.dimr", "--json").out)
+    (answer,) = (row for row in document["records"] if row["kind"] == "answer")
+    assert set(answer["usage"]) == {"cpu_us", "rss_bytes"}
+    assert set(answer["timing"]) == {"run_us", "queue_us"}
+    assert {"engine", "version", "accelerator"} <= set(answer["runtime"])
+    assert answer["sandbox"] == "seccomp"
+
+
 def test_a_corrupted_receipt_is_refuted_with_exit_code_1(dim, tmp_path):
     broken = tmp_path / "broken.dimr"
     raw = bytearray((GOLDEN / "plain.dimr").read_bytes())
