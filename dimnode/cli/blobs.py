@@ -21,6 +21,8 @@ from dimnode.errors import ConfigError, DimError, Refused
 _LOOK_SECONDS = 0.25
 _GB_MAX = 2**33
 """Its bytes are a number that any message can hold."""
+ANEW = "what was not whole is gone; the same command again begins anew"
+_GOES_ON = "the same command again goes on where this one was"
 _NOTHING_YET = "no blobs yet; hint: dim blobs add FILE"
 
 
@@ -33,6 +35,7 @@ def add(chosen: argparse.Namespace) -> int:
             str(path),
             lambda: client.ask("blobs.add", path=str(path), pin=not chosen.no_pin, share=chosen.share),
             quiet=chosen.json,
+            stopped=ANEW,
         )
     if chosen.json:
         say_json(added)
@@ -176,8 +179,11 @@ def _of_bitswap(found: dict[str, Any]) -> list[tuple[str, object]]:
 # ---- how far it is
 
 
-def watched(client: Client, name: str, work: Callable[[], dict[str, Any]], quiet: bool = False) -> dict[str, Any]:
-    """Do it in a thread and draw a bar meanwhile. Ctrl-C hangs up, and so ends it in the node, too."""
+def watched(
+    client: Client, name: str, work: Callable[[], dict[str, Any]], quiet: bool = False, stopped: str = _GOES_ON
+) -> dict[str, Any]:
+    """Do it in a thread and draw a bar meanwhile. Ctrl-C hangs up, and so ends it in the node, too; `stopped` says what
+    comes of it then."""
     done = threading.Event()
     result: dict[str, Any] = {}
     errors: list[DimError] = []
@@ -198,7 +204,7 @@ def watched(client: Client, name: str, work: Callable[[], dict[str, Any]], quiet
             _draw(client, name, done)
     except KeyboardInterrupt:
         client.close()
-        talk("stopped; the same command again goes on where this one was")
+        talk(f"stopped; {stopped}")
         raise
     if errors:
         raise errors[0]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dimnode.cli.blobs import watched
+from dimnode.cli.blobs import ANEW, watched
 from dimnode.cli.model_care import price_of, takes_text
 from dimnode.cli.node import open_client
 from dimnode.cli.output import counted, say, say_json, shown, size_text, table, talk
@@ -59,6 +59,7 @@ def update(chosen: argparse.Namespace) -> int:
             str(path),
             lambda: client.ask("models.update", model=chosen.model, card=card, **_place(path)),
             quiet=chosen.json,
+            stopped=ANEW,
         )
     if chosen.json:
         say_json(done)
@@ -78,7 +79,11 @@ def _add(chosen: argparse.Namespace, card: dict[str, Any], path: Path) -> int:
     with open_client(chosen) as client:
         card = _with_schema(card, path)
         added = watched(
-            client, str(path), lambda: client.ask("models.add", card=card, **_place(path)), quiet=chosen.json
+            client,
+            str(path),
+            lambda: client.ask("models.add", card=card, **_place(path)),
+            quiet=chosen.json,
+            stopped=ANEW,
         )
     if not card.get("licence"):
         talk("no licence was given: --licence says what others may do with it")
