@@ -21,7 +21,7 @@ from dimnode.records.manifest_kinds import COLUMN_NAME_MAX, FORMATS, PROFILE, sa
 from dimnode.records.transforms import fault_of, first_wrong
 from dimnode.schema_words import in_words
 
-_MODEL_NAME: Final = re.compile(r"[^\s/:][^/:]{0,99}")
+_WORD: Final = re.compile(r"[^\s/:](?:[^/:]{0,98}[^\s/:])?")
 
 
 class PriceCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,15 +86,16 @@ def card_of(said: Mapping[str, Any]) -> ModelCard:
 
 
 def check_card(card: ModelCard) -> None:
-    """Raises `Refused` for a name by which nobody could find it, or that looks like another, and a price that does
-    not fit its policy."""
+    """Raises `Refused` for a name or version by which nobody could find it, or that looks like another, and a price
+    that does not fit its policy."""
     if (card.access == "pay-per-use") != (card.price is not None):
         what = f"the model's card is wrong: access {card.access} {'with' if card.price else 'without'} a price"
         hint = 'pay-per-use goes with a price, as in --price "0.002 EUR/row"; no other access does'
         raise Refused("E-models-07", what, "", hint)
-    if not _MODEL_NAME.fullmatch(card.name) or looks_strange(card.name):
-        cause = "it is typed as publisher/name:version, in ASCII: other alphabets have letters that look like these"
-        raise Refused("E-models-07", f"a model cannot be named {card.name!r}", cause)
+    for what, word in (("a model cannot be named", card.name), ("a model cannot have the version", card.version)):
+        if not _WORD.fullmatch(word) or looks_strange(word):
+            cause = "it is typed as publisher/name:version, in ASCII: other alphabets have letters that look like these"
+            raise Refused("E-models-07", f"{what} {word!r}", cause, "letters, digits, and . - _ between them")
     if card.format and card.format not in FORMATS:
         raise Refused("E-models-03", f"format {card.format!r} is not supported", f"formats are {', '.join(FORMATS)}")
 
