@@ -21,7 +21,7 @@ from dimnode.errors import ConfigError, DimError, Refused
 _LOOK_SECONDS = 0.25
 _GB_MAX = 2**33
 """Its bytes are a number that any message can hold."""
-ANEW = "what was not whole is gone; the same command again begins anew"
+ANEW = "nothing half-done is left; the same command again begins anew"
 _GOES_ON = "the same command again goes on where this one was"
 _NOTHING_YET = "no blobs yet; hint: dim blobs add FILE"
 
@@ -108,19 +108,30 @@ def rm(chosen: argparse.Namespace) -> int:
 
 def verify(chosen: argparse.Namespace) -> int:
     """Hash it once more; 1 when it does not hold (then it is removed)."""
-    found = _of_one(chosen, "blobs.verify", lambda found: "holds" if found["holds"] else "DOES NOT HOLD: removed")
+    with open_client(chosen) as client:
+        found = watched(
+            client,
+            chosen.blob,
+            lambda: client.ask("blobs.verify", blob=chosen.blob),
+            quiet=chosen.json,
+            stopped=ANEW,
+        )
+    _say_of_one(chosen, found, "holds" if found["holds"] else "DOES NOT HOLD: removed")
     return 0 if found["holds"] else 1
 
 
-def _of_one(chosen: argparse.Namespace, op: str, line: Callable[[dict[str, Any]], str], **more: Any) -> dict[str, Any]:
+def _of_one(chosen: argparse.Namespace, op: str, line: Callable[[dict[str, Any]], str], **more: Any) -> None:
     """One question about one blob: the answer as JSON, or a line behind the blob's id."""
     with open_client(chosen) as client:
         found = client.ask(op, blob=chosen.blob, **more)
+    _say_of_one(chosen, found, line(found))
+
+
+def _say_of_one(chosen: argparse.Namespace, found: dict[str, Any], line: str) -> None:
     if chosen.json:
         say_json(found)
     else:
-        say(f"{found['blob']}  {line(found)}")
-    return found
+        say(f"{found['blob']}  {line}")
 
 
 def gc(chosen: argparse.Namespace) -> int:

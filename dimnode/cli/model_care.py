@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dimnode.cli.blobs import watched
+from dimnode.cli.blobs import ANEW, watched
 from dimnode.cli.durations import FORM, span_ms
 from dimnode.cli.node import open_client
 from dimnode.cli.output import clock, facts, say, say_json, shown, size_text, table, talk
@@ -125,7 +125,13 @@ def warm(chosen: argparse.Namespace) -> int:
 def verify(chosen: argparse.Namespace) -> int:
     """Hash all files again; 1 when one does not hold."""
     with open_client(chosen) as client:
-        found = client.ask("models.verify", model=chosen.model)
+        found = watched(
+            client,
+            chosen.model,
+            lambda: client.ask("models.verify", model=chosen.model),
+            quiet=chosen.json,
+            stopped=ANEW,
+        )
     if chosen.json:
         say_json(found)
     else:

@@ -147,7 +147,7 @@ class BlobAnswers:
 
     async def _verify(self, asked: Mapping[str, Any]) -> Answer:
         root = read_cid(asked["blob"])
-        return {"blob": cid_text(root), "holds": await trio.to_thread.run_sync(self._store.verify, root)}
+        return {"blob": cid_text(root), "holds": await self._content.verify(root, cid_text(root))}
 
     async def _gc(self, asked: Mapping[str, Any]) -> Answer:
         gone = await trio.to_thread.run_sync(self._store.gc, asked.get("bytes"))

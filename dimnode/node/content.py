@@ -75,7 +75,8 @@ class Content:
         self._fetches: dict[Cid, _Fetch] = {}
         self._turn = trio.CapacityLimiter(limits.exchange.fetches_max)
         self._liars: OrderedDict[PeerId, float] = OrderedDict()
-        self._adding: dict[str, tuple[int, int]] = {}
+        self._read: dict[str, tuple[str, int, int]] = {}
+        """What is read from this machine's disk now: what for, bytes so far and in all."""
         self._announced: OrderedDict[Cid, float] = OrderedDict()
         self._announce_now = trio.Event()
         self._host: Host | None = None
@@ -123,16 +124,28 @@ class Content:
 
         def progress(done: int, all_of: int) -> None:
             trio.from_thread.check_cancelled()
-            self._adding[str(path)] = (done, all_of)
+            self._read[str(path)] = ("add", done, all_of)
 
         try:
             blob = await trio.to_thread.run_sync(partial(self.store.add, path, progress, pin=pin))
         finally:
-            self._adding.pop(str(path), None)
+            self._read.pop(str(path), None)
         if share:
             await trio.to_thread.run_sync(self.share, blob.root)
             self.announce(blob.root)
         return {"blob": cid_text(blob.root), "bytes": blob.bytes, "shared": blob.root in self._shared}
+
+    async def verify(self, root: Cid, name: str, before: int = 0, of: int = 0) -> bool:
+        """Hash a blob again. `name`: under which it is told how far that is; `before`, `of`: as a part of something."""
+
+        def progress(done: int, all_of: int) -> None:
+            trio.from_thread.check_cancelled()
+            self._read[name] = ("verify", before + done, of or all_of)
+
+        try:
+            return await trio.to_thread.run_sync(self.store.verify, root, progress)
+        finally:
+            self._read.pop(name, None)
 
     # ---- fetching
 
@@ -330,12 +343,9 @@ class Content:
     # ---- how far it is
 
     def progress(self) -> list[dict[str, Any]]:
-        """What comes in and what is added now."""
-        rows = [self._row(fetch) for fetch in self._fetches.values()]
-        rows += [
-            {"what": "add", "name": name, "bytes": done, "of": all_of} for name, (done, all_of) in self._adding.items()
-        ]
-        return rows
+        """What comes in, and what is read now."""
+        read = [{"what": a, "name": b, "bytes": done, "of": of} for b, (a, done, of) in self._read.items()]
+        return [*(self._row(fetch) for fetch in self._fetches.values()), *read]
 
     def _row(self, fetch: _Fetch) -> dict[str, Any]:
         download = fetch.download

@@ -318,12 +318,14 @@ class ModelAnswers:
     async def _verify(self, asked: Mapping[str, Any]) -> Answer:
         """Hash all files again. One that does not hold is removed, and the model is no longer offered."""
         record = self._find(asked["model"], gone_too=True)
-        said, store, rows = Manifest.of(record), self._node.blobs, []
+        said, store, rows, before = Manifest.of(record), self._node.blobs, [], 0
         for file in said.files:
             if await trio.to_thread.run_sync(store.find, file.root) is None:
                 state = "missing"
             else:
-                state = "holds" if await trio.to_thread.run_sync(store.verify, file.root) else "damaged"
+                holds = await self._node.content.verify(file.root, asked["model"], before, said.size_bytes)
+                state = "holds" if holds else "damaged"
+            before += file.size_bytes
             rows.append({"path": file.path, "root": cid_text(file.root), "bytes": file.size_bytes, "state": state})
         holds = all(row["state"] == "holds" for row in rows)
         if not holds and record.id in self._node.library.models:

@@ -52,6 +52,8 @@ def test_a_copy_that_is_stopped_or_finds_no_room_leaves_the_target_as_it_was(dim
         (("models", "add", "m"), "begins anew"),
         (("models", "update", "m", "--version", "2"), "begins anew"),
         (("models", "pull", "m"), "goes on where this one was"),
+        (("models", "verify", "m"), "begins anew"),
+        (("blobs", "verify", "bafkrei…"), "begins anew"),
     ],
 )
 def test_who_stops_it_is_told_what_comes_of_that(dim, tmp_path, monkeypatch, said, comes_of_it):
