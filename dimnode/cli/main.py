@@ -53,6 +53,9 @@ def _dispatch(arguments: list[str]) -> int:
         build_parser().print_help()
         return 0
     speak_for(chosen.home)
+    if os.name != "posix":
+        what = "dimnode does not run on this system"
+        raise ConfigError("E-cli-08", what, "it needs calls of POSIX", "Linux or macOS: docs/platforms.md")
     room, _, name = chosen.run.partition(":")
     command: Any = getattr(import_module(f"dimnode.cli.{room}"), name)
     status: int = command(chosen)

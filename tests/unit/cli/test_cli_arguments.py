@@ -3,6 +3,7 @@
 import argparse
 import json
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 from fake_node import FakeNode, refusal
@@ -143,3 +144,12 @@ def test_a_refusal_of_the_node_is_shown_in_its_own_words(dim, tmp_path):
 
 def test_a_story_that_does_not_exist_yet_is_said_so(dim):
     assert dim("demo", "--story", "llm").code == 2
+
+
+@pytest.mark.parametrize("words", [["up"], ["status", "--json"]])
+def test_a_system_that_is_no_posix_is_refused_in_words(words, monkeypatch, capsys):
+    monkeypatch.setattr("dimnode.cli.main.os", SimpleNamespace(name="nt"))
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "E-cli-08" in said
+    assert "Traceback" not in said
