@@ -146,7 +146,7 @@ def test_a_story_that_does_not_exist_yet_is_said_so(dim):
     assert dim("demo", "--story", "llm").code == 2
 
 
-@pytest.mark.parametrize("words", [["up"], ["status", "--json"]])
+@pytest.mark.parametrize("words", [["doctor"], ["status", "--json"]])
 def test_a_system_that_is_no_posix_is_refused_in_words(words, monkeypatch, capsys):
     monkeypatch.setattr("dimnode.cli.main.os", SimpleNamespace(name="nt"))
     assert main(words) == 2
