@@ -168,7 +168,7 @@ def run_all(zygotes: list[Zygote], folder: Path, *asked: tuple[str, Files, Facts
 
 
 def hf_sample(name: str, values: np.ndarray, port: str = "input_ids", **config: Any) -> tuple[Files, Facts, bytes]:
-    """A small model of transformers with weights of zeros, or as large as its config says, and an input for it."""
+    """A model of transformers with weights of zeros, small or as large as its config says, and an input for it."""
     from dimnode.exec.runtimes.pretrained_samples import sample_files  # imports all of transformers
 
     tensors = [Tensor(port, str(values.dtype), values.shape, values.tobytes())]
