@@ -23,6 +23,7 @@ _QUESTION_BYTES_MAX: Final = 4 * LIMITS.records.record_bytes_max
 _ENVELOPES_MAX: Final = 8
 _FIELDS_MAX: Final = 8
 _TEXT_CHARACTERS: Final = 256
+_OPERATORS: Final = "its operator decides: fetch_models and fetch_model_gb_max in the settings there"
 
 Judge = Callable[[PeerId, str, RecordId, Sequence[bytes]], Awaitable[bytes]]
 """Asker, word, model and what is shown; the answer's bytes (of `manifest` an envelope). Raises `Refused`."""
@@ -58,7 +59,8 @@ async def ask_about_model(host: Host, peer: PeerId, word: str, model: RecordId, 
             case ["ok", bytes(said), *_]:
                 return said
             case ["refused", str(code), str(text), *_] if len(code) <= 32 and len(text) <= _TEXT_CHARACTERS:
-                raise Refused(code, "the peer says no", text, "dim models show MODEL")
+                hint = _OPERATORS if code in ("E-models-31", "E-models-32") else "dim models show MODEL"
+                raise Refused(code, "the peer says no", text, hint)
             case _:
                 raise PeerFault("model: answer")
     assert deadline.cancelled_caught

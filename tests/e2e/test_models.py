@@ -206,7 +206,10 @@ def test_a_peer_is_asked_to_have_a_model_ready_and_decides_itself(nodes: Nodes) 
     wait_heard(nodes, "cato", "early-bird")
     assert ask(nodes, "alba", "models.warm", model=model, peer=nodes["cato"].peer)["state"] in ("coming", "here")
     until(lambda: ask(nodes, "cato", "models.show", model=model)["here"], LINK_SECONDS, "cato has it")
-    assert code_of(nodes, "alba", "models.warm", model=model, peer=nodes["brio"].peer) == "E-models-31"
+    with pytest.raises(DimError) as no:
+        ask(nodes, "alba", "models.warm", model=model, peer=nodes["brio"].peer)
+    assert no.value.complaint.code == "E-models-31"
+    assert "fetch_models" in no.value.complaint.hint and "settings there" in no.value.complaint.hint
 
 
 def test_a_queued_job_keeps_its_model_whatever_the_operator_removes(nodes: Nodes, tmp_path: Path) -> None:
