@@ -22,6 +22,7 @@ import msgspec
 
 from dimnode.errors import DimError, Refused, RunFailed
 from dimnode.exec.launch import KEPT_ENVIRONMENT, WORKER_ENVIRONMENT
+from dimnode.exec.orders import NO_RUNTIME
 from dimnode.limits import LIMITS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _CARD_HINT = "write a card beside it with inputs and outputs (docs/operator.md, Models)"
 _PROGRAM: Final = ("-P", "-m", "dimnode.exec.schema")
-_MENDED_BY_A_CARD = ("E-cli-31", "E-models-06", "E-exec-25", "E-exec-60")
+_MENDED_BY_A_CARD = ("E-cli-31", "E-models-06", NO_RUNTIME, "E-exec-60")
 
 Rows = list[list[Any]]
 File = tuple[str, str, Path]
@@ -72,7 +73,8 @@ def schema_of(runtime: str, files: Sequence[File], facts: Mapping[str, Any] | No
     if said.error is not None:
         code, what = said.error
         mends = code in _MENDED_BY_A_CARD or (code == "E-exec-26" and runtime != "onnx")
-        raise RunFailed(code, f"{name}: {what}", "", _CARD_HINT if mends else "check the file")
+        install = f"pip install 'dimnode[{runtime}]', or " if code == NO_RUNTIME else ""
+        raise RunFailed(code, f"{name}: {what}", "", install + _CARD_HINT if mends else "check the file")
     return [list(row) for row in said.inputs], [list(row) for row in said.outputs]
 
 

@@ -51,3 +51,11 @@ def test_a_process_that_says_nothing_is_not_waited_for_for_ever(tmp_path, monkey
     monkeypatch.setattr(schema, "LIMITS", limits)
     with pytest.raises(RunFailed, match="in time"):
         looked(tmp_path, monkeypatch, "import time; time.sleep(600)")
+
+
+def test_a_runtime_that_is_not_there_is_to_be_installed_or_the_card_says_it(tmp_path, monkeypatch) -> None:
+    said = '{"error": ["E-exec-25", "onnxruntime is not installed"]}'
+    with pytest.raises(RunFailed) as caught:
+        looked(tmp_path, monkeypatch, f"print({said!r})")
+    hint = caught.value.complaint.hint
+    assert hint.startswith("pip install 'dimnode[onnx]', or write a card beside it")
