@@ -39,6 +39,13 @@ ROOT = root_of(CONTENT)
 Twist = Callable[[int, bytes], bytes]
 
 
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[Path]:
+    """A folder that goes with the test: those of the last three runs are kept, and so would be twelve gigabytes."""
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        yield Path(folder)
+
+
 @contextmanager
 def child(work: Callable[[], None]) -> Iterator[int]:
     """A process of its own that does this, quickly: everything is imported already. Killed at the end by its id."""
@@ -208,21 +215,21 @@ def test_of_three_processes_one_lies_and_one_is_killed_and_the_bytes_come(tmp_pa
     assert leaves_kept(folder) == LEAVES
 
 
-def test_a_large_file_between_processes_comes_once_and_in_little_memory(tmp_path: Path) -> None:
+def test_a_large_file_between_processes_comes_once_and_in_little_memory(large: Path) -> None:
     """Two gigabytes in ten minutes would do: this is about memory and bytes on the wire, not about speed."""
     from benchmarks.blobs import Weights, open_store, provider
 
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    (tmp_path / "f").mkdir()
-    with open_store(tmp_path / "a") as store:
+    (large / "a").mkdir()
+    (large / "b").mkdir()
+    (large / "f").mkdir()
+    with open_store(large / "a") as store:
         blob = store.add(Weights(MEGABYTES * LEAF_BYTES))  # type: ignore[arg-type]
         path = store.path(blob.root)
         assert path is not None
-        with open_store(tmp_path / "b") as other:
+        with open_store(large / "b") as other:
             other.take_over(path)
-    with provider(tmp_path / "a", 1) as first, provider(tmp_path / "b", 2) as second:
-        command = [sys.executable, "-m", "benchmarks.blobs", "--fetch", str(tmp_path / "f"), blob.root.hex()]
+    with provider(large / "a", 1) as first, provider(large / "b", 2) as second:
+        command = [sys.executable, "-m", "benchmarks.blobs", "--fetch", str(large / "f"), blob.root.hex()]
         done = subprocess.run(
             [*command, str(MEGABYTES), first, second], capture_output=True, text=True, check=True, timeout=600
         )
