@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -77,8 +77,9 @@ class SlowSource:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
-    def leaf_at_once(self, leaf: int, room: memoryview) -> None:
+    def leaf_at_once(self, leaf: int, places: Sequence[memoryview]) -> bool:
         """A disk takes its time."""
+        return False
 
     def leaf(self, leaf: int) -> bytes:
         now = time.monotonic()

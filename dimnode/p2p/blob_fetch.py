@@ -8,6 +8,7 @@ Who is asked is decided by `exchange.py`; what is kept, by the sink.
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -15,6 +16,7 @@ import trio
 from dimnode.errors import ConfigError, PeerFault, Refused
 from dimnode.limits import LIMITS, ExchangeLimits
 from dimnode.p2p.blob_keeping import Arrival, Keeper
+from dimnode.p2p.blob_leaves import LeafAnswers, Rooms
 from dimnode.p2p.blob_words import BlobStream, Have, Leaf, Node, Open, Refusal, read_bits
 from dimnode.p2p.blobs import BLOB
 from dimnode.p2p.exchange import Exchange, Share
@@ -71,7 +73,9 @@ class Download:
         self._host, self._open_sink, self._reach, self._lied, self._limits = host, open_sink, reach, lied, limits
         self._reader = TreeReader(root, LIMITS.store.blob_bytes_max)
         self._tree_turn = trio.Lock()
-        self._keeper = Keeper(self._keep, self._landed, limits.leaves_waiting_max)
+        self._keeper = Keeper(self._keep, self._landed)
+        self._rooms = Rooms(limits.leaves_held_max)
+        self._answers: dict[PeerId, LeafAnswers] = {}
         self._changed = trio.Event()
         self._workers: dict[PeerId, trio.CancelScope] = {}
         self._streams: dict[PeerId, BlobStream] = {}
@@ -81,7 +85,6 @@ class Download:
         self._nursery: trio.Nursery | None = None
         self._failure: Exception | None = None
         self._only: list[memoryview] = []
-        self._rooms: list[bytearray] = []
         self.liars: set[PeerId] = set()
         self.idle_since: float | None = None
         self.tree: Tree | None = None
@@ -303,37 +306,54 @@ class Download:
 
     async def _leaves(self, peer: PeerId, stream: BlobStream) -> None:
         assert self.exchange is not None
-        asked: deque[int] = deque()
-        had_at = trio.current_time()
-        while not self.exchange.done:
-            await self._ask(peer, stream, asked)
-            if not asked:
+        answers = LeafAnswers(self._rooms, partial(self._came, peer), partial(self._not_there, peer))
+        self._answers[peer] = answers
+        stream.pour(answers)
+        try:
+            had_at = trio.current_time()
+            while not self.exchange.done:
+                await self._ask(peer, stream, answers)
+                if answers.asked or self._is_crowded:
+                    await answers.news()
+                    stream.check_readable()
+                    continue
                 before, had_at = had_at, await self._nothing_to_ask(peer, stream, had_at)
                 if had_at > before and self._substitutes and not self.exchange.useful(peer):
                     return  # it has nothing new either; another one may have. It will be offered again
-                continue
-            leaf = asked.popleft()
-            room = self._rooms.pop() if self._rooms else bytearray(LEAF_BYTES)
-            content = await stream.leaf(leaf, memoryview(room))
-            if content is None:
-                self._rooms.append(room)
-                self.exchange.absent(peer, leaf)
-            else:
-                if self._keeper.is_full:
-                    self.exchange.crowd(peer, trio.current_time())
-                await self._keeper.put(Arrival(peer, leaf, content, room, trio.current_time()))
+        finally:
+            stream.pour(None)
+            answers.leave()
+            del self._answers[peer]
 
-    async def _ask(self, peer: PeerId, stream: BlobStream, asked: deque[int]) -> None:
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether the disk has enough to do."""
+        return self._keeper.waiting >= self._limits.leaves_waiting_max
+
+    async def _ask(self, peer: PeerId, stream: BlobStream, answers: LeafAnswers) -> None:
         """As much as it may have, once it has at most half of that to do: so several questions are one message."""
         assert self.exchange is not None
-        if len(asked) > self.exchange.depth(peer) // 2:
+        if self._is_crowded or len(answers.asked) > self.exchange.depth(peer) // 2:
             return
         questions = list[Leaf]()
         while (leaf := self.exchange.ask(peer, trio.current_time())) is not None:
-            asked.append(leaf)
+            answers.expect(leaf)
             questions.append(Leaf(leaf))
         if questions:
             await stream.ask(*questions)
+
+    def _came(self, peer: PeerId, leaf: int, content: memoryview, room: bytearray) -> None:
+        assert self.exchange is not None
+        now = trio.current_time()
+        if self._is_crowded:
+            self.exchange.crowd(peer, now)
+        self._keeper.put(Arrival(peer, leaf, content, room, now))
+
+    def _not_there(self, peer: PeerId, leaf: int) -> None:
+        assert self.exchange is not None
+        self.exchange.absent(peer, leaf)
+        self._change()
+        self._answers[peer].wake()
 
     async def _nothing_to_ask(self, peer: PeerId, stream: BlobStream, had_at: float) -> float:
         """Wait a little; ask a partial holder now and then what it has by now. When that was asked last."""
@@ -343,8 +363,10 @@ class Download:
             await trio.sleep(min(rest_seconds, self._limits.look_again_seconds))
             return had_at
         if now - had_at >= self._limits.have_again_seconds and not self.exchange.useful(peer):
+            stream.pour(None)
             await stream.ask(Have())
             self.exchange.update(peer, self._bytes_of(await stream.have()))
+            stream.pour(self._answers[peer])
             return now
         with trio.move_on_after(self._limits.look_again_seconds):
             await self._changed.wait()
@@ -370,5 +392,11 @@ class Download:
         else:
             self.exchange.leave(arrival.peer)
             self._liar(arrival.peer, fault)
-        self._rooms.append(arrival.room)  # so many: what waits, and one a provider
-        self._change()
+        self._rooms.give(arrival.room)
+        for peer, answers in self._answers.items():
+            if answers.waits_for_room:
+                self._streams[peer].resume()
+            if len(answers.asked) <= self.exchange.depth(peer) // 2:
+                answers.wake()
+        if self.done:
+            self._change()

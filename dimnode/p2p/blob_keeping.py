@@ -3,7 +3,7 @@
 The way to a thread and back takes its time while the loop is busy. So the thread does not come back after each leaf: it
 goes on for as long as leaves wait, and says what became of them from there. One thread, not
 several: they would wait for each other in the file system, and spin while they do.
-Rule: so many leaves wait at most, whoever brought them; who brings one more waits until a place is free.
+Who brings them sees how many wait, and bounds them.
 """
 
 from collections import deque
@@ -33,28 +33,20 @@ Landed = Callable[[Arrival, PeerFault | None], None]
 
 
 class Keeper:
-    """For one blob. Any number of tasks `put`, one runs `run`."""
+    """For one blob. Any task may `put`, one runs `run`."""
 
-    def __init__(self, keep: Keep, landed: Landed, leaves_max: int) -> None:
+    def __init__(self, keep: Keep, landed: Landed) -> None:
         self._keep, self._landed = keep, landed
-        self._places = trio.Semaphore(leaves_max)
-        self._waiting: deque[Arrival] = deque()  # filled by the loop, emptied by the thread
+        self.waiting = 0  # and being written
+        self._queue: deque[Arrival] = deque()  # filled by the loop, emptied by the thread
         self._checked: deque[tuple[Arrival, PeerFault | None]] = deque()  # the other way
         self._some_wait, self._some_checked = trio.Event(), trio.Event()
         self._over = False
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the next one has to wait."""
-        return not self._places.value
-
-    async def put(self, arrival: Arrival) -> None:
-        """It is checked soon. Waits for a place; cancelled meanwhile, the leaf is not taken."""
-        try:
-            self._places.acquire_nowait()
-        except trio.WouldBlock:
-            await self._places.acquire()
-        self._waiting.append(arrival)
+    def put(self, arrival: Arrival) -> None:
+        """It is checked soon."""
+        self.waiting += 1
+        self._queue.append(arrival)
         self._some_wait.set()
 
     async def run(self) -> None:
@@ -64,13 +56,13 @@ class Keeper:
             while True:
                 await self._some_wait.wait()
                 self._some_wait = trio.Event()
-                if self._waiting:  # else the thread, which was still there, took them
+                if self._queue:  # else the thread, which was still there, took them
                     await trio.to_thread.run_sync(self._work, trio.lowlevel.current_trio_token())
 
     def _work(self, token: trio.lowlevel.TrioToken) -> None:
         """In the thread, for as long as leaves wait. Its caller waits for its end, so there is a loop to tell."""
-        while self._waiting and not self._over:
-            arrival, fault = self._waiting.popleft(), None
+        while self._queue and not self._over:
+            arrival, fault = self._queue.popleft(), None
             try:
                 self._keep(arrival.leaf, arrival.content)
             except PeerFault as found:
@@ -87,7 +79,7 @@ class Keeper:
                 await self._some_checked.wait()
                 self._some_checked = trio.Event()
                 while self._checked:
+                    self.waiting -= 1
                     self._landed(*self._checked.popleft())
-                    self._places.release()
         finally:
             self._over = True

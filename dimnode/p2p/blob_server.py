@@ -6,7 +6,8 @@ and the last of them are for those who were not served much (`blob_places.py`).
 """
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -30,6 +31,7 @@ from dimnode.p2p.blob_words import (
     read_question,
 )
 from dimnode.p2p.host.streams import Stream, StreamEnded, StreamLost
+from dimnode.p2p.host.yamux_slots import Slot, Slots
 from dimnode.records.ids import Cid, PeerId
 from dimnode.records.unixfs import LEAF_BYTES, Layout, Tree
 from dimnode.wire import END, FrameDecoder, pack_frame, unpack_body
@@ -56,8 +58,8 @@ class Source(Protocol):
     def leaf(self, leaf: int) -> bytes:
         """Its bytes. Raises `OSError`."""
 
-    def leaf_at_once(self, leaf: int, room: memoryview) -> memoryview | None:
-        """The same, in `room`, if that takes no waiting; None when it does."""
+    def leaf_at_once(self, leaf: int, places: Sequence[memoryview]) -> bool:
+        """The same, into `places`, which are as long, if that takes no waiting; False when it does."""
 
     def close(self) -> None:
         """No more."""
@@ -67,6 +69,7 @@ MayFetch = Callable[[PeerId, Cid], bool]
 OpenSource = Callable[[Cid], Source | None]
 """Blocks: called in a thread."""
 _QUESTION_READ_BYTES: Final = 4096
+_HEAD_BYTES_MAX: Final = 64
 
 
 def nobody(_peer: PeerId, _root: Cid) -> bool:
@@ -130,8 +133,8 @@ class BlobServer:
 class _Answer(NamedTuple):
     """What is to be sent, and memory that is free again when it is."""
 
-    pieces: tuple[bytes | memoryview, ...]
-    room: bytearray | None = None
+    pieces: Sequence[bytes | Slot]
+    room: Slots | None = None
 
 
 _NOT_HERE: Final = _Answer((pack_frame([ABSENT]),))
@@ -143,7 +146,7 @@ class _Serving:
     def __init__(self, stream: Stream, peer: PeerId, root: Cid, source: Source, server: BlobServer) -> None:
         self._stream, self._peer, self._root, self._source, self._server = stream, peer, root, source, server
         self._limits = server.limits
-        self._rooms: list[bytearray] = []
+        self._rooms: list[Slots] = []
         self._places = {place: at for at, place in enumerate(source.layout.places())} if source.layout.is_tree else {}
 
     async def run(self) -> None:
@@ -200,20 +203,27 @@ class _Serving:
 
     async def _leaf(self, index: int) -> _Answer:
         """What is in memory already is copied at once: a way to a thread and back takes longer."""
-        room = self._rooms.pop() if self._rooms else bytearray(LEAF_BYTES)
-        content: bytes | memoryview | None = self._source.leaf_at_once(index, memoryview(room))
-        try:
-            if content is None:
-                content = await trio.to_thread.run_sync(self._source.leaf, index)
-        except OSError:
-            return _NOT_HERE
+        room = self._rooms.pop() if self._rooms else Slots(LEAF_BYTES + _HEAD_BYTES_MAX)
+        size = self._source.layout.size(0, index)
+        head = pack_frame([LEAF, index, size])
+        pieces: Sequence[bytes | Slot]
+        pieces, places = room.lay(head, size)
+        if not self._source.leaf_at_once(index, places):
+            try:
+                pieces = (head, await trio.to_thread.run_sync(self._source.leaf, index))
+            except OSError:
+                return _NOT_HERE
         self._server.served.leaves += 1
-        self._server.served.bytes += len(content)
-        return _Answer((pack_frame([LEAF, index, len(content)]), content), room)
+        self._server.served.bytes += size
+        return _Answer(pieces, room)
 
     async def _write(self, loaded: trio.MemoryReceiveChannel[_Answer]) -> None:
-        async for pieces, room in loaded:
-            with trio.fail_after(self._limits.leaf_seconds_max):
+        with trio.CancelScope() as scope:
+            async for pieces, room in loaded:
+                scope.deadline = trio.current_time() + self._limits.leaf_seconds_max
                 await self._stream.write(*pieces)
-            if room is not None:
-                self._rooms.append(room)  # three at most: what is loaded, what waits, and what is written
+                scope.deadline = math.inf
+                if room is not None:
+                    self._rooms.append(room)  # three at most: what is loaded, what waits, and what is written
+        if scope.cancelled_caught:
+            raise trio.TooSlowError

@@ -7,13 +7,14 @@ Rule: an answer is read with the bound of what was asked for; whatever else come
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS, ExchangeLimits
 from dimnode.p2p.host.streams import Stream
+from dimnode.p2p.host.yamux_stream import Taker
 from dimnode.records.ids import Cid, is_cid
 from dimnode.records.unixfs import LEAF_BYTES, NODE_BYTES_MAX
 from dimnode.wire import END, pack_frame, unpack_body
@@ -109,6 +110,13 @@ _TO_DIGITS: Final = bytes(48 if value == 0 else 49 for value in range(256))
 _FROM_DIGITS: Final = bytes(1 if value == 49 else 0 for value in range(256))
 
 
+class Answers(Taker, Protocol):
+    """Who takes answers as they come."""
+
+    def began(self) -> float | None:
+        """Since when the next one is waited for; None when none is."""
+
+
 class BlobStream:
     """The asking side of one stream. One task uses it. Its methods raise `StreamEnded`, `StreamLost`, `PeerFault`.
 
@@ -120,12 +128,15 @@ class BlobStream:
         self._stream, self._limits = stream, limits
         self._began = trio.current_time()
         self._waits = False
+        self._answers: Answers | None = None
 
     def overdue(self, now: float) -> bool:
         """Whether the peer was silent for too long, or takes too long over one answer."""
-        limits = self._limits
-        heard = max(self._began, self._stream.heard_at)
-        return self._waits and (now - heard > limits.silence_seconds_max or now - self._began > limits.leaf_seconds_max)
+        began = self._answers.began() if self._answers is not None else self._began if self._waits else None
+        if began is None:
+            return False
+        silent = now - max(began, self._stream.heard_at)
+        return silent > self._limits.silence_seconds_max or now - began > self._limits.leaf_seconds_max
 
     @property
     def bytes_in(self) -> int:
@@ -184,6 +195,19 @@ class BlobStream:
     def _begin(self) -> None:
         self._began = trio.current_time()
         self._waits = True
+
+    def pour(self, answers: Answers | None) -> None:
+        """What comes goes to `answers` at once; None: to this object's methods again, when all was answered."""
+        self._answers = answers
+        self._stream.pour(answers)
+
+    def resume(self) -> None:
+        """Give them what they did not take before."""
+        self._stream.resume()
+
+    def check_readable(self) -> None:
+        """Raise when no more comes."""
+        self._stream.check_readable()
 
     async def _frame(self, bytes_max: int) -> Any:
         self._begin()

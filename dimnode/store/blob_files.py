@@ -111,10 +111,10 @@ def read_at(descriptor: int, offset: int, size: int) -> bytes:
     return found
 
 
-def read_at_once(descriptor: int, offset: int, room: memoryview) -> bool:
-    """Fill `room` if all of it is in memory: without waiting for a disk. False when it is not, or nobody can tell."""
+def read_at_once(descriptor: int, offset: int, places: Sequence[memoryview]) -> bool:
+    """Fill `places` if all of it is in memory: without waiting for a disk. False when it is not, or nobody can tell."""
     try:
-        return bool(_NO_WAIT) and os.preadv(descriptor, [room], offset, _NO_WAIT) == len(room)
+        return bool(_NO_WAIT) and os.preadv(descriptor, places, offset, _NO_WAIT) == sum(map(len, places))
     except OSError:  # also what a file system says that cannot tell
         return False
 

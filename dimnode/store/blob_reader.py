@@ -4,6 +4,7 @@ Rule: a reader has a descriptor of its own, so a blob may be finished, renamed o
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dimnode.records.unixfs import LEAF_BYTES, Tree
@@ -48,10 +49,9 @@ class Reader:
         """Its bytes. Raises `OSError`."""
         return files.read_at(self._descriptor, leaf * LEAF_BYTES, self.layout.size(0, leaf))
 
-    def leaf_at_once(self, leaf: int, room: memoryview) -> memoryview | None:
-        """The same, in `room`, if it is in memory: without waiting for the disk."""
-        content = room[: self.layout.size(0, leaf)]
-        return content if files.read_at_once(self._descriptor, leaf * LEAF_BYTES, content) else None
+    def leaf_at_once(self, leaf: int, places: Sequence[memoryview]) -> bool:
+        """The same, into `places`, which are as long, if it is in memory: without waiting for the disk."""
+        return files.read_at_once(self._descriptor, leaf * LEAF_BYTES, places)
 
     def close(self) -> None:
         """Idempotent."""

@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -461,9 +461,9 @@ def test_a_provider_reads_all_leaves_into_the_same_three_pieces_of_memory(tmp_pa
             assert source is not None
             read = source.leaf_at_once
 
-            def leaf_at_once(leaf: int, room: memoryview) -> memoryview | None:
-                rooms.append(room.obj)
-                return read(leaf, room)
+            def leaf_at_once(leaf: int, places: Sequence[memoryview]) -> bool:
+                rooms.append(places[0].obj)
+                return read(leaf, places)
 
             source.leaf_at_once = leaf_at_once  # type: ignore[method-assign]
             return source

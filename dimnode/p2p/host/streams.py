@@ -10,7 +10,8 @@ from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, Muxed
 
 from dimnode.errors import ConfigError
 from dimnode.p2p.host.yamux import YamuxConnection
-from dimnode.p2p.host.yamux_stream import YamuxStream
+from dimnode.p2p.host.yamux_slots import Slot
+from dimnode.p2p.host.yamux_stream import Taker, YamuxStream
 
 
 class StreamEnded(Exception):
@@ -96,10 +97,30 @@ class Stream:
         except (MuxedStreamError, MuxedConnError) as error:
             raise StreamLost(str(error)) from None
 
-    async def write(self, *parts: bytes | memoryview) -> None:
+    def pour(self, taker: Taker | None) -> None:
+        """Let bytes go to `taker` the moment they come, instead of to a reader; None: to readers again.
+
+        Not before the first read of a stream that was opened lazily.
+        """
+        self._muxed.pour(taker)
+
+    def resume(self) -> None:
+        """Give the taker what it did not take before."""
+        self._muxed.resume()
+
+    def check_readable(self) -> None:
+        """Raise as `read` does when no more bytes come."""
+        try:
+            self._muxed.check_readable()
+        except MuxedStreamEOF:
+            raise StreamEnded from None
+        except MuxedStreamError as error:
+            raise StreamLost(str(error)) from None
+
+    async def write(self, *parts: bytes | memoryview | Slot) -> None:
         """Send all of it; waits while the peer does not read. Raises `StreamLost`, also after our own `close`.
 
-        What a memory view shows must not change until this returns, and never when it raises or is cancelled.
+        What a view or slot shows must not change until this returns, and never when it raises or is cancelled.
         """
         try:
             await self._muxed.write(*parts)

@@ -9,7 +9,7 @@ has sent a prefix of its bytes, never part of a frame.
 
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 from libp2p.abc import IMuxedStream
@@ -20,7 +20,7 @@ from libp2p.stream_muxer.exceptions import (
     MuxedStreamReset,
 )
 
-from dimnode.p2p.host.noise_session import PLAIN_BYTES_MAX, SessionLost
+from dimnode.p2p.host.noise_session import SessionLost
 from dimnode.p2p.host.yamux_frames import (
     FIN,
     HEADER_BYTES,
@@ -30,6 +30,7 @@ from dimnode.p2p.host.yamux_frames import (
     Kind,
     encode_header,
 )
+from dimnode.p2p.host.yamux_slots import PAYLOAD_BYTES_MAX, Slot
 
 if TYPE_CHECKING:
     from dimnode.p2p.host.yamux import YamuxConnection
@@ -39,7 +40,19 @@ class ProtocolRefused(MuxedStreamReset):
     """The peer answered a proposal of a protocol with no."""
 
 
-PAYLOAD_BYTES_MAX: Final = PLAIN_BYTES_MAX - HEADER_BYTES  # a full frame is exactly one full Noise message
+class Taker(Protocol):
+    """Takes payload in the moment in which it comes, in the turn of the connection's reader: no task waits for it.
+
+    Its methods must be quick and must not raise.
+    """
+
+    def take(self, payload: bytes | memoryview) -> int:
+        """How much of it was taken: the view is of memory that is used again. What is left waits for `resume`."""
+
+    def over(self) -> None:
+        """No more comes: the peer finished, or the stream is lost."""
+
+
 _SEND_WINDOW_MAX: Final = 2**32 - 1
 
 
@@ -66,10 +79,12 @@ class YamuxStream(IMuxedStream):
         self.abandoned_at: float | None = None
         self._expected: bytes | None = None
         self._room: memoryview | None = None  # what the reader waits to have filled: payload goes there at once
+        self._taker: Taker | None = None
         self.heard_at = self.widened_at  # when payload came that somebody waited for
         self._small_writes = 0
-        self._outbox: deque[memoryview] = deque()  # of the one `write` that waits
-        self._write_lock = trio.Lock()
+        self._outbox: deque[memoryview | Slot] = deque()  # of the one `write` that waits
+        self._is_writing = False
+        self._next_writers = trio.lowlevel.ParkingLot()
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
 
@@ -98,6 +113,9 @@ class YamuxStream(IMuxedStream):
         size = len(payload)
         self.unread_bytes += size
         self.muxed_conn.unread_bytes += size
+        if self._taker is not None:
+            self._give(self._taker, payload)
+            return False
         if self._room is None:
             self._chunks.append(bytes(payload))
             return True
@@ -123,6 +141,8 @@ class YamuxStream(IMuxedStream):
         batch, or a peer that grants single bytes would have a message sent for each.
         """
         self._readers.unpark_all()
+        if self.finished_there:
+            self._tell_taker()
         if self._send_window and self._writers:
             if self._outbox and not (self.finished_here or self.gone or self.lost):
                 self._push()
@@ -136,6 +156,7 @@ class YamuxStream(IMuxedStream):
             self._discard()
         self._readers.unpark_all()
         self._writers.unpark_all()
+        self._tell_taker()
 
     def abandon(self) -> None:
         """Nobody will read any more: drop what is there and what comes. The peer has a while to finish its side."""
@@ -203,21 +224,58 @@ class YamuxStream(IMuxedStream):
         self._room = room
         try:
             while self._room:
-                self._check_readable()
+                self.check_readable()
                 self._session.flush_if_pending()
                 await self._readers.park()
         finally:
             self._room = None
 
+    def pour(self, taker: Taker | None) -> None:
+        """From now on payload goes to `taker` as it comes, and to no reader; None: to readers again.
+
+        What the taker leaves is kept, and the peer gets no window for it, until `resume`.
+        """
+        self._taker = taker
+        self.resume()
+
+    def resume(self) -> None:
+        """Give the taker what it left, again."""
+        while self._taker is not None and self._chunks:
+            chunk = memoryview(self._chunks[0])[self._head_at :]
+            taken = self._taker.take(chunk)
+            self._head_at += taken
+            if taken == len(chunk):
+                self._chunks.popleft()
+                self._head_at = 0
+            self._account_read(taken)
+            if taken < len(chunk):
+                return
+        if self.finished_there or self.lost:
+            self._tell_taker()
+
+    def _give(self, taker: Taker, payload: bytes | memoryview) -> None:
+        self.heard_at = trio.current_time()
+        size = len(payload)
+        taken = 0 if self._chunks else taker.take(payload)
+        if taken < size:
+            self._chunks.append(bytes(payload[taken:]))
+        if taken:
+            self._account_read(taken)
+
+    def _tell_taker(self) -> None:
+        if self._taker is not None and not self._chunks:
+            self._taker.over()
+
     async def _wait_for_chunks(self) -> None:
         if self._chunks:
             await trio.lowlevel.checkpoint_if_cancelled()
         while not self._chunks:
-            self._check_readable()
+            self.check_readable()
             self._session.flush_if_pending()
             await self._readers.park()
 
-    def _check_readable(self) -> None:
+    def check_readable(self) -> None:
+        """Raise `MuxedStreamEOF` or `MuxedStreamReset` when no more comes than was kept."""
         if self.finished_there:
             raise MuxedStreamEOF("the peer finished")
         if self.lost:
@@ -314,7 +372,7 @@ class YamuxStream(IMuxedStream):
         if (
             size > self._limits.small_write_bytes_max
             or size > self._send_window
-            or self._write_lock.locked()
+            or self._is_writing
             or not self._session.has_room()
         ):
             return False
@@ -325,10 +383,10 @@ class YamuxStream(IMuxedStream):
             self.muxed_conn.send(encode_header(Kind.DATA, 0, self.stream_id, size), payload, later=later)
         return True
 
-    async def write(self, *parts: bytes | memoryview) -> None:
+    async def write(self, *parts: bytes | memoryview | Slot) -> None:
         """Hand all bytes of `parts` to the connection, waiting for window and socket. Raises as `write_nowait`.
 
-        What a memory view shows must not change until this returns, and never when it raises or is cancelled.
+        What a view or slot shows must not change until this returns, and never when it raises or is cancelled.
 
         A small message costs no task switch, except every 32nd, so that a writer in a loop lets others run.
         """
@@ -337,16 +395,20 @@ class YamuxStream(IMuxedStream):
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
-        if len(parts) == 1 and self.write_nowait(parts[0]):
+        if len(parts) == 1 and not isinstance(parts[0], Slot) and self.write_nowait(parts[0]):
             return
-        async with self._write_lock:
+        while self._is_writing:
+            await self._next_writers.park()
+        self._is_writing = True
+        try:
             self._outbox.extend(_unchanging(part) for part in parts if part)
-            try:
-                await self._empty_outbox()
-                if any(type(part) is memoryview for part in parts):
-                    await self._session.wait_encrypted()
-            finally:
-                self._outbox.clear()
+            await self._empty_outbox()
+            if any(type(part) is not bytes for part in parts):
+                await self._session.wait_encrypted()
+        finally:
+            self._outbox.clear()
+            self._is_writing = False
+            self._next_writers.unpark()
 
     async def _empty_outbox(self) -> None:
         while True:
@@ -365,22 +427,29 @@ class YamuxStream(IMuxedStream):
     def _push(self) -> None:
         """Send of what waits as much as window and session take now."""
         while self._outbox and self._send_window and self._session.has_room():
-            size = min(self._send_window, PAYLOAD_BYTES_MAX)
-            pieces: list[bytes | memoryview] = []
-            left = size
-            while self._outbox and left:
-                piece = self._outbox.popleft()
-                if len(piece) > left:
-                    self._outbox.appendleft(piece[left:])
-                    piece = piece[:left]
-                pieces.append(piece)
-                left -= len(piece)
-            size -= left
+            frame = self._next_frame()
+            size = sum(map(len, frame)) - HEADER_BYTES
             self._send_window -= size
             self.bytes_out += size
             self.muxed_conn.bytes_out += size
-            self._session.put(encode_header(Kind.DATA, 0, self.stream_id, size), *pieces)
+            self._session.put(*frame)
         self._session.flush()
+
+    def _next_frame(self) -> list[bytes | memoryview]:
+        """In one piece when it lies in a slot and the window takes all of it."""
+        pieces: list[bytes | memoryview] = []
+        left = most = min(self._send_window, PAYLOAD_BYTES_MAX)
+        while self._outbox and left:
+            waits = self._outbox.popleft()
+            if isinstance(waits, Slot) and not pieces and len(waits) <= left:
+                return [waits.framed(self.stream_id)]
+            piece = waits.payload if isinstance(waits, Slot) else waits
+            if len(piece) > left:
+                self._outbox.appendleft(piece[left:])
+                piece = piece[:left]
+            pieces.append(piece)
+            left -= len(piece)
+        return [encode_header(Kind.DATA, 0, self.stream_id, most - left), *pieces]
 
     async def _wait_room(self) -> None:
         try:
@@ -439,6 +508,8 @@ class YamuxStream(IMuxedStream):
         await self.close()
 
 
-def _unchanging(part: bytes | bytearray | memoryview) -> memoryview:
+def _unchanging(part: bytes | bytearray | memoryview | Slot) -> memoryview | Slot:
     """Slices of what is written wait in the session."""
-    return part if type(part) is memoryview else memoryview(part if type(part) is bytes else bytes(part))
+    if isinstance(part, (memoryview, Slot)):
+        return part
+    return memoryview(part if type(part) is bytes else bytes(part))

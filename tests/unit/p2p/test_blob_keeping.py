@@ -1,4 +1,4 @@
-"""Leaves between the wire and the disk: checked in a thread, told of in the loop, never more than so many."""
+"""Leaves between the wire and the disk: checked in a thread, told of in the loop."""
 
 import threading
 
@@ -54,12 +54,12 @@ def test_leaves_are_told_of_in_their_order_and_a_wrong_one_stops_nobody_else() -
     async def main() -> None:
         disk = Disk()
         disk.wrong = {1}
-        keeper = Keeper(disk.keep, disk.landed, 4)
+        keeper = Keeper(disk.keep, disk.landed)
         disk.let(100)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
             for leaf in range(50):
-                await keeper.put(arrival(leaf))
+                keeper.put(arrival(leaf))
             await until(lambda: len(disk.told) == 50)
             nursery.cancel_scope.cancel()
         assert disk.told == [(leaf, leaf != 1) for leaf in range(50)]
@@ -69,23 +69,22 @@ def test_leaves_are_told_of_in_their_order_and_a_wrong_one_stops_nobody_else() -
     trio.run(main)
 
 
-def test_who_brings_one_too_many_waits_and_one_that_is_cancelled_leaves_nothing() -> None:
+def test_it_says_how_many_wait_the_one_that_is_being_written_among_them() -> None:
     async def main() -> None:
         disk = Disk()
-        keeper = Keeper(disk.keep, disk.landed, 3)
+        keeper = Keeper(disk.keep, disk.landed)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
             for leaf in range(3):
-                await keeper.put(arrival(leaf))
-            with trio.move_on_after(0.02) as late:
-                await keeper.put(arrival(3))
-            assert late.cancelled_caught
+                keeper.put(arrival(leaf))
+                assert keeper.waiting == leaf + 1
             disk.let(1)
-            await keeper.put(arrival(4))
-            disk.let(100)
-            await until(lambda: len(disk.told) == 4)
+            await until(lambda: disk.told)
+            assert keeper.waiting == 2
+            disk.let(2)
+            await until(lambda: len(disk.told) == 3)
+            assert keeper.waiting == 0
             nursery.cancel_scope.cancel()
-        assert disk.kept == [0, 1, 2, 4]
 
     trio.run(main)
 
@@ -93,7 +92,7 @@ def test_who_brings_one_too_many_waits_and_one_that_is_cancelled_leaves_nothing(
 def test_one_way_to_the_thread_serves_all_leaves_that_wait() -> None:
     async def main() -> None:
         disk = Disk()
-        keeper = Keeper(disk.keep, disk.landed, 8)
+        keeper = Keeper(disk.keep, disk.landed)
         ways: list[object] = []
         work = keeper._work
 
@@ -104,10 +103,10 @@ def test_one_way_to_the_thread_serves_all_leaves_that_wait() -> None:
         keeper._work = counted  # type: ignore[method-assign]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
-            await keeper.put(arrival(0))
+            keeper.put(arrival(0))
             await until(lambda: disk.threads)
             for leaf in range(1, 8):
-                await keeper.put(arrival(leaf))
+                keeper.put(arrival(leaf))
             disk.let(8)
             await until(lambda: len(disk.told) == 8)
             nursery.cancel_scope.cancel()
@@ -119,11 +118,11 @@ def test_one_way_to_the_thread_serves_all_leaves_that_wait() -> None:
 def test_cancelled_it_writes_the_leaf_that_it_has_begun_and_none_after_it() -> None:
     async def main() -> None:
         disk = Disk()
-        keeper = Keeper(disk.keep, disk.landed, 4)
+        keeper = Keeper(disk.keep, disk.landed)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
             for leaf in range(4):
-                await keeper.put(arrival(leaf))
+                keeper.put(arrival(leaf))
             await until(lambda: disk.threads)
             nursery.cancel_scope.cancel()
             nursery.start_soon(_let_later, disk, keeper)
@@ -143,9 +142,9 @@ def test_a_full_disk_ends_it_with_its_reason() -> None:
         disk = Disk()
         disk.full_at = 1
         disk.let(100)
-        keeper = Keeper(disk.keep, disk.landed, 4)
+        keeper = Keeper(disk.keep, disk.landed)
         for leaf in range(3):
-            await keeper.put(arrival(leaf))
+            keeper.put(arrival(leaf))
         with pytest.RaisesGroup(Refused), trio.fail_after(30):
             await keeper.run()
         assert disk.kept == [0]
