@@ -205,14 +205,14 @@ class _Serving:
         """What is in memory already is copied at once: a way to a thread and back takes longer."""
         room = self._rooms.pop() if self._rooms else Slots(LEAF_BYTES + _HEAD_BYTES_MAX)
         size = self._source.layout.size(0, index)
-        head = pack_frame([LEAF, index, size])
         pieces: Sequence[bytes | Slot]
-        pieces, places = room.lay(head, size)
+        pieces, places = room.lay(_leaf_head(index, size), size)
         if not self._source.leaf_at_once(index, places):
             try:
-                pieces = (head, await trio.to_thread.run_sync(self._source.leaf, index))
+                content = await trio.to_thread.run_sync(self._source.leaf, index)
             except OSError:
-                return _NOT_HERE
+                return _Answer(_NOT_HERE.pieces, room)
+            pieces = (_leaf_head(index, len(content)), content)
         self._server.served.leaves += 1
         self._server.served.bytes += size
         return _Answer(pieces, room)
@@ -227,3 +227,7 @@ class _Serving:
                     self._rooms.append(room)  # three at most: what is loaded, what waits, and what is written
         if scope.cancelled_caught:
             raise trio.TooSlowError
+
+
+def _leaf_head(index: int, size: int) -> bytes:
+    return pack_frame([LEAF, index, size])
