@@ -262,8 +262,8 @@ class ExchangeLimits:
     requests_seconds: float = 0.25
     endgame_leaves_max: int = 4
     duplicates_max: int = 4
-    leaves_waiting_max: int = 8  # of one fetch, between the wire and the disk, before no more are asked for
-    leaves_held_max: int = 24  # of one fetch, in memory: those that wait, and those that come meanwhile
+    leaves_waiting_max: int = 4  # of one fetch, between the wire and the disk, before no more are asked for
+    leaves_held_max: int = 20  # of one fetch, in memory: those that wait, and those that come meanwhile
     rest_seconds_first: float = 0.1  # of a provider that brings more than this node takes
     rest_seconds_max: float = 2.0
     read_bytes: int = 256 * 1024
