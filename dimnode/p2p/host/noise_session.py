@@ -44,12 +44,13 @@ class SessionLost(ConnectionClosedError):
 
 
 class Scratch:
-    """Working memory of one host (one thread): read and encrypt here, never across an `await`."""
+    """Working memory of one host (one thread): read, decrypt and encrypt here, never across an `await`."""
 
-    __slots__ = ("incoming", "outgoing")
+    __slots__ = ("incoming", "outgoing", "plain")
 
     def __init__(self) -> None:
         self.incoming = memoryview(bytearray(BATCH_BYTES))
+        self.plain = memoryview(bytearray(BATCH_BYTES))
         self.outgoing = memoryview(bytearray(BATCH_BYTES))
 
 
@@ -88,28 +89,34 @@ class OutgoingCipher:
 class IncomingCipher:
     """Opens Noise messages; keeps the incomplete rest (under 64 KiB, and nothing when the line is idle)."""
 
-    __slots__ = ("_cipher", "_nonce", "rest")
+    __slots__ = ("_cipher", "_nonce", "_scratch", "rest")
 
-    def __init__(self, key: bytes, nonce: int) -> None:
+    def __init__(self, key: bytes, nonce: int, scratch: Scratch) -> None:
         self._cipher = ChaCha20Poly1305(key)
         self._nonce = nonce
+        self._scratch = scratch
         self.rest = b""
 
-    def open_all(self, view: memoryview) -> list[bytes]:
-        """Return the plaintext of each complete message in `view`, which begins with `rest`. Raises `SessionLost`."""
-        plaintexts: list[bytes] = []
-        at, end = 0, len(view)
+    def open_all(self, view: memoryview) -> list[memoryview]:
+        """Return the plaintext of each complete message in `view`, which begins with `rest`: in the scratch memory.
+
+        Raises `SessionLost`.
+        """
+        plaintexts: list[memoryview] = []
+        at, end, filled = 0, len(view), 0
         while end - at >= 2:
             size = (view[at] << 8) | view[at + 1]
             if end - at - 2 < size:
                 break
             nonce = _NONCE_PREFIX + self._nonce.to_bytes(8, "little")
+            plain = self._scratch.plain[filled : filled + max(0, size - TAG_BYTES)]
             try:
-                plain = self._cipher.decrypt(nonce, view[at + 2 : at + 2 + size], None)
+                self._cipher.decrypt_into(nonce, view[at + 2 : at + 2 + size], None, plain)
             except InvalidTag:
                 raise SessionLost("noise message does not decrypt", transport="tcp") from None
             if plain:
                 plaintexts.append(plain)
+            filled += len(plain)
             self._nonce += 1
             at += 2 + size
         self.rest = bytes(view[at:])
@@ -136,7 +143,7 @@ class NoiseSession(SecureSession):
         self._scratch = scratch
         self._unsent_bytes_max = unsent_bytes_max
         self._outgoing = OutgoingCipher(bytes(sending.k), sending.n, scratch)
-        self._incoming = IncomingCipher(bytes(receiving.k), receiving.n)
+        self._incoming = IncomingCipher(bytes(receiving.k), receiving.n, scratch)
         self._socket: Any = plain_socket(carrier)
         self._plain: deque[bytes | memoryview] = deque()  # not yet encrypted; each part fits in one message
         self._plain_bytes = 0
@@ -170,11 +177,14 @@ class NoiseSession(SecureSession):
 
     # Receiving
 
-    async def receive(self) -> list[bytes]:
-        """Wait for one read's worth of plaintexts (at least one). Raises `SessionLost` at the end of the connection."""
+    async def receive(self) -> list[memoryview]:
+        """Wait for one read's worth of plaintexts (at least one): views of memory that is used again after an `await`.
+
+        Raises `SessionLost` at the end of the connection.
+        """
         if self._unread:
             unread, self._unread = self._unread, b""
-            return [unread]
+            return [memoryview(unread)]
         while True:
             plaintexts = self._incoming.open_all(await self._read_batch())
             if plaintexts:

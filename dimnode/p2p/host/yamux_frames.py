@@ -97,13 +97,13 @@ class FrameParser:
         self._missing = 0  # payload bytes of the current data frame that have not arrived
         self._stream_id = self._flags = self._length = 0
 
-    def feed(self, chunk: bytes) -> list[Frame]:
+    def feed(self, chunk: bytes | memoryview) -> list[Frame]:
         """Return the frames that `chunk` completes, and the payload pieces it carries, in order.
 
         Raises `FrameError` (the peer's fault); the parser must not be used afterwards.
         """
         if self._head:
-            chunk = self._head + chunk
+            chunk = self._head + bytes(chunk)
             self._head = b""
         frames: list[Frame] = []
         at, end = 0, len(chunk)
@@ -112,7 +112,7 @@ class FrameParser:
                 at = self._continue(chunk, at, end, frames)
                 continue
             if end - at < HEADER_BYTES:
-                self._head = chunk[at:]
+                self._head = bytes(chunk[at:])
                 break
             version, kind, flags, stream_id, length = HEADER.unpack_from(chunk, at)
             at += HEADER_BYTES
@@ -131,7 +131,7 @@ class FrameParser:
         return frames
 
     def _start(
-        self, chunk: bytes, at: int, end: int, frames: list[Frame], stream_id: int, flags: int, length: int
+        self, chunk: bytes | memoryview, at: int, end: int, frames: list[Frame], stream_id: int, flags: int, length: int
     ) -> int:
         if length > self._frame_bytes_max:
             raise FrameError("yamux-frame-size")
@@ -145,7 +145,7 @@ class FrameParser:
         self._stream_id, self._flags, self._length = stream_id, flags, length
         return end
 
-    def _continue(self, chunk: bytes, at: int, end: int, frames: list[Frame]) -> int:
+    def _continue(self, chunk: bytes | memoryview, at: int, end: int, frames: list[Frame]) -> int:
         until = min(at + self._missing, end)
         self._missing -= until - at
         payload = _cut(chunk, at, until)
@@ -153,5 +153,5 @@ class FrameParser:
         return until
 
 
-def _cut(chunk: bytes, at: int, until: int) -> bytes | memoryview:
-    return chunk[at:until] if until - at < _VIEW_BYTES_MIN else memoryview(chunk)[at:until]
+def _cut(chunk: bytes | memoryview, at: int, until: int) -> bytes | memoryview:
+    return bytes(chunk[at:until]) if until - at < _VIEW_BYTES_MIN else memoryview(chunk)[at:until]
