@@ -167,6 +167,8 @@ class Download:
 
     def _change(self) -> None:
         self._changed.set()
+        for answers in self._answers.values():
+            answers.wake()
 
     async def _work(self, peer: PeerId, scope: trio.CancelScope) -> None:
         """One provider, from the dial to the end."""
@@ -314,7 +316,7 @@ class Download:
             while not self.exchange.done:
                 await self._ask(peer, stream, answers)
                 if answers.asked or self._is_crowded:
-                    await answers.news()
+                    await answers.news(None if answers.asked else self._limits.look_again_seconds)
                     stream.check_readable()
                     continue
                 before, had_at = had_at, await self._nothing_to_ask(peer, stream, had_at)
@@ -353,7 +355,6 @@ class Download:
         assert self.exchange is not None
         self.exchange.absent(peer, leaf)
         self._change()
-        self._answers[peer].wake()
 
     async def _nothing_to_ask(self, peer: PeerId, stream: BlobStream, had_at: float) -> float:
         """Wait a little; ask a partial holder now and then what it has by now. When that was asked last."""
@@ -393,10 +394,12 @@ class Download:
             self.exchange.leave(arrival.peer)
             self._liar(arrival.peer, fault)
         self._rooms.give(arrival.room)
+        now = trio.current_time()
         for peer, answers in self._answers.items():
             if answers.waits_for_room:
                 self._streams[peer].resume()
-            if len(answers.asked) <= self.exchange.depth(peer) // 2:
+            may_ask = self.exchange.rests_until(peer) <= now
+            if may_ask and len(answers.asked) <= self.exchange.depth(peer) // 2:
                 answers.wake()
         if self.done:
             self._change()

@@ -69,10 +69,13 @@ class LeafAnswers:
             self._began = trio.current_time()
         self.asked.append(leaf)
 
-    async def news(self) -> None:
-        """Wait for `wake`. Raises `PeerFault`, and `Refusal` when the peer will say no more."""
-        if not (self._fault or self._ended):
+    async def news(self, seconds_max: float | None = None) -> None:
+        """Wait for `wake`, so long at most. Raises `PeerFault`, and `Refusal` when the peer will say no more."""
+        if not self._ended and seconds_max is None:
             await self._news.wait()
+        elif not self._ended:
+            with trio.move_on_after(seconds_max):
+                await self._news.wait()
         self._news = trio.Event()
         if self._fault is not None:
             raise self._fault
