@@ -71,11 +71,12 @@ class LeafAnswers:
 
     async def news(self, seconds_max: float | None = None) -> None:
         """Wait for `wake`, so long at most. Raises `PeerFault`, and `Refusal` when the peer will say no more."""
-        if not self._ended and seconds_max is None:
-            await self._news.wait()
-        elif not self._ended:
-            with trio.move_on_after(seconds_max):
+        if not self._ended:
+            if seconds_max is None:
                 await self._news.wait()
+            else:
+                with trio.move_on_after(seconds_max):
+                    await self._news.wait()
         self._news = trio.Event()
         if self._fault is not None:
             raise self._fault
