@@ -289,3 +289,46 @@ class VerifyLimits:
     piece_bytes: int = 1024 * 1024
     pieces_waiting_per_core: int = 3
     told_max: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLimits:
+    """Large blobs between peers (docs/content.md)."""
+
+    providers_max: int = 8
+    substitutes_max: int = 64  # who wait for one of these to go
+    requests_max: int = 12
+    requests_first: int = 2
+    requests_seconds: float = 0.25
+    endgame_leaves_max: int = 4
+    duplicates_max: int = 4
+    leaves_waiting_max: int = 4  # of one fetch, between the wire and the disk, before no more are asked for
+    leaves_held_max: int = 20  # of one fetch, in memory: those that wait, and those that come meanwhile
+    head_start_seconds: float = 0.1  # of the first provider of a fetch
+    enough_seconds: float = 0.2  # so long after leaves had to wait, no other provider is called in
+    rest_seconds_first: float = 0.1  # of a provider that brings more than this node takes
+    rest_seconds_max: float = 2.0
+    read_bytes: int = 256 * 1024
+    silence_seconds_max: float = 15.0
+    leaf_seconds_max: float = 60.0
+    tree_seconds_max: float = 20.0  # of one provider, while the others wait
+    look_again_seconds: float = 0.1
+    have_again_seconds: float = 1.0
+    questions_waiting_max: int = 16
+    question_bytes_max: int = 256
+    answer_bytes_max: int = 96 * 1024
+    serving_per_peer_max: int = 4
+    serving_max: int = 32
+    serving_per_group_share: int = 8
+    serving_kept_free: tuple[int, int, int] = (0, 4, 12)  # of `serving_max`, by how much there is against a peer
+    idle_seconds_max: float = 30.0
+    permission_seconds: float = 5.0
+    fetches_max: int = 4
+    fetches_waiting_max: int = 64
+    find_seconds_max: float = 20.0
+    find_again_seconds: float = 5.0
+    liars_max: int = 4096
+    liar_seconds: float = 3600.0
+    announced_roots_max: int = 1024
+    announce_again_seconds: float = 12 * 3600.0
+    announcements_per_minute_max: float = 30.0

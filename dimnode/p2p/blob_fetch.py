@@ -81,6 +81,7 @@ class Download:
         self._streams: dict[PeerId, BlobStream] = {}
         self._taking_part: set[PeerId] = set()
         self._substitutes: deque[PeerId] = deque(maxlen=limits.substitutes_max)
+        self._enough_until = 0.0
         self._past_bytes_in = 0
         self._nursery: trio.Nursery | None = None
         self._failure: Exception | None = None
@@ -129,6 +130,7 @@ class Download:
             self._nursery = nursery
             self.idle_since = trio.current_time()
             nursery.start_soon(self._watch_silence)
+            nursery.start_soon(self._watch_need)
             nursery.start_soon(self._check)
             while not self.done and self._failure is None:
                 await self._changed.wait()
@@ -151,13 +153,27 @@ class Download:
                     self._workers[peer].cancel()
 
     def offer(self, peer: PeerId) -> None:
-        """Somebody who may have it. Nothing happens when it takes part or lied; it waits while enough others do."""
-        if peer in self._workers or peer in self._substitutes:
-            return
-        if len(self._workers) < self._limits.providers_max:
-            self._take_on(peer)
-        else:
+        """Somebody who may have it. Nothing happens when it takes part or lied; it waits while others are enough."""
+        if peer not in self._workers and peer not in self._substitutes:
             self._substitutes.append(peer)
+            self._call_in()
+
+    async def _watch_need(self) -> None:
+        while True:
+            await trio.sleep(self._limits.look_again_seconds)
+            self._call_in()
+
+    def _call_in(self) -> None:
+        """Take on who waits, unless those at work bring as much as this node takes: more of them would only cost.
+
+        The first one has a head start, in which that shows.
+        """
+        while self._substitutes and len(self._workers) < self._limits.providers_max:
+            if self._workers and trio.current_time() < self._enough_until:
+                return
+            if not self._workers:
+                self._enough_until = trio.current_time() + self._limits.head_start_seconds
+            self._take_on(self._substitutes.popleft())
 
     def _take_on(self, peer: PeerId) -> None:
         if self._nursery is None or peer in self.liars or self.done:
@@ -201,8 +217,7 @@ class Download:
         self._taking_part.discard(peer)
         if took_part and not self._taking_part:
             self.idle_since = trio.current_time()
-        while self._substitutes and len(self._workers) < self._limits.providers_max:
-            self._take_on(self._substitutes.popleft())
+        self._call_in()
         self._change()
 
     def _liar(self, peer: PeerId, fault: PeerFault) -> None:
@@ -348,6 +363,7 @@ class Download:
         assert self.exchange is not None
         now = trio.current_time()
         if self._is_crowded:
+            self._enough_until = now + self._limits.enough_seconds
             self.exchange.crowd(peer, now)
         self._keeper.put(Arrival(peer, leaf, content, room, now))
 
