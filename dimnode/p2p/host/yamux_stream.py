@@ -23,14 +23,13 @@ from libp2p.stream_muxer.exceptions import (
 from dimnode.p2p.host.noise_session import SessionLost
 from dimnode.p2p.host.yamux_frames import (
     FIN,
-    HEADER_BYTES,
     INITIAL_WINDOW_BYTES,
     RST,
     FrameError,
     Kind,
     encode_header,
 )
-from dimnode.p2p.host.yamux_slots import PAYLOAD_BYTES_MAX, Slot
+from dimnode.p2p.host.yamux_slots import Outbox, Slot
 
 if TYPE_CHECKING:
     from dimnode.p2p.host.yamux import YamuxConnection
@@ -82,7 +81,7 @@ class YamuxStream(IMuxedStream):
         self._taker: Taker | None = None
         self.heard_at = self.widened_at  # when payload came that somebody waited for
         self._small_writes = 0
-        self._outbox: deque[memoryview | Slot] = deque()  # of the one `write` that waits
+        self._outbox = Outbox()  # of the one `write` that waits
         self._is_writing = False
         self._next_writers = trio.lowlevel.ParkingLot()
         self._readers = trio.lowlevel.ParkingLot()
@@ -401,7 +400,7 @@ class YamuxStream(IMuxedStream):
             await self._next_writers.park()
         self._is_writing = True
         try:
-            self._outbox.extend(_unchanging(part) for part in parts if part)
+            self._outbox.add(parts)
             await self._empty_outbox()
             if any(type(part) is not bytes for part in parts):
                 await self._session.wait_encrypted()
@@ -427,29 +426,12 @@ class YamuxStream(IMuxedStream):
     def _push(self) -> None:
         """Send of what waits as much as window and session take now."""
         while self._outbox and self._send_window and self._session.has_room():
-            frame = self._next_frame()
-            size = sum(map(len, frame)) - HEADER_BYTES
+            size, frame = self._outbox.next_frame(self.stream_id, self._send_window)
             self._send_window -= size
             self.bytes_out += size
             self.muxed_conn.bytes_out += size
             self._session.put(*frame)
         self._session.flush()
-
-    def _next_frame(self) -> list[bytes | memoryview]:
-        """In one piece when it lies in a slot and the window takes all of it."""
-        pieces: list[bytes | memoryview] = []
-        left = most = min(self._send_window, PAYLOAD_BYTES_MAX)
-        while self._outbox and left:
-            waits = self._outbox.popleft()
-            if isinstance(waits, Slot) and not pieces and len(waits) <= left:
-                return [waits.framed(self.stream_id)]
-            piece = waits.payload if isinstance(waits, Slot) else waits
-            if len(piece) > left:
-                self._outbox.appendleft(piece[left:])
-                piece = piece[:left]
-            pieces.append(piece)
-            left -= len(piece)
-        return [encode_header(Kind.DATA, 0, self.stream_id, most - left), *pieces]
 
     async def _wait_room(self) -> None:
         try:
@@ -506,10 +488,3 @@ class YamuxStream(IMuxedStream):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _unchanging(part: bytes | bytearray | memoryview | Slot) -> memoryview | Slot:
-    """Slices of what is written wait in the session."""
-    if isinstance(part, (memoryview, Slot)):
-        return part
-    return memoryview(part if type(part) is bytes else bytes(part))
