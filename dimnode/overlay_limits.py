@@ -1,4 +1,4 @@
-"""The bounds of the overlay (host, conduct, private swarms, reach, large blobs, IPFS), and of `dim verify` on many files.
+"""The bounds of the overlay (host, conduct, private swarms, reach, blobs, IPFS), and of `dim verify` on many files.
 
 A part of `limits.py`, whose rule holds here.
 Rule: nobody imports this but `limits.py`.
