@@ -303,6 +303,7 @@ class ExchangeLimits:
     endgame_leaves_max: int = 4
     duplicates_max: int = 4
     leaves_waiting_max: int = 4  # of one fetch, between the wire and the disk, before no more are asked for
+    keeper_linger_seconds: float = 0.5
     leaves_held_max: int = 20  # of one fetch, in memory: those that wait, and those that come meanwhile
     head_start_seconds: float = 0.1  # of the first provider of a fetch
     enough_seconds: float = 0.2  # so long after leaves had to wait, no other provider is called in

@@ -73,7 +73,7 @@ class Download:
         self._host, self._open_sink, self._reach, self._lied, self._limits = host, open_sink, reach, lied, limits
         self._reader = TreeReader(root, LIMITS.store.blob_bytes_max)
         self._tree_turn = trio.Lock()
-        self._keeper = Keeper(self._keep, self._landed)
+        self._keeper = Keeper(self._keep, self._landed, limits.keeper_linger_seconds)
         self._rooms = Rooms(limits.leaves_held_max)
         self._answers: dict[PeerId, LeafAnswers] = {}
         self._changed = trio.Event()
@@ -207,6 +207,7 @@ class Download:
                 await stream.reset()
 
     def _end(self, peer: PeerId, stream: BlobStream | None) -> None:
+        self._keeper.collect()
         self._workers.pop(peer, None)
         if stream is not None:
             self._past_bytes_in += stream.bytes_in
@@ -329,6 +330,7 @@ class Download:
         try:
             had_at = trio.current_time()
             while not self.exchange.done:
+                self._keeper.collect()
                 await self._ask(peer, stream, answers)
                 if answers.asked or self._is_crowded:
                     await answers.news(None if answers.asked else self._limits.look_again_seconds)
@@ -366,6 +368,8 @@ class Download:
             self._enough_until = now + self._limits.enough_seconds
             self.exchange.crowd(peer, now)
         self._keeper.put(Arrival(peer, leaf, content, room, now))
+        self._keeper.patient = len(self._answers[peer].asked) > self.exchange.depth(peer) // 2
+        self._keeper.collect()
 
     def _not_there(self, peer: PeerId, leaf: int) -> None:
         assert self.exchange is not None

@@ -54,7 +54,7 @@ def test_leaves_are_told_of_in_their_order_and_a_wrong_one_stops_nobody_else() -
     async def main() -> None:
         disk = Disk()
         disk.wrong = {1}
-        keeper = Keeper(disk.keep, disk.landed)
+        keeper = Keeper(disk.keep, disk.landed, 0.5)
         disk.let(100)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
@@ -72,7 +72,7 @@ def test_leaves_are_told_of_in_their_order_and_a_wrong_one_stops_nobody_else() -
 def test_it_says_how_many_wait_the_one_that_is_being_written_among_them() -> None:
     async def main() -> None:
         disk = Disk()
-        keeper = Keeper(disk.keep, disk.landed)
+        keeper = Keeper(disk.keep, disk.landed, 0.5)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
             for leaf in range(3):
@@ -92,7 +92,7 @@ def test_it_says_how_many_wait_the_one_that_is_being_written_among_them() -> Non
 def test_one_way_to_the_thread_serves_all_leaves_that_wait() -> None:
     async def main() -> None:
         disk = Disk()
-        keeper = Keeper(disk.keep, disk.landed)
+        keeper = Keeper(disk.keep, disk.landed, 0.5)
         ways: list[object] = []
         work = keeper._work
 
@@ -118,7 +118,7 @@ def test_one_way_to_the_thread_serves_all_leaves_that_wait() -> None:
 def test_cancelled_it_writes_the_leaf_that_it_has_begun_and_none_after_it() -> None:
     async def main() -> None:
         disk = Disk()
-        keeper = Keeper(disk.keep, disk.landed)
+        keeper = Keeper(disk.keep, disk.landed, 0.5)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
             for leaf in range(4):
@@ -142,7 +142,7 @@ def test_a_full_disk_ends_it_with_its_reason() -> None:
         disk = Disk()
         disk.full_at = 1
         disk.let(100)
-        keeper = Keeper(disk.keep, disk.landed)
+        keeper = Keeper(disk.keep, disk.landed, 0.5)
         for leaf in range(3):
             keeper.put(arrival(leaf))
         with pytest.RaisesGroup(Refused), trio.fail_after(30):
