@@ -306,7 +306,9 @@ class ExchangeLimits:
     keeper_linger_seconds: float = 0.5
     leaves_held_max: int = 20  # of one fetch, in memory: those that wait, and those that come meanwhile
     head_start_seconds: float = 0.1  # of the first provider of a fetch
-    enough_seconds: float = 0.2  # so long after leaves had to wait, no other provider is called in
+    enough_seconds: float = 0.2  # so long after leaves had to wait, or the process was busy, nobody else is called in
+    enough_cores: float = 0.9  # of CPU that the process takes: more providers would bring nothing
+    load_seconds: float = 0.05  # over which that is measured
     rest_seconds_first: float = 0.1  # of a provider that brings more than this node takes
     rest_seconds_max: float = 2.0
     read_bytes: int = 256 * 1024
