@@ -246,8 +246,11 @@ class YamuxConnection(IMuxedConn):
         woken: set[YamuxStream] = set()
         try:
             for plaintext in plaintexts:
-                for frame in self._parser.feed(plaintext):
-                    self._act(frame, woken)
+                if (whole := self._parser.whole(plaintext)) is not None:
+                    self._act_on_payload(*whole, woken)
+                else:
+                    for frame in self._parser.feed(plaintext):
+                        self._act(frame, woken)
         finally:
             for stream in woken:
                 stream.wake()
@@ -291,20 +294,35 @@ class YamuxConnection(IMuxedConn):
             return
         if piece.first:
             stream.charge(piece.length)
-        size = len(piece.payload)
-        if size:
-            if self._too_much_unread(size):
-                log.info("stream %d of %s reset, too much unread", piece.stream_id, self.peer_id)
-                self._budget.offend(self.peer_id.to_bytes(), Offence.UNREAD)
-                stream.reset_nowait()
+        if piece.payload:
+            if not self._hand(stream, piece.payload, woken):
                 return
-            self.bytes_in += size
-            if stream.arrive(piece.payload):
-                woken.add(stream)
         elif not piece.flags and not piece.length:
             self._count_idle()
         if piece.last:
             self._act_on_end(stream, piece.flags, woken)
+
+    def _act_on_payload(self, stream_id: int, payload: bytes | memoryview, woken: set[YamuxStream]) -> None:
+        """A whole data frame without flags."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._remains.charge(stream_id, len(payload))
+            return
+        stream.charge(len(payload))
+        self._hand(stream, payload, woken)
+
+    def _hand(self, stream: YamuxStream, payload: bytes | memoryview, woken: set[YamuxStream]) -> bool:
+        """Give it to its stream. False when that was reset instead: too much is unread."""
+        size = len(payload)
+        if self._too_much_unread(size):
+            log.info("stream %d of %s reset, too much unread", stream.stream_id, self.peer_id)
+            self._budget.offend(self.peer_id.to_bytes(), Offence.UNREAD)
+            stream.reset_nowait()
+            return False
+        self.bytes_in += size
+        if stream.arrive(payload):
+            woken.add(stream)
+        return True
 
     def _count_idle(self) -> None:
         """A frame that moves nothing costs us work and the peer twelve bytes. Raises `FrameError` for a flood."""

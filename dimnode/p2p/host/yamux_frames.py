@@ -97,6 +97,19 @@ class FrameParser:
         self._missing = 0  # payload bytes of the current data frame that have not arrived
         self._stream_id = self._flags = self._length = 0
 
+    def whole(self, chunk: bytes | memoryview) -> tuple[int, bytes | memoryview] | None:
+        """Stream and payload when `chunk` is one long data frame without flags and nothing else; else `feed` it.
+
+        A long payload comes so, message for message, and this takes half the time.
+        """
+        size = len(chunk) - HEADER_BYTES
+        if size < _VIEW_BYTES_MIN or self._missing or self._head or size > self._frame_bytes_max:
+            return None
+        version, kind, flags, stream_id, length = HEADER.unpack_from(chunk)
+        if version or kind != _DATA or flags or length != size:
+            return None
+        return stream_id, memoryview(chunk)[HEADER_BYTES:]
+
     def feed(self, chunk: bytes | memoryview) -> list[Frame]:
         """Return the frames that `chunk` completes, and the payload pieces it carries, in order.
 
