@@ -167,10 +167,12 @@ class LeafAnswers:
         return taken
 
     def _make_room(self) -> bool:
-        self._room = self._rooms.take()
+        waited, self._room = self.waits_for_room, self._rooms.take()
         self.waits_for_room = self._room is None
         if self._room is None:
             return False
+        if waited:  # the peer was held up by us: it owes the rest of this leaf from now on
+            self._next()
         self._content, self._filled = memoryview(self._room)[: self._size], 0
         return True
 
