@@ -184,6 +184,7 @@ class Download:
         self._nursery.start_soon(self._work, peer, self._workers[peer])
 
     def _change(self) -> None:
+        """Leaves may be there to be asked of others, or none any more."""
         self._changed.set()
         for answers in self._answers.values():
             answers.wake()
@@ -345,6 +346,7 @@ class Download:
             stream.pour(None)
             answers.leave()
             del self._answers[peer]
+            self._pour_on()
 
     @property
     def _is_crowded(self) -> bool:
@@ -381,18 +383,17 @@ class Download:
     async def _nothing_to_ask(self, peer: PeerId, stream: BlobStream, had_at: float) -> float:
         """Wait a little; ask a partial holder now and then what it has by now. When that was asked last."""
         assert self.exchange is not None
-        now = trio.current_time()
+        now, answers, seconds = trio.current_time(), self._answers[peer], self._limits.look_again_seconds
         if (rest_seconds := self.exchange.rests_until(peer) - now) > 0:
-            await trio.sleep(min(rest_seconds, self._limits.look_again_seconds))
-            return had_at
-        if now - had_at >= self._limits.have_again_seconds and not self.exchange.useful(peer):
+            seconds = min(rest_seconds, seconds)
+        elif now - had_at >= self._limits.have_again_seconds and not self.exchange.useful(peer):
             stream.pour(None)
             await stream.ask(Have())
             self.exchange.update(peer, self._bytes_of(await stream.have()))
-            stream.pour(self._answers[peer])
+            stream.pour(answers)
             return now
-        with trio.move_on_after(self._limits.look_again_seconds):
-            await self._changed.wait()
+        await answers.news(seconds)  # also of a peer that says what nobody asked for
+        stream.check_readable()
         return had_at
 
     async def _check(self) -> None:
@@ -410,18 +411,23 @@ class Download:
 
     def _landed(self, arrival: Arrival, fault: PeerFault | None) -> None:
         assert self.exchange is not None
+        now = trio.current_time()
         if fault is None:
             self.exchange.take(arrival.peer, arrival.leaf, arrival.at)
         else:
             self.exchange.leave(arrival.peer)
             self._liar(arrival.peer, fault)
         self._rooms.give(arrival.room)
-        now = trio.current_time()
+        self._pour_on()
         for peer, answers in self._answers.items():
-            if answers.waits_for_room:
-                self._streams[peer].resume()
             may_ask = self.exchange.rests_until(peer) <= now
             if may_ask and len(answers.asked) <= self.exchange.depth(peer) // 2:
                 answers.wake()
         if self.done:
             self._change()
+
+    def _pour_on(self) -> None:
+        """There is memory for a leaf again."""
+        for peer, answers in self._answers.items():
+            if answers.waits_for_room:
+                self._streams[peer].resume()
