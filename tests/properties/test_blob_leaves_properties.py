@@ -1,5 +1,6 @@
 """Answers to leaves however they are cut, whoever has no memory for them, and whatever else a peer sends."""
 
+import itertools
 import os
 from dataclasses import dataclass, field
 
@@ -102,7 +103,7 @@ def pieces_of(drawn: st.DataObject, sent: bytes) -> list[bytes | memoryview]:
     if len(sent) < 400 and drawn.draw(st.booleans(), "in single bytes"):
         cuts = list(range(1, len(sent)))
     edges = [0, *cuts, len(sent)]
-    pieces = [sent[at:until] for at, until in zip(edges, edges[1:], strict=False) if at < until]
+    pieces = [sent[at:until] for at, until in itertools.pairwise(edges) if at < until]
     views = drawn.draw(st.integers(0, 2**16), "which are views")
     return [memoryview(piece) if views >> at % 17 & 1 else piece for at, piece in enumerate(pieces)]
 

@@ -66,7 +66,7 @@ class Stream:
 
     @property
     def heard_at(self) -> float:
-        """When bytes came last that `fill` waited for, or when the stream was made; in trio's seconds."""
+        """When bytes came last that `fill` or a taker waited for, or when the stream was made; in trio's seconds."""
         return self._muxed.heard_at
 
     @property
@@ -109,7 +109,7 @@ class Stream:
         self._muxed.resume()
 
     def check_readable(self) -> None:
-        """Raise as `read` does when no more bytes come."""
+        """Raise as `read` does when there are no more bytes: none that wait, and none that come."""
         try:
             self._muxed.check_readable()
         except MuxedStreamEOF:

@@ -274,7 +274,9 @@ class YamuxStream(IMuxedStream):
             await self._readers.park()
 
     def check_readable(self) -> None:
-        """Raise `MuxedStreamEOF` or `MuxedStreamReset` when no more comes than was kept."""
+        """Raise `MuxedStreamEOF` or `MuxedStreamReset` when nothing is left to be read, and no more comes."""
+        if self._chunks:
+            return
         if self.finished_there:
             raise MuxedStreamEOF("the peer finished")
         if self.lost:

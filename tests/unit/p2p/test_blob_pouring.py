@@ -1,4 +1,4 @@
-"""A fetch whose leaves pour in, on a clock that stands still: whoever waits is woken, nobody waits for a while to pass."""
+"""A fetch whose leaves pour in, on a clock that stands still: who waits is woken, and by no clock."""
 
 import threading
 from collections.abc import AsyncIterator, Sequence
