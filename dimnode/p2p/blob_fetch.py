@@ -75,7 +75,7 @@ class Download:
         self._reader = TreeReader(root, LIMITS.store.blob_bytes_max)
         self._tree_turn = trio.Lock()
         self._keeper = Keeper(self._keep, self._landed, limits.keeper_linger_seconds)
-        self._rooms = Rooms(limits.leaves_held_max)
+        self._rooms = Rooms(limits.leaves_held_max, self._keeper.hurry)
         self._answers: dict[PeerId, LeafAnswers] = {}
         self._load = OwnLoad(limits.load_seconds)
         self._changed = trio.Event()
@@ -372,7 +372,8 @@ class Download:
             self._enough_until = now + self._limits.enough_seconds
             self.exchange.crowd(peer, now)
         self._keeper.put(Arrival(peer, leaf, content, room, now))
-        self._keeper.patient = len(self._answers[peer].asked) > self.exchange.depth(peer) // 2
+        more = len(self._answers[peer].asked) > self.exchange.depth(peer) // 2
+        self._keeper.patient = more and not self._rooms.are_wanted
         self._keeper.collect()
 
     def _not_there(self, peer: PeerId, leaf: int) -> None:

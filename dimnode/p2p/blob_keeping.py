@@ -52,6 +52,12 @@ class Keeper:
         self._queue.put(arrival)
         self._some_wait.set()
 
+    def hurry(self) -> None:
+        """Nobody looks by itself any more, and somebody waits for what becomes of leaves."""
+        self.patient = False
+        if self._checked:  # else the thread, which will not find us patient, says it
+            self._wake()
+
     def collect(self) -> None:
         """Tell what became of leaves until now."""
         while self._checked:
@@ -67,6 +73,7 @@ class Keeper:
                 self._some_wait = trio.Event()
                 if not self._queue.empty():  # else the thread, which was still there, took them
                     await trio.to_thread.run_sync(self._work, trio.lowlevel.current_trio_token())
+                    self.collect()  # what was promised to come, so that we would look, did not
 
     def _work(self, token: trio.lowlevel.TrioToken) -> None:
         """In the thread, for as long as leaves come. Its caller waits for its end, so there is a loop to tell."""

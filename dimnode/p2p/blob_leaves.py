@@ -23,21 +23,26 @@ _CONTAINERS_MAX: Final = 2
 class Rooms:
     """Memory for leaves that come, wait or are being written: made when it is first needed, and used again."""
 
-    def __init__(self, rooms_max: int) -> None:
-        self._left = rooms_max
+    def __init__(self, rooms_max: int, wanted: Callable[[], None] = lambda: None) -> None:
+        """wanted: told, in the turn of whoever asks, that there is none."""
+        self._left, self._wanted = rooms_max, wanted
         self._free: list[bytearray] = []
+        self.are_wanted = False
 
     def take(self) -> bytearray | None:
         """Memory for one leaf, or None while all of it is in use."""
         if self._free:
             return self._free.pop()  # the last one that was used: the likeliest to be in a cache
         if not self._left:
+            self.are_wanted = True
+            self._wanted()
             return None
         self._left -= 1
         return bytearray(LEAF_BYTES)
 
     def give(self, room: bytearray) -> None:
         """It is not needed any more."""
+        self.are_wanted = False  # or whoever goes on says so again
         self._free.append(room)
 
 

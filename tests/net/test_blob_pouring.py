@@ -237,7 +237,7 @@ def waiting(download: Download) -> int:
     return sum(answers.waits_for_room for answers in download._answers.values())
 
 
-NARROW = replace(BRISK, leaves_waiting_max=2, leaves_held_max=4, requests_first=3, silence_seconds_max=0.4)
+NARROW = replace(BRISK, leaves_waiting_max=2, leaves_held_max=4, requests_first=6, silence_seconds_max=0.4)
 
 
 def test_a_slow_disk_holds_few_leaves_in_memory_and_no_provider_is_called_silent_meanwhile(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_slow_disk_holds_few_leaves_in_memory_and_no_provider_is_called_silent
                 gate.release()
                 await until(lambda had=had: sum(download.sink.have) > had)  # type: ignore[misc, union-attr]
             assert NARROW.leaves_held_max >= len(download._rooms._free) + download._rooms._left
-            assert [each.server.served.streams for each in givers] == [1, 1]
+            assert max(each.server.served.streams for each in givers) == 1
             assert fetcher.part is not None
             fetcher.store.finish(fetcher.part)
             assert_whole(fetcher.store)

@@ -1,6 +1,7 @@
 """A fetch whose leaves pour in, on a clock that stands still: who waits is woken, and by no clock."""
 
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,7 +22,7 @@ from dimnode.records.unixfs import LEAF_BYTES, Tree, TreeBuilder
 from dimnode.wire import pack_frame
 
 A, B = PeerId(b"a"), PeerId(b"b")
-TWO = replace(LIMITS.exchange, requests_first=2)
+TWO = replace(LIMITS.exchange, requests_first=2, keeper_linger_seconds=60.0)
 
 
 def tree_of(leaves: int) -> Tree:
@@ -111,8 +112,10 @@ class Stage:
         """So many are written, and everybody has done what follows."""
         until = sum(self.disk.have) + leaves
         self.disk.gate.release(leaves)
+        late = time.monotonic() + 10
         while sum(self.disk.have) < until or self.download.exchange.missing > len(self.disk.missing()):  # type: ignore[union-attr]
             await trio.lowlevel.checkpoint()
+            assert time.monotonic() < late, "nobody looks what became of the leaves"
         await wait_all_tasks_blocked()
 
 
@@ -258,5 +261,34 @@ def test_the_memory_of_who_is_dropped_in_the_middle_of_a_leaf_goes_to_who_waits_
             a.lose()
             await wait_all_tasks_blocked()
             assert not b.left and stage.download._keeper.waiting == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("providers", [1, 4])
+def test_when_all_wait_for_memory_the_disk_is_heard_and_they_go_on(providers: int) -> None:
+    """Each of them has much to bring, so nobody would look at what became of the leaves."""
+
+    async def scenario() -> None:
+        peers = [PeerId(bytes([number])) for number in range(providers)]
+        bound = replace(TWO, leaves_held_max=2 * providers, requests_first=6)
+        async with staged(24, *peers, limits=bound) as stage:
+            for stream in stage.streams.values():
+                assert len(stream.asked) == 6
+                for leaf in stream.asked:
+                    stream.give(leaf)
+            assert all(stream.left for stream in stage.streams.values()) or providers > 1
+            await stage.let(2 * providers)
+            assert stage.download._keeper.waiting > 0
+
+    run(scenario)
+
+
+def test_what_became_of_leaves_is_heard_when_the_thread_ends_though_more_was_promised() -> None:
+    async def scenario() -> None:
+        brief = replace(TWO, requests_first=6, keeper_linger_seconds=0.01)
+        async with staged(24, A, limits=brief) as stage:
+            stage.streams[A].give(stage.streams[A].asked[0])
+            await stage.let(1)  # and the other five do not come
 
     run(scenario)
