@@ -49,6 +49,13 @@ class Disk:
         self.have[leaf] = 1
         return True
 
+    def stand_by(self, leaves: int) -> None:
+        """The loop has no turn until so many are written."""
+        late = time.monotonic() + 10
+        while sum(self.have) < leaves:
+            time.sleep(0.001)
+            assert time.monotonic() < late
+
 
 class Peer:
     """A stream to a provider whose every byte is said by the test."""
@@ -292,3 +299,38 @@ def test_what_became_of_leaves_is_heard_when_the_thread_ends_though_more_was_pro
             await stage.let(1)  # and the other five do not come
 
     run(scenario)
+
+
+def test_many_that_wait_go_on_in_one_turn_when_much_was_written_and_no_leaf_comes_twice_or_never() -> None:
+    """Each that goes on brings leaves, in whose turn it is looked what else was written, and so on."""
+
+    async def scenario() -> None:
+        leaves, peers = 8 * 90, [PeerId(bytes([number])) for number in range(8)]
+        wide = replace(TWO, leaves_held_max=200, leaves_waiting_max=1000, requests_first=90, requests_max=90)
+        async with staged(leaves, *peers, limits=wide) as stage:
+            streams = list(stage.streams.values())
+            stage.disk.gate.release()
+            said = [pack_frame(["leaf", leaf, 1]) + b"x" for leaf in streams[0].asked]
+            streams[0].say(said[0])
+            await until(lambda: sum(stage.disk.have) == 1)  # there is a thread
+            streams[0].say(b"".join(said[1:]))
+            for stream in streams[1:]:
+                for leaf in stream.asked:
+                    stream.say(pack_frame(["leaf", leaf, 1]) + b"x")
+            stage.disk.gate.release(199)
+            stage.disk.stand_by(200)
+            assert sum(stream.left != b"" for stream in streams) > 4
+            stage.disk.gate.release(leaves)
+            await until(lambda: stage.download.done)
+            assert all(not stream.left and len(stream.asked) == 90 for stream in streams)
+            assert stage.download._keeper.waiting == 0 and stage.download._rooms._left == 0
+            assert len(stage.download._rooms._free) == 200
+
+    run(scenario)
+
+
+async def until(condition: Any) -> None:
+    late = time.monotonic() + 10
+    while not condition():
+        await trio.lowlevel.checkpoint()
+        assert time.monotonic() < late
