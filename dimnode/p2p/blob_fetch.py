@@ -41,8 +41,11 @@ class Sink(Protocol):
     have: bytearray
     done_bytes: int
 
-    def write(self, leaf: int, pieces: Sequence[bytes | memoryview]) -> bool:
-        """Check and keep; False when it was there. Raises `PeerFault` for a wrong leaf, `Refused` for a full disk."""
+    def write(self, leaf: int, pieces: Sequence[bytes | memoryview], digest: bytes | None = None) -> bool:
+        """Check and keep; False when it was there. digest: SHA-256 of the pieces, where it was computed already.
+
+        Raises `PeerFault` for a wrong leaf, `Refused` for a full disk.
+        """
 
     def missing(self) -> list[int]:
         """Leaves that are not here."""
@@ -327,7 +330,8 @@ class Download:
 
     async def _leaves(self, peer: PeerId, stream: BlobStream) -> None:
         assert self.exchange is not None
-        answers = LeafAnswers(self._rooms, partial(self._came, peer), partial(self._not_there, peer))
+        came, absent = partial(self._came, peer), partial(self._not_there, peer)
+        answers = LeafAnswers(self._rooms, came, absent, lambda: self._keeper.waiting > 0)
         self._answers[peer] = answers
         stream.pour(answers)
         try:
@@ -365,13 +369,13 @@ class Download:
         if questions:
             await stream.ask(*questions)
 
-    def _came(self, peer: PeerId, leaf: int, content: memoryview, room: bytearray) -> None:
+    def _came(self, peer: PeerId, leaf: int, content: memoryview, room: bytearray, digest: bytes | None) -> None:
         assert self.exchange is not None
         now = trio.current_time()
         if self._is_crowded or self._load.cores(now) > self._limits.enough_cores:
             self._enough_until = now + self._limits.enough_seconds
             self.exchange.crowd(peer, now)
-        self._keeper.put(Arrival(peer, leaf, content, room, now))
+        self._keeper.put(Arrival(peer, leaf, content, room, now, digest))
         more = len(self._answers[peer].asked) > self.exchange.depth(peer) // 2
         self._keeper.patient = more and not self._rooms.are_wanted
         self._keeper.collect()
@@ -404,11 +408,11 @@ class Download:
             self._failure = no.exceptions[0]
             self._change()
 
-    def _keep(self, leaf: int, content: memoryview) -> None:
+    def _keep(self, leaf: int, content: memoryview, digest: bytes | None) -> None:
         """Blocks. Raises `PeerFault` for a wrong leaf, `Refused` for a full disk."""
         assert self.sink is not None
         if not self.sink.have[leaf]:
-            self.sink.write(leaf, [content])
+            self.sink.write(leaf, [content], digest)
 
     def _landed(self, arrival: Arrival, fault: PeerFault | None) -> None:
         assert self.exchange is not None

@@ -18,16 +18,17 @@ from dimnode.records.ids import PeerId
 
 
 class Arrival(NamedTuple):
-    """A leaf that nobody has checked yet, in memory that is used again."""
+    """A leaf that nobody has checked yet, in memory that is used again; its SHA-256, if somebody had time for it."""
 
     peer: PeerId
     leaf: int
     content: memoryview
     room: bytearray
     at: float
+    digest: bytes | None = None
 
 
-Keep = Callable[[int, memoryview], None]
+Keep = Callable[[int, memoryview, bytes | None], None]
 """Checks and writes a leaf. Blocks. Raises `PeerFault` for a wrong leaf; what else it raises ends `Keeper.run`."""
 Landed = Callable[[Arrival, PeerFault | None], None]
 """Told in the loop what became of a leaf, in the order in which they came."""
@@ -80,7 +81,7 @@ class Keeper:
         while (arrival := self._next()) is not None and not self._over:
             fault = None
             try:
-                self._keep(arrival.leaf, arrival.content)
+                self._keep(arrival.leaf, arrival.content, arrival.digest)
             except PeerFault as found:
                 fault = found
             self._checked.append((arrival, fault))

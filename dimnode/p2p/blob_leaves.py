@@ -2,9 +2,12 @@
 
 They are cut out of what the stream pours, heads into a few bytes and contents into memory of the fetch's. What is said
 of them (`came`, `absent`) is said inside the turn of the connection's reader, so it must be quick.
+While the thread that checks leaves is busy, the next one is hashed here, piece by piece as it comes: so whoever is free
+does it, and on a machine with few cores no third one is needed.
 Rule: what was not asked for is a fault of the peer, and ends its answers; who waits for them hears of it.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,6 +21,10 @@ from dimnode.wire import HEADER_BYTES, unpack_body
 
 _HEAD_BYTES_MAX: Final = 64
 _CONTAINERS_MAX: Final = 2
+
+
+Came = Callable[[int, memoryview, bytearray, bytes | None], None]
+"""Told of a leaf: its bytes, which nobody has checked, their memory, which is not ours any more, their SHA-256 or None."""
 
 
 class Rooms:
@@ -50,10 +57,10 @@ class LeafAnswers:
     """What one stream brings. `asked`: leaves that were asked for and did not come yet, in their order."""
 
     def __init__(
-        self, rooms: Rooms, came: Callable[[int, memoryview, bytearray], None], absent: Callable[[int], None]
+        self, rooms: Rooms, came: Came, absent: Callable[[int], None], hash_here: Callable[[], bool] = lambda: False
     ) -> None:
-        """came: with a leaf, its bytes, which nobody has checked, and their memory, which is not ours any more."""
-        self._rooms, self._came, self._absent = rooms, came, absent
+        """hash_here: asked when a leaf begins."""
+        self._rooms, self._came, self._absent, self._hash_here = rooms, came, absent, hash_here
         self.asked: deque[int] = deque()
         self.waits_for_room = False
         self._head = bytearray()
@@ -61,6 +68,7 @@ class LeafAnswers:
         self._room: bytearray | None = None
         self._content = memoryview(b"")
         self._filled = 0
+        self._hash: Any = None  # of what is filled, when it is hashed here
         self._ended = False
         self._fault: Exception | None = None
         self._news = trio.Event()
@@ -160,15 +168,17 @@ class LeafAnswers:
     def _take_content(self, payload: bytes | memoryview, at: int) -> int:
         if self._room is None and not self._make_room():
             return 0
-        filled = self._filled
-        taken = min(len(payload) - at, self._size - filled)
-        self._content[filled : filled + taken] = payload[at : at + taken]
-        self._filled = filled + taken
+        taken = min(len(payload) - at, self._size - self._filled)
+        piece = self._content[self._filled : self._filled + taken]
+        piece[:] = payload[at : at + taken]
+        if self._hash is not None:
+            self._hash.update(piece)
+        self._filled += taken
         if self._filled == self._size:
             assert self._room is not None
             room, self._room, self._size = self._room, None, -1
             self._next()
-            self._came(self.asked.popleft(), self._content, room)
+            self._came(self.asked.popleft(), self._content, room, self._hash and self._hash.digest())
         return taken
 
     def _make_room(self) -> bool:
@@ -179,6 +189,7 @@ class LeafAnswers:
         if waited:  # the peer was held up by us: it owes the rest of this leaf from now on
             self._next()
         self._content, self._filled = memoryview(self._room)[: self._size], 0
+        self._hash = hashlib.sha256() if self._hash_here() else None
         return True
 
     def _next(self) -> None:

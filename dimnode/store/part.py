@@ -59,14 +59,15 @@ class Part:
         except OSError as error:
             raise files.refusal_of(error, "the blob cannot be taken up again") from None
 
-    def write(self, leaf: int, pieces: Sequence[bytes | memoryview]) -> bool:
-        """A leaf in pieces, in order; False when it was there already.
+    def write(self, leaf: int, pieces: Sequence[bytes | memoryview], digest: bytes | None = None) -> bool:
+        """A leaf in pieces, in order; False when it was there already. digest: their SHA-256, when the caller has it.
 
         Raises `PeerFault` when it is not the leaf, and nothing was written; `Refused` E-store-31 when the disk is full.
         """
         # One hash and one write over the whole: each piece would wait for Python's lock twice.
         content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if len(content) != self.layout.size(0, leaf) or hashlib.sha256(content).digest() != self.tree.digest(leaf):
+        digest = digest or hashlib.sha256(content).digest()
+        if len(content) != self.layout.size(0, leaf) or digest != self.tree.digest(leaf):
             raise PeerFault("blob: wrong leaf")
         if self.have[leaf]:
             return False

@@ -312,7 +312,7 @@ def test_a_full_disk_ends_the_fetch_with_a_refusal_and_keeps_what_came(tmp_path:
                 def missing(self) -> list[int]:
                     return list(self.part.missing())
 
-                def write(self, leaf: int, pieces: list[bytes]) -> bool:
+                def write(self, leaf: int, pieces: list[bytes], digest: bytes | None = None) -> bool:
                     if sum(self.have) >= 5:
                         raise Refused("E-store-31", "the disk is full")
                     return bool(self.part.write(leaf, pieces))

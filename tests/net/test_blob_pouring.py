@@ -209,9 +209,9 @@ class SlowDisk:
     def missing(self) -> list[int]:
         return list(self.part.missing())
 
-    def write(self, leaf: int, pieces: Sequence[bytes | memoryview]) -> bool:
+    def write(self, leaf: int, pieces: Sequence[bytes | memoryview], digest: bytes | None = None) -> bool:
         assert self._gate.acquire(timeout=60)
-        return bool(self.part.write(leaf, pieces))
+        return bool(self.part.write(leaf, pieces, digest))
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import itertools
 import os
 import random
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import msgpack
 import pytest
@@ -53,13 +54,19 @@ class Feed:
     told: list[tuple[int, bytes | None]] = field(default_factory=list)
     held: list[bytearray] = field(default_factory=list)
     taken: int = 0
+    hashes: bool = False
     left: list[bytes | memoryview] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.answers = LeafAnswers(self.rooms, self.came, lambda leaf: self.told.append((leaf, None)))
+        self.answers = LeafAnswers(self.rooms, self.came, lambda leaf: self.told.append((leaf, None)), self.hash_here)
 
-    def came(self, leaf: int, content: memoryview, room: bytearray) -> None:
+    def hash_here(self) -> bool:
+        self.hashes = not self.hashes
+        return self.hashes
+
+    def came(self, leaf: int, content: memoryview, room: bytearray, digest: bytes | None) -> None:
         assert content.obj is room
+        assert digest == (sha256(content).digest() if self.hashes else None)
         self.told.append((leaf, bytes(content)))
         self.held.append(room)
 

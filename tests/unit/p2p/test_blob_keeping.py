@@ -28,7 +28,7 @@ class Disk:
         self.gate = threading.Semaphore(0)
         self.told: list[tuple[int, bool]] = []
 
-    def keep(self, leaf: int, content: memoryview) -> None:
+    def keep(self, leaf: int, content: memoryview, digest: bytes | None) -> None:
         self.threads.add(threading.get_ident())
         assert self.gate.acquire(timeout=30)
         if leaf in self.wrong:

@@ -44,7 +44,7 @@ class Disk:
     def missing(self) -> list[int]:
         return [leaf for leaf, here in enumerate(self.have) if not here]
 
-    def write(self, leaf: int, pieces: Sequence[bytes | memoryview]) -> bool:
+    def write(self, leaf: int, pieces: Sequence[bytes | memoryview], digest: bytes | None = None) -> bool:
         assert self.gate.acquire(timeout=30)
         self.have[leaf] = 1
         return True
