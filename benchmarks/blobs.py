@@ -17,6 +17,7 @@ import gc
 import hashlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -260,16 +261,18 @@ def measure(megabytes: int, rounds: int, slow: float = 60e6) -> dict[str, Any]:
         found: dict[str, Any] = {"megabytes": megabytes, "add_mb_per_second": add_rate}
         with provider(folder / "1", 1) as first, provider(folder / "2", 2) as second:
             rows = []
-            for _ in range(rounds):
+            for number in range(rounds):
                 row: dict[str, Any] = {"stream": trio.run(bare_stream, first, megabytes), "sha256": sha256_rate(256)}
                 row["bar"] = 0.8 / (1 / row["stream"] + 1 / row["sha256"])
-                row["one"] = fetched([first], blob.root, folder, megabytes)
-                row["two"] = fetched([first, second], blob.root, folder, megabytes)
+                ways = [("one", [first]), ("two", [first, second])]
+                for name, providers in ways if number % 2 == 0 else ways[::-1]:  # neither is always the first
+                    row[name] = fetched(providers, blob.root, folder, megabytes)
                 row["one_of_bar"] = row["one"]["mb_per_second"] / row["bar"]
                 row["two_of_one"] = row["two"]["mb_per_second"] / row["one"]["mb_per_second"]
                 rows.append(row)
                 print(json.dumps(row), file=sys.stderr, flush=True)
             found["rounds"] = rows
+            found["medians"] = {key: statistics.median(row[key] for row in rows) for key in ("one_of_bar", "two_of_one")}
         with provider(folder / "1", 1, slow) as first, provider(folder / "2", 2, slow) as second:
             found["slow_one"] = fetched([first], blob.root, folder, megabytes)
             found["slow_two"] = fetched([first, second], blob.root, folder, megabytes)

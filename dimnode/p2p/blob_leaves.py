@@ -24,7 +24,7 @@ _CONTAINERS_MAX: Final = 2
 
 
 Came = Callable[[int, memoryview, bytearray, bytes | None], None]
-"""Told of a leaf: its bytes, which nobody has checked, their memory, which is not ours any more, their SHA-256 or None."""
+"""Told of a leaf: bytes that nobody has checked, their memory, which is not ours any more, their SHA-256 or None."""
 
 
 class Rooms:
