@@ -272,7 +272,9 @@ def measure(megabytes: int, rounds: int, slow: float = 60e6) -> dict[str, Any]:
                 rows.append(row)
                 print(json.dumps(row), file=sys.stderr, flush=True)
             found["rounds"] = rows
-            found["medians"] = {key: statistics.median(row[key] for row in rows) for key in ("one_of_bar", "two_of_one")}
+            found["medians"] = {
+                key: statistics.median(row[key] for row in rows) for key in ("one_of_bar", "two_of_one")
+            }
         with provider(folder / "1", 1, slow) as first, provider(folder / "2", 2, slow) as second:
             found["slow_one"] = fetched([first], blob.root, folder, megabytes)
             found["slow_two"] = fetched([first, second], blob.root, folder, megabytes)
