@@ -311,7 +311,6 @@ class ExchangeLimits:
     load_seconds: float = 0.05  # over which that is measured
     rest_seconds_first: float = 0.1  # of a provider that brings more than this node takes
     rest_seconds_max: float = 2.0
-    read_bytes: int = 256 * 1024
     silence_seconds_max: float = 15.0
     leaf_seconds_max: float = 60.0
     tree_seconds_max: float = 20.0  # of one provider, while the others wait

@@ -85,7 +85,7 @@ class Download:
         self._workers: dict[PeerId, trio.CancelScope] = {}
         self._streams: dict[PeerId, BlobStream] = {}
         self._taking_part: set[PeerId] = set()
-        self._substitutes: deque[PeerId] = deque(maxlen=limits.substitutes_max)
+        self._substitutes: deque[PeerId] = deque()
         self._enough_until = 0.0
         self._past_bytes_in = 0
         self._nursery: trio.Nursery | None = None
@@ -158,33 +158,34 @@ class Download:
                     self._workers[peer].cancel()
 
     def offer(self, peer: PeerId) -> None:
-        """Somebody who may have it. Nothing happens when it takes part or lied; it waits while others are enough."""
-        if peer not in self._workers and peer not in self._substitutes:
+        """Somebody who may have it: who is offered first is asked first. It waits while others are enough.
+
+        Nothing happens when it takes part, waits already or lied, or when too many wait.
+        """
+        known = peer in self._workers or peer in self._substitutes or peer in self.liars
+        if not known and len(self._substitutes) < self._limits.substitutes_max:
             self._substitutes.append(peer)
             self._call_in()
 
     async def _watch_need(self) -> None:
         while True:
-            await trio.sleep(self._limits.look_again_seconds)
             self._call_in()
+            await trio.sleep(self._limits.look_again_seconds)
 
     def _call_in(self) -> None:
         """Take on who waits, unless those at work bring as much as this node takes: more of them would only cost.
 
         The first one has a head start, in which that shows.
         """
-        while self._substitutes and len(self._workers) < self._limits.providers_max:
+        while self._nursery and self._substitutes and len(self._workers) < self._limits.providers_max:
             if self._workers and trio.current_time() < self._enough_until:
                 return
             if not self._workers:
                 self._enough_until = trio.current_time() + self._limits.head_start_seconds
-            self._take_on(self._substitutes.popleft())
-
-    def _take_on(self, peer: PeerId) -> None:
-        if self._nursery is None or peer in self.liars or self.done:
-            return
-        self._workers[peer] = trio.CancelScope()
-        self._nursery.start_soon(self._work, peer, self._workers[peer])
+            peer = self._substitutes.popleft()
+            if peer not in self.liars and not self.done:
+                self._workers[peer] = trio.CancelScope()
+                self._nursery.start_soon(self._work, peer, self._workers[peer])
 
     def _change(self) -> None:
         """Leaves may be there to be asked of others, or none any more."""
