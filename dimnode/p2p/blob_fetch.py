@@ -376,7 +376,11 @@ class Download:
         if self._is_crowded or self._load.cores(now) > self._limits.enough_cores:
             self._enough_until = now + self._limits.enough_seconds
             self.exchange.crowd(peer, now)
-        self._keeper.put(Arrival(peer, leaf, content, room, now, digest))
+        if self.exchange.came(peer, leaf, now):
+            self._keeper.put(Arrival(peer, leaf, content, room, digest))
+        else:
+            self._rooms.give(room)
+            self._pour_on()
         more = len(self._answers[peer].asked) > self.exchange.depth(peer) // 2
         self._keeper.patient = more and not self._rooms.are_wanted
         self._keeper.collect()
@@ -412,16 +416,15 @@ class Download:
     def _keep(self, leaf: int, content: memoryview, digest: bytes | None) -> None:
         """Blocks. Raises `PeerFault` for a wrong leaf, `Refused` for a full disk."""
         assert self.sink is not None
-        if not self.sink.have[leaf]:
-            self.sink.write(leaf, [content], digest)
+        self.sink.write(leaf, [content], digest)
 
     def _landed(self, arrival: Arrival, fault: PeerFault | None) -> None:
         assert self.exchange is not None
         now = trio.current_time()
         if fault is None:
-            self.exchange.take(arrival.peer, arrival.leaf, arrival.at)
+            self.exchange.take(arrival.leaf)
         else:
-            self.exchange.leave(arrival.peer)
+            self.exchange.wrong(arrival.leaf)
             self._liar(arrival.peer, fault)
         self._rooms.give(arrival.room)
         self._pour_on()

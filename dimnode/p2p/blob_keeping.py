@@ -24,7 +24,6 @@ class Arrival(NamedTuple):
     leaf: int
     content: memoryview
     room: bytearray
-    at: float
     digest: bytes | None = None
 
 

@@ -5,12 +5,14 @@ and a slow one never holds much of the rest. When every missing leaf is asked fo
 of the last few that another one is late with.
 When this node is the limit, more providers only cost: who is not the one that gave most rests for a while, and longer
 the next time, until the node is in need of it again.
+A leaf that came is held until somebody checked it: meanwhile it is asked of nobody, also when who gave it left.
 Rule: a leaf is counted once, and asked of a second provider only at the end; a provider that left has nothing.
 Pure: no I/O, no clock.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from dimnode.limits import LIMITS, ExchangeLimits
 from dimnode.records.ids import PeerId
@@ -34,7 +36,6 @@ class Share:
 
     peer: PeerId
     leaves: int
-    waiting: int
 
 
 class Exchange:
@@ -45,7 +46,8 @@ class Exchange:
     ) -> None:
         """first: where to begin, another number for each fetcher, so that they have something to give each other."""
         self._leaves, self._limits = leaves, limits
-        self._missing = set(missing)
+        self._missing = set(missing)  # none of those that are held
+        self._held: dict[int, PeerId] = {}  # leaf -> who gave it
         order = sorted(self._missing, key=lambda leaf: ((leaf - first) % leaves, leaf))
         self._queue = order[::-1]  # the next one last
         self._providers: dict[PeerId, _Provider] = {}
@@ -55,13 +57,13 @@ class Exchange:
 
     @property
     def done(self) -> bool:
-        """Every leaf is here."""
-        return not self._missing
+        """Every leaf is here, and the right one."""
+        return not self._missing and not self._held
 
     @property
     def missing(self) -> int:
-        """How many leaves are not here."""
-        return len(self._missing)
+        """How many leaves are not here, or not checked."""
+        return len(self._missing) + len(self._held)
 
     def providers(self) -> list[PeerId]:
         """Who takes part now."""
@@ -69,8 +71,8 @@ class Exchange:
 
     def shares(self) -> list[Share]:
         """What each one gave so far, also those that left."""
-        now = [Share(peer, each.leaves, len(each.asked)) for peer, each in self._providers.items()]
-        return now + [Share(peer, count, 0) for peer, count in self._gone.items() if peer not in self._providers]
+        now = {peer: each.leaves for peer, each in self._providers.items()}
+        return [Share(peer, leaves) for peer, leaves in (self._gone | now).items()]
 
     # ---- providers
 
@@ -98,7 +100,7 @@ class Exchange:
             provider.candidates = [leaf for leaf in self._queue if leaf in self._missing and have[leaf]]
 
     def leave(self, peer: PeerId) -> None:
-        """It died, lied or is not wanted any more: what it was asked for is asked of others."""
+        """It died, lied or is not wanted any more: what it was asked for and did not bring is asked of others."""
         provider = self._providers.pop(peer, None)
         if provider is None:
             return
@@ -152,8 +154,9 @@ class Exchange:
         provider = self._providers.get(peer)
         if provider is None or provider.rests_until > now:
             return
-        others = [other for other in self._providers.values() if other is not provider]
-        at_work = [other.leaves for other in others if other.asked and other.rests_until <= now]
+        busy = {name for name, other in self._providers.items() if other.asked} | set(self._held.values())
+        others = [other for name, other in self._providers.items() if name in busy and name != peer]
+        at_work = [other.leaves for other in others if other.rests_until <= now]
         if max(at_work, default=-1) >= provider.leaves:
             longer = max(2 * provider.rest_seconds, self._limits.rest_seconds_first)
             provider.rest_seconds = min(longer, self._limits.rest_seconds_max)
@@ -200,22 +203,41 @@ class Exchange:
                     late.append((asked_at, leaf))
         return min(late)[1] if late else None
 
-    def take(self, peer: PeerId, leaf: int, now: float) -> bool:
-        """A leaf came from this provider and is the right one. False when it was here already."""
+    def came(self, peer: PeerId, leaf: int, now: float) -> bool:
+        """A leaf came from this provider. True: check it, then `take` or `wrong`. False: drop it.
+
+        Another one gave it before, or this one left.
+        """
         provider = self._providers.get(peer)
-        if provider is not None and leaf in provider.asked:
-            spent = max(now - max(provider.answered_at, provider.asked[leaf]), 1e-6)
-            old = provider.seconds_per_leaf
-            provider.seconds_per_leaf = spent if not old else 0.75 * old + 0.25 * spent
-            provider.answered_at = now
-            if now - provider.rests_until > provider.rest_seconds:
-                provider.rest_seconds = 0.0
+        if provider is None or leaf not in provider.asked:
+            return False
+        spent = max(now - max(provider.answered_at, provider.asked[leaf]), 1e-6)
+        old = provider.seconds_per_leaf
+        provider.seconds_per_leaf = spent if not old else 0.75 * old + 0.25 * spent
+        provider.answered_at = now
+        if now - provider.rests_until > provider.rest_seconds:
+            provider.rest_seconds = 0.0
         fresh = leaf in self._missing
-        self._missing.discard(leaf)
-        if provider is not None:
-            provider.leaves += fresh
-            self._unask(peer, provider, leaf)
+        if fresh:
+            self._missing.discard(leaf)
+            self._held[leaf] = peer
+        self._unask(peer, provider, leaf)
         return fresh
+
+    def take(self, leaf: int) -> None:
+        """A leaf that is held is the right one."""
+        peer = self._held.pop(leaf)
+        if peer in self._providers:
+            self._providers[peer].leaves += 1
+        else:
+            self._gone[peer] += 1
+
+    def wrong(self, leaf: int) -> None:
+        """A leaf that is held is not the right one: who gave it leaves, and it is asked of others."""
+        self.leave(self._held.pop(leaf))
+        self._missing.add(leaf)
+        if leaf not in self._askers:
+            self._put_back(leaf)
 
     def absent(self, peer: PeerId, leaf: int) -> None:
         """The provider has not this leaf after all."""
@@ -229,9 +251,9 @@ class Exchange:
         self._unask(peer, provider, leaf)
 
     def useful(self, peer: PeerId) -> bool:
-        """Whether it takes part and has a leaf that is missing."""
+        """Whether it takes part and has a leaf that is not here."""
         provider = self._providers.get(peer)
         if provider is None:
             return False
         have = provider.have
-        return have is None or any(have[leaf] for leaf in self._missing)
+        return have is None or any(have[leaf] for leaf in chain(self._missing, self._held))

@@ -294,6 +294,39 @@ def test_a_provider_that_went_while_its_last_leaf_waits_for_the_disk_has_given_i
     run(scenario)
 
 
+def test_what_came_from_one_that_died_and_waits_for_the_disk_is_fetched_from_nobody_else(tmp_path: Path) -> None:
+    has_died = trio.Event()
+
+    async def give_and_die(stream: Stream, asked: list[int]) -> bool:
+        for leaf in asked:
+            await stream.write(answer(leaf))
+        await has_died.wait()
+        await stream.reset()
+        return False
+
+    async def scenario() -> None:
+        wide, honest = replace(NARROW, leaves_waiting_max=LEAVES, leaves_held_max=LEAVES), full(tmp_path / "a")
+        async with (
+            staged(tmp_path / "b", honest) as fetcher,
+            beside(fetcher, give_and_die) as mortal,
+            slowly(fetcher, [], wide) as (download, gate),
+        ):
+            await until(lambda: download.idle_since is not None)
+            download.offer(mortal)
+            await until(lambda: download._keeper.waiting == wide.requests_first)
+            has_died.set()
+            await until(lambda: mortal not in download._streams)
+            download.offer(honest.peer)
+            await until(lambda: honest.server.served.leaves >= LEAVES - wide.requests_first)
+            gate.release(LEAVES)
+            await until(lambda: download.done)
+            assert honest.server.served.leaves == LEAVES - wide.requests_first
+            assert honest.server.served.bytes == len(CONTENT) - wide.requests_first * LEAF_BYTES
+            assert {share.peer: share.leaves for share in download.shares()} == {mortal: 6, honest.peer: LEAVES - 6}
+
+    run(scenario)
+
+
 def test_a_fetch_that_is_cancelled_while_leaves_wait_leaves_no_bytes_no_stream_and_no_memory_behind(
     tmp_path: Path,
 ) -> None:

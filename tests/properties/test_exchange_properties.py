@@ -34,14 +34,18 @@ class Peer:
 class Swarm:
     """Runs an exchange to its end."""
 
-    def __init__(self, leaves: int, missing: list[int], peers: list[Peer], seed: int, crowded: float = 0.0) -> None:
-        """crowded: which share of all leaves comes before there is room."""
-        self.random, self.crowded = random.Random(seed), crowded
+    def __init__(
+        self, leaves: int, missing: list[int], peers: list[Peer], seed: int, crowded: float = 0.0, disk: float = 0.0
+    ) -> None:
+        """crowded: which share of all leaves comes before there is room. disk: seconds for each leaf."""
+        self.random, self.crowded, self.disk = random.Random(seed), crowded, disk
         self.exchange = Exchange(leaves, missing, self.random.randrange(max(1, leaves)))
         self.peers = {peer.name: peer for peer in peers}
         self.now, self.order = 0.0, 0
         self.events: list[tuple[float, int, str, PeerId]] = []
         self.taken: dict[int, int] = {}
+        self.held: list[tuple[Peer, int, bool]] = []  # came, in this order, and wait for the disk
+        self.dropped = self.wrong = 0
         self.asked: dict[int, int] = {}
         self.lost = 0
         self.looks = False
@@ -57,6 +61,7 @@ class Swarm:
             while not peer.gone and (leaf := self.exchange.ask(peer.name, self.now)) is not None:
                 assert peer.have is None or peer.have[leaf]
                 assert leaf not in peer.queue
+                assert leaf not in [held for _, held, _ in self.held], "it is here"
                 self.asked[leaf] = self.asked.get(leaf, 0) + 1
                 peer.queue.append(leaf)
                 assert len(peer.queue) <= BOUNDS.requests_max
@@ -82,25 +87,47 @@ class Swarm:
                 self.looks = False
                 self.fill()
                 resting = any(self.exchange.rests_until(name) > self.now for name in self.peers)
-                if all(peer.gone or not peer.queue for peer in self.peers.values()) and not resting:
+                if all(peer.gone or not peer.queue for peer in self.peers.values()) and not resting and not self.held:
                     return
-                continue
-            self.answer(self.peers[name])
+            elif what == "disk":
+                self.check()
+            else:
+                self.answer(self.peers[name])
         raise AssertionError("it does not end")
 
     def answer(self, peer: Peer) -> None:
         peer.busy = False
         if peer.gone:
             return
-        if peer.mute or peer.answered >= peer.dies_after or peer.answered >= peer.lies_after:
-            self.drop(peer)  # a wrong leaf is never given to `take`: its hash is checked before
+        if peer.mute or peer.answered >= peer.dies_after:
+            self.drop(peer)
             return
         leaf = peer.queue.pop(0)
         peer.answered += 1
         if self.random.random() < self.crowded:
             self.exchange.crowd(peer.name, self.now)
-        if self.exchange.take(peer.name, leaf, self.now):
+        if not self.exchange.came(peer.name, leaf, self.now):
+            self.dropped += 1
+            return
+        self.held.append((peer, leaf, peer.answered <= peer.lies_after))
+        if not self.disk:
+            self.check()
+        elif len(self.held) == 1:
+            self.at(self.disk, "disk", peer.name)
+
+    def check(self) -> None:
+        """The disk is done with a leaf, whoever gave it may have left meanwhile."""
+        peer, leaf, right = self.held.pop(0)
+        if right:
+            self.exchange.take(leaf)
             self.taken[leaf] = self.taken.get(leaf, 0) + 1
+        else:
+            self.wrong += 1
+            self.exchange.wrong(leaf)
+            if not peer.gone:
+                self.drop(peer)
+        if self.held:
+            self.at(self.disk, "disk", self.held[0][0].name)
 
 
 @st.composite
@@ -120,7 +147,8 @@ def swarms(draw: st.DrawFn) -> Swarm:
             case 3:
                 peer.have = bytes(draw(st.lists(st.integers(0, 1), min_size=leaves, max_size=leaves)))
         peers.append(peer)
-    return Swarm(leaves, missing, peers, draw(st.integers(0, 2**16)), draw(st.sampled_from([0.0, 0.3, 1.0])))
+    crowded, disk = draw(st.sampled_from([0.0, 0.3, 1.0])), draw(st.sampled_from([0.0, 0.01, 1.0]))
+    return Swarm(leaves, missing, peers, draw(st.integers(0, 2**16)), crowded, disk)
 
 
 @pytest.mark.slow
@@ -132,7 +160,9 @@ def test_every_leaf_is_taken_exactly_once_whoever_lies_dies_or_sleeps(swarm: Swa
     assert swarm.exchange.done
     assert swarm.taken == dict.fromkeys(wanted, 1)
     assert swarm.exchange.duplicates <= BOUNDS.duplicates_max
-    assert sum(swarm.asked.values()) <= len(wanted) + swarm.exchange.duplicates + swarm.lost
+    asked_again = sum(swarm.asked.values()) - len(wanted)
+    assert asked_again <= swarm.exchange.duplicates + swarm.lost + swarm.wrong, "only what never came, or was wrong"
+    assert swarm.dropped <= swarm.exchange.duplicates
     assert sum(share.leaves for share in swarm.exchange.shares()) == len(wanted)
 
 
@@ -158,6 +188,14 @@ def test_where_this_node_is_the_limit_one_provider_does_nearly_all(seconds: tupl
     assert sorted([first.answered, second.answered])[0] < 40
 
 
+def give_right(exchange: Exchange, peer: PeerId, leaf: int, now: float) -> bool:
+    """It came, and there was nothing to wait for. Whether it was wanted."""
+    wanted = exchange.came(peer, leaf, now)
+    if wanted:
+        exchange.take(leaf)
+    return wanted
+
+
 def test_a_provider_rests_longer_each_time_and_is_back_at_once_when_the_other_leaves() -> None:
     best, more = PeerId(b"best"), PeerId(b"more")
     exchange = Exchange(100, range(100))
@@ -169,7 +207,7 @@ def test_a_provider_rests_longer_each_time_and_is_back_at_once_when_the_other_le
         leaf = exchange.ask(peer, now)
         assert leaf is not None
         now += seconds
-        exchange.take(peer, leaf, now)
+        give_right(exchange, peer, leaf, now)
 
     give(best)
     exchange.crowd(best, now)
@@ -187,7 +225,7 @@ def test_a_provider_rests_longer_each_time_and_is_back_at_once_when_the_other_le
         assert exchange.ask(more, now) is None
         rests.append(round(exchange.rests_until(more) - now, 6))
         now = exchange.rests_until(more)
-        exchange.take(best, kept, now)
+        give_right(exchange, best, kept, now)
     assert rests == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
     give(more, 2.5)  # at work for longer than it rested, and in nobody's way
     assert exchange.ask(best, now) is not None
@@ -203,7 +241,7 @@ def test_when_nobody_has_a_leaf_it_stays_missing_and_is_asked_when_somebody_gets
     exchange.join(peer, b"\1\0\0")
     assert exchange.ask(peer, 0.0) == 0
     assert exchange.ask(peer, 0.0) is None
-    assert exchange.take(peer, 0, 1.0)
+    assert give_right(exchange, peer, 0, 1.0)
     assert not exchange.useful(peer) and exchange.missing == 2
     exchange.update(peer, b"\1\1\0")
     assert exchange.ask(peer, 2.0) == 1
@@ -211,8 +249,8 @@ def test_when_nobody_has_a_leaf_it_stays_missing_and_is_asked_when_somebody_gets
     assert exchange.ask(peer, 3.0) is None
     exchange.update(peer, None)
     first = exchange.ask(peer, 4.0)
-    assert first in {1, 2} and exchange.take(peer, first, 5.0)
-    assert exchange.ask(peer, 5.0) == 3 - first and exchange.take(peer, 3 - first, 6.0)
+    assert first in {1, 2} and give_right(exchange, peer, first, 5.0)
+    assert exchange.ask(peer, 5.0) == 3 - first and give_right(exchange, peer, 3 - first, 6.0)
     assert exchange.done
 
 
@@ -223,13 +261,51 @@ def test_a_leaf_that_comes_twice_counts_once() -> None:
     exchange.join(fast, None)
     assert exchange.ask(slow, 0.0) == 0
     assert exchange.ask(fast, 0.0) == 1
-    assert exchange.take(fast, 1, 0.1)
+    assert give_right(exchange, fast, 1, 0.1)
     assert exchange.ask(fast, 0.15) is None  # not late yet
     assert exchange.ask(fast, 1.0) == 0
     assert exchange.duplicates == 1
-    assert exchange.take(fast, 0, 1.1)
+    assert give_right(exchange, fast, 0, 1.1)
     assert exchange.done
-    assert not exchange.take(slow, 0, 9.0)
+    assert not give_right(exchange, slow, 0, 9.0)
+
+
+def test_a_leaf_that_is_held_is_asked_again_once_when_it_is_wrong_and_never_when_it_is_right() -> None:
+    liar, honest, third = PeerId(b"liar"), PeerId(b"honest"), PeerId(b"third")
+    exchange = Exchange(3, range(3))
+    exchange.join(liar, None)
+    assert [exchange.ask(liar, 0.0), exchange.ask(liar, 0.0)] == [0, 1]
+    assert exchange.came(liar, 0, 0.1) and exchange.came(liar, 1, 0.2)
+    exchange.leave(liar)
+    exchange.join(honest, None)
+    exchange.join(third, b"\1\1\1")
+    assert exchange.ask(honest, 1.0) == 2 and give_right(exchange, honest, 2, 1.1)
+    assert exchange.ask(honest, 9.0) is None and exchange.ask(third, 9.0) is None
+    assert exchange.missing == 2 and exchange.useful(third)
+    exchange.take(0)
+    exchange.wrong(1)
+    assert exchange.ask(third, 9.0) == 1 and exchange.ask(honest, 9.0) is None
+    assert not exchange.came(liar, 1, 9.1), "it left"
+    assert give_right(exchange, third, 1, 9.2) and exchange.done and exchange.duplicates == 0
+    assert {share.peer: share.leaves for share in exchange.shares()} == {liar: 1, honest: 1, third: 1}
+
+
+def test_a_copy_that_is_on_its_way_is_taken_when_the_first_was_wrong_and_dropped_while_it_is_held() -> None:
+    slow, fast = PeerId(b"slow"), PeerId(b"fast")
+    for first_is_right in (True, False):
+        exchange = Exchange(1, [0])
+        exchange.join(slow, None)
+        exchange.join(fast, None)
+        assert exchange.ask(slow, 0.0) == 0 and exchange.ask(fast, 1.0) == 0
+        assert exchange.came(fast, 0, 1.1)
+        if first_is_right:
+            assert not exchange.came(slow, 0, 2.0) and not exchange.done
+            exchange.take(0)
+        else:
+            exchange.wrong(0)
+            assert exchange.came(slow, 0, 2.0)
+            exchange.take(0)
+        assert exchange.done and exchange.duplicates == 1
 
 
 @pytest.mark.parametrize("have", [None, b"\1" * 4])
@@ -246,7 +322,7 @@ def test_what_a_provider_that_left_was_asked_for_goes_to_the_next(have: bytes | 
     again = []
     while (leaf := exchange.ask(second, 1.0)) is not None:
         again.append(leaf)
-        exchange.take(second, leaf, 1.0 + len(again))
+        give_right(exchange, second, leaf, 1.0 + len(again))
     assert sorted(again) == [0, 1, 2, 3] and set(asked) <= set(again)
 
 

@@ -14,7 +14,7 @@ PEER = PeerId(b"peer")
 
 def arrival(leaf: int) -> Arrival:
     room = bytearray(8)
-    return Arrival(PEER, leaf, memoryview(room), room, 0.0)
+    return Arrival(PEER, leaf, memoryview(room), room)
 
 
 class Disk:

@@ -21,7 +21,7 @@ from dimnode.records.ids import PeerId
 from dimnode.records.unixfs import LEAF_BYTES, Tree, TreeBuilder
 from dimnode.wire import pack_frame
 
-A, B = PeerId(b"a"), PeerId(b"b")
+A, B, C = PeerId(b"a"), PeerId(b"b"), PeerId(b"c")
 TWO = replace(LIMITS.exchange, requests_first=2, keeper_linger_seconds=60.0)
 
 
@@ -46,6 +46,8 @@ class Disk:
 
     def write(self, leaf: int, pieces: Sequence[bytes | memoryview], digest: bytes | None = None) -> bool:
         assert self.gate.acquire(timeout=30)
+        if pieces[0][0] == ord("!"):
+            raise PeerFault("blob: wrong leaf")
         self.have[leaf] = 1
         return True
 
@@ -96,8 +98,8 @@ class Peer:
         self.left += sent
         self.resume()
 
-    def give(self, leaf: int) -> None:
-        self.say(pack_frame(["leaf", leaf, LEAF_BYTES]) + bytes(LEAF_BYTES))
+    def give(self, leaf: int, content: bytes = bytes(LEAF_BYTES)) -> None:
+        self.say(pack_frame(["leaf", leaf, LEAF_BYTES]) + content)
 
     def lose(self) -> None:
         self.is_lost, self.left = True, b""
@@ -111,7 +113,10 @@ class Stage:
     def __init__(self, leaves: int, limits: Any) -> None:
         self.disk = Disk(leaves)
         nobody: Any = None
-        self.download = Download(nobody, tree_of(leaves).root, lambda _: self.disk, nobody, nobody, limits=limits)
+        self.lied = list[PeerId]()
+        self.download = Download(
+            nobody, tree_of(leaves).root, lambda _: self.disk, nobody, self.lied.append, limits=limits
+        )
         self.streams: dict[PeerId, Peer] = {}
         self.landed = 0
 
@@ -158,7 +163,7 @@ def run(scenario: Any) -> None:
     trio.run(scenario, clock=MockClock())
 
 
-def test_whose_leaves_are_being_written_is_asked_for_more_as_they_are() -> None:
+def test_who_brought_all_that_it_was_asked_for_is_asked_for_more_when_any_leaf_is_written() -> None:
     async def scenario() -> None:
         async with staged(20, A, B) as stage:
             a, b = stage.streams[A], stage.streams[B]
@@ -166,9 +171,8 @@ def test_whose_leaves_are_being_written_is_asked_for_more_as_they_are() -> None:
             b.give(b.asked[0])
             a.give(a.asked[0])
             a.give(a.asked[1])
-            await stage.let(1)  # of B: A has nothing to be asked for yet
             assert len(a.asked) == 2
-            await stage.let(2)
+            await stage.let(1)  # of B
             assert len(a.asked) >= 4
 
     run(scenario)
@@ -206,6 +210,60 @@ def test_what_a_provider_that_left_was_asked_for_is_asked_of_an_idle_one_at_once
             assert sorted(stage.streams[A].asked) == [0, 1]
 
     run(scenario)
+
+
+def test_of_one_that_left_the_leaves_that_wait_for_the_disk_are_asked_again_only_when_they_are_wrong() -> None:
+    async def scenario() -> None:
+        limits = replace(TWO, requests_first=3, leaves_waiting_max=3)
+        async with staged(6, A, B, limits=limits) as stage:
+            a, b = stage.streams[A], stage.streams[B]
+            first, second, third = a.asked
+            a.give(first)
+            a.give(second, b"!" * LEAF_BYTES)
+            stage.download._end(A, stage.download._streams[A])
+            a.give(third)  # it was on its way
+            await wait_all_tasks_blocked()
+            assert stage.download._keeper.waiting == 2
+            for leaf in list(b.asked):
+                b.give(leaf)
+            await stage.let(1)
+            assert stage.disk.have[first] and stage.lied == []
+            stage.disk.gate.release(4)  # the wrong one, and what B gave
+            await until(lambda: stage.download._keeper.waiting == 0)
+            await wait_all_tasks_blocked()
+            assert stage.lied == [A] and sorted(b.asked[3:]) == sorted([second, third])
+            for leaf in b.asked[3:]:
+                b.give(leaf)
+            await stage.let(2)
+            assert stage.download.done and len(b.asked) == 5
+            assert {each.peer: each.leaves for each in stage.download.shares()} == {A: 1, B: 5}
+
+    run(scenario)
+
+
+def test_what_came_from_two_at_the_end_is_written_once_and_its_memory_goes_to_who_waits() -> None:
+    clock = MockClock()
+
+    async def scenario() -> None:
+        two = replace(TWO, leaves_held_max=2, requests_first=1)
+        async with staged(3, A, B, C, limits=two) as stage:
+            a, b, c = (stage.streams[peer] for peer in (A, B, C))
+            b.give(b.asked[0])
+            await stage.let(1)
+            [late] = a.asked
+            while late not in b.asked:
+                clock.jump(1.0)
+                await wait_all_tasks_blocked()
+            a.give(late)
+            b.say(pack_frame(["leaf", late, LEAF_BYTES]) + b"half")
+            c.give(c.asked[0])
+            assert c.left and stage.download._keeper.waiting == 1
+            b.say(bytes(LEAF_BYTES - 4))
+            assert not c.left and stage.download._keeper.waiting == 2
+            await stage.let(2)
+            assert stage.download.done and len(stage.download._rooms._free) == 2
+
+    trio.run(scenario, clock=clock)
 
 
 def test_what_one_has_not_is_asked_of_another_at_once() -> None:
