@@ -8,6 +8,7 @@ has sent a prefix of its bytes, never part of a frame.
 """
 
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -52,6 +53,28 @@ class Taker(Protocol):
         """No more comes: the peer finished, or the stream is lost."""
 
 
+class _Filling:
+    """Takes what fills the memory of one reader, who waits for all of it."""
+
+    __slots__ = ("_wake", "room")
+
+    def __init__(self, room: memoryview, wake: Callable[[], object]) -> None:
+        self.room, self._wake = room, wake
+
+    def take(self, payload: bytes | memoryview) -> int:
+        """See `Taker`."""
+        taken = min(len(payload), len(self.room))
+        self.room[:taken] = payload[:taken]
+        self.room = self.room[taken:]
+        if not self.room:
+            self._wake()
+        return taken
+
+    def over(self) -> None:
+        """See `Taker`."""
+        self._wake()
+
+
 _SEND_WINDOW_MAX: Final = 2**32 - 1
 
 
@@ -77,7 +100,6 @@ class YamuxStream(IMuxedStream):
         self._head_at = 0  # how much of the first chunk was read
         self.abandoned_at: float | None = None
         self._expected: bytes | None = None
-        self._room: memoryview | None = None  # what the reader waits to have filled: payload goes there at once
         self._taker: Taker | None = None
         self.heard_at = self.widened_at  # when payload came that somebody waited for
         self._small_writes = 0
@@ -103,9 +125,8 @@ class YamuxStream(IMuxedStream):
         return self._receive_window
 
     def arrive(self, payload: bytes | memoryview) -> bool:
-        """Keep payload for the reader. Whether to wake it, which the connection does when the whole batch is in.
-
-        What a view shows is copied, once: into the memory that the reader waits to have filled, if it does.
+        """Give payload to the taker, or keep a copy for the reader. Whether to wake that one, which the connection does
+        when the whole batch is in.
         """
         if self.abandoned_at is not None:
             return False
@@ -115,17 +136,8 @@ class YamuxStream(IMuxedStream):
         if self._taker is not None:
             self._give(self._taker, payload)
             return False
-        if self._room is None:
-            self._chunks.append(bytes(payload))
-            return True
-        self.heard_at = trio.current_time()
-        taken = min(size, len(self._room))
-        self._room[:taken] = payload if taken == size else payload[:taken]
-        self._room = self._room[taken:]
-        if taken < size:
-            self._chunks.append(bytes(payload[taken:]))
-        self._account_read(taken)
-        return not self._room
+        self._chunks.append(bytes(payload))
+        return True
 
     def widen(self, delta: int) -> None:
         """The peer lets us send `delta` more bytes. Raises `FrameError` when the sum overflows."""
@@ -200,34 +212,21 @@ class YamuxStream(IMuxedStream):
         if n:
             self._take(n)
 
-    async def read_into(self, room: memoryview) -> int:
-        """Like `read`, into the caller's memory: how many bytes. Large reads copy once, and allocate nothing."""
-        if self._expected is not None:
-            await self.confirm()
-        await self._wait_for_chunks()
-        filled = 0
-        while self._chunks and filled < len(room):
-            piece = self._take_from_head(len(room) - filled)
-            room[filled : filled + len(piece)] = piece
-            filled += len(piece)
-        self._account_read(filled)
-        return filled
-
     async def fill(self, room: memoryview) -> None:
         """Wait until all of the caller's memory is filled: one turn of its task, however many pieces it comes in.
 
         Raises as `read`; what came until then is lost, and so it is after a cancel.
         """
-        while room and (self._chunks or self._expected is not None):
-            room = room[await self.read_into(room) :]
-        self._room = room
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._expected is not None:
+            await self.confirm()
+        filling = _Filling(room, self._readers.unpark_all)
+        self.pour(filling)
         try:
-            while self._room:
-                self.check_readable()
-                self._session.flush_if_pending()
-                await self._readers.park()
+            while filling.room:
+                await self._wait_for_more()
         finally:
-            self._room = None
+            self.pour(None)
 
     def pour(self, taker: Taker | None) -> None:
         """From now on payload goes to `taker` as it comes, and to no reader; None: to readers again.
@@ -269,9 +268,12 @@ class YamuxStream(IMuxedStream):
         if self._chunks:
             await trio.lowlevel.checkpoint_if_cancelled()
         while not self._chunks:
-            self.check_readable()
-            self._session.flush_if_pending()
-            await self._readers.park()
+            await self._wait_for_more()
+
+    async def _wait_for_more(self) -> None:
+        self.check_readable()
+        self._session.flush_if_pending()
+        await self._readers.park()
 
     def check_readable(self) -> None:
         """Raise `MuxedStreamEOF` or `MuxedStreamReset` when nothing is left to be read, and no more comes."""
