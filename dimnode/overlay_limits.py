@@ -296,7 +296,7 @@ class ExchangeLimits:
     """Large blobs between peers (docs/content.md)."""
 
     providers_max: int = 8
-    substitutes_max: int = 64  # who wait for one of these to go
+    substitutes_max: int = 64  # who wait to be called in
     requests_max: int = 12
     requests_first: int = 2
     requests_seconds: float = 0.25

@@ -1,7 +1,7 @@
 """An event-driven Noise session over the finished libp2p Noise handshake.
 
 Stock libp2p reads each Noise message with two locked reads and writes it inside the caller's task, so that cancelling
-a caller can cut a message in half and with it the whole connection. Here one system call reads up to 256 KiB, all
+a caller can cut a message in half and with it the whole connection. Here one system call reads up to 320 KiB, all
 messages in it are decrypted at once, and sending is `put` (collect) and `flush` (encrypt, one non-blocking write),
 neither of which can be interrupted. What the socket does not take is sent by `pump`, the one task that waits for it.
 
