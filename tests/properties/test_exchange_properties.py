@@ -45,7 +45,7 @@ class Swarm:
         self.events: list[tuple[float, int, str, PeerId]] = []
         self.taken: dict[int, int] = {}
         self.held: list[tuple[Peer, int, bool]] = []  # came, in this order, and wait for the disk
-        self.dropped = self.wrong = 0
+        self.dropped = self.wrong = self.most_held = 0
         self.asked: dict[int, int] = {}
         self.lost = 0
         self.looks = False
@@ -58,7 +58,7 @@ class Swarm:
 
     def fill(self) -> None:
         for peer in self.peers.values():
-            while not peer.gone and (leaf := self.exchange.ask(peer.name, self.now)) is not None:
+            while not (peer.gone or self.is_full) and (leaf := self.exchange.ask(peer.name, self.now)) is not None:
                 assert peer.have is None or peer.have[leaf]
                 assert leaf not in peer.queue
                 assert leaf not in [held for _, held, _ in self.held], "it is here"
@@ -68,6 +68,11 @@ class Swarm:
             if peer.queue and not peer.busy and not peer.gone:
                 peer.busy = True
                 self.at(60.0 if peer.mute else peer.seconds, "answer", peer.name)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk has enough to do: no more is asked then."""
+        return len(self.held) >= BOUNDS.leaves_waiting_max
 
     def drop(self, peer: Peer) -> None:
         peer.gone = True
@@ -104,12 +109,13 @@ class Swarm:
             return
         leaf = peer.queue.pop(0)
         peer.answered += 1
-        if self.random.random() < self.crowded:
+        if self.random.random() < self.crowded or self.is_full:
             self.exchange.crowd(peer.name, self.now)
         if not self.exchange.came(peer.name, leaf, self.now):
             self.dropped += 1
             return
         self.held.append((peer, leaf, peer.answered <= peer.lies_after))
+        self.most_held = max(self.most_held, len(self.held))
         if not self.disk:
             self.check()
         elif len(self.held) == 1:
@@ -186,6 +192,18 @@ def test_where_this_node_is_the_limit_one_provider_does_nearly_all(seconds: tupl
     swarm.run()
     assert swarm.exchange.done
     assert sorted([first.answered, second.answered])[0] < 40
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+@pytest.mark.parametrize("seconds", [0.001, 0.02])
+def test_nobody_outruns_a_slow_disk_and_one_provider_feeds_it_nearly_alone(seconds: float, others: int) -> None:
+    peers = [Peer(PeerId(b"peer %d" % number), seconds) for number in range(1 + others)]
+    swarm = Swarm(400, list(range(400)), peers, 0, disk=0.03)
+    swarm.run()
+    assert swarm.exchange.done and swarm.exchange.duplicates == 0
+    assert swarm.now < 400 * 0.03 * 1.05, "the disk is never idle"
+    assert swarm.most_held < BOUNDS.leaves_waiting_max + BOUNDS.requests_max * len(peers)
+    assert sum(sorted(peer.answered for peer in peers)[:-1]) < 100, [peer.answered for peer in peers]
 
 
 def give_right(exchange: Exchange, peer: PeerId, leaf: int, now: float) -> bool:
