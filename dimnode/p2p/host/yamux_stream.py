@@ -400,8 +400,8 @@ class YamuxStream(IMuxedStream):
             await trio.lowlevel.checkpoint()
         if len(parts) == 1 and not isinstance(parts[0], Slot) and self.write_nowait(parts[0]):
             return
-        while self._is_writing:
-            await self._next_writers.park()
+        if self._is_writing:
+            await self._next_writers.park()  # who ends hands over to the next: nobody overtakes it meanwhile
         self._is_writing = True
         try:
             self._outbox.add(parts)
@@ -410,8 +410,7 @@ class YamuxStream(IMuxedStream):
                 await self._session.wait_encrypted()
         finally:
             self._outbox.clear()
-            self._is_writing = False
-            self._next_writers.unpark()
+            self._is_writing = bool(self._next_writers.unpark())
 
     async def _empty_outbox(self) -> None:
         while True:

@@ -225,6 +225,67 @@ def test_two_writers_of_one_stream_do_not_mix_their_messages() -> None:
     run(scenario)
 
 
+def test_writers_of_one_stream_take_turns_though_one_writes_in_a_loop() -> None:
+    async def scenario() -> None:
+        async with connections() as (a, b), trio.open_nursery() as nursery:
+            ours, theirs = await stream_pair(a, b)
+
+            async def loop() -> None:
+                for _ in range(6):
+                    await ours.write(b"a" * 100_000)
+
+            nursery.start_soon(loop)
+            await trio.testing.wait_all_tasks_blocked()  # in the third: that is what the window takes
+            for letter in (b"b", b"c"):
+                nursery.start_soon(ours.write, letter * 100_000)
+                await trio.testing.wait_all_tasks_blocked()
+            got = b""
+            while len(got) < 700_000:
+                got += await theirs.read(100_000)
+                assert not ours.write_nowait(b"x"), "somebody writes all the time"
+            got += await read_exactly(theirs, 800_000 - len(got))
+            assert [(key, len(list(same))) for key, same in itertools.groupby(got)] == [
+                (ord("a"), 300_000),
+                (ord("b"), 100_000),
+                (ord("c"), 100_000),
+                (ord("a"), 300_000),
+            ]
+            assert ours.write_nowait(b"x")
+
+    run(scenario)
+
+
+def test_a_writer_that_is_cancelled_before_or_when_its_turn_comes_passes_it_on() -> None:
+    async def scenario() -> None:
+        parts = set[int]()
+        for steps in range(60):
+            async with connections() as (a, b), trio.open_nursery() as nursery:
+                ours, theirs = await stream_pair(a, b)
+                scope = trio.CancelScope()
+
+                async def write_within(scope: trio.CancelScope, stream: YamuxStream) -> None:
+                    with scope:
+                        await stream.write(b"b" * 200_000)
+
+                nursery.start_soon(ours.write, b"a" * 300_000)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(write_within, scope, ours)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(ours.write, b"c" * 100_000)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(read_exactly, theirs, 400_000)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+                await trio.testing.wait_all_tasks_blocked()
+                parts.add(ours.bytes_out)
+                assert ours.write_nowait(b"x")
+                await ours.reset()
+        assert {400_000, 600_000} <= parts
+
+    run(scenario)
+
+
 def test_write_nowait_sends_small_messages_only() -> None:
     async def scenario() -> None:
         async with connections() as (a, b):
