@@ -304,7 +304,7 @@ class ExchangeLimits:
     duplicates_max: int = 4
     leaves_waiting_max: int = 4  # of one fetch, between the wire and the disk, before no more are asked for
     keeper_linger_seconds: float = 0.5
-    leaves_held_max: int = 20  # of one fetch, in memory: those that wait, and those that come meanwhile
+    leaves_held_max: int = 20  # of one fetch, in memory: those that wait, and those that come; beyond `providers_max`
     head_start_seconds: float = 0.1  # of the first provider of a fetch
     enough_seconds: float = 0.2  # so long after leaves had to wait, or the process was busy, nobody else is called in
     enough_cores: float = 0.9  # of CPU that the process takes: more providers would bring nothing

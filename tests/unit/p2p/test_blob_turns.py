@@ -294,6 +294,10 @@ def test_when_the_disk_has_enough_to_do_nobody_is_asked_and_all_are_when_it_has_
     run(scenario)
 
 
+def test_half_a_leaf_of_every_provider_leaves_memory_for_a_whole_one() -> None:
+    assert LIMITS.exchange.leaves_held_max > LIMITS.exchange.providers_max
+
+
 @pytest.mark.parametrize("held_max", [3, 5])
 def test_leaves_in_memory_are_never_more_than_the_bound_and_each_comes_once(held_max: int) -> None:
     async def scenario() -> None:
