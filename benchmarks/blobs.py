@@ -46,6 +46,7 @@ SWITCH_SECONDS = 0.0005  # as a node sets it
 _LISTEN = ["/ip4/127.0.0.1/tcp/0"]
 _MANY = 2**50
 AHEAD_MEGABYTES = 64  # of memory that is let go before it is needed
+READ_BYTES = 256 * 1024
 
 
 class Weights:
@@ -142,7 +143,7 @@ async def bare_stream(address: str, megabytes: int) -> float:
         await stream.write(megabytes.to_bytes(8, "big"))
         left = megabytes * LEAF_BYTES
         while left:
-            left -= len(await stream.read(LIMITS.exchange.read_bytes))
+            left -= len(await stream.read(READ_BYTES))
         return megabytes * LEAF_BYTES / (time.perf_counter() - began) / 1e6
 
 
