@@ -86,7 +86,7 @@ class Download:
         self._streams: dict[PeerId, BlobStream] = {}
         self._taking_part: set[PeerId] = set()
         self._substitutes: deque[PeerId] = deque()
-        self._enough_until = 0.0
+        self._enough_until = 0.0  # while nobody was called in
         self._past_bytes_in = 0
         self._nursery: trio.Nursery | None = None
         self._failure: Exception | None = None
@@ -138,9 +138,10 @@ class Download:
             nursery.start_soon(self._watch_need)
             nursery.start_soon(self._check)
             while not self.done and self._failure is None:
+                self._call_in()
                 await self._changed.wait()
                 self._changed = trio.Event()
-            self._nursery = None  # nobody is taken in any more
+            self._nursery = None  # nobody is called in any more
             nursery.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
@@ -169,18 +170,18 @@ class Download:
 
     async def _watch_need(self) -> None:
         while True:
-            self._call_in()
             await trio.sleep(self._limits.look_again_seconds)
+            self._call_in()
 
     def _call_in(self) -> None:
         """Take on who waits, unless those at work bring as much as this node takes: more of them would only cost.
 
-        The first one has a head start, in which that shows.
+        The first one of all has a head start, in which that shows.
         """
         while self._nursery and self._substitutes and len(self._workers) < self._limits.providers_max:
             if self._workers and trio.current_time() < self._enough_until:
                 return
-            if not self._workers:
+            if not self._enough_until:
                 self._enough_until = trio.current_time() + self._limits.head_start_seconds
             peer = self._substitutes.popleft()
             if peer not in self.liars and not self.done:
@@ -225,7 +226,6 @@ class Download:
         self._taking_part.discard(peer)
         if took_part and not self._taking_part:
             self.idle_since = trio.current_time()
-        self._call_in()
         self._change()
 
     def _liar(self, peer: PeerId, fault: PeerFault) -> None:

@@ -23,18 +23,19 @@ class Dials:
 
     silent: set[PeerId] = field(default_factory=set)
     order: list[PeerId] = field(default_factory=list)
+    seconds: float = 0.0
 
     async def reach(self, peer: PeerId) -> None:
         self.order.append(peer)
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.seconds)
         if peer in self.silent:
             await trio.sleep_forever()
         raise DialFailed("it is gone")
 
 
-def download_of(dials: Dials) -> Download:
+def download_of(dials: Dials, limits: Any = FEW) -> Download:
     nothing: Any = None
-    return Download(nothing, blob_cid(b""), nothing, dials.reach, nothing, limits=FEW)
+    return Download(nothing, blob_cid(b""), nothing, dials.reach, nothing, limits=limits)
 
 
 @asynccontextmanager
@@ -58,7 +59,7 @@ def test_who_is_offered_first_is_asked_first_however_many_are_offered_after_it()
             for peer in PEERS:
                 download.offer(peer)
             await trio.sleep(1.0)
-        assert dials.order == PEERS[:5]
+            assert dials.order == PEERS[:5]
 
     run(scenario)
 
@@ -70,7 +71,7 @@ def test_who_is_offered_before_the_fetch_runs_is_asked_once_it_does() -> None:
         download.offer(PEERS[0])
         async with running(download):
             await trio.sleep(1.0)
-        assert dials.order == PEERS[:1]
+            assert dials.order == PEERS[:1]
 
     run(scenario)
 
@@ -85,6 +86,33 @@ def test_while_the_first_one_hangs_in_its_dial_the_others_are_called_in() -> Non
             await wait_all_tasks_blocked()
             assert dials.order == PEERS[:1]
             await trio.sleep(FEW.head_start_seconds + 2 * FEW.look_again_seconds)
-        assert dials.order == PEERS[:3]
+            assert dials.order == PEERS[:3]
+
+    run(scenario)
+
+
+def test_while_nobody_has_it_several_are_asked_at_a_time() -> None:
+    async def scenario() -> None:
+        dials = Dials(seconds=0.08)
+        wide = replace(LIMITS.exchange, providers_max=8)
+        download = download_of(dials, wide)
+        async with running(download):
+            for peer in PEERS:
+                download.offer(peer)
+            await trio.sleep(0.5)
+            assert sorted(dials.order) == PEERS
+
+    run(scenario)
+
+
+def test_when_a_fetch_is_stopped_nobody_who_waits_is_dialled() -> None:
+    async def scenario() -> None:
+        dials = Dials(set(PEERS))
+        download = download_of(dials)
+        async with running(download):
+            for peer in PEERS:
+                download.offer(peer)
+            await wait_all_tasks_blocked()
+        assert dials.order == PEERS[:1]
 
     run(scenario)
