@@ -14,7 +14,7 @@ import trio
 from dimnode.errors import PeerFault
 from dimnode.limits import LIMITS, ExchangeLimits
 from dimnode.p2p.host.streams import Stream
-from dimnode.p2p.host.yamux_stream import Taker
+from dimnode.p2p.host.yamux_takers import Taker
 from dimnode.records.ids import Cid, is_cid
 from dimnode.records.unixfs import LEAF_BYTES, NODE_BYTES_MAX
 from dimnode.wire import END, pack_frame, unpack_body

@@ -11,7 +11,8 @@ from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, Muxed
 from dimnode.errors import ConfigError
 from dimnode.p2p.host.yamux import YamuxConnection
 from dimnode.p2p.host.yamux_slots import Slot
-from dimnode.p2p.host.yamux_stream import Taker, YamuxStream
+from dimnode.p2p.host.yamux_stream import YamuxStream
+from dimnode.p2p.host.yamux_takers import Taker
 
 
 class StreamEnded(Exception):

@@ -8,9 +8,8 @@ has sent a prefix of its bytes, never part of a frame.
 """
 
 from collections import deque
-from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 from libp2p.abc import IMuxedStream
@@ -31,6 +30,7 @@ from dimnode.p2p.host.yamux_frames import (
     encode_header,
 )
 from dimnode.p2p.host.yamux_slots import Outbox, Slot
+from dimnode.p2p.host.yamux_takers import Filling, Taker
 
 if TYPE_CHECKING:
     from dimnode.p2p.host.yamux import YamuxConnection
@@ -38,41 +38,6 @@ if TYPE_CHECKING:
 
 class ProtocolRefused(MuxedStreamReset):
     """The peer answered a proposal of a protocol with no."""
-
-
-class Taker(Protocol):
-    """Takes payload in the moment in which it comes, in the turn of the connection's reader: no task waits for it.
-
-    Its methods must be quick and must not raise.
-    """
-
-    def take(self, payload: bytes | memoryview) -> int:
-        """How much of it was taken: the view is of memory that is used again. What is left waits for `resume`."""
-
-    def over(self) -> None:
-        """No more comes: the peer finished, or the stream is lost."""
-
-
-class _Filling:
-    """Takes what fills the memory of one reader, who waits for all of it."""
-
-    __slots__ = ("_wake", "room")
-
-    def __init__(self, room: memoryview, wake: Callable[[], object]) -> None:
-        self.room, self._wake = room, wake
-
-    def take(self, payload: bytes | memoryview) -> int:
-        """See `Taker`."""
-        taken = min(len(payload), len(self.room))
-        self.room[:taken] = payload[:taken]
-        self.room = self.room[taken:]
-        if not self.room:
-            self._wake()
-        return taken
-
-    def over(self) -> None:
-        """See `Taker`."""
-        self._wake()
 
 
 _SEND_WINDOW_MAX: Final = 2**32 - 1
@@ -220,7 +185,7 @@ class YamuxStream(IMuxedStream):
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._expected is not None:
             await self.confirm()
-        filling = _Filling(room, self._readers.unpark_all)
+        filling = Filling(room, self._readers.unpark_all)
         self.pour(filling)
         try:
             while filling.room:
