@@ -16,7 +16,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.jobs import seconds_to_check, verify_figures
-from dimnode.cli.verify_many import cores, receipts_in
+from dimnode.cli.verify_many import receipts_in
+from dimnode.posix.system import cores
 from dimnode.records.envelope import signed_bytes
 from dimnode.records.receipt import parse_receipt
 

@@ -20,6 +20,7 @@ import msgspec
 
 from dimnode.errors import ConfigError, why_of
 from dimnode.limits import LIMITS
+from dimnode.posix.files import is_ours, user
 from dimnode.schema_words import in_words
 
 CONFIG_FILE: Final = "config.toml"
@@ -182,7 +183,7 @@ def socket_path(home: Path) -> Path:
         path = Path(runtime) / f"{name}.sock"
         if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
             return path
-    path = _private_folder(Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}") / "control.sock"
+    path = _private_folder(Path(tempfile.gettempdir()) / f"{name}-{user()}") / "control.sock"
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
         raise ConfigError("E-store-08", f"{path} is too long for a socket", "", "set XDG_RUNTIME_DIR to a short path")
     return path
@@ -195,7 +196,7 @@ def _private_folder(folder: Path) -> Path:
         found = folder.lstat()
     except OSError as error:
         raise ConfigError("E-store-08", f"cannot use {folder}", why_of(error), "set XDG_RUNTIME_DIR") from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or not is_ours(found) or found.st_mode & 0o077:
         raise ConfigError("E-store-08", f"{folder} belongs to somebody else", "", "set XDG_RUNTIME_DIR")
     return folder
 

@@ -8,10 +8,8 @@ connection whether anybody is there, whenever nothing has come for a while: `NoN
 """
 
 import contextlib
-import select
 import shlex
 import socket as sockets
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +21,7 @@ from typing import Any, Final
 from dimnode.config import default_home, socket_path
 from dimnode.errors import NoNode, PeerFault, Refused
 from dimnode.limits import LIMITS, ApiLimits
+from dimnode.posix.sockets import AT_ONCE, READABLE, WRITABLE, connected, poll
 from dimnode.wire import FrameDecoder, pack_frame, unpack_body
 
 _READ_BYTES: Final = 1024 * 1024
@@ -55,7 +54,7 @@ class Line:
     def __init__(self, home: Path | str | None, socket: Path | str | None, limits: ApiLimits = LIMITS.api) -> None:
         self._path, self._limits = str(socket or socket_path(Path(home) if home else default_home())), limits
         try:
-            self._socket = _connected(self._path, limits.probe_seconds_max)
+            self._socket = connected(self._path, limits.probe_seconds_max)
         except BlockingIOError:
             raise self._silence() from None
         except OSError as error:
@@ -113,7 +112,7 @@ class Line:
             with self._sending:
                 while rest:
                     try:
-                        rest = rest[self._socket.send(rest, sockets.MSG_DONTWAIT) :]
+                        rest = rest[self._socket.send(rest, AT_ONCE) :]
                     except BlockingIOError:  # it reads nothing: it is stopped, or has as many jobs of ours as it takes
                         self._wait_for_room()
         except OSError:
@@ -143,9 +142,9 @@ class Line:
     def _wait_for_room(self) -> None:
         """Until the node reads on, or has said something, or so long that whoever calls has to look again."""
         if self._is_free():
-            self._take_turn(None, select.POLLIN | select.POLLOUT)
+            self._take_turn(None, READABLE | WRITABLE)
         else:
-            _ready([self._socket], _OTHERS_TURN_SECONDS, select.POLLOUT)
+            _ready([self._socket], _OTHERS_TURN_SECONDS, WRITABLE)
 
     def _is_free(self) -> bool:
         """Whether nobody reads; if so, it is the caller's turn."""
@@ -153,7 +152,7 @@ class Line:
             free, self._reading = not self._reading, True
         return free
 
-    def _take_turn(self, left_seconds: float | None, wanted: int = select.POLLIN) -> bool:
+    def _take_turn(self, left_seconds: float | None, wanted: int = READABLE) -> bool:
         """Read once and sort what came; whether something did."""
         chunk = b""
         try:
@@ -175,7 +174,7 @@ class Line:
                 if quiet_seconds <= seconds:
                     self._probe()
                 return b""
-            chunk = self._socket.recv(_READ_BYTES, sockets.MSG_DONTWAIT)
+            chunk = self._socket.recv(_READ_BYTES, AT_ONCE)
         except BlockingIOError:
             return b""
         except OSError:
@@ -192,7 +191,7 @@ class Line:
         """
         seconds = self._limits.probe_seconds_max
         try:
-            with _connected(self._path, seconds) as probe:
+            with connected(self._path, seconds) as probe:
                 probe.sendall(pack_frame({"id": 1, "op": "ping"}))
                 alive = _ready([probe, self._socket], seconds)
         except OSError:  # no longer listens, or takes nobody in
@@ -238,31 +237,15 @@ class Line:
         return NoNode("E-cli-07", what, cause, "let its process go on (kill -CONT), or end it and dim up")
 
 
-def _connected(path: str, seconds: float) -> sockets.socket:
-    """A connection of which no connect or send makes no progress for longer than this: then it is BlockingIOError.
-
-    Not by `settimeout`, for which connecting to a listener with a full backlog fails at once.
-    """
-    made = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
-    whole, part = divmod(seconds, 1.0)
-    made.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, struct.pack("ll", int(whole), int(part * 1_000_000)))
-    try:
-        made.connect(path)
-    except OSError:
-        made.close()
-        raise
-    return made
-
-
-def _ready(waited: Iterable[sockets.socket], seconds: float, wanted: int = select.POLLIN) -> bool:
+def _ready(waited: Iterable[sockets.socket], seconds: float, wanted: int = READABLE) -> bool:
     """Whether something came to one of these, or else what is wanted, or it was hung up, within this time."""
-    poll = select.poll()  # not select(): a process with many files open is no reason to fail
+    waiting = poll()  # not select(): a process with many files open is no reason to fail
     try:
         for each in waited:
-            poll.register(each, wanted)
+            waiting.register(each, wanted)
     except ValueError:  # another thread has closed it
         return True
-    return bool(poll.poll(max(0.0, seconds * 1000)))
+    return bool(waiting.poll(max(0.0, seconds * 1000)))
 
 
 def _message(body: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import names_of_posix
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +68,34 @@ def imported(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def posix_names_in(path: Path) -> set[str]:
+    """What this file takes of the standard library, or asks it for, that only some systems have."""
+    found, modules = set(), {}
+    for node in nodes_of(path):
+        if isinstance(node, ast.Import):
+            modules |= {alias.asname or alias.name: alias.name for alias in node.names}
+    for node in nodes_of(path):
+        match node:
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if module in modules:
+                found.add((modules[module], name))
+            case ast.Call(
+                func=ast.Name(id="getattr" | "hasattr"), args=[ast.Name(id=module), ast.Constant(value=name), *_]
+            ):
+                found.add((modules.get(module, ""), name))
+            case ast.Attribute(attr=name) if name in names_of_posix.METHODS:
+                found.add(("", name))
+            case ast.ImportFrom(module=module, names=names, level=0):
+                found |= {(module, alias.name) for alias in names}
+            case ast.Constant(value=str() as text) if text.startswith("/proc/"):
+                found.add(("/proc/", ""))
+    return {f"{module}.{name}" if name else module for module, name in found if _is_of_posix(module, name)}
+
+
+def _is_of_posix(module: str, name: str) -> bool:
+    names = names_of_posix.NAMES.get(module)
+    return bool(names and names.fullmatch(name)) or name in names_of_posix.METHODS or module == "/proc/"
+
+
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_a_module_opens_with_what_it_does_and_is_not_too_long(path):
     text = path.read_text(encoding="utf-8")
@@ -87,18 +116,28 @@ def test_libp2p_stays_behind_its_one_door(path):
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
-def test_what_only_posix_has_stays_in_one_file(path):
-    if name_of(path) in ("dimnode/posix.py", "dimnode/exec/landlock.py"):
+def test_what_only_posix_has_stays_in_one_place(path):
+    if path.parent == ROOT / "dimnode/posix":
         return
-    assert not imported(path) & {"fcntl", "resource", "termios", "pty", "pwd", "grp"}
-    asked = {
-        (node.value.id, node.attr)
-        for node in nodes_of(path)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-    }
-    calls = {"fork", "waitpid", "memfd_create", "WIFSIGNALED", "setuid", "getrlimit"}
-    assert not {attribute for name, attribute in asked if name == "os"} & calls
-    assert not {attribute for name, attribute in asked if name == "signal"} & {"SIGCHLD", "set_wakeup_fd", "alarm"}
+    assert not imported(path) & names_of_posix.MODULES
+    assert not posix_names_in(path)
+
+
+def test_the_search_finds_names_of_posix_however_they_are_written(tmp_path):
+    written = """
+import os, signal
+import socket as sockets
+from os import fork as again, getpid
+from select import poll
+os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+sockets.socket(sockets.AF_UNIX).recvmsg(1), sockets.AF_INET
+getattr(os, "RWF_NOWAIT", 0), hasattr(os, "readv"), hasattr(os, "replace")
+signal.SIGKILL, signal.SIGTERM
+open(f"/proc/{pid}/status")
+"""
+    (tmp_path / "such.py").write_text(written, encoding="utf-8")
+    ours = "os.O_NOFOLLOW os.RWF_NOWAIT os.fork os.readv select.poll signal.SIGKILL socket.AF_UNIX .recvmsg /proc/"
+    assert posix_names_in(tmp_path / "such.py") == set(ours.split())
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)

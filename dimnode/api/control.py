@@ -8,7 +8,6 @@ one that has many answers to read: its next request is read when it has read som
 
 import logging
 import os
-import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from dimnode.api.port import Answer, NodePort
 from dimnode.errors import ConfigError, DimError, PeerFault, Refused, why_of
 from dimnode.jobs.effects import Refuse, Reply
 from dimnode.limits import LIMITS, Limits
+from dimnode.posix.sockets import local_socket
 from dimnode.records.ids import RecordId
 from dimnode.wire import FrameDecoder, is_deeper, pack_frame, unpack_body
 
@@ -66,7 +66,7 @@ class ControlDoor:
                 os.unlink(path)  # the home is locked by us, so whoever left it is dead
         except FileNotFoundError:
             pass
-        plain = socket.socket(socket.AF_UNIX)
+        plain = local_socket()
         before = os.umask(0o177)
         try:
             plain.bind(path)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dimnode import posix
 from dimnode.cli.hints import with_home
 from dimnode.cli.logs import configure_logging
 from dimnode.cli.mechanic import look_around
@@ -21,6 +20,7 @@ from dimnode.client import Client
 from dimnode.config import Config, default_home, load_config, unknown_variables
 from dimnode.errors import DimError, NoNode, RunFailed
 from dimnode.exec.sandbox import REQUIRED
+from dimnode.posix import files
 from dimnode.records.ids import peer_text
 from dimnode.records.membership_kinds import OPEN_SWARM_NAME
 
@@ -219,11 +219,11 @@ def stop(chosen: argparse.Namespace) -> int:
 def _locked(home: Path) -> bool:
     """True while a node holds the directory."""
     try:
-        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(home / "lock", os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
-        posix.lock_for_this_process(descriptor)
+        files.lock_for_this_process(descriptor)
     except BlockingIOError:
         return True
     finally:

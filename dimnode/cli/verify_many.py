@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +24,8 @@ from dimnode.audit.verifier import verify
 from dimnode.cli.output import counted, say, say_json, shown
 from dimnode.errors import ConfigError, RunFailed
 from dimnode.limits import LIMITS
+from dimnode.posix.processes import held_back
+from dimnode.posix.system import cores
 
 _WORDS = {0: "verified", 3: "incomplete", 2: "unreadable", 1: "refused"}
 """From the best to the worst news, by exit status."""
@@ -95,11 +97,6 @@ def verify_many(chosen: Namespace) -> int:
     return worst
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def verdicts(files: Sequence[Path], blobs: Path | None, processes: int) -> Iterator[Verdict]:
     """What is found in each file, in order. Few bytes are not worth the start of processes."""
     if processes == 1 or _few(files):
@@ -130,15 +127,10 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
+def _deaf_to_ctrl_c() -> AbstractContextManager[None]:
     """A piece may begin a process, and that inherits what is held back: a terminal interrupts all, one shall speak.
     A Ctrl-C of this moment is not lost, it comes at the end of it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return held_back(signal.SIGINT)
 
 
 def _few(files: Sequence[Path]) -> bool:

@@ -3,7 +3,6 @@
 Rule: an act asks the swarm, says what came back, and keeps the receipt; it decides nothing.
 """
 
-import signal
 import threading
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ from dimnode.audit.verifier import verify
 from dimnode.client import read_output
 from dimnode.demo.setting import CABINET, FEW, HOSPITALS, UNSEEN, Setting, bytes_out
 from dimnode.demo.split import CHAIN_ROW, TRIAGE_FEATURES, VOTE_ROWS
+from dimnode.posix.processes import GO_ON, HOLD
 from dimnode.records.ids import peer_bytes
 from dimnode.records.receipt import parse_receipt
 
@@ -151,7 +151,7 @@ def chained(setting: Setting) -> None:
     killer = _Killer(setting)
     candidates = ("dano", "brio")
     for name in candidates:  # hold both who could diagnose, so that the one chosen is surely in the middle
-        swarm[name].send_signal(signal.SIGSTOP)
+        swarm[name].send_signal(HOLD)
     ended = swarm["alba"].client.run(job, [setting.rows_blob([CHAIN_ROW])], watch=killer.watch)
     killer.join()
     _tell_chain(setting, facts, killer, ended)
@@ -183,7 +183,7 @@ class _Killer:
         swarm[self.victim].kill()
         for name in ("dano", "brio"):
             if name != self.victim:
-                swarm[name].send_signal(signal.SIGCONT)
+                swarm[name].send_signal(GO_ON)
 
     def join(self) -> None:
         """Wait until the deed is done."""

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from dimnode.client import Client
 from dimnode.errors import ConfigError, DimError
+from dimnode.posix.processes import GO_ON
 from dimnode.records.ids import peer_text
 from dimnode.store.home import load_key, locked
 
@@ -91,14 +92,14 @@ class Member:
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         self.drop_client()
-        self.send_signal(signal.SIGKILL)
         if self.process is not None:
+            self.process.kill()
             self.process.wait()
 
     def stop(self) -> None:
         """Ask it to end."""
         self.drop_client()
-        self.send_signal(signal.SIGCONT)
+        self.send_signal(GO_ON)
         self.send_signal(signal.SIGTERM)
 
     def wait_stopped(self) -> None:

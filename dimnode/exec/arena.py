@@ -2,7 +2,7 @@
 
 Rule: nothing that a worker does to this memory reaches the node. There are two pieces, each used again and again:
 
-Inputs. The node has the only writable mapping there can ever be (`posix.written_here_alone`), and gets its pages before
+Inputs. The node has the only writable mapping there can ever be (`written_here_alone`), and gets its pages before
 it touches them: no worker can change what it was given or take a page away, and a machine without memory says so by
 an OSError. (A page that is not there would end the node by SIGBUS.) Where the system has no such memory, the node maps
 nothing and writes with `pwrite`. It is a ring: a worker answers in the order in which it was asked.
@@ -23,8 +23,9 @@ from typing import Any, Final
 import numpy as np
 import trio
 
-from dimnode import posix
 from dimnode.errors import PeerFault
+from dimnode.posix import memory
+from dimnode.posix.files import pread, pwrite
 from dimnode.records.tensors import tensor_places
 
 ALIGNMENT_BYTES: Final = 64
@@ -101,7 +102,7 @@ class Arena:
         """A copy of the worker's answer; None when it says more than there can be."""
         if not 0 < length <= self.output_bytes:
             return None
-        found = os.pread(self.output, length, 0)
+        found = pread(self.output, length, 0)
         return found if len(found) == length else None
 
     def close(self) -> None:
@@ -117,7 +118,7 @@ class Arena:
         """Have all pages up to here: touching one that the machine has no memory for would end this process."""
         while self._allocated < end and self.inputs >= 0:
             size = min(PIECE_BYTES, self.input_bytes - self._allocated)
-            posix.allocate(self.inputs, self._allocated, size)
+            memory.allocate(self.inputs, self._allocated, size)
             self._allocated += size
             await trio.lowlevel.checkpoint()
 
@@ -140,7 +141,7 @@ class Arena:
             self._mapped[offset : offset + len(piece)] = np.frombuffer(piece, np.uint8)
             return
         while piece:
-            done = os.pwrite(self.inputs, piece, offset)
+            done = pwrite(self.inputs, piece, offset)
             piece, offset = piece[done:], offset + done
 
     def _fit(self, size: int) -> int | None:
@@ -158,12 +159,12 @@ class Arena:
 def open_arena(directory: str, input_bytes: int, output_bytes: int) -> Arena:
     """Two pieces of zeros: memory where the system has it, else disk. Raises OSError."""
     try:
-        inputs, mapping = posix.written_here_alone(input_bytes)
+        inputs, mapping = memory.written_here_alone(input_bytes)
         mapped = np.frombuffer(mapping, np.uint8)
     except OSError:
-        inputs, mapped = posix.anonymous_file(directory, input_bytes), None
+        inputs, mapped = memory.anonymous_file(directory, input_bytes), None
     try:
-        output = posix.anonymous_file(directory, output_bytes)
+        output = memory.anonymous_file(directory, output_bytes)
     except OSError:
         os.close(inputs)
         raise

@@ -4,18 +4,18 @@ Rule: what comes from a worker is untrusted. Lengths are checked before anything
 on, nothing is unpickled, and file descriptors travel only downwards (the node never receives one).
 """
 
-import array
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 import msgpack
 
+from dimnode.posix.sockets import recv_fds, send_fds
+
 HEADER_BYTES = 4
 READ_BYTES = 64 * 1024
 DESCRIPTORS_PER_READ_MAX = 96
 CONTAINERS_MAX = 256
-_INTEGER_BYTES = array.array("i").itemsize
 
 
 class BrokenFrame(Exception):
@@ -90,18 +90,10 @@ def send_with_descriptors(channel: socket.socket, frame: bytes | memoryview, des
     """One `sendmsg`: the descriptors ride on the first byte. Returns how many bytes went; may raise BlockingIOError."""
     if not descriptors:
         return channel.send(frame)
-    return socket.send_fds(channel, [frame], list(descriptors))
+    return send_fds(channel, [frame], list(descriptors))
 
 
 def receive_with_descriptors(channel: socket.socket) -> tuple[bytes, list[int]]:
     """One `recvmsg`: bytes, and the descriptors that came with them in order of sending. b"" at the end of stream."""
-    space = socket.CMSG_LEN(DESCRIPTORS_PER_READ_MAX * _INTEGER_BYTES)
-    chunk, ancillary, _, _ = channel.recvmsg(READ_BYTES, space)
-    found: list[int] = []
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            whole = len(payload) - len(payload) % _INTEGER_BYTES
-            numbers = array.array("i")
-            numbers.frombytes(payload[:whole])
-            found.extend(numbers)
+    chunk, found, _, _ = recv_fds(channel, READ_BYTES, DESCRIPTORS_PER_READ_MAX)
     return chunk, found

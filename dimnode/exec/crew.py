@@ -5,13 +5,11 @@ that ran; others that were behind it in the same worker did not run and go back 
 """
 
 import math
-import signal
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import trio
 
-from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import orders
 from dimnode.exec.admission import worker_bytes
@@ -28,6 +26,7 @@ from dimnode.exec.queue import Lane, OrderQueue, Ticket
 from dimnode.exec.runtimes.choice import ALWAYS
 from dimnode.exec.zygotes import Zygotes
 from dimnode.limits import ExecLimits
+from dimnode.posix import processes
 
 READ_BYTES = 256 * 1024
 
@@ -429,10 +428,10 @@ def _how_it_died(wait_status: int | None) -> tuple[Status, str, str]:
     """Status, code and message from what `waitpid` said; None: nobody said anything."""
     if wait_status is None:
         return "crashed", orders.CRASHED, "the worker hung up"
-    number, name = posix.how_it_ended(wait_status)
+    number, name = processes.how_it_ended(wait_status)
     if not name:
         return "crashed", orders.CRASHED, f"the worker ended by itself with code {number}"
-    if number == signal.SIGXCPU:
+    if name == "SIGXCPU":
         return "timeout", orders.TIMED_OUT, "used more processor time than it may"
-    hint = ", perhaps because the machine ran out of memory" if number == signal.SIGKILL else ""
+    hint = ", perhaps because the machine ran out of memory" if name == "SIGKILL" else ""
     return "crashed", orders.CRASHED, f"the worker was ended by {name}{hint}"

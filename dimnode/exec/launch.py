@@ -7,7 +7,6 @@ or token in the node's environment is never in a process that later runs foreign
 import contextlib
 import itertools
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -155,7 +154,7 @@ class Zygote:
         try:
             self._process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
-            self._process.send_signal(signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
 
     def __enter__(self) -> "Zygote":

@@ -13,9 +13,10 @@ from dimnode.exec.admission import cost_name
 from dimnode.exec.batching import Batches
 from dimnode.exec.estimates import Estimates
 from dimnode.exec.member import Member, Result
-from dimnode.exec.memory import machine_bytes, process_bytes, process_peak_bytes, process_use
+from dimnode.exec.memory import machine_bytes, process_bytes, process_use
 from dimnode.exec.queue import Lane, OrderQueue, Ticket
 from dimnode.limits import ExecLimits
+from dimnode.posix.processes import process_peak_bytes
 
 _CORES: Final = os.cpu_count() or 1  # asked once: the system reads a file for each answer
 

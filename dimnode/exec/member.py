@@ -29,7 +29,8 @@ from dimnode.exec.orders import ModelOrder, Order, WorkerState
 from dimnode.exec.placement import Place
 from dimnode.exec.queue import Ticket
 from dimnode.limits import LIMITS
-from dimnode.posix import anonymous_file
+from dimnode.posix.files import NO_WAIT
+from dimnode.posix.memory import anonymous_file
 
 _NONE_LEFT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -82,7 +83,7 @@ def open_regular(path: str, code: str, what: str) -> int:
     Raises OSError when the system has none left to open: that is not the file's fault.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | NO_WAIT)
     except OSError as error:
         if error.errno in _NONE_LEFT:
             raise

@@ -5,17 +5,16 @@ On Linux a process's own part is its resident set less what it maps from files o
 resident set, which counts shared pages too.
 """
 
-import contextlib
 import ctypes
 import functools
 import platform
 import sys
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import psutil
 
-_OF_STATUS: Final = frozenset({"VmHWM", "RssFile", "RssShmem"})
+from dimnode.posix.processes import process_peak_bytes
 
 
 def process_bytes(pid: int) -> int | None:
@@ -25,20 +24,6 @@ def process_bytes(pid: int) -> int | None:
     except (psutil.Error, OSError, ValueError):
         return None
     return max(0, int(found.rss) - int(getattr(found, "shared", 0)))
-
-
-def process_peak_bytes(pid: int) -> int:
-    """The most that this process ever took for itself; 0 where the kernel does not say.
-
-    The high-water mark counts pages of files too (proc_pid_status(5), VmHWM); those that it maps now are taken off.
-    """
-    said: dict[str, int] = {}
-    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/status") as lines:
-        for line in lines:
-            name, _, rest = line.partition(":")
-            if name in _OF_STATUS:
-                said[name] = int(rest.split()[0]) * 1024
-    return max(0, said.get("VmHWM", 0) - said.get("RssFile", 0) - said.get("RssShmem", 0))
 
 
 def process_use(pid: int) -> tuple[int, int]:

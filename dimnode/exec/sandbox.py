@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dimnode import posix
 from dimnode.exec import landlock
-from dimnode.posix import LINUX, MACOS
+from dimnode.posix import processes
+from dimnode.posix.system import LINUX, MACOS
+from dimnode.posix.walls import drop_capabilities, enter_seatbelt, set_limits
 
 WALLS = {"linux": frozenset({"landlock", "seccomp", "rlimits"}), "macos": frozenset({"seatbelt", "rlimits"})}
 """What a complete sandbox has, by operating system."""
@@ -102,7 +103,7 @@ def install(walls: Walls, seccomp_filter: Any, settle: Callable[[], None] = lamb
     layers = {"netns"} if walls.networkless else set()
     os.chdir(walls.directory)
     os.environ["TMPDIR"] = walls.directory
-    if posix.drop_capabilities():
+    if drop_capabilities():
         layers.add("nocaps")
     if LINUX:
         with contextlib.suppress(OSError):
@@ -110,7 +111,7 @@ def install(walls: Walls, seccomp_filter: Any, settle: Callable[[], None] = lamb
             layers.add("landlock")
     settle()
     with contextlib.suppress(OSError, ValueError):
-        posix.set_limits(walls.memory_bytes, walls.file_bytes, walls.open_files)
+        set_limits(walls.memory_bytes, walls.file_bytes, walls.open_files)
         layers.add("rlimits")
     if seccomp_filter is not None:
         with contextlib.suppress(OSError):
@@ -118,7 +119,7 @@ def install(walls: Walls, seccomp_filter: Any, settle: Callable[[], None] = lamb
             layers.add("seccomp")
     if MACOS:
         with contextlib.suppress(OSError):
-            posix.enter_seatbelt(seatbelt(walls.directory))
+            enter_seatbelt(seatbelt(walls.directory))
             layers.add("seatbelt")
     return frozenset(layers)
 
@@ -146,9 +147,9 @@ def breaches() -> tuple[str, ...]:
         socket.socket().close()
         found.append("socket")
     with contextlib.suppress(OSError):
-        child = posix.fork()
+        child = processes.fork()
         if child == 0:
             os._exit(0)
-        posix.wait_for(child)
+        processes.wait_for(child)
         found.append("process")
     return tuple(found)

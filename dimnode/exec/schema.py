@@ -8,7 +8,6 @@ process, bounded memory. Where those walls cannot be raised nothing is parsed, a
 
 import json
 import os
-import select
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from dimnode.errors import DimError, Refused, RunFailed
 from dimnode.exec.launch import KEPT_ENVIRONMENT, WORKER_ENVIRONMENT
 from dimnode.exec.orders import NO_RUNTIME
 from dimnode.limits import LIMITS
+from dimnode.posix.sockets import poll
 
 if TYPE_CHECKING:
     from dimnode.exec.runtimes.base import Model
@@ -83,10 +83,10 @@ def _heard(process: subprocess.Popen[bytes], name: str) -> bytes:
     heard, limits = bytearray(), LIMITS.exec
     end = time.monotonic() + limits.schema_seconds_max
     assert process.stdout is not None
-    poll = select.poll()
-    poll.register(process.stdout)
+    waiting = poll()
+    waiting.register(process.stdout)
     try:
-        while poll.poll(max(0.0, end - time.monotonic()) * 1000):
+        while waiting.poll(max(0.0, end - time.monotonic()) * 1000):
             if not (piece := os.read(process.stdout.fileno(), 65_536)):
                 return bytes(heard)
             heard += piece
@@ -108,10 +108,11 @@ class _Said(msgspec.Struct):
 
 def _look(order: Mapping[str, Any]) -> dict[str, Any]:
     """Runs in the process of its own."""
-    from dimnode import posix
     from dimnode.exec import orders, sandbox
     from dimnode.exec.runtimes.base import Content
     from dimnode.exec.runtimes.choice import runtime_of
+    from dimnode.posix import processes
+    from dimnode.posix.walls import leave_network
 
     runtime, limits, files = runtime_of(order["runtime"]), LIMITS.exec, {}
     if not runtime.version():
@@ -125,9 +126,9 @@ def _look(order: Mapping[str, Any]) -> dict[str, Any]:
         if left < 0:
             raise RunFailed("E-models-06", f"more than {limits.parsed_bytes_max} bytes, which are not read for this")
         files[path] = Content(role, memoryview(raw))
-    memory_bytes = posix.address_space_bytes() + limits.worker_memory_bytes_max
+    memory_bytes = processes.address_space_bytes() + limits.worker_memory_bytes_max
     file_bytes, open_files = limits.worker_file_bytes_max, limits.worker_open_files_max
-    walls = sandbox.Walls(memory_bytes, file_bytes, open_files, order["folder"], posix.leave_network())
+    walls = sandbox.Walls(memory_bytes, file_bytes, open_files, order["folder"], leave_network())
     layers = sandbox.install(walls, sandbox.build_filter(), runtime.settle)
     if not sandbox.complete(layers):
         raise RunFailed("E-cli-31", f"not parsed: no complete sandbox here ({sandbox.describe(layers)})")

@@ -7,14 +7,12 @@ memory_bytes] with
 the worker's socket; up: ["warm", traits] once, then what `Zygote.try_walls` says, or nothing.
 """
 
-import os
 import signal
 import socket
 import sys
 import tempfile
 from dataclasses import fields
 
-from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec.channel import (
     FrameBuffer,
@@ -26,6 +24,7 @@ from dimnode.exec.channel import (
 from dimnode.exec.orders import NO_DEVICE
 from dimnode.exec.runtimes.choice import runtime_of
 from dimnode.exec.zygote import FRAME_BYTES_MAX, Zygote, limits_from, read_walls
+from dimnode.posix import processes
 
 
 class Spawning(Zygote):
@@ -44,8 +43,8 @@ class Spawning(Zygote):
                 traits = _warm(channel)
                 layers, leaks, fault = self._tried_by(channel, directory)
         finally:  # it has said all that it will, and may hang
-            os.kill(pid, signal.SIGKILL)
-            posix.wait_for(pid)
+            processes.kill(pid)
+            processes.wait_for(pid)
         self._reserve = self._spare()
         if fault:  # only a process of its own can choose again
             raise RunFailed(
@@ -79,7 +78,7 @@ class Spawning(Zygote):
             self._reserve = self._spare()
         except (OSError, RuntimeError) as error:
             if pid:  # nobody would ever end it: it is no worker
-                os.kill(pid, signal.SIGKILL)
+                processes.kill(pid)
             self._channel.sendall(pack_frame(["unborn", token, str(error)]))
             return
         self._pids[token] = pid
@@ -89,7 +88,7 @@ class Spawning(Zygote):
         mine, theirs = socket.socketpair()
         mine.settimeout(self._limits.worker_start_seconds_max)
         with theirs:
-            return posix.spawn(self._program(theirs.fileno()), theirs.fileno()), mine
+            return processes.spawn(self._program(theirs.fileno()), theirs.fileno()), mine
 
     def _program(self, descriptor: int) -> list[str]:
         numbers = ",".join(str(getattr(self._limits, limit.name)) for limit in fields(self._limits))
@@ -124,7 +123,7 @@ def main(descriptor: int, name: str, numbers: str, device: str) -> None:
             case ["prove", str(directory)]:
                 channel.sendall(spare.try_walls(directory))
             case ["start", _, str(directory), bool(required), int(memory_bytes)]:
-                spare.become_worker(posix.parent(), directory, required, memory_bytes, found[0])
+                spare.become_worker(processes.parent(), directory, required, memory_bytes, found[0])
 
 
 if __name__ == "__main__":

@@ -77,8 +77,9 @@ def _raise_walls(folder: str) -> None:
     """Everything imported and tried once, then the walls: nothing is opened where they do not all stand."""
     import torch
 
-    from dimnode import posix
     from dimnode.exec import sandbox
+    from dimnode.posix import processes
+    from dimnode.posix.walls import leave_network
 
     trial = io.BytesIO()
     torch.save({"x": torch.ones(1)}, trial)
@@ -86,8 +87,8 @@ def _raise_walls(folder: str) -> None:
     torch.load(trial, weights_only=True, map_location="cpu")
     torch.set_num_threads(1)
     limits = LIMITS.exec
-    memory_bytes = posix.address_space_bytes() + limits.worker_memory_bytes_max
-    walls = sandbox.Walls(memory_bytes, 2 * limits.parsed_bytes_max, 64, folder, posix.leave_network())
+    memory_bytes = processes.address_space_bytes() + limits.worker_memory_bytes_max
+    walls = sandbox.Walls(memory_bytes, 2 * limits.parsed_bytes_max, 64, folder, leave_network())
     layers = sandbox.install(walls, sandbox.build_filter())
     if not sandbox.complete(layers):
         raise RunFailed("E-models-52", f"no complete sandbox here ({sandbox.describe(layers)})")

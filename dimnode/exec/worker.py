@@ -20,7 +20,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import operations, orders, sandbox
 from dimnode.exec.birth import Birth, birth_from
@@ -33,6 +32,9 @@ from dimnode.exec.shared_arena import SharedArena
 from dimnode.exec.together import Part, Trust, infer_together
 from dimnode.exec.transforms.program import Program, compile_program
 from dimnode.limits import ExecLimits
+from dimnode.posix import processes
+from dimnode.posix.files import pread
+from dimnode.posix.walls import arm_cpu_limit
 from dimnode.records.ids import BLOB_PREFIX, TREE_PREFIX
 from dimnode.records.transforms import files_of
 from dimnode.records.unixfs import root_of
@@ -57,7 +59,7 @@ class Post:
 
 def serve(post: Post, seccomp_filter: Any) -> None:
     """Work until end of stream. The caller ends the process afterwards, whatever happens in here."""
-    posix.offer_to_the_oom_killer()
+    processes.offer_to_the_oom_killer()
     layers = sandbox.install(post.walls, seccomp_filter, post.runtime.settle)
     report = sandbox.describe(layers)
     if post.sandbox_required and not sandbox.complete(layers):
@@ -196,7 +198,7 @@ class _Worker:
             case MemoryError():
                 status, code = "memory", orders.OUT_OF_MEMORY
                 message = f"needs more than the {self._post.memory_bytes} bytes a worker may use"
-        rss = posix.peak_memory_bytes()
+        rss = processes.peak_memory_bytes()
         message = message[: self._limits.message_characters_max]
         output = self._put(outcome.output)
         return pack_frame([number, status, code, message, output, run_us, cpu_us, rss, outcome.rows, outcome.batch])
@@ -262,7 +264,7 @@ class _Worker:
         """Keep the CPU limit ahead of what this order may use; most orders find it far enough ahead already."""
         needed_ns = cpu_ns + timeout_ms * 1_000_000
         if needed_ns > self._cpu_allowed_ns:
-            posix.arm_cpu_limit(2 * timeout_ms / 1000)
+            arm_cpu_limit(2 * timeout_ms / 1000)
             self._cpu_allowed_ns = cpu_ns + 2 * timeout_ms * 1_000_000
 
 
@@ -270,7 +272,7 @@ def _from_file(file: int, lengths: list[int]) -> tuple[bytes, ...]:
     """Large blobs lie one behind the other in a file without a name."""
     offset, blobs = 0, []
     for length in lengths:
-        blobs.append(os.pread(file, length, offset))
+        blobs.append(pread(file, length, offset))
         offset += length
     return tuple(blobs)
 

@@ -16,7 +16,6 @@ import contextlib
 import gc
 import os
 import platform
-import select
 import signal
 import socket
 import sys
@@ -24,7 +23,6 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
-from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import sandbox
 from dimnode.exec.channel import FrameBuffer, pack_frame, receive_with_descriptors, unpack_body
@@ -34,6 +32,11 @@ from dimnode.exec.runtimes.choice import runtime_of
 from dimnode.exec.runtimes.devices import AUTO, CPU
 from dimnode.exec.sandbox import Walls
 from dimnode.limits import ExecLimits
+from dimnode.posix import processes
+from dimnode.posix.files import set_blocking
+from dimnode.posix.sockets import READABLE, poll
+from dimnode.posix.system import MACOS, processor_flags
+from dimnode.posix.walls import leave_network
 
 FRAME_BYTES_MAX = 64 * 1024
 FAULTS = (RuntimeError, OSError, ValueError, TypeError, LookupError, RunFailed, MemoryError)
@@ -43,7 +46,7 @@ FAULTS = (RuntimeError, OSError, ValueError, TypeError, LookupError, RunFailed, 
 def main(channel_descriptor: int, parent_pid: int, name: str, numbers: str, device: str) -> None:
     """Serve the node until its end. Runs as `python -m dimnode.exec.zygote`."""
     limits = limits_from(numbers)
-    posix.die_with_parent(parent_pid)
+    processes.die_with_parent(parent_pid)
     # A Ctrl-C or a stop of the service is for the node; it hangs up on us when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -51,7 +54,7 @@ def main(channel_descriptor: int, parent_pid: int, name: str, numbers: str, devi
     try:
         runtime = runtime_of(name)
         # Apple's frameworks, of which its devices are, do not survive a fork.
-        forks = runtime.FORKS and not (posix.MACOS and device != CPU)
+        forks = runtime.FORKS and not (MACOS and device != CPU)
         zygote = (Zygote if forks else _spawning())(channel, runtime, limits, device)
         traits, layers, breaches = zygote.prove()
     except RunFailed as fault:
@@ -103,7 +106,7 @@ def import_everything(runtime: Runtime, device: str = AUTO) -> dict[str, str]:
 
 def _instruction_set() -> str:
     """The widest vector unit: results are bit-identical only within one."""
-    flags = posix.processor_flags()
+    flags = processor_flags()
     for flag, name in (("avx512f", "avx512"), ("avx2", "avx2"), ("sve", "sve"), ("asimd", "neon")):
         if flag in flags:
             return name
@@ -121,16 +124,16 @@ class Zygote:
         self._device = device
         self._runtime = runtime
         self._limits = limits
-        self._networkless = posix.leave_network()
+        self._networkless = leave_network()
         self._prepare()
         self._pids: dict[int, int] = {}
         self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_write, False)
-        os.set_blocking(self._wake_read, False)
+        set_blocking(self._wake_write, False)
+        set_blocking(self._wake_read, False)
 
     def _prepare(self) -> None:
         self.traits = import_everything(self._runtime, self._device)
-        self._born_bytes = posix.address_space_bytes()
+        self._born_bytes = processes.address_space_bytes()
         self._filter = sandbox.build_filter(device=self._runtime.DEVICE.accelerated)
 
     def try_walls(self, directory: str) -> bytes:
@@ -176,7 +179,7 @@ class Zygote:
 
         mine, theirs = socket.socketpair()
         with tempfile.TemporaryDirectory() as directory, mine, theirs:
-            pid = posix.fork()
+            pid = processes.fork()
             if pid == 0:
                 with _ending():
                     theirs.sendall(self.try_walls(directory))
@@ -186,20 +189,20 @@ class Zygote:
                 reply = b"".join(iter(lambda: mine.recv(FRAME_BYTES_MAX), b""))
             except TimeoutError:  # a driver may hang
                 reply = b""
-                os.kill(pid, signal.SIGKILL)
-            posix.wait_for(pid)
+                processes.kill(pid)
+            processes.wait_for(pid)
         return read_walls(reply)
 
     def serve(self) -> None:
         """Until the node hangs up."""
-        posix.wake_on_ended_children(self._wake_write)
+        processes.wake_on_ended_children(self._wake_write)
         frames = FrameBuffer(FRAME_BYTES_MAX)
         descriptors: list[int] = []
-        poll = select.poll()  # not select(): a node with a thousand files open gives its zygote a high number
+        waiting = poll()  # not select(): a node with a thousand files open gives its zygote a high number
         for each in (self._channel.fileno(), self._wake_read):
-            poll.register(each, select.POLLIN)
+            waiting.register(each, READABLE)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            ready = {descriptor for descriptor, _ in waiting.poll()}
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)
@@ -217,7 +220,7 @@ class Zygote:
         """Kill what still lives (where the kernel does not do it for us)."""
         for pid in self._pids.values():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                processes.kill(pid)
 
     def _obey(self, request: list[Any], descriptors: list[int]) -> None:
         match request:
@@ -228,12 +231,12 @@ class Zygote:
             case ["end", token]:
                 # Not reaped yet, so the number is still this worker's.
                 if token in self._pids:
-                    os.kill(self._pids[token], signal.SIGKILL)
+                    processes.kill(self._pids[token])
 
     def _start(self, token: int, directory: str, required: bool, memory_bytes: int, channel: int) -> None:
         parent = os.getpid()
         try:
-            pid = posix.fork()
+            pid = processes.fork()
         except OSError as error:
             self._channel.sendall(pack_frame(["unborn", token, os.strerror(error.errno or 0)]))
             return
@@ -247,8 +250,8 @@ class Zygote:
         """This process is a worker from now on; returns when it is over."""
         from dimnode.exec import worker
 
-        posix.wake_on_ended_children(-1)
-        posix.die_with_parent(parent)
+        processes.wake_on_ended_children(-1)
+        processes.die_with_parent(parent)
         for inherited in (self._channel.fileno(), self._wake_read, self._wake_write):
             os.close(inherited)
         self._runtime.DEVICE.open()
@@ -276,11 +279,11 @@ class Zygote:
         )
 
     def _own_bytes(self) -> int:
-        return posix.address_space_bytes() if self._runtime.DEVICE.accelerated else self._born_bytes
+        return processes.address_space_bytes() if self._runtime.DEVICE.accelerated else self._born_bytes
 
     def _reap(self) -> None:
         tokens = {pid: token for token, pid in self._pids.items()}
-        for pid, *end in posix.ended_children():
+        for pid, *end in processes.ended_children():
             token = tokens.get(pid)
             if token is not None:
                 del self._pids[token]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 import trio
 
-from dimnode import posix
 from dimnode.errors import Refused
 from dimnode.exec.runtimes.choice import PACKAGES
 from dimnode.limits import LIMITS
@@ -25,6 +24,7 @@ from dimnode.node.peer_answers import clock_ahead_ms
 from dimnode.node.swarm import AGENT
 from dimnode.p2p.gossip import HEARTBEAT_TOPIC
 from dimnode.p2p.host.gate import ConductReport
+from dimnode.posix import processes
 from dimnode.records.ids import cid_text, short
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def _blobs(node: Node) -> list[Finding]:
 
 def _files() -> Finding:
     """Every connection takes one; a node without any left refuses whoever comes."""
-    most = posix.open_files_max()
+    most = processes.open_files_max()
     try:
         used = psutil.Process().num_fds()
     except (OSError, psutil.Error):  # it is read from a file, and there is none left

@@ -8,12 +8,12 @@ operator can do who changes this program.
 """
 
 import os
-import signal
 from collections.abc import Callable
 
 from dimnode.errors import ConfigError
 from dimnode.node.library import Library
 from dimnode.node.model_orders import LocalModel
+from dimnode.posix.processes import kill
 from dimnode.records.envelope import open_envelope
 from dimnode.records.ids import PeerId
 from dimnode.records.manifest import Manifest
@@ -43,7 +43,7 @@ def fault_point(setting: str, me: PeerId) -> Callable[[Rows], None]:
             if row[0] == kind and open_envelope(row[5], check_signature=False).by == me:
                 left -= 1
                 if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    kill(os.getpid())
 
     return after_commit
 

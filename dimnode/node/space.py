@@ -9,8 +9,8 @@ from pathlib import Path
 
 import trio
 
-from dimnode import posix
 from dimnode.limits import Limits, StoreLimits
+from dimnode.posix import processes
 
 log = logging.getLogger(__name__)
 
@@ -39,4 +39,4 @@ class Space:
 
 def allow_open_files(limits: Limits) -> None:
     """Systems give a program 256 (macOS) or 1024 files unless it asks for more, and each connection takes one."""
-    posix.allow_open_files(limits.host.open_files_wanted)
+    processes.allow_open_files(limits.host.open_files_wanted)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from dimnode.errors import ConfigError, PeerFault, Refused
+from dimnode.posix.files import NO_LINK, NO_WAIT, is_ours, pread, pwrite, set_blocking
 from dimnode.records.ids import Cid, cid_bytes, cid_text, is_cid
 from dimnode.records.unixfs import NODE_BYTES_MAX
 
@@ -23,7 +24,6 @@ HAVE: Final = ".have"
 ADDING: Final = ".adding"
 USER_PIN: Final = "user"
 MODEL_PIN: Final = "model "  # and the model's id
-_NO_WAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -35,7 +35,7 @@ def open_folder(home: Path) -> Path:
         found = folder.lstat()
     except OSError as error:
         raise ConfigError("E-store-30", f"cannot use {folder}", str(error), "choose another DIM_HOME") from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    if not stat.S_ISDIR(found.st_mode) or not is_ours(found):
         cause = "it is a link, no folder, or belongs to somebody else"
         raise ConfigError(
             "E-store-30", f"cannot use {folder}", cause, "move it away; to use another disk, mount it there"
@@ -66,12 +66,12 @@ def plain(path: Path) -> os.stat_result | None:
         found = path.lstat()
     except OSError:
         return None
-    return found if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() else None
+    return found if stat.S_ISREG(found.st_mode) and is_ours(found) else None
 
 
 def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor of a plain file. Raises `OSError`, also for a link."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, flags | NO_LINK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "no plain file")
@@ -82,7 +82,9 @@ def open_source(path: Path) -> int:
     """A file that a person named. Raises `Refused` E-store-32 for anything but a plain file."""
     try:
         # Without blocking: opening a pipe would wait for somebody to write into it.
-        return open_plain(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = open_plain(path, os.O_RDONLY | NO_WAIT)
+        set_blocking(descriptor, True)
+        return descriptor
     except OSError as error:
         link = path.is_symlink()
         cause = "it is a symbolic link" if link else error.strerror or ""
@@ -102,28 +104,20 @@ def linked(path: Path, link: Path, descriptor: int) -> bool:
 
 def read_at(descriptor: int, offset: int, size: int) -> bytes:
     """Exactly `size` bytes. Raises `OSError` when there are fewer."""
-    found = os.pread(descriptor, size, offset)
+    found = pread(descriptor, size, offset)
     while len(found) < size:
-        more = os.pread(descriptor, size - len(found), offset + len(found))
+        more = pread(descriptor, size - len(found), offset + len(found))
         if not more:
             raise OSError(errno.EIO, "the file is shorter than it was")
         found += more
     return found
 
 
-def read_at_once(descriptor: int, offset: int, places: Sequence[memoryview]) -> bool:
-    """Fill `places` if all of it is in memory: without waiting for a disk. False when it is not, or nobody can tell."""
-    try:
-        return bool(_NO_WAIT) and os.preadv(descriptor, places, offset, _NO_WAIT) == sum(map(len, places))
-    except OSError:  # also what a file system says that cannot tell
-        return False
-
-
 def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
     """All of it, from `offset` on. Raises `OSError`."""
-    count = os.pwrite(descriptor, content, offset)
+    count = pwrite(descriptor, content, offset)
     while count < len(content):
-        count += os.pwrite(descriptor, memoryview(content)[count:], offset + count)
+        count += pwrite(descriptor, memoryview(content)[count:], offset + count)
 
 
 def write_all(descriptor: int, piece: bytes | bytearray | memoryview) -> None:
@@ -136,7 +130,7 @@ def write_all(descriptor: int, piece: bytes | bytearray | memoryview) -> None:
 def write_nodes(path: Path, nodes: Sequence[bytes]) -> None:
     """A tree's nodes, each behind its length (u32, big-endian): whole or not there. Raises `OSError`."""
     partial = path.with_name(f"{path.name}.{os.urandom(8).hex()}{ADDING}")  # two threads may write the same one
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o400)
     try:
         for raw in nodes:
             write_all(descriptor, len(raw).to_bytes(4, "big") + raw)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dimnode.posix.files import read_at_once
 from dimnode.records.unixfs import LEAF_BYTES, Tree
 from dimnode.store import blob_files as files
 
@@ -51,7 +52,7 @@ class Reader:
 
     def leaf_at_once(self, leaf: int, places: Sequence[memoryview]) -> bool:
         """The same, into `places`, which are as long, if it is in memory: without waiting for the disk."""
-        return files.read_at_once(self._descriptor, leaf * LEAF_BYTES, places)
+        return read_at_once(self._descriptor, leaf * LEAF_BYTES, places)
 
     def close(self) -> None:
         """Idempotent."""

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import LIMITS, StoreLimits
+from dimnode.posix.files import NO_LINK, fchmod
 from dimnode.records.ids import Cid, cid_text
 from dimnode.records.unixfs import Layout, Tree, read_tree, single_leaf
 from dimnode.store import blob_files as files
@@ -65,7 +66,6 @@ class BlobStore:
         """
         if isinstance(source, Path):
             with os.fdopen(files.open_source(source), "rb", buffering=0) as file:
-                os.set_blocking(file.fileno(), True)
                 size_bytes = os.fstat(file.fileno()).st_size
                 check_size(size_bytes, self._limits.blob_bytes_max)
                 self.make_room(size_bytes)
@@ -76,7 +76,7 @@ class BlobStore:
         draft = self.folder / (os.urandom(8).hex() + files.ADDING)
         descriptor = -1
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK
             descriptor = os.open(draft, flags, 0o600)
             most = self._limits.blob_bytes_max
             tree, whole = hash_stream(file, most, progress, descriptor, self._room_for, whole=name_whole)
@@ -99,7 +99,6 @@ class BlobStore:
             return found
         link = self.folder / (os.urandom(8).hex() + files.ADDING)
         with os.fdopen(files.open_source(path), "rb", buffering=0) as file:
-            os.set_blocking(file.fileno(), True)
             tree, digest = hash_stream(file, self._limits.blob_bytes_max, progress, whole=True)
             if whole is not None and digest != whole:
                 raise Refused(
@@ -116,7 +115,7 @@ class BlobStore:
 
     def _settle(self, tree: Tree, draft: Path, descriptor: int, pin: str, whole: Cid | None) -> Blob:
         """The bytes are there and hashed: give them their name, then a row."""
-        os.fchmod(descriptor, 0o400)
+        fchmod(descriptor, 0o400)
         os.fsync(descriptor)
         with self._lock:
             blob = self.find(tree.root)

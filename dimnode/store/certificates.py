@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from dimnode.posix.files import NO_LINK
+
 TLS_FOLDER: Final = "tls"
 _DAYS: Final = 397  # what browsers accept at most
 _EARLIER: Final = datetime.timedelta(hours=1)  # clocks differ
@@ -68,6 +70,6 @@ def _general_name(text: str) -> x509.GeneralName:
 
 
 def _written(path: Path, content: bytes) -> Path:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_LINK, 0o600), "wb") as file:
         file.write(content)
     return path

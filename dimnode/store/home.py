@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from dimnode import posix
 from dimnode.errors import ConfigError, why_of
+from dimnode.posix import files
 from dimnode.records.envelope import SigningKey
 
 KEY_FILE: Final = "identity.key"
@@ -87,10 +87,10 @@ def load_key(home: Path) -> SigningKey:
 def locked(home: Path) -> Iterator[None]:
     """Hold the home for this process. A second node on one directory is refused with the first one's pid."""
     path = home / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            posix.lock_for_this_process(descriptor)
+            files.lock_for_this_process(descriptor)
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             raise ConfigError(

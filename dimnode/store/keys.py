@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dimnode.errors import ConfigError, Refused
+from dimnode.posix.files import NO_LINK, fchmod
 
 KEYS_FILE: Final = "keys.db"
 SCOPES: Final = ("submit", "read", "review", "admin")
@@ -74,9 +75,9 @@ class KeyBook:
     def __init__(self, home: Path) -> None:
         self._path = path = home / KEYS_FILE
         try:
-            opened = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            opened = os.open(path, os.O_CREAT | os.O_RDWR | NO_LINK, 0o600)
             self._file = _file_id(os.fstat(opened))
-            os.fchmod(opened, 0o600)  # who could write here could make keys
+            fchmod(opened, 0o600)  # who could write here could make keys
             os.close(opened)
             self._database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")

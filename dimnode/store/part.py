@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dimnode.errors import PeerFault, Refused
 from dimnode.limits import StoreLimits
+from dimnode.posix.files import NO_LINK, fchmod, pwrite
 from dimnode.records.unixfs import LEAF_BYTES, Tree
 from dimnode.store import blob_files as files
 from dimnode.store.hashing import Progress, silent
@@ -33,7 +34,7 @@ class Part:
         self._open()
 
     def _open(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | NO_LINK
         try:
             for path in (self.path, self._have_path):
                 if path.is_symlink() or (path.exists() and files.plain(path) is None):
@@ -54,7 +55,7 @@ class Part:
                 if hashlib.sha256(self.read(leaf)).digest() == self.tree.digest(leaf):
                     self._count(leaf)
                 else:
-                    os.pwrite(self._notes, b"\0", leaf)
+                    pwrite(self._notes, b"\0", leaf)
                 progress(self.done_bytes, self.tree.file_bytes)
         except OSError as error:
             raise files.refusal_of(error, "the blob cannot be taken up again") from None
@@ -73,7 +74,7 @@ class Part:
             return False
         try:
             files.write_at(self._file, content, leaf * LEAF_BYTES)
-            os.pwrite(self._notes, b"\1", leaf)  # not through a mapping: a full disk would kill the process
+            pwrite(self._notes, b"\1", leaf)  # not through a mapping: a full disk would kill the process
         except OSError as error:
             raise files.refusal_of(error, "the blob cannot be taken in") from None
         return self._count(leaf)
@@ -108,7 +109,7 @@ class Part:
 
     def stamp(self) -> int:
         """Make it read-only, for it will not change again; when it was changed last, in ns."""
-        os.fchmod(self._file, 0o400)
+        fchmod(self._file, 0o400)
         return os.fstat(self._file).st_mtime_ns
 
     def close(self) -> None:

@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from dimnode import posix
 from dimnode.errors import RunFailed
 from dimnode.exec import sandbox
 from dimnode.exec.birth import birth_bytes
@@ -29,6 +28,8 @@ from dimnode.exec.sandbox import Walls
 from dimnode.exec.worker import Post, serve
 from dimnode.exec.zygote import import_everything
 from dimnode.limits import LIMITS
+from dimnode.posix import processes
+from dimnode.posix.walls import leave_network
 
 IO_URING_SETUP, OPENAT2, PROCESS_VM_READV = 425, 437, 310
 
@@ -97,8 +98,8 @@ def main(form: str, secret: str, folder: str) -> None:
     """One worker, one order."""
     real = runtime_of(form)
     import_everything(real)
-    rules, networkless = sandbox.build_filter(), posix.leave_network()
-    born = posix.address_space_bytes()
+    rules, networkless = sandbox.build_filter(), leave_network()
+    born = processes.address_space_bytes()
     limits = LIMITS.exec
     walls = Walls(born + limits.worker_memory_bytes_max, limits.worker_file_bytes_max, 64, folder, networkless)
     mine, theirs = socket.socketpair()

@@ -16,12 +16,12 @@ import pytest
 import trio
 from exec_tools import ENDLESS, LIMITS, QUICK, arrays, blob, onnx_order, open_rig, rounds
 
-from dimnode import posix
 from dimnode.exec import arena, hiring, operations, orders
 from dimnode.exec.launch import Hello, Zygote, start_zygote
 from dimnode.exec.orders import Condition, Facts, Rows, Take
 from dimnode.exec.runtimes import onnx
 from dimnode.exec.runtimes.base import one_file
+from dimnode.posix import memory
 
 from exec_models import doubling, lookup, threshold  # isort: skip - its folder is on the path since exec_tools
 
@@ -104,7 +104,7 @@ def test_inputs_and_outputs_of_megabytes_arrive_whole(
         raise OSError("none in this system")
 
     if without == "memory written here alone":
-        monkeypatch.setattr(posix, "written_here_alone", none_here)
+        monkeypatch.setattr(memory, "written_here_alone", none_here)
     elif without is not None:
         monkeypatch.setattr(hiring, "open_arena", none_here)
 

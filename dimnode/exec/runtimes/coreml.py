@@ -27,7 +27,7 @@ from dimnode.exec.runtimes.base import Files, Model
 from dimnode.exec.runtimes.declared import FAULTS, fault_of
 from dimnode.exec.runtimes.devices import Device
 from dimnode.exec.runtimes.mil import Program
-from dimnode.posix import MACOS
+from dimnode.posix.system import MACOS
 
 FORMAT: Final = "coreml"
 PACKAGE: Final = "coremltools"

@@ -25,7 +25,7 @@ from dimnode.exec.runtimes.devices import Device
 from dimnode.exec.runtimes.weights import Groups, Weights
 from dimnode.exec.runtimes.weights_file import Stored
 from dimnode.limits import LIMITS
-from dimnode.posix import MACOS
+from dimnode.posix.system import MACOS
 
 FORMAT: Final = "mlx"
 PACKAGE: Final = "mlx"

@@ -29,6 +29,7 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.security.secure_session import SecureSession
 
 from dimnode.limits import HostLimits
+from dimnode.posix.sockets import readv, tcp_info
 
 NOISE_MESSAGE_BYTES_MAX: Final = 65535
 TAG_BYTES: Final = 16
@@ -210,7 +211,7 @@ class NoiseSession(SecureSession):
         while True:
             try:
                 await trio.lowlevel.wait_readable(sock)
-                return os.readv(sock.fileno(), (target,))
+                return readv(sock.fileno(), (target,))
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError) as error:
@@ -371,9 +372,9 @@ class NoiseSession(SecureSession):
 
 
 def plain_socket(carrier: Any) -> Any:
-    """Return the TCP socket below `carrier`, or None when there is something else there (relay, or no `os.readv`)."""
+    """Return the TCP socket below `carrier`, or None when there is something else there (a relay)."""
     tcp: Any = getattr(carrier, "stream", None)
-    if type(tcp) is not TrioTCPStream or not hasattr(os, "readv"):
+    if type(tcp) is not TrioTCPStream:
         return None
     stream = tcp.stream
     return stream.socket if isinstance(stream, trio.SocketStream) else None
@@ -386,7 +387,7 @@ def let_kernel_hold(sock: Any, near_seconds: float, unsent_bytes: int) -> None:
     a slow line. On a fast one that refuses half of all large writes, and each refusal costs a turn of the pump.
     """
     try:
-        said = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        said = tcp_info(sock, _TCP_INFO_BYTES)
         (round_trip_us,) = struct.unpack_from("=I", said, _MIN_ROUND_TRIP_AT)
         if round_trip_us < near_seconds * 1e6:
             sock.setsockopt(socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, unsent_bytes)

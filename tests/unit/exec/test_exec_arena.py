@@ -18,11 +18,11 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dimnode import posix
 from dimnode.exec import arena as module
 from dimnode.exec.arena import ALIGNMENT_BYTES, APART_BYTES_MIN, PIECE_BYTES, Arena, numbers_start, open_arena
 from dimnode.exec.mapping import as_array, open_blobs
 from dimnode.exec.shared_arena import SharedArena
+from dimnode.posix import memory
 from dimnode.records.tensors import Tensor, encode_tensors
 
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, F_ADD_SEALS, F_SEAL_SEAL = 1, 2, 16, 1033, 1
@@ -31,7 +31,7 @@ LARGE = 8 * 1024**2
 
 def sealable() -> bool:
     try:
-        descriptor, _ = posix.written_here_alone(4096)
+        descriptor, _ = memory.written_here_alone(4096)
     except OSError:
         return False
     os.close(descriptor)
@@ -52,7 +52,7 @@ def none_here(size_bytes: int) -> Any:
 @pytest.fixture(params=[pytest.param("sealed", marks=sealed_only), "as elsewhere"])
 def arena(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
     if request.param != "sealed":
-        monkeypatch.setattr(posix, "written_here_alone", none_here)
+        monkeypatch.setattr(memory, "written_here_alone", none_here)
     found = open_arena(str(tmp_path), 64 * 1024, 32 * 1024)
     yield found
     found.close()
@@ -95,7 +95,7 @@ def test_inputs_are_read_where_they_lie_and_answers_come_out_as_copies(arena: Ar
 @pytest.mark.parametrize("sealed", [pytest.param(True, marks=sealed_only), False])
 def test_blobs_of_all_sizes_arrive_whole(sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not sealed:
-        monkeypatch.setattr(posix, "written_here_alone", none_here)
+        monkeypatch.setattr(memory, "written_here_alone", none_here)
     arena = open_arena(str(tmp_path), 32 * 1024**2, 4096)
     assert (arena._mapped is not None) is sealed
     shared = their_side(arena)
@@ -194,8 +194,8 @@ def test_a_small_order_does_not_pay_for_a_large_one_and_no_page_is_paid_for_twic
     large: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int]] = []
-    stock = posix.allocate
-    monkeypatch.setattr(posix, "allocate", lambda _, *part: asked.append(part) or stock(large.inputs, *part))
+    stock = memory.allocate
+    monkeypatch.setattr(memory, "allocate", lambda _, *part: asked.append(part) or stock(large.inputs, *part))
     put(large, bytes(1000))
     assert os.fstat(large.inputs).st_blocks * 512 == PIECE_BYTES
     large.release()
@@ -212,7 +212,7 @@ def test_a_machine_without_memory_is_an_error_and_no_page_is_touched(
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "no memory left")
 
-    monkeypatch.setattr(posix, "allocate", full)
+    monkeypatch.setattr(memory, "allocate", full)
     for size in (1000, LARGE):
         with pytest.raises(OSError, match="no memory left"):
             put(large, bytes(size))
