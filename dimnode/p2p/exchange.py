@@ -188,19 +188,24 @@ class Exchange:
         return None
 
     def _late(self, peer: PeerId, provider: _Provider, now: float) -> int | None:
-        """One of the last leaves, that another provider has for longer than this one would need for it twice."""
+        """One of the last leaves, the last to come from one that is silent for longer than this one needs for two.
+
+        Or would need longer for it than this one for all of them: one that keeps its pace is left alone.
+        """
         if len(self._missing) > self._limits.endgame_leaves_max or self.duplicates >= self._limits.duplicates_max:
             return None
-        patience = 2 * provider.seconds_per_leaf
+        seconds = provider.seconds_per_leaf
         late: list[tuple[float, int]] = []
         for leaf in self._missing:
             askers = self._askers.get(leaf, set())
             has = provider.have is None or bool(provider.have[leaf])
             if len(askers) == 1 and peer not in askers and has:
-                [other] = askers
-                asked_at = self._providers[other].asked[leaf]
-                if now - asked_at > patience:
-                    late.append((asked_at, leaf))
+                [name] = askers
+                other = self._providers[name]
+                since = max(other.answered_at, other.asked[leaf])
+                due = since + other.seconds_per_leaf * (1 + list(other.asked).index(leaf))
+                if now - since > 2 * seconds or due - now > self._limits.endgame_leaves_max * seconds:
+                    late.append((-due, leaf))
         return min(late)[1] if late else None
 
     def came(self, peer: PeerId, leaf: int, now: float) -> bool:

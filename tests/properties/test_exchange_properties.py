@@ -206,6 +206,15 @@ def test_nobody_outruns_a_slow_disk_and_one_provider_feeds_it_nearly_alone(secon
     assert sum(sorted(peer.answered for peer in peers)[:-1]) < 100, [peer.answered for peer in peers]
 
 
+@pytest.mark.parametrize("leaves", [100, 107, 111])
+def test_at_the_end_one_that_keeps_its_pace_is_left_alone_and_a_slow_one_is_helped(leaves: int) -> None:
+    for one, other, asked_twice in ((0.003, 0.003, 0), (0.01, 0.03, BOUNDS.duplicates_max)):
+        swarm = Swarm(leaves, list(range(leaves)), [Peer(PeerId(b"one"), one), Peer(PeerId(b"other"), other)], 0)
+        swarm.run()
+        assert swarm.exchange.duplicates == asked_twice
+        assert swarm.now <= leaves / (1 / one + 1 / other) + 0.1
+
+
 def give_right(exchange: Exchange, peer: PeerId, leaf: int, now: float) -> bool:
     """It came, and there was nothing to wait for. Whether it was wanted."""
     wanted = exchange.came(peer, leaf, now)
