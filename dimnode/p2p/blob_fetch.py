@@ -90,7 +90,7 @@ class Download:
         self._past_bytes_in = 0
         self._nursery: trio.Nursery | None = None
         self._failure: Exception | None = None
-        self._only: list[memoryview] = []
+        self._only: list[bytes] = []
         self.liars: set[PeerId] = set()
         self.idle_since: float | None = None
         self.tree: Tree | None = None
@@ -319,7 +319,7 @@ class Download:
         if size > LEAF_BYTES:
             raise PeerFault("blob: size")
         await stream.ask(Leaf(0))
-        content = await stream.leaf(0, memoryview(bytearray(LEAF_BYTES)))
+        content = await stream.leaf(0)
         if content is None:
             raise Refusal
         if blob_cid(content) != self.root:

@@ -17,7 +17,7 @@ from dimnode.p2p.host.streams import Stream
 from dimnode.p2p.host.yamux_takers import Taker
 from dimnode.records.ids import Cid, is_cid
 from dimnode.records.unixfs import LEAF_BYTES, NODE_BYTES_MAX
-from dimnode.wire import END, pack_frame, unpack_body
+from dimnode.wire import pack_frame, unpack_body
 
 OPEN: Final = "open"
 HERE: Final = "here"
@@ -167,12 +167,11 @@ class BlobStream:
                 return None
         raise PeerFault("blob: answer")
 
-    async def leaf(self, index: int, room: memoryview) -> memoryview | None:
-        """After `Leaf`: its bytes, in `room`, or None when it is not there. They are not checked yet."""
+    async def leaf(self, index: int) -> bytes | None:
+        """After `Leaf`: its bytes, or None when it is not there. They are not checked yet. Many are rather poured."""
         match await self._frame(64):
             case ["leaf", int(said), int(size)] if said == index and type(size) is int and 0 <= size <= LEAF_BYTES:
-                await self._fill(room[:size])
-                return room[:size]
+                return await self._raw(size)
             case ["absent"]:
                 return None
         raise PeerFault("blob: answer")
@@ -183,10 +182,6 @@ class BlobStream:
             case ["have", bytes(bits)]:
                 return bits
         raise PeerFault("blob: answer")
-
-    async def finish(self) -> None:
-        """Say that no more questions come."""
-        await self._stream.write(END)
 
     async def reset(self) -> None:
         """Give up both directions."""
@@ -220,14 +215,10 @@ class BlobStream:
 
     async def _raw(self, size: int) -> bytes:
         room = bytearray(size)
-        await self._fill(memoryview(room))
-        return bytes(room)
-
-    async def _fill(self, room: memoryview) -> None:
-        """A memory view's slices are views: nothing is copied here."""
         self._waits = True
-        await self._stream.fill(room)
+        await self._stream.fill(memoryview(room))
         self._waits = False
+        return bytes(room)
 
 
 class Refusal(Exception):

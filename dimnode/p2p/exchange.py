@@ -65,10 +65,6 @@ class Exchange:
         """How many leaves are not here, or not checked."""
         return len(self._missing) + len(self._held)
 
-    def providers(self) -> list[PeerId]:
-        """Who takes part now."""
-        return list(self._providers)
-
     def shares(self) -> list[Share]:
         """What each one gave so far, also those that left."""
         now = {peer: each.leaves for peer, each in self._providers.items()}

@@ -201,12 +201,11 @@ def test_nobody_is_served_without_a_rule_and_a_rule_that_ends_ends_the_service(t
             await stream.ask(Open(ROOT))
             assert await stream.opened() == (len(CONTENT), b"")
             await stream.ask(Leaf(0))
-            room = memoryview(bytearray(LEAF_BYTES))
-            assert await stream.leaf(0, room) == CONTENT[:LEAF_BYTES]
+            assert await stream.leaf(0) == CONTENT[:LEAF_BYTES]
             allowed = False
             await stream.ask(Leaf(1))
             with pytest.raises(Refusal):
-                await stream.leaf(1, room)
+                await stream.leaf(1)
 
     run(scenario)
 
@@ -219,10 +218,9 @@ def test_questions_that_come_together_with_the_first_are_answered_too(tmp_path: 
             stream = BlobStream(raw, BRISK)
             await raw.write(b"".join(map(pack_frame, (["open", ROOT], ["leaf", 0], ["leaf", 1]))))
             assert await stream.opened() == (len(CONTENT), b"")
-            room = memoryview(bytearray(LEAF_BYTES))
             with trio.fail_after(30):
                 for leaf in (0, 1):
-                    assert await stream.leaf(leaf, room) == CONTENT[leaf * LEAF_BYTES : (leaf + 1) * LEAF_BYTES]
+                    assert await stream.leaf(leaf) == CONTENT[leaf * LEAF_BYTES : (leaf + 1) * LEAF_BYTES]
 
     run(scenario)
 
