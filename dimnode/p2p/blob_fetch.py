@@ -22,7 +22,7 @@ from dimnode.p2p.blobs import BLOB
 from dimnode.p2p.exchange import Exchange, Share
 from dimnode.p2p.host.host import Host
 from dimnode.p2p.host.streams import DialFailed, StreamEnded, StreamLost
-from dimnode.p2p.own_load import OwnLoad
+from dimnode.p2p.loop_load import LoopLoad
 from dimnode.records.ids import BLOB_PREFIX, Cid, PeerId, blob_cid, cid_text, short
 from dimnode.records.unixfs import LEAF_BYTES, PROFILE, Layout, Tree, TreeReader, WrongHash, single_leaf
 
@@ -80,7 +80,7 @@ class Download:
         self._keeper = Keeper(self._keep, self._landed, limits.keeper_linger_seconds)
         self._rooms = Rooms(limits.leaves_held_max, self._keeper.hurry)
         self._answers: dict[PeerId, LeafAnswers] = {}
-        self._load = OwnLoad(limits.load_seconds)
+        self._load = LoopLoad(limits.load_seconds)
         self._changed = trio.Event()
         self._workers: dict[PeerId, trio.CancelScope] = {}
         self._streams: dict[PeerId, BlobStream] = {}
@@ -373,7 +373,7 @@ class Download:
     def _came(self, peer: PeerId, leaf: int, content: memoryview, room: bytearray, digest: bytes | None) -> None:
         assert self.exchange is not None
         now = trio.current_time()
-        if self._is_crowded or self._load.cores(now) > self._limits.enough_cores:
+        if self._is_crowded or self._load.share(now) > self._limits.enough_loop_share:
             self._enough_until = now + self._limits.enough_seconds
             self.exchange.crowd(peer, now)
         if self.exchange.came(peer, leaf, now):
