@@ -35,6 +35,7 @@ NOISE_MESSAGE_BYTES_MAX: Final = 65535
 TAG_BYTES: Final = 16
 PLAIN_BYTES_MAX: Final = NOISE_MESSAGE_BYTES_MAX - TAG_BYTES
 BATCH_BYTES: Final = 5 * (2 + NOISE_MESSAGE_BYTES_MAX)  # per system call: five full messages, all that may be unsent
+_LONG_BYTES: Final = 4096  # where memory of its own begins to cost more than a view of the scratch
 _NONCE_PREFIX: Final = b"\0\0\0\0"
 _TCP_INFO_BYTES: Final = 152  # of Linux's `struct tcp_info`, up to and with the shortest round trip in microseconds
 _MIN_ROUND_TRIP_AT: Final = 148
@@ -98,26 +99,31 @@ class IncomingCipher:
         self._scratch = scratch
         self.rest = b""
 
-    def open_all(self, view: memoryview) -> list[memoryview]:
-        """Return the plaintext of each complete message in `view`, which begins with `rest`: in the scratch memory.
+    def open_all(self, view: memoryview) -> list[bytes | memoryview]:
+        """Return the plaintext of each complete message in `view`, which begins with `rest`: long ones in the scratch.
 
         Raises `SessionLost`.
         """
-        plaintexts: list[memoryview] = []
+        plaintexts: list[bytes | memoryview] = []
         at, end, filled = 0, len(view), 0
         while end - at >= 2:
             size = (view[at] << 8) | view[at + 1]
             if end - at - 2 < size:
                 break
             nonce = _NONCE_PREFIX + self._nonce.to_bytes(8, "little")
-            plain = self._scratch.plain[filled : filled + max(0, size - TAG_BYTES)]
+            sealed = view[at + 2 : at + 2 + size]
+            plain: bytes | memoryview
             try:
-                self._cipher.decrypt_into(nonce, view[at + 2 : at + 2 + size], None, plain)
+                if size < _LONG_BYTES:
+                    plain = self._cipher.decrypt(nonce, sealed, None)
+                else:
+                    plain = self._scratch.plain[filled : filled + size - TAG_BYTES]
+                    self._cipher.decrypt_into(nonce, sealed, None, plain)
+                    filled += len(plain)
             except InvalidTag:
                 raise SessionLost("noise message does not decrypt", transport="tcp") from None
             if plain:
                 plaintexts.append(plain)
-            filled += len(plain)
             self._nonce += 1
             at += 2 + size
         self.rest = bytes(view[at:])
@@ -178,14 +184,14 @@ class NoiseSession(SecureSession):
 
     # Receiving
 
-    async def receive(self) -> list[memoryview]:
-        """Wait for one read's worth of plaintexts (at least one): views of memory that is used again after an `await`.
+    async def receive(self) -> list[bytes | memoryview]:
+        """Wait for one read's worth of plaintexts, at least one. Views are of memory used again after an `await`.
 
         Raises `SessionLost` at the end of the connection.
         """
         if self._unread:
             unread, self._unread = self._unread, b""
-            return [memoryview(unread)]
+            return [unread]
         while True:
             plaintexts = self._incoming.open_all(await self._read_batch())
             if plaintexts:

@@ -241,7 +241,7 @@ class YamuxConnection(IMuxedConn):
 
     # Frames in
 
-    def _take_batch(self, plaintexts: list[memoryview]) -> None:
+    def _take_batch(self, plaintexts: list[bytes | memoryview]) -> None:
         """Act on one read's worth of frames, then wake each stream that got something once. Raises `FrameError`."""
         woken: set[YamuxStream] = set()
         try:
